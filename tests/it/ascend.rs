@@ -362,7 +362,7 @@ fn what_was_chosen_stands_in_the_record() {
             "scatter: the cache's order",
         ),
         (Chip::A2800i, "refused:InplaceAdd:broadcast", "add", "add-repeated", "add: "),
-        (Chip::Duo300i, "refused:PromptFlashAttentionV3:unbanded", "prefill", "prompt-square", "prompt: "),
+        (Chip::Duo300i, "refused:PromptFlashAttentionV3:unbanded", "prefill", "prompt-square", "fused: "),
         (Chip::Duo300i, "refused:ApplyRotaryPosEmb:D64", "rotary", "apply", ""),
         (
             Chip::Duo300i,
@@ -456,6 +456,8 @@ fn a_late_chunk_of_a_long_prompt_is_right_by_every_plan() {
         let before = CONTEXT - ROWS;
         let width = numbers.len() / CONTEXT;
         let mut out = device.activation(ROWS, heads.heads * heads.channels).unwrap();
+        // Queued work uses the activations until the results are there.
+        let mut kept = Vec::new();
         for (range, context) in [(0..before, before), (before..CONTEXT, CONTEXT)] {
             let mut qkv = device.qkv_activation(range.len(), heads).unwrap();
             device.upload(&numbers[range.start * width..range.end * width], &mut qkv).unwrap();
@@ -464,6 +466,7 @@ fn a_late_chunk_of_a_long_prompt_is_right_by_every_plan() {
             if context == CONTEXT {
                 device.attention(&qkv, &cache, 0, &sequences, heads, &mut out).unwrap();
             }
+            kept.push(qkv);
         }
         let mut result = Vec::new();
         device.download(&out, &mut result).unwrap();

@@ -9,7 +9,7 @@ use crate::support::{Answer, glmbench};
 #[test]
 fn the_selftest_of_a_lost_device_ends_there() {
     // The faults come after the rehearsal at start-up.
-    for (fault, tp) in [("lost:70", "1"), ("lost:70", "2"), ("timeout:80", "2"), ("hccl-timeout:2", "2")] {
+    for (fault, tp) in [("lost:74", "1"), ("lost:74", "2"), ("timeout:84", "2"), ("hccl-timeout:2", "2")] {
         let words = ["npu-selftest", "--small", "--emulate", "--tp", tp];
         let said = ended(&words, fault).expect(5, &["300i-duo is lost"]);
         assert!(said.out.contains("FAIL"), "{said:?}");

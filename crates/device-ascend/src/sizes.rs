@@ -10,6 +10,8 @@ use super::widener::FOLDED;
 /// On a 310P, the halves of SwiGLU's input begin at multiples of this many elements: the chip moves 64-byte pieces only.
 pub(super) const SWIGLU_ALIGNMENT: usize = 32;
 
+/// Bytes of what does not depend on the model's size: the operators' workspace, small inputs, gaps between pieces.
+const SMALL_BYTES: u64 = 16 << 20;
 /// Largest number of tokens that is counted with.
 const MAX_TOKENS: usize = 1 << 40;
 
@@ -70,7 +72,7 @@ impl AscendMemory {
     /// one more column for a bias.
     pub fn working_bytes(self, heads: AttentionShape, hidden: usize, rows: usize, context: usize) -> u64 {
         if self.chip == Chip::A2800i {
-            return CAUSAL_MASK_BYTES;
+            return CAUSAL_MASK_BYTES + SMALL_BYTES;
         }
         // Absurd sizes are cut, so that sums of them saturate.
         let (rows, context) = (rows.min(MAX_TOKENS), context.min(MAX_TOKENS));
@@ -91,7 +93,7 @@ impl AscendMemory {
         [square, square.max(scores), whole.max(gathered)]
             .map(|bytes| bytes.saturating_mul(2))
             .into_iter()
-            .fold(square_bytes(rows, context), u64::saturating_add)
+            .fold(square_bytes(rows, context).saturating_add(SMALL_BYTES), u64::saturating_add)
             .saturating_add(self.bytes(widened))
     }
 
@@ -110,14 +112,14 @@ mod tests {
     fn a_long_prompt_takes_a_square_and_its_rows() {
         let heads = AttentionShape { heads: 32, kv_heads: 2, channels: 128 };
         let duo = AscendMemory::new(Chip::Duo300i, DType::Fp16);
-        let mib = |context| duo.working_bytes(heads, 4096, 4096, context) >> 20;
+        let mib = |context| (duo.working_bytes(heads, 4096, 4096, context) - SMALL_BYTES) >> 20;
         // Six buffers of 4,096 rows and a mask of 16 MiB. Twice the context takes twice four of them, and 64 MiB more.
         assert_eq!(mib(4096), 6 * 32 + 64 + 32);
         assert_eq!(mib(8192), 2 * 32 + 4 * 64 + 64 + 16 + 32);
         // The mask of 32,768 tokens takes 1 GiB.
         assert_eq!(mib(32_768), 2 * 32 + 4 * 64 + 1024 + 16 + 32);
         let a2 = AscendMemory::new(Chip::A2800i, DType::Fp16);
-        assert_eq!(a2.working_bytes(heads, 4096, 4096, 8192), 4 << 20);
+        assert_eq!(a2.working_bytes(heads, 4096, 4096, 8192) - SMALL_BYTES, 4 << 20);
     }
 
     #[test]
