@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use glmbench::stats::median;
-use glmbench_cpu::{Cpu, CpuOptions, MachineLimits, available_threads, measure_limits};
+use glmbench_cpu::{Cpu, CpuOptions, Roofline, available_threads, measure_roofline};
 use glmbench_device::{
     AttentionShape, DType, Device, DeviceError, HostTensor, KV_BLOCK_TOKENS, KvShape, Role, SequenceView,
 };
@@ -41,9 +41,9 @@ enum Work {
 }
 
 fn main() -> Result<(), DeviceError> {
-    let limits = measure_limits(available_threads())?;
-    println!("BW {:.1} GB/s; {}", limits.bandwidth.all.median / 1e9, limits.method());
-    for unit in &limits.units {
+    let roofline = measure_roofline(available_threads())?;
+    println!("BW {:.1} GB/s; {}", roofline.bandwidth.all.median / 1e9, roofline.method());
+    for unit in &roofline.units {
         println!("PEAK {} {:.1} x 10^9 operations/s", unit.unit.name(), unit.all.median / 1e9);
     }
     let mut criterion = Criterion::default()
@@ -52,7 +52,7 @@ fn main() -> Result<(), DeviceError> {
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
     for dtype in [DType::Fp16, DType::Bf16] {
-        let mut bench = Bench { criterion: &mut criterion, limits: &limits, dtype, cpu: cpu(dtype)? };
+        let mut bench = Bench { criterion: &mut criterion, roofline: &roofline, dtype, cpu: cpu(dtype)? };
         bench.products()?;
         bench.attention_decode()?;
         bench.attention_prefill()?;
@@ -75,7 +75,7 @@ fn cpu(dtype: DType) -> Result<Cpu, DeviceError> {
 
 struct Bench<'a> {
     criterion: &'a mut Criterion,
-    limits: &'a MachineLimits,
+    roofline: &'a Roofline,
     dtype: DType,
     cpu: Cpu,
 }
@@ -122,15 +122,15 @@ impl Bench<'_> {
     fn against(&self, work: &Work, seconds: f64) -> String {
         match *work {
             Work::Bytes(bytes) => {
-                let (rate, limit) = (bytes as f64 / seconds, self.limits.bandwidth.all.median);
+                let (rate, limit) = (bytes as f64 / seconds, self.roofline.bandwidth.all.median);
                 format!("{:.1} GB/s = {:.2} of BW {:.1}", rate / 1e9, rate / limit, limit / 1e9)
             }
             Work::Flops(flops) => {
                 let rate = flops as f64 / seconds;
-                match self.limits.peak(self.dtype) {
-                    Some((peak, products)) => {
-                        let limit = peak.all.median / f64::from(products);
-                        let (share, unit) = (rate / limit, peak.unit.name());
+                match self.roofline.peak(self.dtype) {
+                    Some(peak) => {
+                        let limit = peak.rate();
+                        let (share, unit) = (rate / limit, peak.of.unit.name());
                         format!("{:.1} GFLOP/s = {share:.2} of PEAK {:.1} ({unit})", rate / 1e9, limit / 1e9)
                     }
                     None => format!("{:.1} GFLOP/s", rate / 1e9),

@@ -8,13 +8,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use glmbench_ascend::{AscendMemory, Chip};
-use glmbench_cpu::{CpuMemory, InstructionSet, available_threads};
+use glmbench_cpu::{InstructionSet, available_threads};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{KvForm, Precision};
+use glmbench_device::{DeviceKind, KvForm, Precision};
 
 use glmbench_engine::EngineError;
-use glmbench_engine::load::{DeviceKind, Emulate, LoadOptions, ModelPath};
+use glmbench_engine::load::{Emulate, LoadOptions, ModelPath};
 use glmbench_engine::memory::MemoryOf;
 use glmbench_engine::model::Capacity;
 
@@ -159,12 +158,10 @@ impl Compute {
         environment: Environment<'_>,
     ) -> Result<Self, EngineError> {
         let device = flags.device.or(written.device).unwrap_or(DeviceKind::Cpu);
-        let spec = match device {
-            // The reference has one type. Those of a suite are for its other devices.
-            DeviceKind::Reference => {
-                flags.clone().over(&ComputeSpec { dtype: None, kv: None, ..written.clone() })
-            }
-            _ => flags.clone().over(written),
+        let spec = match device.only_type() {
+            // The types of a suite are for its other devices.
+            Some(_) => flags.clone().over(&ComputeSpec { dtype: None, kv: None, ..written.clone() }),
+            None => flags.clone().over(written),
         };
         let emulation = spec.emulation.unwrap_or(Emulation::Off);
         if spec.profile.is_some() && emulation == Emulation::Off {
@@ -180,7 +177,7 @@ impl Compute {
             rope: spec.rope.unwrap_or(RotaryMode::Model),
             ranks: spec.ranks.unwrap_or(1),
             threads: spec.threads.map(|threads| threads.min(MAX_THREADS)),
-            kernel: spec.kernel.filter(|_| device == DeviceKind::Cpu),
+            kernel: spec.kernel.filter(|_| device.has_threads()),
             bind: match spec.bind {
                 Some(bind) => bind,
                 None => bound()?.is_some_and(|word| word != 0),
@@ -226,18 +223,11 @@ impl Compute {
 
     /// Returns how the device stores values, for memory estimates.
     pub fn memory(&self) -> MemoryOf {
-        match self.device {
-            DeviceKind::Cpu => {
-                MemoryOf::Cpu(CpuMemory::new(self.precision, self.kernel, self.thread_count()))
-            }
-            DeviceKind::Reference => self.precision.into(),
-            DeviceKind::Duo300i => MemoryOf::Ascend(AscendMemory::new(Chip::Duo300i, self.precision.dtype)),
-            DeviceKind::A2800i => MemoryOf::Ascend(AscendMemory::new(Chip::A2800i, self.precision.dtype)),
-        }
+        MemoryOf::of_kind(self.device, self.precision, self.kernel, self.thread_count())
     }
 
     /// Returns the engine's options for loading a model.
-    pub fn load_options(&self, model: &ModelPath, limits: Capacity) -> LoadOptions {
+    pub fn load_options(&self, model: &ModelPath, capacity: Capacity) -> LoadOptions {
         LoadOptions {
             device: self.device,
             emulate: self.emulate(model),
@@ -248,7 +238,7 @@ impl Compute {
             tp: self.ranks,
             bind: self.bind,
             profile_operators: self.profile_operators,
-            capacity: limits,
+            capacity,
         }
     }
 }

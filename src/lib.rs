@@ -71,7 +71,7 @@
 //! | [`glmbench_remote`] | the client of inference servers: five protocols, streams, their times, what a server can do | none |
 //! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |
 //! | [`glmbench_ascend`] | the device for 300I DUO and 800I A2, self-test, chip profiles | [`glmbench_device`], `ascend-sys` |
-//! | [`glmbench_device`] | the operators as a trait, weights as values, costs, rotary table, groups of ranks, the fp32 oracle | none |
+//! | [`glmbench_device`] | the devices' words and properties, the operators as a trait, weights as values, costs, rotary table, groups of ranks, the fp32 oracle | none |
 //! | `ascend-sys` | bindings to AscendCL, aclnn, HCCL and DCMI | none |
 //! | `ascend-emulator` | a stand-in for those libraries, inside this binary | none |
 //!
@@ -87,7 +87,7 @@
 //!
 //! [`mod@bundle`] is the file of a card's self-test: written on one machine, run again on the emulator of another.
 //!
-//! [`glmbench_cpu::measure_limits`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
+//! [`glmbench_cpu::measure_roofline`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
 //! them. A run with targets measures them again around each repetition ([`glmbench_cpu::RooflineProbe`]), and compares each
 //! repetition with its own limits. [`glmbench_device::timed`] wraps a device and times every operator on request.
 //! [`glmbench_engine::profile`] sums these times by the kind of step.

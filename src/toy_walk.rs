@@ -102,8 +102,9 @@ impl Walk {
         };
         let first = RunRecord { run_id: "r".into(), ..record(&origin, &plan, config) };
         let (mut dir, mut run) = open_dir(self.root.path(), None, first).unwrap();
-        let mut reload =
-            |_, _: &mut dyn Observer| Err(RunError::Engine(EngineError::Option("one world only".into())));
+        let mut reload = |_, _: &mut dyn Observer| {
+            Err(RunError::Engine(EngineError::Option("one tensor-parallel size only".into())))
+        };
         let stop = AtomicBool::new(false);
         let end =
             execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut run, &mut Silent, &stop).unwrap();

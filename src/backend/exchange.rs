@@ -1,21 +1,13 @@
 //! What a request over a wire has beyond a completion: its text, times and faults.
 
-/// Why a request over a wire has no usable answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// The server answered, but does not reveal what the protocol reads. The item failed: it has no score.
-    Unrevealed(String),
-    /// The exchange failed. The item failed.
-    Failed(String),
-}
-
 /// What a remote backend knows of a finished request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
     /// The generated text, if the server gave text. It replaces the text of the completion's ids, which may be unknown.
     pub text: Option<String>,
-    /// Why the request has no usable answer.
-    pub fault: Option<Fault>,
+    /// Why the request has no usable answer: the exchange failed, or the server does not reveal what the protocol reads.
+    /// Such an item has failed.
+    pub fault: Option<String>,
     /// When each generated token arrived, in nanoseconds on the backend's clock, ascending. Tokens of one event share
     /// its time. Empty if the answer came in one piece.
     pub token_ns: Vec<u64>,
@@ -40,6 +32,6 @@ pub struct WireTimes {
     pub closed_ns: u64,
     /// Events of the stream that carried text or tokens. Those that arrived together count once.
     pub events: u64,
-    /// How often the request was sent.
+    /// How often the request was sent. Timed requests are sent once.
     pub attempts: u32,
 }

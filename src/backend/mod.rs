@@ -17,7 +17,7 @@ use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::{EngineError, Request, RequestId, Step};
 
-pub use exchange::{Exchange, Fault, WireTimes};
+pub use exchange::{Exchange, WireTimes};
 pub use remote::{Remote, RemoteFacts};
 pub use scripted::{Script, Scripted, ScriptedAnswer};
 

@@ -24,7 +24,7 @@ use glmbench_remote::{
     Phase, Prompt, RemoteError, Response, Retry, Times,
 };
 
-use super::{Backend, Capabilities, Exchange, Fault, WireTimes};
+use super::{Backend, Capabilities, Exchange, WireTimes};
 
 /// How long a step waits for a request to end, so that its caller can look at other things.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -301,7 +301,7 @@ impl Shared {
     /// The end of a request that this program broke off.
     fn broken(&self, id: RequestId) -> Done {
         let mut done = self.unanswered(id);
-        done.exchange.fault = Some(Fault::Failed("this program failed while it read the answer".into()));
+        done.exchange.fault = Some("this program failed while it read the answer".into());
         done
     }
 
@@ -347,8 +347,7 @@ impl Shared {
             Finish::Length => FinishReason::Length,
             // MindIE's oldest route states no reason.
             Finish::Other(word) if word != "unstated" => {
-                exchange.fault =
-                    Some(Fault::Failed(format!("the server ended the answer for the reason `{word}`")));
+                exchange.fault = Some(format!("the server ended the answer for the reason `{word}`"));
                 FinishReason::Eos
             }
             _ => FinishReason::Eos,
@@ -392,26 +391,22 @@ impl Shared {
         if revealed.len() == told.logprobs.len() {
             done.completion.choice_logprobs = revealed;
         } else {
-            done.exchange.fault = Some(Fault::Unrevealed(format!(
+            done.exchange.fault = Some(format!(
                 "the server reveals {} of {} choices among its {} most probable tokens",
                 revealed.len(),
                 told.logprobs.len(),
                 told.depth
-            )));
+            ));
         }
     }
 
     fn fail(&self, done: &mut Done, failure: &Failure) {
         self.take_times(done, &failure.times, &failure.attempts);
         done.exchange.times.events = arrivals(&failure.events);
-        let text = failure.to_string();
         // Retries are used up: what is asked next would fail, too.
         let is_gone = matches!(failure.kind, FailureKind::Connect | FailureKind::Timeout(Phase::Connect));
         done.is_gone = is_gone && !failure.attempts.is_empty();
-        done.exchange.fault = Some(match failure.kind {
-            FailureKind::NotRevealed => Fault::Unrevealed(text),
-            _ => Fault::Failed(text),
-        });
+        done.exchange.fault = Some(failure.to_string());
     }
 
     fn take_times(&self, done: &mut Done, times: &Times, attempts: &[Attempt]) {
@@ -465,7 +460,7 @@ impl Backend for Remote {
         let mut gone = None;
         let mut take = |done: Done, open: &mut HashSet<RequestId>| {
             let id = done.completion.id;
-            if let (true, Some(Fault::Failed(text))) = (done.is_gone, &done.exchange.fault) {
+            if let (true, Some(text)) = (done.is_gone, &done.exchange.fault) {
                 gone = Some(text.clone());
             } else if open.remove(&id) {
                 self.exchanges.insert(id, done.exchange);

@@ -1,7 +1,7 @@
 //! Minimum work of a phase for the roofline: bytes across the memory bus and floating-point operations.
 //!
-//! The engine knows what a pass costs ([`PassCost`]). This module counts passes and tokens: only the last token of a prompt
-//! has logits, and it reads the keys and values of the other tokens from the cache.
+//! The engine knows what a pass costs ([`PassCost`]). This module counts passes and tokens. Only the last token of a prompt
+//! has logits. It reads the keys and values of the other tokens from the cache.
 
 use std::collections::BTreeSet;
 

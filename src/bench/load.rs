@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use glmbench_engine::sampler::Sampling;
 use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId};
 
-use crate::backend::{Backend, Capabilities, Exchange, Fault, WireTimes};
+use crate::backend::{Backend, Capabilities, Exchange, WireTimes};
 
 /// A scheduled request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +67,16 @@ const LEAD_NS: u64 = 500_000_000;
 /// Maximum sleep between checks of `stopped`, in nanoseconds.
 const NAP_NS: u64 = 50_000_000;
 
-/// Serves all of `offered` (sorted by arrival) on an idle backend at this pace. Returns the start of the schedule and the
-/// results, or `None` if `stopped` returned true before the end. Calls `progress` with the number of finished requests.
+/// What became of a load.
+#[derive(Debug)]
+pub struct ServedLoad {
+    /// Start of the schedule, in nanoseconds on the backend's clock.
+    pub begin_ns: u64,
+    /// The requests, in the order offered.
+    pub requests: Vec<Served>,
+}
+
+/// Serves all of `offered` (sorted by arrival) on an idle backend at this pace. Returns `None` if `stopped` returned true before the end. Calls `progress` with the number of finished requests.
 ///
 /// # Errors
 /// Errors of the engine. No requests are left running.
@@ -78,13 +86,13 @@ pub fn serve(
     pace: Pace,
     stopped: &mut dyn FnMut() -> bool,
     progress: &mut dyn FnMut(usize),
-) -> Result<Option<(u64, Vec<Served>)>, EngineError> {
+) -> Result<Option<ServedLoad>, EngineError> {
     let mut load = Load::new(engine, offered, pace);
     let result = load.run(engine, stopped, progress);
     if !matches!(result, Ok(true)) {
         engine.clear();
     }
-    Ok(result?.then_some((load.begin_ns, load.served)))
+    Ok(result?.then_some(ServedLoad { begin_ns: load.begin_ns, requests: load.served }))
 }
 
 struct Load<'a> {
@@ -204,17 +212,8 @@ impl<'a> Load<'a> {
             served.output_tokens = exchange.output_tokens;
             served.token_ns = exchange.token_ns;
             served.prompt_tokens = exchange.prompt_tokens;
-            fault = match exchange.fault {
-                Some(Fault::Failed(reason) | Fault::Unrevealed(reason)) => Some(reason),
-                // A retry hides what a user of the server would have seen.
-                None if exchange.times.attempts > 1 => {
-                    Some(format!("answered at attempt {} only", exchange.times.attempts))
-                }
-                None if served.token_ns.is_empty() => {
-                    Some("no event carried a token, so its times are unknown".into())
-                }
-                None => None,
-            };
+            let timeless = || "no event carried a token, so its times are unknown".to_owned();
+            fault = exchange.fault.or_else(|| served.token_ns.is_empty().then(timeless));
             served.wire = Some(exchange.times);
         }
         served.error = match completion.finish {

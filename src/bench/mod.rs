@@ -5,7 +5,6 @@
 //! All repetitions of a case have the same prompts, so their outputs must be equal. The hash of the outputs is part of
 //! the result.
 
-mod arrivals;
 mod cost;
 mod load;
 mod prompts;
@@ -19,9 +18,8 @@ use glmbench_engine::{EngineError, FinishReason, Request, RequestId, StepKind};
 
 use crate::backend::Backend;
 
-pub use arrivals::{ArrivalProcess, arrivals};
 pub use cost::{PhaseCost, batch_cost, case_cost};
-pub use load::{Offered, Pace, Served, serve};
+pub use load::{Offered, Pace, Served, ServedLoad, serve};
 pub use prompts::{OrdinaryTokens, prompts};
 pub use warmup::{WarmUp, WarmUpRule};
 

@@ -17,7 +17,7 @@ pub struct OrdinaryTokens {
 
 impl OrdinaryTokens {
     /// Returns the tokens for a model without a tokenizer: the ids after the control and byte pieces of a SentencePiece
-    /// vocabulary, if the vocabulary is large enough.
+    /// vocabulary. A small vocabulary is used from its fourth id on.
     pub fn of_vocabulary(vocab: usize) -> Self {
         let vocab = vocab as u32;
         let first = if vocab > 2 * 259 { 259 } else { vocab.min(4) - 1 };

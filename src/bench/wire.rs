@@ -3,13 +3,11 @@
 use glmbench_engine::EngineError;
 
 use super::{Repetition, Shape, hash_tokens, submit};
-use crate::backend::{Backend, Exchange, Fault};
+use crate::backend::{Backend, Exchange};
+use crate::stats::tell_token_times;
 
 /// Time in which all requests of a batch are made ready, so that they are sent together, in nanoseconds.
 const LEAD_NS: u64 = 50_000_000;
-
-/// Fewest arrivals for each token at which the time of a token can be told, as in `LEAST_EVENTS_PER_TOKEN` of records.
-const LEAST_EVENTS: f64 = 0.95;
 
 /// Runs one repetition on a server. All requests are sent at once, and the batch is whatever the server makes of them.
 ///
@@ -61,10 +59,7 @@ fn checked(
     let (found, wanted) = (exchange.output_tokens, output_tokens as u64);
     let places = exchange.token_ns.len() as u64;
     match &exchange.fault {
-        Some(Fault::Failed(reason) | Fault::Unrevealed(reason)) => Err(of(reason.clone())),
-        None if exchange.times.attempts > 1 => {
-            Err(of(format!("answered at attempt {} only", exchange.times.attempts)))
-        }
+        Some(reason) => Err(of(reason.clone())),
         None if exchange.prompt_tokens.is_some_and(|counted| counted != input_tokens as u64) => {
             Err(of(format!(
                 "the server counts {} prompt tokens of {input_tokens}; a protocol that takes token ids would do",
@@ -72,12 +67,10 @@ fn checked(
             )))
         }
         None if found != wanted => Err(of(format!("ended after {found} of {wanted} tokens"))),
-        None if wanted > 1 && (exchange.times.events as f64) < LEAST_EVENTS * wanted as f64 => {
-            Err(of(format!(
-                "its {wanted} tokens arrived at {} different times, so prefill and decode cannot be told apart; [[load]] would do",
-                exchange.times.events
-            )))
-        }
+        None if wanted > 1 && !tell_token_times(exchange.times.events, wanted) => Err(of(format!(
+            "its {wanted} tokens arrived at {} different times, so prefill and decode cannot be told apart; [[load]] would do",
+            exchange.times.events
+        ))),
         None if places != wanted => {
             Err(of(format!("{places} of {wanted} tokens have a time: it did not stream")))
         }

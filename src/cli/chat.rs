@@ -228,8 +228,8 @@ impl Chat {
 
     /// Returns the conversation's ids, leaving room for the answer. Drops the oldest rounds if it grows too long.
     fn prompt(&mut self, question: &str) -> anyhow::Result<Vec<u32>> {
-        let limits = self.engine.capacity();
-        let room = limits.max_context - self.engine.config().pre_seq_len.unwrap_or(0) - self.max_new_tokens;
+        let capacity = self.engine.capacity();
+        let room = capacity.max_context - self.engine.config().pre_seq_len.unwrap_or(0) - self.max_new_tokens;
         loop {
             let text = match self.template {
                 Template::Rounds => build_prompt(&self.history, question),

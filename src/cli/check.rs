@@ -1,6 +1,5 @@
 //! `glmbench check`: finds all problems of a suite that can be found without loading a model.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +10,7 @@ use crate::run::RunRequest;
 use crate::run::plan::Plan;
 use crate::run::setup::{Configured, Setup};
 use crate::run::turns::blocks;
-use crate::suite::{AccuracyCase, Suite};
+use crate::suite::{AccuracyCase, Override, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
 use crate::text::one_line;
 
@@ -22,8 +21,8 @@ use super::{Exit, complain, emit, message, say};
 
 /// Check a suite, its data sets, and the model's shape, tokenizer, device and memory against it; loads no weights
 ///
-/// Reads every row of every data set named, cuts every prompt into tokens, and names the cases that `run` would leave out, by the
-/// same estimate of memory. Exit code 2 when anything is wrong, or when `run` would be refused on this machine.
+/// Reads every row of every data set named, and cuts every prompt into tokens. Names the cases that `run` would leave out, by the
+/// same estimate of memory. The exit code is 2 if anything is wrong, or if this machine cannot run the suite.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench check suites/quickstart.toml\n  \
     glmbench check suites/ceval.toml --model chatglm2-6b --set ceval=data/ceval")]
@@ -34,9 +33,9 @@ pub struct Args {
     /// What would run the cases
     #[command(flatten)]
     setup: SetupArgs,
-    /// Lay a value over the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
+    /// Override a value of the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
     #[arg(long, value_name = "KEY=VALUE", value_parser = super::settings::override_parser())]
-    set: Vec<(String, OsString)>,
+    set: Vec<Override>,
 }
 
 /// Runs the verb.

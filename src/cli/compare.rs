@@ -29,8 +29,8 @@ use super::{emit, json_text, say};
 /// The first run is the base. Every other run is compared with it. Runs with different identities (weights, data, protocol, type)
 /// are refused without --allow-mismatch.
 ///
-/// A case is called faster or slower if the two runs were timed in turn (`run --interleave`), if there are several runs on each
-/// side of `--`, or if the difference exceeds a noise floor between runs.
+/// A case is called faster or slower on one of three grounds: the two runs were timed in turn (`run --interleave`); there are
+/// several runs on each side of `--`; the difference exceeds a noise floor between runs.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench compare 20261123T02 20261124T02\n  \
     glmbench compare A1 A2 A3 A4 -- B1 B2 B3 B4                      between-run variance\n  \
@@ -106,8 +106,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (runs, other) = (find(&args.runs)?, find(&args.other)?);
     let (paths, options) = match (runs.split_first(), other.split_first()) {
         (Some((a, more_a)), Some((b, more_b))) => {
-            let again = vec![more_a.to_vec(), more_b.to_vec()];
-            (vec![a.clone(), b.clone()], Options { again, ..options })
+            let further_runs = vec![more_a.to_vec(), more_b.to_vec()];
+            (vec![a.clone(), b.clone()], Options { further_runs, ..options })
         }
         _ => (runs, options),
     };

@@ -10,20 +10,20 @@ use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
 
 use glmbench_ascend::Installation;
-use glmbench_cpu::{InstructionSet, available_threads, measure_limits};
-use glmbench_device::DType;
+use glmbench_cpu::{InstructionSet, available_threads, measure_roofline};
+use glmbench_device::{DType, DeviceName, Precision};
 
 use glmbench_engine::model::Capacity;
 
 use crate::bench::Shape;
 use crate::compute::{Compute, ComputeSpec};
-use crate::record::{LimitRate, MachineLimits, Noise, rfc3339_utc};
+use crate::record::{MeasuredRate, MeasuredRoofline, Noise, Word, rfc3339_utc};
 use crate::run::environment::{Reader, VARIABLES, environment, variable};
 use crate::run::found::FoundModel;
-use crate::run::limits::limits_record;
 use crate::run::machine::Machine;
 use crate::run::noise::{PhaseTime, between, times};
 use crate::run::plan::ordinary_tokens;
+use crate::run::roofline::roofline_record;
 
 use super::progress::Bars;
 use super::{emit, emit_json};
@@ -91,7 +91,7 @@ struct Findings {
     available_bytes: Option<u64>,
     cann: Option<String>,
     ascend: Installation,
-    limits: Option<MachineLimits>,
+    limits: Option<MeasuredRoofline>,
     advice: Vec<String>,
     environment: Vec<VariableFinding>,
     noise: Option<Noise>,
@@ -161,7 +161,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.limits {
         let threads = args.threads.map_or_else(available_threads, usize::from);
         // The recorded peak is for the product's main type.
-        findings.limits = Some(limits_record(&measure_limits(threads)?, DType::Fp16.into()));
+        findings.limits = Some(roofline_record(&measure_roofline(threads)?, DType::Fp16.into()));
     }
     // After the measurement, because CANN starts threads of its own.
     findings.ascend = Installation::look();
@@ -194,9 +194,9 @@ const REPETITIONS: usize = 10;
 /// The result of one process.
 #[derive(Serialize, Deserialize)]
 struct OneOfThem {
-    device: String,
+    device: Word<DeviceName>,
     kernel: String,
-    dtype: String,
+    dtype: Word<Precision>,
     threads: u32,
     times: Vec<PhaseTime>,
 }
@@ -206,15 +206,15 @@ fn one_of_them(args: &Args) -> anyhow::Result<OneOfThem> {
     let model = FoundModel::find(&args.model, None, None)?;
     let compute = Compute::of_flags(&ComputeSpec::default())?;
     let most = |of: fn(&Shape) -> usize| args.shape.iter().map(of).max().unwrap_or(1);
-    let limits = Capacity::for_batch(&model.config, most(|s| s.batch), most(Shape::sequence_tokens));
-    let mut engine = model.load(&compute, limits, &mut Bars::default())?;
+    let capacity = Capacity::for_batch(&model.config, most(|s| s.batch), most(Shape::sequence_tokens));
+    let mut engine = model.load(&compute, capacity, &mut Bars::default())?;
     let tokens = ordinary_tokens(&model.config, model.tokenizer()?.as_ref());
     let times = times(&mut engine, &tokens, &args.shape, REPETITIONS)?;
     let device = engine.device_info();
     Ok(OneOfThem {
-        device: device.name,
+        device: device.name.into(),
         kernel: device.kernel,
-        dtype: device.precision.to_string(),
+        dtype: Word::of(device.precision),
         threads: device.threads as u32,
         times,
     })
@@ -347,7 +347,7 @@ fn words(f: &Findings) -> String {
         f.cann.clone().unwrap_or_else(|| "not found".into()),
     );
     text += &ascend_words(&f.ascend);
-    text += &f.limits.as_ref().map_or_else(String::new, limit_words);
+    text += &f.limits.as_ref().map_or_else(String::new, roofline_words);
     for floor in f.noise.iter().flat_map(|n| &n.floors) {
         text += &format!(
             "noise         {} {}: {} equal runs spread by {:.2} %; one in twenty comparisons of two exceeds {:.2} %\n",
@@ -369,13 +369,13 @@ fn words(f: &Findings) -> String {
 }
 
 /// Formats the measured limits as a table with one line per rate.
-fn limit_words(limits: &MachineLimits) -> String {
+fn roofline_words(limits: &MeasuredRoofline) -> String {
     let threads = limits.threads;
     let mut text = format!(
         "limits        measured; {threads} threads, one thread; medians, in brackets the slowest and the fastest round\n"
     );
-    let mut line = |name: &str, unit: &str, size: f64, all: &LimitRate, one: &LimitRate| {
-        let rate = |r: &LimitRate| {
+    let mut line = |name: &str, unit: &str, size: f64, all: &MeasuredRate, one: &MeasuredRate| {
+        let rate = |r: &MeasuredRate| {
             let [median, low, high] = [r.median, r.low, r.high].map(|x| x / size);
             format!("{median:8.1} [{low:.1}, {high:.1}]")
         };

@@ -8,11 +8,10 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use glmbench_cpu::InstructionSet;
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{KvForm, Precision};
+use glmbench_device::{DeviceKind, KvForm, Precision};
 
 use glmbench_engine::EngineError;
 use glmbench_engine::config::RopeScaling;
-use glmbench_engine::load::DeviceKind;
 
 use crate::compute::{Compute, ComputeSpec, Emulation};
 use crate::run::found::FoundModel;
@@ -23,7 +22,7 @@ pub struct EngineArgs {
     /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
     #[arg(long, value_name = "DIR|demo|dummy:…")]
     pub model: OsString,
-    /// What is laid over the model
+    /// What changes the model
     #[command(flatten)]
     pub over: OverModel,
     /// How to compute
@@ -43,10 +42,10 @@ impl EngineArgs {
     }
 }
 
-/// What is laid over a model's folder.
+/// Flags that change a model of a folder.
 #[derive(Debug, Clone, Args)]
 pub struct OverModel {
-    /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
+    /// Folder of a P-tuning v2 prefix for the model: its config.json and the prefix tensors
     #[arg(long, value_name = "DIR")]
     pub ptuning: Option<PathBuf>,
     /// What the model's rope_ratio does, where its folder does not say: `positions` (it divides them, as in
@@ -91,24 +90,29 @@ pub struct EmulationFlags {
     pub profile: Option<PathBuf>,
 }
 
+/// Returns the help of `--device`.
+fn device_help() -> String {
+    let words = DeviceKind::help();
+    format!("Device: {words} [default: the device of the suite or the run, else cpu]")
+}
+
 /// On what to compute.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceFlags {
-    /// Device: cpu, 300i-duo, 800i-a2, or reference (plain fp32 loops, slow); unless given, that of the suite or the run, else
-    /// cpu
-    #[arg(long)]
+    /// The device
+    #[arg(long, help = device_help())]
     pub device: Option<DeviceKind>,
     /// On the emulated card
     #[command(flatten)]
     pub emulation: EmulationFlags,
-    /// Tensor-parallel ranks; unless given, those of the suite's cases or the run, and without either TP_WORLD_SIZE, else 1
+    /// Tensor-parallel ranks [default: those of the suite's cases or the run; without either TP_WORLD_SIZE, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub tp: Option<u16>,
-    /// Threads; all cores unless given
+    /// Threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// CPU kernels: amx, avx512, avx2, neon, portable or amx-portable; unless given, the best of the machine (to verify a run,
-    /// of its family)
+    /// CPU kernels: amx, avx512, avx2, neon, portable or amx-portable [default: the best of this machine; to verify a run,
+    /// the best of its family]
     #[arg(long, value_name = "SET")]
     pub kernel: Option<InstructionSet>,
 }
@@ -135,13 +139,13 @@ pub struct ComputeFlags {
     #[command(flatten)]
     pub on: DeviceFlags,
     /// Type of weights, activations and KV cache: fp16, bf16 or fp32, or w8a8-dynamic (int8 products between fp16
-    /// activations; cpu only); reference computes in fp32; unless given, the suite's, else the device's main type
+    /// activations; cpu only); reference computes in fp32 [default: the suite's, else the device's main type]
     #[arg(long, value_name = "TYPE")]
     pub dtype: Option<Precision>,
-    /// Type of the KV cache: auto (that of --dtype) or int8 (cpu only); unless given, the suite's, else auto
+    /// Type of the KV cache: auto (that of --dtype) or int8 (cpu only) [default: the suite's, else auto]
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<KvForm>,
-    /// Rotary table: `model` rounds as the model's own code does, `exact` does not; unless given, the suite's, else model
+    /// Rotary table: `model` rounds as the model's own code does, `exact` does not [default: the suite's, else model]
     #[arg(long, value_name = "MODE")]
     pub rope: Option<RotaryMode>,
     /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same

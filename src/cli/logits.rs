@@ -20,9 +20,8 @@ use super::{Exit, say};
 
 /// Write the logits of every position of token-id prompts
 ///
-/// Writes `prompt<i>`, float32 of length x vocabulary. With --decode N, also writes `greedy<i>`, the N int32 ids of the greedy
-/// continuation, and `decode<i>`, float32 of N x vocabulary, the logits that chose them. End-of-sequence tokens do not end the
-/// continuation.
+/// Writes `prompt<i>`, float32 of length x vocabulary. With --decode N, also writes a greedy continuation: `greedy<i>`, its
+/// N ids in int32, and `decode<i>`, float32 of N x vocabulary, the logits that chose them. End-of-sequence tokens do not end it.
 ///
 /// NaN and infinite logits are written unchanged, and their prompt gets no continuation. A message names the first of each prompt,
 /// and the exit code is 4.
@@ -48,7 +47,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let prompts = read_prompts(&args.prompts, &model.config)?;
     let mut engine = model.load(
         &args.engine.compute()?,
-        limits(&model.config, &prompts, args.decode),
+        capacity_for(&model.config, &prompts, args.decode),
         &mut Bars::default(),
     )?;
     let bar = progress::bar("logits", "prompts");
@@ -88,8 +87,8 @@ fn check_out(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the limits for such a run: one sequence, with logits for a chunk of rows.
-pub fn limits(
+/// Returns the capacity for such a run: one sequence, with logits for a chunk of rows.
+pub fn capacity_for(
     config: &glmbench_engine::config::ModelConfig,
     prompts: &[Vec<u32>],
     decode: usize,
@@ -97,10 +96,10 @@ pub fn limits(
     // A longer sequence is rejected when it is submitted.
     let longest =
         prompts.iter().map(Vec::len).max().unwrap_or(1).saturating_add(decode).min(config.seq_length);
-    let mut limits = Capacity::for_batch(config, 1, longest);
-    limits.max_step_tokens = limits.max_step_tokens.min(longest.max(1));
-    limits.max_logit_rows = limits.max_step_tokens.min(128);
-    limits
+    let mut capacity = Capacity::for_batch(config, 1, longest);
+    capacity.max_step_tokens = capacity.max_step_tokens.min(longest.max(1));
+    capacity.max_logit_rows = capacity.max_step_tokens.min(128);
+    capacity
 }
 
 /// Logits of a prompt and its greedy continuation.

@@ -6,10 +6,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde::Serialize;
 
-use glmbench_ascend::{Forced, Scope};
-use glmbench_device::DType;
-
-use glmbench_engine::load::DeviceKind;
+use glmbench_ascend::{Chip, Forced, Scope};
+use glmbench_device::{DType, DeviceKind};
 
 use crate::bundle::Bundle;
 use crate::bundle::replay::{self, Difference, Replay};
@@ -53,7 +51,7 @@ pub(super) fn run(path: &Path, flags: &EmulationFlags, json: bool) -> anyhow::Re
     let widths = replay::check(&card).map_err(invalid)?;
     let device: DeviceKind =
         card.summary.card.parse().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
-    let Some(chip) = device.chip() else {
+    let Some(chip) = Chip::of(device) else {
         bail!("{}: bundle.json: card is \"{}\", expected 300i-duo or 800i-a2", path.display(), device.name());
     };
     let dtype: DType = card.summary.dtype.parse().map_err(|e| invalid(format!("bundle.json: dtype: {e}")))?;

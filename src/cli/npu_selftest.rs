@@ -13,9 +13,9 @@ use glmbench_ascend::{
     AscendGroup, Chip, Emulation, Forced, GroupSettings, Scope, Selftest, SelftestRow, Status, Widths,
     selftest,
 };
-use glmbench_device::{DType, DeviceInfo};
+use glmbench_device::{DType, DeviceInfo, DeviceKind};
 
-use glmbench_engine::load::{DeviceKind, ModelPath};
+use glmbench_engine::load::ModelPath;
 
 use crate::bundle::Bundle;
 use crate::bundle::collect::{Tested, memory};
@@ -28,8 +28,8 @@ use super::{emit, emit_json, gate_exit, npu_replay, say};
 /// Check every operator of an Ascend card against plain loops, and print a table for an issue
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// The card: 300i-duo or 800i-a2
-    #[arg(long, default_value = "300i-duo")]
+    /// The card
+    #[arg(long, default_value_t = DeviceKind::Duo300i, help = format!("The card: {}", DeviceKind::words(true)))]
     device: DeviceKind,
     /// On the emulated card
     #[command(flatten)]
@@ -79,8 +79,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.replay {
         return npu_replay::run(path, &args.emulation, args.json);
     }
-    let Some(chip) = args.device.chip() else {
-        bail!("--device {}: expected 300i-duo or 800i-a2", args.device.name());
+    let Some(chip) = Chip::of(args.device) else {
+        bail!("--device {}: expected {}", args.device, DeviceKind::words(true));
     };
     let widths = if args.small { small() } else { Widths::chatglm2_6b() };
     let tp = usize::from(args.tp);
@@ -147,7 +147,7 @@ pub(super) fn machine(
     )?;
     // As for a real model, `auto` computes.
     let emulate = compute.emulate(&ModelPath::Folder("selftest".into()));
-    let Some(chip) = device.chip() else { return Ok((None, compute.ranks)) };
+    let Some(chip) = Chip::of(device) else { return Ok((None, compute.ranks)) };
     let emulation = emulate.map(|emulate| emulate.machine(chip)).transpose()?;
     if emulation.as_ref().is_some_and(|emulation| emulation.timing_only) {
         bail!("--emulate=timing computes nothing that could be tested");

@@ -1,17 +1,17 @@
 //! `glmbench parity`: teacher-forced comparison of logits with a reference file or another device.
 
-use std::path::{Path, PathBuf};
+mod file;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
-use safetensors::SafeTensors;
 use serde::Serialize;
 
-use glmbench_device::Precision;
+use glmbench_device::{DeviceKind, Precision};
 
 use glmbench_engine::Engine;
-use glmbench_engine::load::DeviceKind;
 use glmbench_engine::{EngineError, NotFinite};
 
 use crate::bench::{OrdinaryTokens, Shape, prompts as random_prompts};
@@ -19,10 +19,11 @@ use crate::compute::{Compute, ComputeSpec};
 use crate::run::found::FoundModel;
 use crate::stats::parity::{Divergence, ParitySummary, PositionParity};
 
+use self::file::against_file;
 use super::engine::EngineArgs;
-use super::logits::{continuation, limits};
+use super::logits::{capacity_for, continuation};
 use super::progress::Bars;
-use super::prompts::{parse_prompts, read_prompts};
+use super::prompts::read_prompts;
 use super::{emit, gate_exit, json_text};
 
 /// Compare logits position by position with a reference (teacher-forced)
@@ -57,8 +58,9 @@ pub struct Args {
     /// Prefix of the array names in the reference file, e.g. `fp16.`
     #[arg(long, value_name = "TEXT", default_value = "")]
     array_prefix: String,
-    /// Tokens of free-running continuation to compare (with --against). A first divergence of a prompt that is no tie fails
-    /// the gate: the reference prefers its token by more than twice the largest difference of a logit there
+    /// Tokens of free-running continuation to compare (with --against). The gate fails if
+    /// the first divergence of a prompt is no tie. In a tie, the reference prefers its token by at most twice the largest difference
+    /// of a logit there
     #[arg(long, value_name = "N", default_value_t = 32)]
     decode: usize,
     /// Gate: maximum KL at any position, in nats
@@ -99,17 +101,17 @@ impl Against {
 
 /// Drops the emulation of a device that is no card: `--emulate` and `--profile` apply to whichever side is one.
 fn emulated_if_card(spec: ComputeSpec) -> ComputeSpec {
-    match spec.device.and_then(DeviceKind::chip) {
-        Some(_) => spec,
-        None => ComputeSpec { emulation: None, profile: None, ..spec },
+    if spec.device.is_some_and(DeviceKind::is_card) {
+        return spec;
     }
+    ComputeSpec { emulation: None, profile: None, ..spec }
 }
 
 /// Returns how the engine computes.
 fn engine_compute(args: &Args) -> Result<Compute, EngineError> {
     let spec = args.engine.compute.spec();
     // If neither side is a card, the flags stay and are rejected as usual.
-    let card_opposite = args.against.is_some_and(|against| against.device.chip().is_some());
+    let card_opposite = args.against.is_some_and(|against| against.device.is_card());
     Compute::of_flags(&if card_opposite { emulated_if_card(spec) } else { spec })
 }
 
@@ -315,66 +317,16 @@ impl Continued {
     }
 }
 
-/// Compares with the arrays of a file.
-fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<Compared> {
-    let name = || format!("--reference {}", path.display());
-    let bytes = std::fs::read(path).with_context(name)?;
-    let file = SafeTensors::deserialize(&bytes).with_context(name)?;
-    let prompts = match &args.prompts {
-        Some(path) => read_prompts(path, &model.config)?,
-        None => recorded_prompts(&bytes, model).with_context(name)?,
-    };
-    let vocab = model.config.padded_vocab_size;
-    let array = |kind: &str, i: usize| {
-        let dtype = if kind == "greedy" { safetensors::Dtype::I32 } else { safetensors::Dtype::F32 };
-        reference_array(&file, &format!("{}{kind}{i}", args.array_prefix), dtype)
-    };
-    let steps =
-        (0..prompts.len()).filter_map(|i| array("greedy", i).ok()).map(|g| g.len()).max().unwrap_or(0);
-    let mut engine =
-        model.load(&engine_compute(args)?, limits(&model.config, &prompts, steps), &mut Bars::default())?;
-    let mut positions = Vec::new();
-    let mut continued = Continued::default();
-    for (i, prompt) in prompts.iter().enumerate() {
-        let mut expected = array("prompt", i).with_context(name)?;
-        check_rows(&expected, prompt.len(), vocab, &format!("prompt{i}")).with_context(name)?;
-        let mut fed = prompt.clone();
-        let mut free = None;
-        let has = |kind: &str| file.tensor(&format!("{}{kind}{i}", args.array_prefix)).is_ok();
-        if has("greedy") || has("decode") {
-            let greedy = array("greedy", i).with_context(name)?;
-            let decode = array("decode", i).with_context(name)?;
-            let greedy: Vec<u32> = greedy.into_iter().map(f32::to_bits).collect();
-            check_rows(&decode, greedy.len(), vocab, &format!("decode{i}")).with_context(name)?;
-            free = Some(continued.generate(&mut engine, i, prompt, &greedy)?);
-            fed.extend_from_slice(&greedy[..greedy.len().saturating_sub(1)]);
-            expected.extend_from_slice(decode.get(vocab..).unwrap_or_default());
-        }
-        let (mut broken, mut reference_broken) = (None, None);
-        engine.teacher_force(&fed, &mut |position, ours| {
-            let theirs = &expected[position * vocab..(position + 1) * vocab];
-            broken = broken.or_else(|| NotFinite::find(position, ours));
-            reference_broken = reference_broken.or_else(|| NotFinite::find(position, theirs));
-            positions.push(PositionParity::new(theirs, ours));
-            free.iter().for_each(|free| continued.look(free, position, theirs, ours));
-        })?;
-        refuse_broken(i, reference_broken).with_context(name)?;
-        refuse_broken(i, broken)?;
-    }
-    let reference = format!("{} {}", path.display(), args.array_prefix).trim_end().to_owned();
-    Ok(Compared { engine: named(&engine), reference, positions, continued })
-}
-
 /// Compares with the same model on another device.
 fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::Result<Compared> {
     let prompts = match &args.prompts {
         Some(path) => read_prompts(path, &model.config)?,
         None => default_prompts(model),
     };
-    let limits = limits(&model.config, &prompts, args.decode);
+    let capacity = capacity_for(&model.config, &prompts, args.decode);
     let (other, own) = (against.compute(args.engine.compute.spec())?, engine_compute(args)?);
-    let mut reference = model.load(&other, limits, &mut Bars::default())?;
-    let mut engine = model.load(&own, limits, &mut Bars::default())?;
+    let mut reference = model.load(&other, capacity, &mut Bars::default())?;
+    let mut engine = model.load(&own, capacity, &mut Bars::default())?;
     let vocab = model.config.padded_vocab_size;
     let mut positions = Vec::new();
     let mut continued = Continued::default();
@@ -418,33 +370,4 @@ fn default_prompts(model: &FoundModel) -> Vec<Vec<u32>> {
     let lengths = [1, longest / 8, longest / 2, longest];
     let shape = |input| Shape { batch: 1, input_tokens: usize::max(input, 1), output_tokens: 0 };
     lengths.iter().zip(1..).flat_map(|(&n, seed)| random_prompts(shape(n), &tokens, seed)).collect()
-}
-
-/// Returns the prompts that `glmbench logits` recorded in its file.
-fn recorded_prompts(bytes: &[u8], model: &FoundModel) -> anyhow::Result<Vec<Vec<u32>>> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes)?;
-    let prompts = metadata.metadata().as_ref().and_then(|m| m.get("prompts"));
-    let text = prompts.context("the file does not record its prompts; give them with --prompts P.json")?;
-    parse_prompts(text, &model.config)
-}
-
-/// Returns an array's 32-bit numbers. The array must have type `dtype`.
-fn reference_array(
-    file: &SafeTensors<'_>,
-    name: &str,
-    dtype: safetensors::Dtype,
-) -> anyhow::Result<Vec<f32>> {
-    let tensor = file.tensor(name).with_context(|| format!("array {name}"))?;
-    if tensor.dtype() != dtype {
-        bail!("array {name} has type {:?}, expected {dtype:?}", tensor.dtype());
-    }
-    let (numbers, _) = tensor.data().as_chunks::<4>();
-    Ok(numbers.iter().map(|b| f32::from_le_bytes(*b)).collect())
-}
-
-fn check_rows(values: &[f32], rows: usize, vocab: usize, name: &str) -> anyhow::Result<()> {
-    if values.len() != rows * vocab {
-        bail!("array {name} has {} numbers, expected {rows} positions x {vocab} of vocabulary", values.len());
-    }
-    Ok(())
 }

@@ -25,7 +25,7 @@ pub struct Args {
     /// Base URL of the server
     #[arg(value_name = "URL", value_parser = parse_url)]
     url: Url,
-    /// Protocol: mindie, tgi, openai, vllm or llama.cpp; all are tried unless given
+    /// Protocol: mindie, tgi, openai, vllm or llama.cpp [default: tries all]
     #[arg(long, value_name = "API", value_parser = parse_api)]
     api: Option<Api>,
     /// Folder with the served model's tokenizer.model: checks the server's counts and token ids

@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::dataset::Benchmark;
+use crate::suite::Override;
 
 /// Reads `accuracy.0.limit=10`.
-pub(super) fn override_parser() -> impl TypedValueParser<Value = (String, OsString)> {
+pub(super) fn override_parser() -> impl TypedValueParser<Value = Override> {
     OsStringValueParser::new().try_map(|word| match halves(&word) {
-        Some((key, value)) if !key.is_empty() => Ok((key, value)),
-        _ => Err(format!("\"{}\" is no KEY=VALUE, such as accuracy.0.limit=10", word.display())),
+        Some((key, value)) if !key.is_empty() => Ok(Override { key, value }),
+        _ => {
+            Err(format!("\"{}\" was found; expected KEY=VALUE, such as accuracy.0.limit=10", word.display()))
+        }
     })
 }
 
@@ -22,7 +25,10 @@ pub(super) fn dataset_parser() -> impl TypedValueParser<Value = (&'static Benchm
             halves(&word).and_then(|(name, folder)| Some((Benchmark::from_name(&name)?, folder.into())));
         found.ok_or_else(|| {
             let names = Benchmark::names().join(" or ");
-            format!("\"{}\" is no TASK=DIR with {names} for TASK, such as ceval=data/ceval", word.display())
+            format!(
+                "\"{}\" was found; expected TASK=DIR with {names} for TASK, such as ceval=data/ceval",
+                word.display()
+            )
         })
     })
 }

@@ -52,8 +52,8 @@ fn ignored() -> u64 {
 #[cfg(unix)]
 fn handle(signal: i32) {
     let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-    let again = ASKED.swap(true, Ordering::SeqCst);
-    if !again && WATCHES.load(Ordering::SeqCst) > 0 {
+    let is_second = ASKED.swap(true, Ordering::SeqCst);
+    if !is_second && WATCHES.load(Ordering::SeqCst) > 0 {
         tell(format!("glmbench: {name}: stopping after this step (again to stop at once)"));
         return;
     }

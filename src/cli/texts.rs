@@ -50,8 +50,8 @@ pub(super) fn run(args: &Asked<'_>, word: &OsStr) -> anyhow::Result<ExitCode> {
     let prompts = prompts(&texts, &tokenizer, template, new_tokens, model.config.seq_length)?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(1);
     let batch = args.batch.min(texts.len());
-    let limits = Capacity::for_batch(&model.config, batch, longest + new_tokens);
-    let mut engine = model.load(&args.engine.compute()?, limits, &mut Bars::default())?;
+    let capacity = Capacity::for_batch(&model.config, batch, longest + new_tokens);
+    let mut engine = model.load(&args.engine.compute()?, capacity, &mut Bars::default())?;
     let modelled = engine.device_info().modelled_by.is_some();
     let mut broken = false;
     for (number, (texts, prompts)) in texts.chunks(batch).zip(prompts.chunks(batch)).enumerate() {

@@ -12,9 +12,8 @@ use serde_json::json;
 
 use glmbench_cpu::InstructionSet;
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{DeviceInfo, KvForm, Precision};
+use glmbench_device::{DeviceInfo, DeviceName, KvForm, Precision};
 
-use glmbench_engine::load::DeviceKind;
 use glmbench_engine::tokenizer::Tokenizer;
 
 use crate::compute::{Compute, ComputeSpec, Emulation};
@@ -23,7 +22,7 @@ use crate::record::{AccuracyCase, Contents, PerformanceCase, PromptRecord, RunDi
 use crate::run::AccuracyRun;
 use crate::run::found::FoundModel;
 use crate::run::plan::Plan;
-use crate::run::verify::{Bound, Difference, Picked, Verified, items, task_run, timed_case};
+use crate::run::verify::{Bound, Difference, Picked, Skipped, Verified, items, task_run, timed_case};
 use crate::task::TextCodec;
 
 use super::data::dataset_folder;
@@ -34,45 +33,46 @@ use super::runs::find_run;
 use super::settings::dataset_parser;
 use super::{Exit, emit, emit_json};
 
-/// Put a random sample of a run's items to the engine again, and hold the answers against the record
+/// Run a random sample of a run's items again, and compare the answers with the record
 ///
-/// Weights, tokenizer and data sets must be those of the run: where a hash differs, nothing is compared and the exit code is 2.
-/// Device, type, kernels and ranks are the run's unless a flag says otherwise.
+/// Weights, tokenizer and data sets must be those of the run. If a hash differs, nothing is compared and the exit code is 2.
+/// Device, type, kernels and ranks are the run's by default.
 ///
-/// Within a family of CPU kernels (avx512, avx2, neon and portable; amx and amx-portable), with as many ranks, answers must be
-/// the record's to the last bit: tokens, text and every log-probability. Timed cases must give the recorded output hash; times are
-/// not held against anything.
-/// Elsewhere (another family, device or number of ranks, and Ascend cards, whose sums depend on how prompts are cut) every
-/// log-probability must be within a bound, printed with the result, and every recorded token within it of the likeliest.
+/// Answers must equal the record to the last bit if the kernels are of the same CPU family (avx512, avx2, neon and portable; amx
+/// and amx-portable) and the number of ranks is the same: tokens, text and every log-probability. Timed cases must give the
+/// recorded output hash. Times are not compared.
+///
+/// In all other cases every log-probability must be within a bound, which is printed with the result. Every recorded token must
+/// be within the bound of the likeliest token. On Ascend cards this applies always, because sums depend on how prompts are cut.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench verify 20261123T02\n  \
     glmbench verify reports/20261123T021500Z-ceval-cpu-5e1f22 --model chatglm2-6b --items 50 --seed 7\n\n\
     Exit codes: 0 as recorded, 1 something differs, 2 other weights, tokenizer or data than the run's, or usage,\n            \
-    3 the run is not complete, 4 the record is not what its plan says (either where nothing that is put again differs),\n            \
+    3 the run is not complete, 4 the record is not what its plan says (3 and 4 only if nothing differs),\n            \
     5 device or engine unavailable")]
 pub struct Args {
     /// The run directory, or the beginning of its name in reports/
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// Items to put again, of all tasks together
+    /// Number of items to run again, over all tasks
     #[arg(long, value_name = "N", default_value_t = 20)]
     items: u32,
-    /// Timed cases to run again, once each
+    /// Number of timed cases to run again, once each
     #[arg(long, value_name = "N", default_value_t = 3)]
     cases: u32,
-    /// Which items: the same seed draws the same; another one each time unless given
+    /// Seed of the sample [default: a new one each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`; the run's own word unless given
+    /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json` [default: the model as the run names it]
     #[arg(long, value_name = "DIR|demo|dummy:…")]
     model: Option<OsString>,
     /// What the run had over the model
     #[command(flatten)]
     over: OverModel,
-    /// Folder of a data set, as `ceval=FOLDER`; datasets/NAME unless given
+    /// Folder of a data set, as `ceval=FOLDER` [default: datasets/NAME]
     #[arg(long, value_name = "TASK=DIR", value_parser = dataset_parser())]
     set: Vec<(&'static Benchmark, PathBuf)>,
-    /// On what to compute; as the run did unless given
+    /// Device, ranks, threads and kernels [default: those of the run]
     #[command(flatten)]
     on: DeviceFlags,
     /// Print JSON
@@ -98,13 +98,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         if args.items == 0 && args.cases == 0 {
             bail!("--items 0 --cases 0: nothing was asked for");
         }
-        bail!("run {} has nothing that can be put again{}", contents.run.run_id, passed_over(&picked));
+        bail!(
+            "run {} has no item and no timed case that can run again{}",
+            contents.run.run_id,
+            reasons(&picked.skipped)
+        );
     }
     let session = Session::new(args, &contents)?;
     let found = session.verify(&dir, &picked)?;
     if picked.item_count() + found.cases == 0 {
-        let why: String = found.not_held.iter().map(|(id, why)| format!("; {id}: {why}")).collect();
-        bail!("nothing of run {} was put again{why}", contents.run.run_id);
+        let why = reasons(&found.skipped);
+        bail!("nothing of run {} was compared{why}", contents.run.run_id);
     }
     if args.json {
         emit_json(&found.data(&session, &picked, seed, faults.as_deref()))?;
@@ -137,8 +141,8 @@ struct Found {
     largest: f32,
     /// The tolerance for each engine, by the engine's name.
     bounds: BTreeMap<String, Bound>,
-    /// Timed cases that were not compared, with the reason.
-    not_held: Vec<(String, String)>,
+    /// Timed cases that were not compared.
+    skipped: Vec<Skipped>,
     cases: usize,
 }
 
@@ -178,7 +182,7 @@ impl<'a> Session<'a> {
             }
         }
         let recorded_tp = |tp: u32| self.args.on.tp.map_or(tp as usize, usize::from);
-        let worlds: BTreeSet<usize> = tasks
+        let tp_sizes: BTreeSet<usize> = tasks
             .iter()
             .map(|(_, _, task)| task.tp)
             .chain(picked.cases.iter().map(|case| recorded_tp(case.tp)))
@@ -188,26 +192,26 @@ impl<'a> Session<'a> {
             other_tokens: 0,
             largest: 0.0,
             bounds: BTreeMap::new(),
-            not_held: picked.passed_over.iter().map(|(id, why)| (id.clone(), (*why).to_owned())).collect(),
+            skipped: picked.skipped.clone(),
             cases: 0,
         };
         let bar = progress::bar("verifying", "items");
         bar.set_length((picked.item_count() + picked.cases.len()) as u64);
-        for world in worlds {
-            let (own, rest): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|(_, _, task)| task.tp == world);
+        for tp in tp_sizes {
+            let (own, rest): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|(_, _, task)| task.tp == tp);
             tasks = rest;
             let cases: Vec<&PerformanceCase> =
-                picked.cases.iter().filter(|case| recorded_tp(case.tp) == world).collect();
+                picked.cases.iter().filter(|case| recorded_tp(case.tp) == tp).collect();
             let (facts, runs): (Vec<_>, Vec<_>) = own.into_iter().map(|(c, s, task)| ((c, s), task)).unzip();
-            let timed: Vec<_> = cases.iter().map(|case| (*case, world)).collect();
+            let timed: Vec<_> = cases.iter().map(|case| (*case, tp)).collect();
             let step_tokens = self.compute.device.step_tokens();
             let shape = (&self.model.config, self.tokenizer.as_ref());
-            let plan = Plan::again(runs, &timed, shape, step_tokens);
+            let plan = Plan::for_verification(runs, &timed, shape, step_tokens);
             let mut engine =
-                self.model.load(&self.compute.on(world), plan.limits(world), &mut Bars::default())?;
+                self.model.load(&self.compute.on(tp), plan.capacity(tp), &mut Bars::default())?;
             let info = engine.device_info();
             for ((case, samples), task) in facts.iter().zip(&plan.accuracy) {
-                let bound = self.bound(&info, case.tp as usize, world);
+                let bound = self.bound(&info, case.tp as usize, tp);
                 found.bounds.insert(named(&info), bound);
                 let kept = prompts.get(&case.task).cloned().unwrap_or_default();
                 let verified = items(task, samples, &kept, (&mut engine, bound), &mut || bar.inc(1))?;
@@ -215,11 +219,11 @@ impl<'a> Session<'a> {
             }
             for case in cases {
                 bar.inc(1);
-                let bound = self.bound(&info, case.tp as usize, world);
+                let bound = self.bound(&info, case.tp as usize, tp);
                 if bound != Bound::Exact {
-                    let why =
-                        "an output hash can be held against one of the same family, device and ranks only";
-                    found.not_held.push((case.case_id.clone(), why.to_owned()));
+                    let reason =
+                        "output hashes are compared only for the same family, device and number of ranks";
+                    found.skipped.push(Skipped { case_id: case.case_id.clone(), reason });
                     continue;
                 }
                 found.bounds.insert(named(&info), bound);
@@ -253,9 +257,9 @@ impl<'a> Session<'a> {
     fn bound(&self, ours: &DeviceInfo, recorded_tp: usize, tp: usize) -> Bound {
         let theirs = &self.contents.run.provenance;
         let family = |kernel: &str| kernel.parse().ok().map(InstructionSet::family);
-        let alike = ours.name == theirs.device
+        let alike = *ours.name == *theirs.device
             && family(&ours.kernel) == family(&theirs.kernel)
-            && self.compute.device.chip().is_none()
+            && !self.compute.device.is_card()
             && recorded_tp == tp;
         if alike { Bound::Exact } else { Bound::across(ours.precision.dtype) }
     }
@@ -294,11 +298,11 @@ fn same_hash(run: &RunRecord, field: &str, found: &str, word: &str) -> anyhow::R
 /// Returns how the run computed, changed by the flags.
 fn compute(args: &Args, run: &RunRecord) -> anyhow::Result<Compute> {
     let (from, flags) = (&run.provenance, args.on.spec());
-    let recorded = DeviceKind::of_info(&from.device);
-    let Some(device) = flags.device.or(recorded.map(|(device, _)| device)) else {
+    let recorded: Option<DeviceName> = from.device.known();
+    let Some(device) = flags.device.or(recorded.map(|name| name.kind)) else {
         bail!("the run's device \"{}\" is none of this program; --device names one", from.device);
     };
-    let emulated = flags.device.is_none() && recorded.is_some_and(|(_, emulated)| emulated);
+    let emulated = flags.device.is_none() && recorded.is_some_and(|name| name.emulated);
     let precision: Precision = from.dtype.parse().map_err(anyhow::Error::msg)?;
     let rope = run.identity.get("rope").unwrap_or("model");
     let rope: RotaryMode = rope.parse().map_err(|problem| anyhow::anyhow!("the run's rope: {problem}"))?;
@@ -326,8 +330,9 @@ fn named(info: &DeviceInfo) -> String {
     format!("{} {} {}{ranks}", info.name, info.kernel, info.precision)
 }
 
-fn passed_over(picked: &Picked) -> String {
-    picked.passed_over.iter().map(|(id, why)| format!("; {id}: {why}")).collect()
+/// Says why timed cases cannot be put to the engine.
+fn reasons(skipped: &[Skipped]) -> String {
+    skipped.iter().map(|case| format!("; {}: {}", case.case_id, case.reason)).collect()
 }
 
 impl Found {
@@ -354,12 +359,12 @@ impl Found {
         let of = |count: usize, all: usize, word: &str| format!("{count} of {all} {word}");
         let timed = run.plan.performance.iter().filter(|case| case.unfit.is_none()).count();
         lines.push(format!(
-            "put again: {}, {} (--seed {seed})",
+            "run again: {}, {} (--seed {seed})",
             of(items, session.contents.samples.len(), "items"),
             of(cases, timed, "timed cases")
         ));
         for (engine, bound) in &self.bounds {
-            lines.push(format!("held by {engine}: {}", Self::bound_words(*bound)));
+            lines.push(format!("compared by {engine}: {}", Self::bound_words(*bound)));
         }
         if self.bounds.values().any(|bound| *bound != Bound::Exact) {
             lines.push(format!(
@@ -369,18 +374,18 @@ impl Found {
         }
         if cases > 0 {
             lines.push(
-                "of timed cases the output is held, not the times: those are the machine's of that hour"
+                "of timed cases only the output is compared: times depend on the state of the machine"
                     .to_owned(),
             );
         }
-        for (id, why) in &self.not_held {
-            lines.push(format!("not put again: {id}: {why}"));
+        for Skipped { case_id, reason } in &self.skipped {
+            lines.push(format!("not compared: {case_id}: {reason}"));
         }
         for difference in &self.differences {
             lines.push(format!("DIFFERS: {}: {}", difference.of, difference.what));
         }
         lines.push(match self.differences.len() {
-            0 => "everything that was put again is as recorded".to_owned(),
+            0 => "everything that was compared is as recorded".to_owned(),
             n => format!("{n} of {} differ from the record", items + cases),
         });
         lines.join("\n")
@@ -410,7 +415,7 @@ impl Found {
             "bound_nat": bounds,
             "largest_difference_nat": self.largest,
             "other_tokens_within_bound": self.other_tokens,
-            "not_put_again": self.not_held,
+            "not_put_again": self.skipped.iter().map(|of| (&of.case_id, of.reason)).collect::<Vec<_>>(),
             "differences": self.differences,
             "record_faults": faults,
         })

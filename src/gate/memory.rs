@@ -1,10 +1,11 @@
 //! Memory gates. Peaks have no noise, so a gate passes, fails, or lacks a recorded peak to judge.
 
-use super::{Candidate, asked_for, at_most};
+use super::{Answer, Candidate, asked_for, at_most};
 use crate::record::{Clock, PerfRow, Phase};
 use crate::report::compare::{GateOutcome, Judgement, Pair};
 use crate::report::tables;
 use crate::suite::gates::MemoryGate;
+use glmbench_device::DeviceName;
 
 /// Returns a judgement for each matching case and limit.
 pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgement> {
@@ -27,10 +28,10 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
         let limit = format!("at most {}", tables::bytes_text(max as u64));
         judgements.extend(rows.iter().map(|row| {
             let verdict = match row.peak_memory_bytes() {
-                _ if !own_memory(candidate, row) => (GateOutcome::Undecided, NOT_ITS_MEMORY.into()),
-                Some(peak) if peak as f64 <= max => (GateOutcome::Pass, tables::bytes_text(peak)),
-                Some(peak) => (GateOutcome::Fail, tables::bytes_text(peak)),
-                None => (GateOutcome::Undecided, "peak memory was not recorded".into()),
+                _ if !own_memory(candidate, row) => Answer::of(GateOutcome::Undecided, NOT_ITS_MEMORY),
+                Some(peak) if peak as f64 <= max => Answer::of(GateOutcome::Pass, tables::bytes_text(peak)),
+                Some(peak) => Answer::of(GateOutcome::Fail, tables::bytes_text(peak)),
+                None => Answer::of(GateOutcome::Undecided, "peak memory was not recorded"),
             };
             candidate.judgement(format!("peak memory of {}", row.case_id), limit.clone(), verdict)
         }));
@@ -46,7 +47,7 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
             let verdict = if own_memory(candidate, row) {
                 memory_ratio(pair, row, max)
             } else {
-                (GateOutcome::Undecided, NOT_ITS_MEMORY.into())
+                Answer::of(GateOutcome::Undecided, NOT_ITS_MEMORY)
             };
             candidate.judgement(gate, limit.clone(), verdict)
         }));
@@ -68,10 +69,11 @@ fn own_memory(candidate: &Candidate<'_>, row: &PerfRow) -> bool {
     if row.device_memory_bytes.is_some() {
         return !in_turns;
     }
-    row.clock == Clock::Measured && matches!(row.device.as_str(), "cpu" | "reference") && !in_turns
+    let in_process = row.device.known().is_some_and(DeviceName::is_in_process_memory);
+    row.clock == Clock::Measured && in_process && !in_turns
 }
 
-fn memory_ratio(pair: &Pair, row: &PerfRow, max: f64) -> (GateOutcome, String) {
+fn memory_ratio(pair: &Pair, row: &PerfRow, max: f64) -> Answer {
     let base = pair
         .cases
         .iter()
@@ -80,8 +82,8 @@ fn memory_ratio(pair: &Pair, row: &PerfRow, max: f64) -> (GateOutcome, String) {
     match base {
         Some((a, b)) if a > 0 => {
             let ratio = b as f64 / a as f64;
-            (at_most((ratio, ratio), max), format!("{ratio:.3}"))
+            Answer::of(at_most((ratio, ratio), max), format!("{ratio:.3}"))
         }
-        _ => (GateOutcome::Undecided, "the two runs recorded no peak memory of the same kind".into()),
+        _ => Answer::of(GateOutcome::Undecided, "the two runs recorded no peak memory of the same kind"),
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! Values without noise (failed items, memory, modelled times, parity) have no interval. They pass or fail, or are
 //! undecided if the records cannot tell. A gate that matches nothing fails. A gate about every task or case fails if
-//! one of the two runs lacks one: a typo in a name must not pass for years.
+//! one of the two runs lacks one. Otherwise a typo in a name could pass for years.
 
 pub mod junit;
 mod memory;
@@ -18,7 +18,7 @@ mod speed;
 
 use crate::record::{AccuracyRow, RequestRecord};
 use crate::report::Summary;
-use crate::report::compare::{Comparison, GateOutcome, Judgement, Pair, TaskComparison, again};
+use crate::report::compare::{Comparison, GateOutcome, Judgement, Pair, TaskComparison, same_command};
 use crate::stats::score_interval;
 use crate::suite::gates::{AccuracyGate, Gates, Undecided};
 use std::path::PathBuf;
@@ -128,13 +128,11 @@ struct Answer {
     decide: Option<String>,
 }
 
-impl From<(GateOutcome, String)> for Answer {
-    fn from((outcome, found): (GateOutcome, String)) -> Self {
-        Self { outcome, found, decide: None }
-    }
-}
-
 impl Answer {
+    fn of(outcome: GateOutcome, found: impl Into<String>) -> Self {
+        Self { outcome, found: found.into(), decide: None }
+    }
+
     /// Adds what decides the gate, if it is undecided.
     fn or_else(self, decide: impl FnOnce() -> String) -> Self {
         let decide = (self.outcome == GateOutcome::Undecided).then(decide);
@@ -143,14 +141,14 @@ impl Answer {
 }
 
 impl Candidate<'_> {
-    fn judgement(&self, gate: String, limit: String, answer: impl Into<Answer>) -> Judgement {
-        let Answer { outcome, found, decide } = answer.into();
+    fn judgement(&self, gate: String, limit: String, answer: Answer) -> Judgement {
+        let Answer { outcome, found, decide } = answer;
         Judgement { gate, run: self.letter.to_string(), limit, found, outcome, decide }
     }
 
     /// A failure because nothing matches the gate. `found` says what the run has instead.
     fn missing(&self, gate: String, limit: String, found: &str) -> Judgement {
-        self.judgement(gate, limit, (GateOutcome::Fail, found.to_owned()))
+        self.judgement(gate, limit, Answer::of(GateOutcome::Fail, found))
     }
 
     /// Says what decides a limit on an accuracy.
@@ -166,7 +164,7 @@ impl Candidate<'_> {
             );
         }
         // The suite itself may set the limit.
-        let command = again(&self.summary.run, &["--limit"]);
+        let command = same_command(&self.summary.run, &["--limit"]);
         format!("all {all} items: {} --limit {all}`", command.trim_end_matches('`'))
     }
 
@@ -271,7 +269,7 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
     if let Some(min) = gate.min {
         let limit = format!("at least {}", percent(min));
         judgements.extend(wholes.iter().map(|row| {
-            let answer = Answer::from(least_accuracy(row, min)).or_else(|| candidate.more_items(&row.task));
+            let answer = least_accuracy(row, min).or_else(|| candidate.more_items(&row.task));
             candidate.judgement(named("accuracy", &row.task), limit.clone(), answer)
         }));
         judgements.extend(lacking("accuracy", &limit, &|letter| letter == candidate.letter));
@@ -285,7 +283,7 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
             let share = row.failed as f64 / row.n.max(1) as f64;
             let found = format!("{} of {} ({})", row.failed, row.n, percent(share));
             let outcome = if share <= most { GateOutcome::Pass } else { GateOutcome::Fail };
-            candidate.judgement(named("failed items", &row.task), limit.clone(), (outcome, found))
+            candidate.judgement(named("failed items", &row.task), limit.clone(), Answer::of(outcome, found))
         }));
         judgements.extend(lacking("failed items", &limit, &|letter| letter == candidate.letter));
         if wholes.is_empty() {
@@ -296,7 +294,7 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
         let limit = format!("at most {} points", 100.0 * drop);
         let tasks: Vec<&TaskComparison> = pair.tasks.iter().filter(|t| asked(&t.task)).collect();
         judgements.extend(tasks.iter().map(|task| {
-            let answer = Answer::from(largest_drop(task, drop)).or_else(|| candidate.more_items(&task.task));
+            let answer = largest_drop(task, drop).or_else(|| candidate.more_items(&task.task));
             candidate.judgement(named("accuracy drop", &task.task), limit.clone(), answer)
         }));
         let lacking = lacking("accuracy drop", &limit, &|_| true);
@@ -322,18 +320,18 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
     judgements
 }
 
-fn least_accuracy(row: &AccuracyRow, min: f64) -> (GateOutcome, String) {
+fn least_accuracy(row: &AccuracyRow, min: f64) -> Answer {
     match (row.acc, row.ci95_lo.zip(row.ci95_hi)) {
         (Some(share), Some((low, high))) => {
             let found = format!("{} [{}, {}]", percent(share), percent(low), percent(high));
-            (at_least((low, high), min), found)
+            Answer::of(at_least((low, high), min), found)
         }
-        _ => (GateOutcome::Fail, "no item has an answer".into()),
+        _ => Answer::of(GateOutcome::Fail, "no item has an answer"),
     }
 }
 
 /// Judges a drop in accuracy, shown in points lost.
-fn largest_drop(task: &TaskComparison, drop: f64) -> (GateOutcome, String) {
+fn largest_drop(task: &TaskComparison, drop: f64) -> Answer {
     let (difference, _) = task.whole().difference;
     // The bootstrap interval has no width without discordant items, but five equal items prove nothing.
     let interval = score_interval(task.whole().counts, 0.95);
@@ -342,9 +340,9 @@ fn largest_drop(task: &TaskComparison, drop: f64) -> (GateOutcome, String) {
         Some((low, high)) => {
             let alike = if task.is_identical() { ", every answer identical" } else { "" };
             let found = format!("{} points lost [{}, {}]{alike}", lost(difference), lost(high), lost(low));
-            (at_least((low, high), -drop), found)
+            Answer::of(at_least((low, high), -drop), found)
         }
-        None => (
+        None => Answer::of(
             GateOutcome::Undecided,
             format!("{} points lost, too few items for an interval", lost(difference)),
         ),

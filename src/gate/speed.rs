@@ -3,7 +3,9 @@
 
 use super::{Answer, Candidate, asked_for, at_least, at_most, percent};
 use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
-use crate::report::compare::{Basis, Evidence, GateOutcome, Judgement, Metric, SpeedVerdict, again, command};
+use crate::report::compare::{
+    Basis, Evidence, GateOutcome, Judgement, Metric, SpeedVerdict, command, same_command,
+};
 use crate::report::performance::good_repetitions;
 use crate::stats::{RESAMPLES, median, median_interval};
 use crate::suite::gates::{GateMetric, SpeedGate};
@@ -48,17 +50,15 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
     let pattern = gate.case.as_deref().unwrap_or("every case");
     type Judge<'a> = Box<dyn Fn(&PerformanceCase) -> Answer + 'a>;
     let mut limits: Vec<(&str, String, Judge<'_>)> = Vec::new();
-    let more = || format!("more repetitions: {}", again(&candidate.summary.run, &[]));
+    let more = || format!("more repetitions: {}", same_command(&candidate.summary.run, &[]));
     if let Some(max) = gate.max_ns {
         let judge = move |case: &PerformanceCase| {
-            Answer::from(absolute(candidate, case, gate.metric, |ends| at_most(ends, max))).or_else(more)
+            absolute(candidate, case, gate.metric, |ends| at_most(ends, max)).or_else(more)
         };
         limits.push(("time", format!("at most {} ms", max / 1e6), Box::new(judge)));
     }
     if let Some(min) = gate.min_tokens_per_s {
-        let judge = move |case: &PerformanceCase| {
-            Answer::from(throughput(candidate, case, gate.metric, min)).or_else(more)
-        };
+        let judge = move |case: &PerformanceCase| throughput(candidate, case, gate.metric, min).or_else(more);
         limits.push(("throughput", format!("at least {min} tokens/s"), Box::new(judge)));
     }
     if candidate.against.is_some() {
@@ -93,26 +93,33 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
     judgements
 }
 
-/// Returns the median of a metric with its interval, or the outcome if there is none.
+/// A median with its interval.
+struct Estimate {
+    median: f64,
+    /// Both ends.
+    interval: (f64, f64),
+}
+
+/// Returns the median of a metric with its interval, or the answer if there is none.
 fn interval_of(
     candidate: &Candidate<'_>,
     case: &PerformanceCase,
     metric: GateMetric,
-) -> Result<(f64, (f64, f64)), (GateOutcome, String)> {
+) -> Result<Estimate, Answer> {
     if let Some(row) = candidate.summary.performance.iter().find(|row| row.case_id == case.case_id)
         && row.valid == Some(false)
     {
-        return Err((GateOutcome::Undecided, invalid(row)));
+        return Err(Answer::of(GateOutcome::Undecided, invalid(row)));
     }
     let samples: Vec<f64> = good_repetitions(case, candidate.requests)
         .into_iter()
         .filter_map(|request| Metric::from(metric).of(request))
         .collect();
     let Some(centre) = median(&samples) else {
-        return Err((GateOutcome::Fail, "no such time in the run".into()));
+        return Err(Answer::of(GateOutcome::Fail, "no such time in the run"));
     };
     if candidate.summary.run.provenance.clock == Clock::Modelled {
-        return Ok((centre, (centre, centre)));
+        return Ok(Estimate { median: centre, interval: (centre, centre) });
     }
     if samples.len() < LEAST_REPETITIONS {
         let found = format!(
@@ -120,10 +127,11 @@ fn interval_of(
             centre / 1e6,
             samples.len()
         );
-        return Err((GateOutcome::Undecided, found));
+        return Err(Answer::of(GateOutcome::Undecided, found));
     }
     let interval = median_interval(&samples, 0.95, RESAMPLES, SEED);
-    interval.map(|ends| (centre, ends)).ok_or((GateOutcome::Undecided, "no interval".into()))
+    let none = || Answer::of(GateOutcome::Undecided, "no interval");
+    interval.map(|interval| Estimate { median: centre, interval }).ok_or_else(none)
 }
 
 fn invalid(row: &PerfRow) -> String {
@@ -135,32 +143,28 @@ fn absolute(
     case: &PerformanceCase,
     metric: GateMetric,
     decide: impl Fn((f64, f64)) -> GateOutcome,
-) -> (GateOutcome, String) {
+) -> Answer {
     match interval_of(candidate, case, metric) {
-        Err(undecided) => undecided,
-        Ok((centre, ends)) => {
+        Err(answer) => answer,
+        Ok(Estimate { median, interval }) => {
             let ms = |ns: f64| format!("{:.3}", ns / 1e6);
-            (decide(ends), format!("{} ms [{}, {}]", ms(centre), ms(ends.0), ms(ends.1)))
+            let found = format!("{} ms [{}, {}]", ms(median), ms(interval.0), ms(interval.1));
+            Answer::of(decide(interval), found)
         }
     }
 }
 
-fn throughput(
-    candidate: &Candidate<'_>,
-    case: &PerformanceCase,
-    metric: GateMetric,
-    min: f64,
-) -> (GateOutcome, String) {
+fn throughput(candidate: &Candidate<'_>, case: &PerformanceCase, metric: GateMetric, min: f64) -> Answer {
     let Metric::Phase(phase) = Metric::from(metric) else {
-        return (GateOutcome::Fail, "a time per token has no throughput".into());
+        return Answer::of(GateOutcome::Fail, "a time per token has no throughput");
     };
     let tokens = crate::report::performance::phase_tokens(case, phase) as f64;
     match interval_of(candidate, case, metric) {
-        Err(undecided) => undecided,
-        Ok((centre, (low, high))) => {
+        Err(answer) => answer,
+        Ok(Estimate { median, interval: (low, high) }) => {
             let rate = |ns: f64| tokens * 1e9 / ns;
-            let found = format!("{:.1} tokens/s [{:.1}, {:.1}]", rate(centre), rate(high), rate(low));
-            (at_least((rate(high), rate(low)), min), found)
+            let found = format!("{:.1} tokens/s [{:.1}, {:.1}]", rate(median), rate(high), rate(low));
+            Answer::of(at_least((rate(high), rate(low)), min), found)
         }
     }
 }
@@ -189,17 +193,17 @@ impl Unit {
 
 fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, limit: (f64, Unit)) -> Answer {
     let Some((comparison, pair)) = candidate.against else {
-        return (GateOutcome::Undecided, "no base run".to_owned()).into();
+        return Answer::of(GateOutcome::Undecided, "no base run");
     };
     let Some(joined) = pair.cases.iter().find(|joined| joined.b.case_id == case.case_id) else {
-        return (GateOutcome::Fail, "the base run has no such case".to_owned()).into();
+        return Answer::of(GateOutcome::Fail, "the base run has no such case");
     };
     let spoilt = joined
         .phases
         .iter()
         .find(|p| matches!(p.verdict, SpeedVerdict::NotComparable | SpeedVerdict::Invalid));
     if let Some(phase) = spoilt {
-        return (GateOutcome::Undecided, phase.verdict.to_string()).into();
+        return Answer::of(GateOutcome::Undecided, phase.verdict.to_string());
     }
     let metric = Metric::from(gate.metric);
     if comparison.base().is_modelled() {
@@ -212,14 +216,15 @@ fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, li
             centre(&good_repetitions(&joined.b, &other.requests)),
         );
         let (Some(a), Some(b)) = times else {
-            return (GateOutcome::Fail, "no such time in a run".to_owned()).into();
+            return Answer::of(GateOutcome::Fail, "no such time in a run");
         };
         let (max, unit) = limit;
-        return (at_most((b / a, b / a), max), format!("{}, modelled", unit.of(b / a))).into();
+        let outcome = at_most((b / a, b / a), max);
+        return Answer::of(outcome, format!("{}, modelled", unit.of(b / a)));
     }
     let phases = comparison.phases();
     match comparison.joined(pair, joined).evidence(metric, &comparison.options, phases) {
-        None => (GateOutcome::Fail, "no such time in a run".to_owned()).into(),
+        None => Answer::of(GateOutcome::Fail, "no such time in a run"),
         Some(evidence) => {
             measured_ratio(&evidence, gate, limit, phases).or_else(|| command(comparison, pair))
         }
@@ -234,11 +239,11 @@ fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit
         let outcome =
             if gate.untimed_by_ratio { at_most((ratio, ratio), max) } else { GateOutcome::Undecided };
         let alone = if gate.untimed_by_ratio { ", by the ratio alone" } else { "" };
-        return (outcome, format!("{}, not timed in turn{alone}", unit.of(ratio))).into();
+        return Answer::of(outcome, format!("{}, not timed in turn{alone}", unit.of(ratio)));
     }
     if !evidence.unstable.is_empty() {
         let why = evidence.unstable.join("; ");
-        return (GateOutcome::Undecided, format!("{}, unstable: {why}", unit.of(ratio))).into();
+        return Answer::of(GateOutcome::Undecided, format!("{}, unstable: {why}", unit.of(ratio)));
     }
     let Some(interval) = evidence.interval() else {
         let few = match evidence.basis {
@@ -246,7 +251,7 @@ fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit
             Basis::Runs(a, b) => format!("{a} and {b} runs are too few"),
             Basis::Floor(_) | Basis::Apart => "too few repetitions".to_owned(),
         };
-        return (GateOutcome::Undecided, format!("{}; {few} for an interval", unit.of(ratio))).into();
+        return Answer::of(GateOutcome::Undecided, format!("{}; {few} for an interval", unit.of(ratio)));
     };
     let outcome = match at_most(interval, max) {
         GateOutcome::Fail if evidence.p(max).is_some_and(|p| p * phases as f64 >= ALPHA) => {
@@ -254,5 +259,5 @@ fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit
         }
         outcome => outcome,
     };
-    (outcome, unit.with_interval(ratio, interval)).into()
+    Answer::of(outcome, unit.with_interval(ratio, interval))
 }

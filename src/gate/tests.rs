@@ -134,7 +134,7 @@ fn run(
         peak_rss_bytes: Some(1 << 30),
         device_memory_bytes: None,
         operators: Vec::new(),
-        spots: None,
+        roofline_samples: None,
         error: None,
     };
     (record, (0..400).map(sample).collect(), times.iter().enumerate().map(request).collect())

@@ -7,7 +7,7 @@ use super::cases::{Contents, TimedLines};
 use super::course::{Course, in_order, walk};
 use super::dir::RunDir;
 use super::error::RecordError;
-use super::journal::{Examined, Keyed, Line};
+use super::journal::{Examined, JournalState, Keyed, Line};
 use super::prompt::PromptRecord;
 use super::run::{AccuracyCase, JournalSeal, RunRecord, Status, items_hash};
 use super::sample::{SampleRecord, SampleState};
@@ -243,10 +243,10 @@ impl Auditor<'_> {
         for sample in samples {
             tasks.entry(&sample.task).or_default().push(sample);
         }
-        let worlds = self.run.plan.worlds();
+        let tp_sizes = self.run.plan.tp_sizes();
         let cases = &self.run.plan.accuracy;
         let order: Vec<&AccuracyCase> =
-            worlds.iter().flat_map(|tp| cases.iter().filter(move |case| case.tp == *tp)).collect();
+            tp_sizes.iter().flat_map(|tp| cases.iter().filter(move |case| case.tp == *tp)).collect();
         let mut whole = true;
         for case in order {
             let own = tasks.remove(case.task.as_str()).unwrap_or_default();
@@ -294,7 +294,7 @@ impl Auditor<'_> {
         let finished = self.finished;
         let mut wrong = Vec::new();
         let (mut next, mut missing, mut others, mut ahead) = (0, Vec::new(), 0, HashSet::new());
-        let (exists, torn) = dir.examine_prompts(|line: Line<PromptRecord>| {
+        let JournalState { exists, torn } = dir.examine_prompts(|line: Line<PromptRecord>| {
             let Ok(record) = &line.record else {
                 wrong.push(line);
                 return;

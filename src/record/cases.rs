@@ -42,11 +42,11 @@ macro_rules! cases {
         impl Plan {
             /// Returns the numbers of tensor-parallel ranks that the cases need, in run order. An engine is loaded once for
             /// each. Accuracy cases come first.
-            pub fn worlds(&self) -> Vec<u32> {
+            pub fn tp_sizes(&self) -> Vec<u32> {
                 let mut all: Vec<u32> = self.accuracy.iter().map(|case| case.tp).collect();
                 $($(#[$only])* all.extend(self.$plan.iter().filter(|case| case.is_run()).map(Course::tp));)*
                 let mut seen = BTreeSet::new();
-                all.retain(|world| seen.insert(*world));
+                all.retain(|tp| seen.insert(*tp));
                 all
             }
 

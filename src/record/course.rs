@@ -60,7 +60,7 @@ pub(crate) trait Course: Serialize + DeserializeOwned {
 /// Returns the parts in run order. An engine is loaded for each number of ranks in turn.
 pub(in crate::record) fn in_order<'a, C: Course>(plan: &Plan, parts: &'a [C]) -> Vec<&'a C> {
     let of = |tp: u32| parts.iter().filter(move |part| part.tp() == tp);
-    plan.worlds().into_iter().flat_map(of).collect()
+    plan.tp_sizes().into_iter().flat_map(of).collect()
 }
 
 /// Result of checking the lines of a journal against the plan.

@@ -4,7 +4,7 @@ use super::cases::JOURNALS;
 use super::course::Course;
 use super::error::RecordError;
 use super::identity::Identity;
-use super::journal::{self, Examined, Journal, Keyed, Line};
+use super::journal::{self, Examined, Journal, JournalState, Keyed, Line};
 use super::operators::OperatorRow;
 use super::prompt::PromptRecord;
 use super::run::{JournalSeal, RunRecord};
@@ -192,7 +192,7 @@ impl RunDir {
 
     /// Passes the lines of `prompts.jsonl` to `each` one by one, with their faults. Returns whether the file exists,
     /// and whether its last line is torn.
-    pub fn examine_prompts(&self, each: impl FnMut(Line<PromptRecord>)) -> Result<(bool, bool), RecordError> {
+    pub fn examine_prompts(&self, each: impl FnMut(Line<PromptRecord>)) -> Result<JournalState, RecordError> {
         journal::examine_each(&self.file("prompts.jsonl"), each)
     }
 

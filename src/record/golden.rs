@@ -69,13 +69,16 @@ pub(super) fn request() -> RequestRecord {
         peak_rss_bytes: Some(1 << 20),
         device_memory_bytes: None,
         operators: Vec::new(),
-        spots: Some(Spots { before: spot(21_500_000_000), after: spot(19_000_000_000) }),
+        roofline_samples: Some(RooflineSamples {
+            before: roofline_sample(21_500_000_000),
+            after: roofline_sample(19_000_000_000),
+        }),
         error: None,
     }
 }
 
-fn spot(bandwidth_bytes_per_s: u64) -> Spot {
-    Spot {
+fn roofline_sample(bandwidth_bytes_per_s: u64) -> RooflineSample {
+    RooflineSample {
         bandwidth_bytes_per_s: Some(bandwidth_bytes_per_s),
         peak_ops_per_s: BTreeMap::from([("fp32-avx2".to_owned(), 100_000_000_000)]),
     }
@@ -170,7 +173,11 @@ pub(crate) fn run() -> RunRecord {
             os: "Linux 6.1".into(),
             cpu_model: "Some CPU".into(),
             governor: Some("performance".into()),
-            roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1e11, limits: None }),
+            roofline: Some(Roofline {
+                bandwidth_bytes_per_s: 2.15e10,
+                peak_flops_per_s: 1e11,
+                measured: None,
+            }),
             load: None,
             weight_faults: None,
             command_line: vec!["glmbench".into(), "run".into(), "suites/quickstart.toml".into()],

@@ -146,15 +146,25 @@ pub(super) fn examine<R: Keyed>(path: &Path) -> Result<Examined<R>, RecordError>
     Ok(Examined { lines, torn: whole_lines(&bytes).len() < bytes.len(), exists: true })
 }
 
-/// Like [`examine`], but passes on one line at a time without storing them. Returns whether the file exists and whether
-/// it is torn.
+/// The state of a journal's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalState {
+    /// Whether the file exists.
+    pub exists: bool,
+    /// Whether it ends within a line.
+    pub torn: bool,
+}
+
+/// Like [`examine`], but passes on one line at a time without storing them.
 pub(super) fn examine_each<R: Keyed>(
     path: &Path,
     mut each: impl FnMut(Line<R>),
-) -> Result<(bool, bool), RecordError> {
+) -> Result<JournalState, RecordError> {
     let mut file = match File::open(path) {
         Ok(file) => BufReader::new(file),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((false, false)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Ok(JournalState { exists: false, torn: false });
+        }
         Err(e) => return Err(RecordError::io("read", path)(e)),
     };
     let (mut text, mut end, mut number) = (Vec::new(), 0, 0);
@@ -162,7 +172,7 @@ pub(super) fn examine_each<R: Keyed>(
         text.clear();
         let length = file.read_until(b'\n', &mut text).map_err(RecordError::io("read", path))?;
         if !text.ends_with(b"\n") {
-            return Ok((true, length > 0));
+            return Ok(JournalState { exists: true, torn: length > 0 });
         }
         end += length as u64;
         number += 1;
@@ -361,11 +371,12 @@ mod tests {
         assert_eq!(found.lines[0].end as usize, lines[0].len() + 1);
         let mut ends = Vec::new();
         let there = examine_each(&path, |line: Line<SampleRecord>| ends.push(line.end)).unwrap();
-        assert_eq!((there, ends), ((true, true), found.lines.iter().map(|line| line.end).collect()));
+        assert_eq!((there.exists, there.torn), (true, true));
+        assert_eq!(ends, found.lines.iter().map(|line| line.end).collect::<Vec<_>>());
         assert!(!examine::<SampleRecord>(&dir.path().join("none")).unwrap().exists);
         assert_eq!(
             examine_each(&dir.path().join("none"), |_: Line<SampleRecord>| ()).unwrap(),
-            (false, false)
+            JournalState { exists: false, torn: false }
         );
     }
 

@@ -37,6 +37,7 @@
 //! While a run is repaired, `samples.kept.jsonl` and similar files hold the good lines found after a gap. The resumed
 //! run puts them in their places. `*.set-aside` is a copy of a journal as it was found.
 
+mod arrival;
 mod audit;
 mod cases;
 mod clock;
@@ -45,11 +46,12 @@ mod dir;
 mod error;
 mod identity;
 mod journal;
-mod limits;
 mod mend;
 mod noise;
+mod objective;
 mod operators;
 mod prompt;
+mod roofline;
 mod run;
 mod sample;
 mod sum;
@@ -58,22 +60,25 @@ mod target;
 mod telemetry;
 mod time;
 pub(crate) mod wire;
+mod word;
 
 #[cfg(test)]
 pub(crate) mod golden;
 
+pub use arrival::Arrival;
 pub use audit::{Audit, SealState};
 pub use cases::{Contents, JOURNALS, Plan};
 pub use clock::Clock;
 pub use dir::{RunDir, create_unique, csv_table, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
 pub use identity::{Difference, Identity, UNTOLD, hex};
-pub use journal::{Examined, Keyed, Line};
-pub use limits::{LimitRate, MachineLimits, Roofline, Spot, Spots, UnitLimit};
+pub use journal::{Examined, JournalState, Keyed, Line};
 pub use mend::{Mending, PlannedItem};
 pub use noise::{Noise, NoiseFloor};
+pub use objective::{Objective, Objectives};
 pub use operators::{OperatorRecord, OperatorRow};
 pub use prompt::{CallRecord, PromptRecord};
+pub use roofline::{MeasuredRate, MeasuredRoofline, MeasuredUnit, Roofline, RooflineSample, RooflineSamples};
 pub use run::{
     AccuracyCase, ChoiceToken, FirstPrompt, Group, JournalSeal, Provenance, PublishedScore, RunRecord,
     Status, items_hash,
@@ -84,10 +89,11 @@ pub use target::{Figure, LimitRow, LoadFacts, Target};
 pub use telemetry::{ServerMetricRow, TelemetryRow};
 pub use time::{compact_utc, rfc3339_utc};
 pub use wire::SCHEMA;
+pub use word::Word;
 
 pub use crate::workload::load::record::{
-    LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS,
-    Objectives, SATURATED_SLOPE, Wire, next_level,
+    Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS, SATURATED_SLOPE, Wire,
+    next_level,
 };
 pub use crate::workload::max_batch::record::{
     ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,

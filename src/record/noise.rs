@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use glmbench_device::{DeviceName, Precision};
 use serde::{Deserialize, Serialize};
 
 use super::summary::Phase;
+use super::word::Word;
 use super::{RecordError, wire, write_whole};
 use crate::bounded;
 
@@ -21,11 +23,11 @@ pub struct Noise {
     /// CPU model.
     pub cpu_model: String,
     /// The device.
-    pub device: String,
+    pub device: Word<DeviceName>,
     /// The device's kernels.
     pub kernel: String,
     /// The compute type.
-    pub dtype: String,
+    pub dtype: Word<Precision>,
     /// Threads of the engine.
     pub threads: u32,
     /// The model as requested.

@@ -3,8 +3,10 @@
 use super::cases::Plan;
 use super::clock::Clock;
 use super::identity::{Identity, hex};
-use super::limits::Roofline;
+use super::roofline::Roofline;
 use super::target::LoadFacts;
+use super::word::Word;
+use glmbench_device::{DeviceName, Precision};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -71,23 +73,23 @@ pub struct Provenance {
     pub suite: String,
     /// The model as requested (`demo`, `dummy:chatglm2-6b`, a folder's name).
     pub model: String,
-    /// What was read from the model, by name: shape, weight files, rotary scaling, ids before a prompt and at the end
-    /// of a sequence, unknown words of its configuration. Also what was assumed where the folder does not say. Empty in
+    /// What was read from the model, by name: shape, weight files, rotary scaling, unknown words of its configuration.
+    /// Also the ids before a prompt and at the end of a sequence, and what was assumed where the folder does not say. Empty in
     /// records older than this field.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub model_details: BTreeMap<String, String>,
     /// Program and version: `glmbench 0.1.0`.
     pub engine: String,
-    /// `cpu`, `300i-duo`, `800i-a2`, with `(emulated)` for an emulated device.
-    pub device: String,
+    /// The device. A name of its own where a server or a script answered.
+    pub device: Word<DeviceName>,
     /// The kernels selected at run time (`avx2`, `avx512`, `portable`…).
     pub kernel: String,
     /// The clock of all times.
     pub clock: Clock,
     /// Name and hash of the chip profile of a modelled clock.
     pub clock_profile: Option<String>,
-    /// The compute type: `fp16`, `fp32`, `bf16`.
-    pub dtype: String,
+    /// The types of weights, activations and KV cache.
+    pub dtype: Word<Precision>,
     /// Tensor-parallel ranks of the precision cases. Performance cases have their own.
     pub tp: u32,
     /// What the device selected and found, by name: chip, library versions, the operators used for attention, KV
@@ -115,7 +117,7 @@ pub struct Provenance {
     pub cpu_model: String,
     /// Frequency governor, if the system reports one.
     pub governor: Option<String>,
-    /// The machine's limits, measured before the cases. [`super::Spots`] has the limits around a single repetition. For
+    /// The machine's limits, measured before the cases. [`super::RooflineSamples`] has the limits around a single repetition. For
     /// an emulated card, these are the limits of one chip from its profile, so a case of `n` ranks has `n` times as
     /// much.
     pub roofline: Option<Roofline>,

@@ -1,6 +1,8 @@
 //! The rows of `accuracy.csv`, `answers.csv` and `perf.csv`. Unavailable values are empty cells.
 
 use super::clock::Clock;
+use super::word::Word;
+use glmbench_device::{DeviceName, Precision};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -127,11 +129,11 @@ pub struct PerfRow {
     /// Program and version.
     pub engine: String,
     /// The device.
-    pub device: String,
+    pub device: Word<DeviceName>,
     /// The clock of the times.
     pub clock: Clock,
     /// The compute type.
-    pub dtype: String,
+    pub dtype: Word<Precision>,
     /// Tensor-parallel ranks.
     pub tp: u32,
     /// Threads of the engine.

@@ -72,7 +72,7 @@ pub(crate) fn request() -> RequestRecord {
         peak_rss_bytes: Some(143 << 20),
         device_memory_bytes: None,
         operators: Vec::new(),
-        spots: None,
+        roofline_samples: None,
         error: None,
     }
 }
@@ -156,7 +156,7 @@ pub(crate) fn run() -> RunRecord {
             os: "Linux 6.1.0".into(),
             cpu_model: "Xeon Platinum 8481C".into(),
             governor: Some("performance".into()),
-            roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1.4e11, limits: None }),
+            roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1.4e11, measured: None }),
             load: None,
             weight_faults: Some(Vec::new()),
             command_line: ["glmbench", "run", "suites/quickstart.toml"].map(str::to_owned).to_vec(),

@@ -19,8 +19,8 @@ pub(super) fn title(run: &RunRecord) -> String {
     )
 }
 
-/// Returns the sentences of the headline: each task's score, its failures and its comparison with the published
-/// score; one sentence on speed; failed and skipped cases.
+/// Returns the sentences of the headline. They state each task's score, its failures, and its comparison with the
+/// published score. One sentence is on speed. The last name failed and skipped cases.
 pub(super) fn sentences(
     run: &RunRecord,
     (accuracy, samples): (&[AccuracyRow], &[SampleRecord]),

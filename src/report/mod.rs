@@ -14,10 +14,10 @@ pub mod export;
 mod failures;
 pub(crate) mod format;
 mod headline;
-pub mod limits;
 pub mod operators;
 mod page;
 pub mod published;
+pub mod roofline;
 mod sealed;
 pub mod tables;
 pub mod validity;
@@ -28,8 +28,8 @@ pub(crate) mod fixture;
 
 pub use accuracy::accuracy_rows;
 pub use error::ReportError;
-pub use limits::limit_rows;
 pub use operators::operator_rows;
+pub use roofline::limit_rows;
 pub use tables::Table;
 pub use validity::{Check, Verdict};
 
@@ -89,8 +89,8 @@ impl Summary {
             tables.push(tables::performance(&performance, performance_clock(&run)));
         }
         if !limits.is_empty() {
-            tables.push(limits::table(&run, &limits));
-            tables.push(limits::phases(&run, &performance));
+            tables.push(roofline::table(&run, &limits));
+            tables.push(roofline::phases(&run, &performance));
         }
         if !operators.is_empty() {
             tables.push(operators::table(&run, &operators));
@@ -170,7 +170,7 @@ fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
     let tokens = tables::token_latency(performance, requests, clock);
     let reference = published::reference(&summary.run, performance);
     let roofline = summary.run.provenance.roofline.as_ref();
-    let machine = roofline.and_then(|roofline| roofline.limits.as_ref()).map(limits::machine);
+    let machine = roofline.and_then(|roofline| roofline.measured.as_ref()).map(roofline::machine);
     subjects
         .chain(phases)
         .chain([tokens])

@@ -1,7 +1,7 @@
 //! Timed operators: the rows of `operators.csv`, and their table.
 
 use super::format::{NONE, fixed, or_none, percent};
-use super::performance::{case_limits, good_repetitions};
+use super::performance::{case_roofline, good_repetitions};
 use super::tables::Table;
 use crate::record::{OperatorRecord, OperatorRow, PerformanceCase, Phase, RequestRecord, RunRecord, SCHEMA};
 use crate::stats::median;
@@ -15,7 +15,7 @@ pub fn operator_rows(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Operato
 fn case_rows(run: &RunRecord, case: &PerformanceCase, requests: &[RequestRecord]) -> Vec<OperatorRow> {
     let good = good_repetitions(case, requests);
     let Some(first) = good.first() else { return Vec::new() };
-    let limits = case_limits(run, case, &good);
+    let roofline = case_roofline(run, case, &good);
     let row = |of: &OperatorRecord| {
         let same = |o: &&OperatorRecord| o.phase == of.phase && o.operator == of.operator;
         let times: Vec<f64> =
@@ -23,7 +23,7 @@ fn case_rows(run: &RunRecord, case: &PerformanceCase, requests: &[RequestRecord]
         let time_ns = median(&times).unwrap_or(0.0).round() as u64;
         // Bytes per nanosecond are 10⁹ bytes per second.
         let rate = |count: u64| (count > 0 && time_ns > 0).then(|| count as f64 / time_ns as f64);
-        let least_ns = limits.as_ref().map(|limit| {
+        let least_ns = roofline.as_ref().map(|limit| {
             let memory = of.bytes as f64 / limit.bandwidth_bytes_per_s;
             1e9 * memory.max(of.flops as f64 / limit.peak_flops_per_s)
         });
@@ -101,7 +101,7 @@ mod tests {
     fn shares_are_of_the_phase_and_rates_of_the_median() {
         let (mut run, _, mut requests) = fixture::quiet();
         run.provenance.roofline =
-            Some(Roofline { bandwidth_bytes_per_s: 2e9, peak_flops_per_s: 1e9, limits: None });
+            Some(Roofline { bandwidth_bytes_per_s: 2e9, peak_flops_per_s: 1e9, measured: None });
         for (index, request) in requests.iter_mut().enumerate() {
             let slow = if index == 0 { 5 } else { 1 };
             request.operators = vec![

@@ -221,7 +221,7 @@ pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> 
             Clock::Measured => "as measured",
             Clock::Modelled => "of one chip by the profile, modelled",
         };
-        let how = limit.limits.as_ref().map(|of| match of.peak_words() {
+        let how = limit.measured.as_ref().map(|of| match of.peak_words() {
             Some(unit) => format!(" (peak of {unit}; {})", of.method),
             None => format!(" ({})", of.method),
         });
@@ -236,10 +236,10 @@ pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> 
             "Model as read",
             if of.model_details.is_empty() { "not kept".into() } else { joined(&of.model_details) },
         ),
-        ("Device", of.device.clone()),
+        ("Device", of.device.to_string()),
         ("Kernels", of.kernel.clone()),
         ("Clock", clock),
-        ("Type", of.dtype.clone()),
+        ("Type", of.dtype.to_string()),
         ("Tensor parallel", of.tp.to_string()),
         ("Device found", joined(&of.device_details)),
         ("Threads", of.threads.to_string()),

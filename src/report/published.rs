@@ -3,6 +3,7 @@
 use super::format::{NONE, fixed};
 use super::tables::{Table, per_token_ns};
 use crate::record::{PerfRow, Phase, RunRecord};
+use glmbench_device::DeviceKind;
 
 /// Input length of the published figure.
 const INPUT_TOKENS: u32 = 8192;
@@ -16,7 +17,7 @@ const PUBLISHED_MS: f64 = 162.0;
 /// 1024 out, 162 ms a token). The page names neither the number of chips nor the versions. The figure is a reference,
 /// and no run is judged by it.
 pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
-    if !run.provenance.device.starts_with("300i-duo") {
+    if run.provenance.device.known().is_none_or(|device| device.kind != DeviceKind::Duo300i) {
         return None;
     }
     let decode: Vec<&PerfRow> = rows

@@ -1,18 +1,14 @@
 //! Validity conditions: whether the figures may be used, what was found, and what to do if a condition does not hold.
 
+mod repetitions;
+
+use self::repetitions::of_repetitions;
 use super::answers;
 use super::failures::{Failure, of_task};
 use super::format::counted;
-use super::performance::{Repetitions, phase_ns};
-use crate::record::{Clock, Phase, RequestRecord, RunRecord, SampleRecord, SampleState, Status};
-use crate::stats::{Outlier, drift, median, median_interval, outliers};
+use crate::record::{Clock, RequestRecord, RunRecord, SampleRecord, SampleState, Status};
 
-/// Fewest repetitions for a reliable median.
-pub(super) const FEW_REPETITIONS: usize = 5;
-/// Change along the repetitions of a case, as a share of their mean, that counts as drift.
-pub(super) const DRIFT_SHARE: f64 = 0.05;
-/// Half-width of the median's interval, as a share of the median, that counts as wide.
-pub(super) const WIDE_SHARE: f64 = 0.05;
+pub(super) use self::repetitions::{DRIFT_SHARE, FEW_REPETITIONS, WIDE_SHARE};
 
 /// Name of the condition that the whole plan was run.
 const PLAN: &str = "whole plan run";
@@ -185,133 +181,6 @@ fn of_samples(run: &RunRecord, samples: &[SampleRecord]) -> [Check; 2] {
             required: false,
         },
     ]
-}
-
-/// A case's id with its repetitions.
-type Case<'a> = (&'a str, Repetitions<'a>);
-
-fn of_repetitions(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Check> {
-    let cases: Vec<Case<'_>> = run
-        .plan
-        .performance
-        .iter()
-        // Skipped cases have their own condition.
-        .filter(|case| case.unfit.is_none())
-        .map(|case| (case.case_id.as_str(), Repetitions::of(case, requests)))
-        .collect();
-    let mut checks = vec![whole_cases(run, &cases), none_left_out(run)];
-    let modelled = run.provenance.clock == Clock::Modelled;
-    let timed = |name, condition, is_spoilt: &dyn Fn(&Repetitions<'_>) -> Option<bool>, advice| {
-        let (outcome, found) = stability(&cases, modelled, is_spoilt);
-        Check { name, condition, outcome, found, advice, required: false }
-    };
-    checks.extend([
-        timed(
-            "5 repetitions",
-            "Every case has at least 5 timed repetitions",
-            &|r| Some(r.good.len() < FEW_REPETITIONS),
-            "Raise the suite's repetitions: a median of fewer says little.",
-        ),
-        timed(
-            "medians within ± 5 %",
-            "Every end-to-end median is known to ± 5 %",
-            &|r| is_wide(&e2e(r)),
-            "Raise the repetitions, or find what else the machine is doing.",
-        ),
-        timed(
-            "no drift",
-            "No case grew slower or faster by 5 % as it was repeated",
-            &|r| drift(&e2e(r)).map(|drift| drift.exceeds(DRIFT_SHARE)),
-            "Warm up longer; watch temperature and frequency.",
-        ),
-        timed(
-            "no outliers",
-            "No repetition stands apart from the others of its case",
-            &|r| has_outlier(&e2e(r)),
-            "Outliers are kept in every figure; other load on the machine is the usual cause.",
-        ),
-    ]);
-    checks
-}
-
-/// Whether every case ran without error and did the same work.
-fn whole_cases(run: &RunRecord, cases: &[Case<'_>]) -> Check {
-    // Cases that an unfinished run has not reached are missing, not wrong.
-    let is_spoilt = |r: &Repetitions<'_>| r.invalid.is_some() && (!r.unrun || run.status == Status::Complete);
-    let spoilt: Vec<&str> = cases.iter().filter(|(_, r)| is_spoilt(r)).map(|(id, _)| *id).collect();
-    let first = cases.iter().find(|(_, r)| is_spoilt(r)).and_then(|(_, r)| r.invalid.clone());
-    Check {
-        name: "cases whole, outputs equal",
-        condition: "Every case ran without error and always gave the same output",
-        outcome: match cases {
-            [] => Outcome::DoesNotApply,
-            cases if cases.iter().all(|(_, r)| r.unrun) && spoilt.is_empty() => Outcome::Unknown,
-            _ => yes_if(spoilt.is_empty()),
-        },
-        found: match first {
-            Some(reason) => format!("{reason}; {}", found_in(&spoilt, cases.len())),
-            None => found_in(&spoilt, cases.len()),
-        },
-        advice: "The rows concerned say what happened; their times must not be used.",
-        required: true,
-    }
-}
-
-/// Whether no case was skipped because the device cannot hold it or it exceeds the suite's time budget.
-fn none_left_out(run: &RunRecord) -> Check {
-    let cases = &run.plan.performance;
-    let unfit: Vec<&str> = cases.iter().filter(|c| c.unfit.is_some()).map(|c| c.case_id.as_str()).collect();
-    Check {
-        name: "no case left out",
-        condition: "No case was left out",
-        outcome: yes_if(unfit.is_empty()),
-        found: found_in(&unfit, cases.len()),
-        advice: "The headline says why; `--over-budget` runs those that take too long.",
-        required: false,
-    }
-}
-
-/// Returns the outcome of a condition on the times of all cases, and what was found. `is_spoilt` is `None` for a case
-/// with too few repetitions.
-///
-/// A virtual clock has no noise, so such a condition does not apply to it.
-fn stability(
-    cases: &[Case<'_>],
-    modelled: bool,
-    is_spoilt: &dyn Fn(&Repetitions<'_>) -> Option<bool>,
-) -> (Outcome, String) {
-    // Cases without a good repetition belong to another condition.
-    let timed: Vec<(&str, Option<bool>)> =
-        cases.iter().filter(|(_, r)| !r.good.is_empty()).map(|(id, r)| (*id, is_spoilt(r))).collect();
-    let are = |wanted: Option<bool>| -> Vec<&str> {
-        timed.iter().filter(|(_, spoilt)| *spoilt == wanted).map(|(id, _)| *id).collect()
-    };
-    let (spoilt, untold) = (are(Some(true)), are(None));
-    match timed.len() {
-        _ if modelled => (Outcome::DoesNotApply, "a virtual clock has no noise".to_owned()),
-        0 => (Outcome::DoesNotApply, "no case has times".to_owned()),
-        all if !spoilt.is_empty() => (Outcome::No, found_in(&spoilt, all)),
-        all if !untold.is_empty() => {
-            (Outcome::Unknown, format!("too few repetitions to tell: {}", found_in(&untold, all)))
-        }
-        all => (Outcome::Yes, found_in(&[], all)),
-    }
-}
-
-/// Whether a repetition is an outlier. `None` with too few repetitions.
-fn has_outlier(ns: &[f64]) -> Option<bool> {
-    outliers(ns).filter(|all| all.len() > 2).map(|all| all.iter().any(Outlier::stands_apart))
-}
-
-/// End-to-end times of the repetitions, in order.
-fn e2e(repetitions: &Repetitions<'_>) -> Vec<f64> {
-    repetitions.good.iter().filter_map(|r| phase_ns(r, Phase::E2e)).map(|ns| ns as f64).collect()
-}
-
-/// Uses fewer resamples than a printed interval, because this one is only compared with a bound.
-fn is_wide(ns: &[f64]) -> Option<bool> {
-    let half = median_interval(ns, 0.95, 1000, 1).map(|(low, high)| (high - low) / 2.0)?;
-    Some(half > WIDE_SHARE * median(ns)?)
 }
 
 /// `all 12 cases`, or which cases break the condition, with the first few named.

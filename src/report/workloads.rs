@@ -209,8 +209,8 @@ pub(crate) fn alone<C>(
     notes: &mut Vec<String>,
 ) {
     let mut tell = |of: &[C], than: &[C], side: &Side, other: &Side| {
-        for case in of.iter().filter(|case| !than.iter().any(|twin| same(case, twin))) {
-            let asked_otherwise = than.iter().any(|twin| name(twin) == name(case));
+        for case in of.iter().filter(|case| !than.iter().any(|other| same(case, other))) {
+            let asked_otherwise = than.iter().any(|other| name(other) == name(case));
             let (name, here, there) = (name(case), side.letter, other.letter);
             notes.push(if asked_otherwise {
                 format!("{name} is asked otherwise in {here} than in {there}, left out.")

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use glmbench_engine::{EngineError, Request, RequestId};
 
-use crate::backend::{Exchange, Fault};
+use crate::backend::Exchange;
 use crate::record::{CallRecord, PromptRecord, RecordError, RunDir, SampleRecord, SampleState};
 use crate::task::{Evaluation, Heard, Judgement, Next, Outcome, Progress, Stage, State};
 
@@ -100,10 +100,7 @@ struct InEngine {
 /// Converts an exchange over a wire to what a protocol has to know of it.
 fn heard(exchange: Exchange) -> Heard {
     // What a server does not reveal is no answer of the model: it is not wrong, it is missing.
-    let fault = exchange.fault.map(|fault| match fault {
-        Fault::Unrevealed(reason) | Fault::Failed(reason) => Judgement::Impossible(reason),
-    });
-    Heard { text: exchange.text, fault }
+    Heard { text: exchange.text, fault: exchange.fault.map(Judgement::Impossible) }
 }
 
 impl<'a, 'b> Flow<'a, 'b> {

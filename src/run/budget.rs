@@ -31,6 +31,6 @@ impl Plan<'_> {
                 ));
             }
         }
-        self.limits = self.worlds().into_iter().map(|world| (world, self.largest(config, world))).collect();
+        self.capacities = self.tp_sizes().into_iter().map(|tp| (tp, self.largest(config, tp))).collect();
     }
 }

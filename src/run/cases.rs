@@ -117,24 +117,24 @@ pub(crate) trait Workload: Case + Sized {
 /// A line of a workload's journal.
 pub(crate) type LineOf<W> = <<W as Workload>::Recorded as Course>::Line;
 
-/// Whether every case on `world` ranks has all its lines.
-fn are_done<W: Workload>(cases: &[W], world: usize, dir: &RunDir) -> Result<bool, RunError> {
+/// Whether every case on `tp` ranks has all its lines.
+fn are_done<W: Workload>(cases: &[W], tp: usize, dir: &RunDir) -> Result<bool, RunError> {
     let mut own: BTreeMap<String, Vec<LineOf<W>>> = BTreeMap::new();
     for line in dir.read::<W::Recorded>()? {
         own.entry(W::Recorded::part_of(&line).to_owned()).or_default().push(line);
     }
     let is_done = |case: &W| case.is_done(own.get(&case.id()).map_or(&[], Vec::as_slice));
-    Ok(cases.iter().filter(|case| case.tp() == world && case.unfit().is_none()).all(is_done))
+    Ok(cases.iter().filter(|case| case.tp() == tp && case.unfit().is_none()).all(is_done))
 }
 
-/// Runs the cases on `world` ranks.
+/// Runs the cases on `tp` ranks.
 fn run_all<W: Workload>(
     cases: &[W],
-    world: usize,
+    tp: usize,
     tokens: &OrdinaryTokens,
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
-    for case in cases.iter().filter(|case| case.tp() == world && case.unfit().is_none()) {
+    for case in cases.iter().filter(|case| case.tp() == tp && case.unfit().is_none()) {
         session.observer.case(&case.id());
         if case.run(tokens, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
@@ -158,8 +158,8 @@ macro_rules! cases {
             pub tokens: OrdinaryTokens,
             /// Maximum number of tokens per step.
             pub(super) step_tokens: usize,
-            /// The engine's limits, by number of ranks.
-            pub(super) limits: BTreeMap<usize, Capacity>,
+            /// The engine's capacity, by number of ranks.
+            pub(super) capacities: BTreeMap<usize, Capacity>,
         }
 
         impl Plan<'_> {
@@ -170,7 +170,7 @@ macro_rules! cases {
                     $($(#[$only])* $plan: Vec::new(),)*
                     tokens,
                     step_tokens,
-                    limits: BTreeMap::new(),
+                    capacities: BTreeMap::new(),
                 }
             }
 
@@ -199,17 +199,17 @@ macro_rules! cases {
                 $($(#[$only])* { plan.$plan = self.$plan.iter().map(|case| case.record(with)).collect(); })*
             }
 
-            /// Whether every timed case on `world` ranks has all its lines.
-            pub(super) fn timed_are_done(&self, world: usize, dir: &RunDir) -> Result<bool, RunError> {
+            /// Whether every timed case on `tp` ranks has all its lines.
+            pub(super) fn timed_are_done(&self, tp: usize, dir: &RunDir) -> Result<bool, RunError> {
                 let mut done = true;
-                $($(#[$only])* { done = done && are_done(&self.$plan, world, dir)?; })*
+                $($(#[$only])* { done = done && are_done(&self.$plan, tp, dir)?; })*
                 Ok(done)
             }
 
-            /// Runs the timed cases on `world` ranks.
-            pub(super) fn run_timed(&self, world: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
+            /// Runs the timed cases on `tp` ranks.
+            pub(super) fn run_timed(&self, tp: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
                 $($(#[$only])* {
-                    if run_all(&self.$plan, world, &self.tokens, session)? == Ending::Interrupted {
+                    if run_all(&self.$plan, tp, &self.tokens, session)? == Ending::Interrupted {
                         return Ok(Ending::Interrupted);
                     }
                 })*
@@ -227,11 +227,6 @@ impl Plan<'_> {
         let name = |case: &dyn Case| case.id().trim_end_matches(&format!("-tp{}", case.tp())).to_owned();
         self.timed().iter().filter_map(|case| Some((name(*case), case.input_hash()?))).collect()
     }
-}
-
-/// Converts milliseconds of a suite to nanoseconds.
-pub(crate) fn ns(ms: f64) -> u64 {
-    (ms * 1e6).round() as u64
 }
 
 /// Checks that a case's sequences fit the model.

@@ -15,9 +15,7 @@ use crate::bench::{PhaseCost, batch_cost};
 use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleState};
 
 use super::AccuracyRun;
-use super::plan::PerformanceRun;
 use super::resume::{Found, runs};
-use crate::workload::shapes::plan::cost;
 
 /// Properties that an earlier run must share with this one.
 #[derive(Debug, Clone)]
@@ -51,8 +49,8 @@ impl SameAs {
             && of.clock == Clock::Measured
             && self.host.as_ref().is_some_and(|host| *host == of.host)
             && self.cpu_model.as_ref().is_some_and(|cpu| *cpu == of.cpu_model)
-            && of.device == self.device
-            && of.dtype == self.precision.to_string()
+            && *of.device == *self.device
+            && of.dtype.known() == Some(self.precision)
             && self.kernel.as_ref().is_none_or(|kernel| *kernel == of.kernel)
             && self.threads.is_none_or(|threads| threads as u32 == of.threads)
     }
@@ -214,18 +212,6 @@ impl Rates {
         }
     }
 
-    /// Estimates a performance case, warm-ups included.
-    pub fn case(&self, run: &PerformanceRun, counted: Counted<'_>) -> Expected {
-        let (prefill, decode) = cost(run, counted.config, counted.precision, counted.step_tokens);
-        let of_one = self.phases(prefill, decode, run.tp, false);
-        // There is no second warm-up if the first took long.
-        let warm_ups = |seconds: f64| {
-            let most = if seconds * 1e9 >= run.warm_up.most_ns as f64 { 1 } else { run.warm_up.agreeing };
-            run.warm_up.most.min(most)
-        };
-        of_one.times(|seconds| (run.timed() + warm_ups(seconds)) as f64)
-    }
-
     /// Estimates an accuracy case whose data set is called `dataset` in records.
     pub fn task(&self, run: &AccuracyRun<'_>, dataset: &str, counted: Counted<'_>) -> Expected {
         let plan = run.evaluation.plan();
@@ -258,7 +244,8 @@ impl Rates {
         self.phases(prefill, decode, run.tp, new > 1)
     }
 
-    fn phases(&self, prefill: PhaseCost, decode: PhaseCost, tp: usize, at_most: bool) -> Expected {
+    /// Estimates two phases of this work on `tp` ranks. `at_most` says that the work is an upper bound.
+    pub(crate) fn phases(&self, prefill: PhaseCost, decode: PhaseCost, tp: usize, at_most: bool) -> Expected {
         if let Some(profile) = &self.profile {
             let limits = (
                 profile.memory_bytes_per_s as f64 * tp as f64,
@@ -289,7 +276,7 @@ impl Counted<'_> {
 
 impl Expected {
     /// Multiplies the duration by `count`, which receives the seconds.
-    fn times(self, count: impl Fn(f64) -> f64) -> Self {
+    pub(crate) fn times(self, count: impl Fn(f64) -> f64) -> Self {
         match self {
             Self::Known { seconds, at_most, by } => {
                 Self::Known { seconds: seconds * count(seconds), at_most, by }

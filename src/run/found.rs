@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use glmbench_device::affinity::why_not_bound;
-use glmbench_device::{DType, DeviceError};
+use glmbench_device::{DType, DeviceError, DeviceKind};
 
 use glmbench_engine::config::{ModelConfig, RopeScaling};
 use glmbench_engine::load::{self, ModelPath, load_tokenizer};
@@ -138,33 +138,34 @@ impl FoundModel {
 
     /// Returns the memory the model may use: the host's, or that of the chips in an emulated card's profile. `None` for
     /// a real card, which is asked when the model is loaded.
-    pub fn capacity(&self, compute: &Compute) -> Result<Option<MemoryBudget>, EngineError> {
-        Ok(match (compute.device.chip(), compute.emulate(&self.path)) {
-            (None, _) => Machine::read().available_bytes.map(MemoryBudget::Together),
-            (Some(chip), Some(emulate)) => emulate.machine(chip)?.memory_bytes.map(MemoryBudget::EachRank),
-            (Some(_), None) => None,
-        })
+    pub fn memory_budget(&self, compute: &Compute) -> Result<Option<MemoryBudget>, EngineError> {
+        if !compute.device.is_card() {
+            return Ok(Machine::read().available_bytes.map(MemoryBudget::Together));
+        }
+        let Some(emulate) = compute.emulate(&self.path) else { return Ok(None) };
+        let machine = emulate.machine_of(compute.device)?;
+        Ok(machine.and_then(|machine| machine.memory_bytes).map(MemoryBudget::EachRank))
     }
 
     /// Checks that the model can be loaded: that it can be split among the ranks, and that device and memory are
     /// available.
-    pub fn check(&self, compute: &Compute, limits: Capacity) -> Result<(), EngineError> {
+    pub fn check(&self, compute: &Compute, capacity: Capacity) -> Result<(), EngineError> {
         let emulate = compute.emulate(&self.path);
         check_tp(&self.config, compute.ranks)?;
-        compute.device.check(compute.precision, compute.ranks, emulate.as_ref())?;
+        load::check(compute.device, compute.precision, compute.ranks, emulate.as_ref())?;
         if compute.profile_operators {
-            compute.device.check_profile()?;
+            load::check_profile(compute.device)?;
         }
-        self.check_room(compute, limits)
+        self.check_room(compute, capacity)
     }
 
     /// Checks that the host has enough memory, if the host computes.
-    pub fn check_room(&self, compute: &Compute, limits: Capacity) -> Result<(), EngineError> {
-        let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), limits, compute.ranks)?;
+    pub fn check_room(&self, compute: &Compute, capacity: Capacity) -> Result<(), EngineError> {
+        let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), capacity, compute.ranks)?;
         // A real card checks its own memory. An emulated card that computes uses the host's.
         let here = match compute.emulate(&self.path) {
             Some(emulate) => !emulate.timing_only,
-            None => compute.device.chip().is_none(),
+            None => !compute.device.is_card(),
         };
         if here {
             check_memory(&rank.of_ranks(compute.ranks))?;
@@ -176,11 +177,11 @@ impl FoundModel {
     pub fn load(
         &self,
         compute: &Compute,
-        limits: Capacity,
+        capacity: Capacity,
         observer: &mut dyn Observer,
     ) -> Result<Engine, EngineError> {
-        self.check(compute, limits)?;
-        let options = compute.load_options(&self.path, limits);
+        self.check(compute, capacity)?;
+        let options = compute.load_options(&self.path, capacity);
         let source = self.weights(options.precision.dtype)?;
         let bar = observer.operation("loading", "tensors");
         let engine = load::load(&self.config, source.into(), &options, &mut |done, total| {
@@ -217,7 +218,7 @@ fn check_memory(estimate: &MemoryEstimate) -> Result<(), DeviceError> {
     if estimate.total_bytes() > available {
         let gb = |bytes: u64| bytes as f64 / 1e9;
         return Err(DeviceError::OutOfMemory {
-            device: "cpu",
+            device: DeviceKind::Cpu.name(),
             what: format!(
                 "weights {:.2} GB, KV cache {:.2} GB, working memory {:.2} GB ({:.2} GB are available)",
                 gb(estimate.weight_bytes),

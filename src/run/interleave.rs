@@ -5,8 +5,8 @@
 //! comparison tests one figure per block ([`crate::stats::Shift`]). The side that is loaded and timed first alternates
 //! between blocks.
 
+use super::case_probe::CaseProbe;
 use super::plan::Plan;
-use super::spots::CaseProbe;
 use super::{Ending, Observer, RunError, Session, Shared, Silent, run_accuracy};
 use crate::backend::Backend;
 use crate::record::{RecordError, RepetitionKind, RunDir, RunRecord};
@@ -50,7 +50,7 @@ pub fn obstacle(a: &Plan<'_>, b: &Plan<'_>) -> Option<String> {
     if let Some((case, _)) = one_sided {
         return Some(format!("the memory of one of the two does not hold case {}", case.case_id()));
     }
-    let several = [a, b].into_iter().any(|plan| plan.worlds().len() > 1);
+    let several = [a, b].into_iter().any(|plan| plan.tp_sizes().len() > 1);
     several.then(|| {
         "a configuration has several tensor-parallel sizes; both engines stay loaded, so it must be one"
             .into()
@@ -113,7 +113,7 @@ pub fn accuracy(
 ) -> Result<Ending, RunError> {
     let mut shared = Shared { dir: &mut side.dir, observer, stop, probe: None };
     let mut session = Session::new(&mut *side.engine, &mut shared)?;
-    run_accuracy(side.plan, side.plan.worlds()[0], &mut session)
+    run_accuracy(side.plan, side.plan.tp_sizes()[0], &mut session)
 }
 
 /// Times every case of block `number` of `blocks` in turns, except lines that exist already. `observer` advances per

@@ -1,4 +1,4 @@
-//! The engine limits that a plan's cases need, and the cases that do not fit the device's memory.
+//! The engine capacity that a plan's cases need, and the cases that do not fit the device's memory.
 
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
@@ -16,9 +16,9 @@ const STAGE_SLACK_TOKENS: usize = 128;
 const RETOKENIZED: usize = 8;
 
 impl Plan<'_> {
-    /// Returns the limits that the engine must be loaded with on `world` ranks.
-    pub fn limits(&self, world: usize) -> Capacity {
-        self.limits.get(&world).copied().unwrap_or_else(|| smallest(self.step_tokens()))
+    /// Returns the capacity that the engine must be loaded with on `tp` ranks.
+    pub fn capacity(&self, tp: usize) -> Capacity {
+        self.capacities.get(&tp).copied().unwrap_or_else(|| smallest(self.step_tokens()))
     }
 
     /// Excludes what does not fit into memory: marks performance cases with the reason, and limits the searches'
@@ -26,7 +26,7 @@ impl Plan<'_> {
     /// If nothing at all fits, nothing is excluded: the check before loading reports it.
     pub fn fit_memory(&mut self, config: &ModelConfig, on: impl Into<MemoryOf>, budget: MemoryBudget) {
         let on = on.into();
-        let fits = |limits: Capacity, world: usize| budget.holds(config, on, limits, world);
+        let fits = |capacity: Capacity, tp: usize| budget.holds(config, on, capacity, tp);
         let alone = |case: &dyn Case| room(self.step_tokens(), config, &[], &[case]);
         let optional = |case: &dyn Case| case.room().optional;
         let timed = self.timed();
@@ -45,36 +45,36 @@ impl Plan<'_> {
                 }
             }
         }
-        for world in self.worlds() {
-            let limits = self.fitting(config, world, &|limits| fits(limits, world));
-            self.limits.insert(world, limits);
+        for tp in self.tp_sizes() {
+            let capacity = self.fitting(config, tp, &|capacity| fits(capacity, tp));
+            self.capacities.insert(tp, capacity);
         }
     }
 
-    /// Returns limits that hold every case on `world` ranks, with the searches at their largest batches.
-    pub(super) fn largest(&self, config: &ModelConfig, world: usize) -> Capacity {
+    /// Returns a capacity that holds every case on `tp` ranks, with the searches at their largest batches.
+    pub(super) fn largest(&self, config: &ModelConfig, tp: usize) -> Capacity {
         let prefix = config.pre_seq_len.unwrap_or(0);
-        self.elastic(world).into_iter().fold(self.fixed(config, world), |limits, room| {
-            union(limits, wanted_limits(room.tokens, room.batch.1, prefix, limits))
+        self.elastic(tp).into_iter().fold(self.fixed(config, tp), |capacity, room| {
+            union(capacity, wanted_capacity(room.tokens, room.batch.1, prefix, capacity))
         })
     }
 
-    /// Returns limits that hold every case except the elastic ones, which can do with less.
-    fn fixed(&self, config: &ModelConfig, world: usize) -> Capacity {
-        let accuracy: Vec<_> = self.accuracy.iter().filter(|run| run.tp == world).collect();
+    /// Returns a capacity that holds every case except the elastic ones, which can do with less.
+    fn fixed(&self, config: &ModelConfig, tp: usize) -> Capacity {
+        let accuracy: Vec<_> = self.accuracy.iter().filter(|run| run.tp == tp).collect();
         let mut timed = self.timed();
-        timed.retain(|case| case.tp() == world && case.unfit().is_none() && !case.is_elastic());
+        timed.retain(|case| case.tp() == tp && case.unfit().is_none() && !case.is_elastic());
         room(self.step_tokens(), config, &accuracy, &timed)
     }
 
     /// Returns the largest batch of an elastic case that the engine is loaded for. Larger ones count as out of memory by
     /// estimate.
     pub fn largest_batch(&self, case: &dyn Case, config: &ModelConfig) -> usize {
-        let (limits, prefix) = (self.limits(case.tp()), config.pre_seq_len.unwrap_or(0));
+        let (capacity, prefix) = (self.capacity(case.tp()), config.pre_seq_len.unwrap_or(0));
         let Room { batch: (low, high), tokens, .. } = case.room();
         let fits = |batch: usize| {
-            let wanted = wanted_limits(tokens, batch, prefix, limits);
-            wanted.kv_blocks <= limits.kv_blocks && batch <= limits.max_batch
+            let wanted = wanted_capacity(tokens, batch, prefix, capacity);
+            wanted.kv_blocks <= capacity.kv_blocks && batch <= capacity.max_batch
         };
         let (mut good, mut bad) = (low.saturating_sub(1), high.saturating_add(1));
         while bad - good > 1 {
@@ -85,22 +85,22 @@ impl Plan<'_> {
     }
 
     /// Returns the rooms of the cases that take the largest batch that fits.
-    fn elastic(&self, world: usize) -> Vec<Room> {
-        let own = self.timed().into_iter().filter(|case| case.tp() == world && case.is_elastic());
+    fn elastic(&self, tp: usize) -> Vec<Room> {
+        let own = self.timed().into_iter().filter(|case| case.tp() == tp && case.is_elastic());
         own.map(Case::room).collect()
     }
 
-    /// Returns limits with the largest batches of the elastic cases that fit, first each on its own. Larger batches count as
+    /// Returns a capacity with the largest batches of the elastic cases that fit, first each on its own. Larger batches count as
     /// out of memory and are not run.
-    fn fitting(&self, config: &ModelConfig, world: usize, fits: &dyn Fn(Capacity) -> bool) -> Capacity {
-        let largest = self.largest(config, world);
+    fn fitting(&self, config: &ModelConfig, tp: usize, fits: &dyn Fn(Capacity) -> bool) -> Capacity {
+        let largest = self.largest(config, tp);
         if fits(largest) {
             return largest;
         }
         let prefix = config.pre_seq_len.unwrap_or(0);
-        let base = self.fixed(config, world);
-        let with = |room: Room, batch: usize, limits: Capacity| {
-            union(limits, wanted_limits(room.tokens, batch, prefix, limits))
+        let base = self.fixed(config, tp);
+        let with = |room: Room, batch: usize, capacity: Capacity| {
+            union(capacity, wanted_capacity(room.tokens, batch, prefix, capacity))
         };
         let most = |&room: &Room| {
             // Bisects for the largest batch that fits, because memory grows with the batch.
@@ -111,14 +111,14 @@ impl Plan<'_> {
             }
             good
         };
-        let rooms = self.elastic(world);
+        let rooms = self.elastic(tp);
         let alone: Vec<usize> = rooms.iter().map(most).collect();
         // Each case fits alone, but one's batch beside another's blocks may not. All are reduced by the same
         // fraction.
         let at = |permille: usize| {
-            rooms.iter().zip(&alone).fold(base, |limits, (&room, &batch)| {
+            rooms.iter().zip(&alone).fold(base, |capacity, (&room, &batch)| {
                 let low = room.batch.0;
-                with(room, low + (batch - low) * permille / 1000, limits)
+                with(room, low + (batch - low) * permille / 1000, capacity)
             })
         };
         let (mut good, mut bad) = (0, 1001);
@@ -130,12 +130,12 @@ impl Plan<'_> {
     }
 }
 
-/// Returns limits for one sequence of one token.
+/// Returns a capacity for one sequence of one token.
 fn smallest(step_tokens: usize) -> Capacity {
     Capacity { max_batch: 1, max_step_tokens: step_tokens, max_context: 1, kv_blocks: 1, max_logit_rows: 1 }
 }
 
-/// Returns limits for the longest sequence and the batch of every case.
+/// Returns a capacity for the longest sequence and the batch of every case.
 fn room(
     step_tokens: usize,
     config: &ModelConfig,
@@ -143,14 +143,14 @@ fn room(
     timed: &[&dyn Case],
 ) -> Capacity {
     let prefix = config.pre_seq_len.unwrap_or(0);
-    let mut limits = Capacity { max_context: 1 + prefix, ..smallest(step_tokens) };
+    let mut capacity = Capacity { max_context: 1 + prefix, ..smallest(step_tokens) };
     // Blocks for a batch of usual sequences, or for one of the longest while the others wait for it.
     let mut grow = |batch: usize, usual: usize, longest: usize| {
         let context = |tokens: usize| tokens.min(config.seq_length) + prefix;
-        limits.max_batch = limits.max_batch.max(batch);
-        limits.max_context = limits.max_context.max(context(longest));
+        capacity.max_batch = capacity.max_batch.max(batch);
+        capacity.max_context = capacity.max_context.max(context(longest));
         let blocks = (batch * blocks_for(context(usual))).max(blocks_for(context(longest)));
-        limits.kv_blocks = limits.kv_blocks.max(blocks);
+        capacity.kv_blocks = capacity.kv_blocks.max(blocks);
     };
     for run in accuracy {
         let new = run.evaluation.plan().max_new_tokens;
@@ -165,12 +165,12 @@ fn room(
     for Room { batch: (_, batch), tokens, .. } in timed.iter().map(|case| case.room()) {
         grow(batch, tokens, tokens);
     }
-    limits.max_step_tokens = step_tokens.max(limits.max_batch);
-    limits.max_logit_rows = limits.max_batch;
-    limits
+    capacity.max_step_tokens = step_tokens.max(capacity.max_batch);
+    capacity.max_logit_rows = capacity.max_batch;
+    capacity
 }
 
-/// Returns limits that satisfy both.
+/// Returns a capacity that satisfies both.
 fn union(a: Capacity, b: Capacity) -> Capacity {
     Capacity {
         max_batch: a.max_batch.max(b.max_batch),
@@ -181,13 +181,13 @@ fn union(a: Capacity, b: Capacity) -> Capacity {
     }
 }
 
-/// Returns the limits of an engine that runs `batch` sequences of `tokens` tokens. Other limits are taken from `limits`.
-pub(crate) fn wanted_limits(tokens: usize, batch: usize, prefix: usize, limits: Capacity) -> Capacity {
+/// Returns the capacity of an engine that runs `batch` sequences of `tokens` tokens. Other sizes are taken from `capacity`.
+pub(crate) fn wanted_capacity(tokens: usize, batch: usize, prefix: usize, capacity: Capacity) -> Capacity {
     let context = prefix + tokens;
     Capacity {
         max_batch: batch,
-        max_step_tokens: limits.max_step_tokens.max(batch),
-        max_context: limits.max_context.max(context),
+        max_step_tokens: capacity.max_step_tokens.max(batch),
+        max_context: capacity.max_context.max(context),
         kv_blocks: batch.saturating_mul(blocks_for(context)),
         max_logit_rows: batch,
     }

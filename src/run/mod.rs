@@ -40,13 +40,13 @@
 
 mod accuracy;
 mod budget;
+pub(crate) mod case_probe;
 pub(crate) mod cases;
 mod compared;
 pub mod duration;
 pub mod environment;
 pub mod found;
 pub mod interleave;
-pub mod limits;
 pub mod machine;
 pub(crate) mod memory;
 pub mod model;
@@ -60,9 +60,9 @@ pub(crate) mod questions;
 mod request;
 pub mod requests;
 mod resume;
+pub mod roofline;
 pub mod score;
 pub mod setup;
-pub(crate) mod spots;
 pub mod telemetry;
 pub mod turns;
 pub mod verify;
@@ -72,10 +72,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use glmbench_device::DeviceInfo;
+use glmbench_device::{DeviceInfo, DeviceName};
 
 use glmbench_engine::EngineError;
-use glmbench_engine::load::DeviceKind;
 
 use crate::backend::{Backend, Capabilities};
 use crate::record::{
@@ -85,8 +84,8 @@ use crate::record::{
 use crate::report::ReportError;
 use crate::task::{Evaluation, TaskError};
 
+use self::case_probe::CaseProbe;
 use self::plan::Plan;
-use self::spots::CaseProbe;
 
 pub use self::observer::{Observer, Progress, Silent};
 pub use self::request::{GivenRun, RunRequest, RunsEnd};
@@ -195,8 +194,8 @@ impl Session<'_> {
 
     /// Returns the process's peak memory if the engine uses host memory; a card's memory is not the host's.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
-        let device = DeviceKind::of_info(&self.engine.device_info().name);
-        let on_host = device.is_some_and(|(device, _)| device.chip().is_none());
+        let device: Option<DeviceName> = self.engine.device_info().name.parse().ok();
+        let on_host = device.is_some_and(DeviceName::is_in_process_memory);
         on_host.then(machine::peak_rss_bytes).flatten()
     }
 
@@ -304,7 +303,7 @@ pub type Reload<'a> = dyn FnMut(usize, &mut dyn Observer) -> Result<Box<dyn Back
 
 /// Runs what the directory does not contain yet. Afterwards, `run.json` holds the status.
 ///
-/// `engine` is loaded for the first of the plan's [worlds](Plan::worlds). For each other world with open cases, it is
+/// `engine` is loaded for the first of the [sizes](Plan::tp_sizes) of the plan. For each other size with open cases, it is
 /// dropped and `reload` creates the next. The same happens if a max-batch search runs out of memory and ends the
 /// engine. Existing lines are not repeated.
 pub fn execute(
@@ -320,7 +319,7 @@ pub fn execute(
         return Err(RunError::Backend { backend: engine.device_info().name, problem });
     }
     let probe = CaseProbe::of(record);
-    let result = run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop, probe });
+    let result = run_tp_sizes(plan, engine, reload, &mut Shared { dir, observer, stop, probe });
     conclude(result, dir, record)
 }
 
@@ -354,59 +353,59 @@ struct Shared<'a> {
     probe: Option<CaseProbe>,
 }
 
-fn run_worlds(
+fn run_tp_sizes(
     plan: &Plan<'_>,
     mut engine: Box<dyn Backend>,
     reload: &mut Reload<'_>,
     shared: &mut Shared<'_>,
 ) -> Result<Ending, RunError> {
-    for (index, world) in plan.worlds().into_iter().enumerate() {
+    for (index, tp) in plan.tp_sizes().into_iter().enumerate() {
         if index > 0 {
-            if is_done(plan, world, shared.dir)? {
+            if is_done(plan, tp, shared.dir)? {
                 continue;
             }
             // Two models may not fit into memory at once.
             drop(engine);
-            engine = reload(world, shared.observer)?;
+            engine = reload(tp, shared.observer)?;
         }
         loop {
             let mut session = Session::new(&mut *engine, shared)?;
-            if run_cases(plan, world, &mut session)? == Ending::Complete {
+            if run_cases(plan, tp, &mut session)? == Ending::Complete {
                 break;
             }
             if !session.spent {
                 return Ok(Ending::Interrupted);
             }
-            if is_done(plan, world, shared.dir)? {
+            if is_done(plan, tp, shared.dir)? {
                 break;
             }
             drop(engine);
-            engine = reload(world, shared.observer)?;
+            engine = reload(tp, shared.observer)?;
         }
     }
     Ok(Ending::Complete)
 }
 
-/// Whether every case on `world` ranks has all its lines.
-fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
-    let mut accuracy = plan.accuracy.iter().filter(|case| case.tp == world);
+/// Whether every case on `tp` ranks has all its lines.
+fn is_done(plan: &Plan<'_>, tp: usize, dir: &RunDir) -> Result<bool, RunError> {
+    let mut accuracy = plan.accuracy.iter().filter(|case| case.tp == tp);
     let samples = dir.read_samples()?;
     let items = |task: &str| samples.iter().filter(|s| s.task == task).count();
     let done = accuracy.all(|case| items(&case.task) >= case.evaluation.len());
-    Ok(done && plan.timed_are_done(world, dir)?)
+    Ok(done && plan.timed_are_done(tp, dir)?)
 }
 
-/// Runs the cases on `world` ranks.
-fn run_cases(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
-    if run_accuracy(plan, world, session)? == Ending::Interrupted {
+/// Runs the cases on `tp` ranks.
+fn run_cases(plan: &Plan<'_>, tp: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
+    if run_accuracy(plan, tp, session)? == Ending::Interrupted {
         return Ok(Ending::Interrupted);
     }
-    plan.run_timed(world, session)
+    plan.run_timed(tp, session)
 }
 
-/// Runs the accuracy cases on `world` ranks.
-fn run_accuracy(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
-    for case in plan.accuracy.iter().filter(|case| case.tp == world) {
+/// Runs the accuracy cases on `tp` ranks.
+fn run_accuracy(plan: &Plan<'_>, tp: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
+    for case in plan.accuracy.iter().filter(|case| case.tp == tp) {
         session.observer.case(&case.task);
         if accuracy::run(case, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
@@ -449,8 +448,8 @@ impl Plan<'_> {
     /// Returns the items of all accuracy cases, in the order in which they run.
     pub fn items(&self) -> Vec<PlannedItem<'_>> {
         let mut all = Vec::new();
-        for world in self.worlds() {
-            for case in self.accuracy.iter().filter(|case| case.tp == world) {
+        for tp in self.tp_sizes() {
+            for case in self.accuracy.iter().filter(|case| case.tp == tp) {
                 let item = |(doc_id, doc_hash)| PlannedItem { task: &case.task, doc_id, doc_hash };
                 all.extend(case.items().map(item));
             }

@@ -18,7 +18,7 @@ use super::cases::{Planning, Recording};
 use super::published::published;
 pub use super::questions::RealPrompts;
 use super::requests::{Wanted, of_items};
-use super::{AccuracyRun, RunError, limits};
+use super::{AccuracyRun, RunError, roofline};
 pub use crate::workload::load::run::LoadRun;
 pub use crate::workload::max_batch::run::SearchRun;
 pub use crate::workload::shapes::run::PerformanceRun;
@@ -50,7 +50,7 @@ impl<'a> Plan<'a> {
         let mut plan = Self::empty(ordinary_tokens(config, tokenizer), step_tokens);
         plan.accuracy = accuracy;
         plan.plan_timed(suite, Planning { config, tokenizer }).map_err(refuse)?;
-        plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
+        plan.capacities = plan.tp_sizes().into_iter().map(|tp| (tp, plan.largest(config, tp))).collect();
         Ok(plan)
     }
 
@@ -61,12 +61,12 @@ impl<'a> Plan<'a> {
 
     /// Returns the numbers of tensor-parallel ranks that the cases need, in the order in which they run: accuracy
     /// first.
-    pub fn worlds(&self) -> Vec<usize> {
-        let mut worlds: Vec<usize> = self.accuracy.iter().map(|run| run.tp).collect();
-        worlds.extend(self.timed().iter().filter(|case| case.unfit().is_none()).map(|case| case.tp()));
+    pub fn tp_sizes(&self) -> Vec<usize> {
+        let mut tp_sizes: Vec<usize> = self.accuracy.iter().map(|run| run.tp).collect();
+        tp_sizes.extend(self.timed().iter().filter(|case| case.unfit().is_none()).map(|case| case.tp()));
         let mut seen = BTreeSet::new();
-        worlds.retain(|world| seen.insert(*world));
-        worlds
+        tp_sizes.retain(|tp| seen.insert(*tp));
+        tp_sizes
     }
 
     /// Returns the number of cases that run.
@@ -107,7 +107,7 @@ impl<'a> Plan<'a> {
         });
         let mut plan = record::Plan {
             accuracy: accuracy.collect(),
-            targets: limits::targets(suite, precision),
+            targets: roofline::targets(suite, precision),
             ..record::Plan::default()
         };
         self.record_timed(&mut plan, Recording { config, precision, plan: self });

@@ -7,7 +7,7 @@ use glmbench_device::DeviceInfo;
 use glmbench_device::rotary::RotaryMode;
 
 use crate::record::{
-    Group, Identity, LoadFacts, Provenance, Roofline, RunRecord, Status, rfc3339_utc, run_id,
+    Group, Identity, LoadFacts, Provenance, Roofline, RunRecord, Status, Word, rfc3339_utc, run_id,
 };
 use crate::suite::Suite;
 
@@ -104,11 +104,11 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         model: origin.model.clone(),
         model_details: origin.facts.details(),
         engine: format!("glmbench {}", env!("CARGO_PKG_VERSION")),
-        device: origin.device.name.clone(),
+        device: origin.device.name.clone().into(),
         kernel: origin.device.kernel.clone(),
         clock: super::clock_of(&origin.device),
         clock_profile: origin.device.modelled_by.as_ref().map(|p| format!("{} sha256:{}", p.name, p.sha256)),
-        dtype: origin.device.precision.to_string(),
+        dtype: Word::of(origin.device.precision),
         tp: origin.device.tp as u32,
         device_details: origin.device.details.iter().cloned().collect(),
         telemetry: origin.telemetry.clone(),

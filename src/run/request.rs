@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use glmbench_cpu::{MachineLimits, measure_limits};
+use glmbench_cpu::measure_roofline;
 use glmbench_device::DeviceInfo;
 
 use glmbench_engine::EngineError;
-use glmbench_engine::load::DeviceKind;
 
 use crate::backend::Backend;
 use crate::record::{Group, Roofline, RunDir, RunRecord};
@@ -24,8 +23,8 @@ use super::provenance::{Origin, record};
 use super::setup::{Answering, Setup, SetupChoice, Started};
 use super::turns::{self, Blocks};
 use super::{
-    Ending, Found, Reload, Resume, RunError, Wanted, execute, find, find_group, finished, group_id, limits,
-    open_dir, telemetry, unreadable,
+    Ending, Found, Reload, Resume, RunError, Wanted, execute, find, find_group, finished, group_id, open_dir,
+    roofline, telemetry, unreadable,
 };
 
 /// What to run, and where to record it.
@@ -187,7 +186,7 @@ impl Life<'_> {
         let mut end = RunsEnd::new();
         for (((setup, plan), share), finished) in setups.iter().zip(&plans).zip(shares).zip(there) {
             if let Some(found) = finished {
-                self.observer.say(&format!("{} is finished already", found.path.display()));
+                self.observer.say(&format!("{} is already finished", found.path.display()));
                 let verdict = render(&found.path)?.verdict();
                 end.add(found.path, verdict);
                 continue;
@@ -220,7 +219,7 @@ impl Life<'_> {
         let (mut rooflines, mut measured) = (Vec::new(), BTreeMap::new());
         for (setup, plan) in setups.iter().zip(plans) {
             // Before the weights are loaded, because the measurement needs memory of its own.
-            let roofline = roofline(plan, setup, &mut measured)?;
+            let roofline = measured_roofline(plan, setup, &mut measured)?;
             if let Some(roofline) = roofline.as_ref().filter(|_| !self.request.over_budget) {
                 setup.fit_budget(plan, roofline)?;
             }
@@ -277,10 +276,10 @@ impl Life<'_> {
     ) -> Result<Ready, RunError> {
         let Setup { suite, model, tokenizer, compute, .. } = setup;
         let weights = setup.fingerprint(self.observer)?;
-        let world = plan.worlds()[0];
-        let estimate = setup.estimate(plan, world)?;
-        let start = || setup.start(plan, world, self.observer);
-        let (started, facts) = limits::timed_load(start, estimate, setup.makes_weights())?;
+        let tp = plan.tp_sizes()[0];
+        let estimate = setup.estimate(plan, tp)?;
+        let start = || setup.start(plan, tp, self.observer);
+        let (started, facts) = roofline::timed_load(start, estimate, setup.makes_weights())?;
         let Started { backend, weight_faults } = started;
         let device = backend.device_info();
         let roofline = share.roofline.or_else(|| profile_roofline(plan, &device));
@@ -296,7 +295,7 @@ impl Life<'_> {
             telemetry: telemetry::methods(&*backend),
             roofline,
             // A card's memory is not the host's. An emulated card and a script load nothing.
-            load: (compute.device.chip().is_none() && !is_scripted).then_some(facts),
+            load: (!compute.device.is_card() && !is_scripted).then_some(facts),
             weight_faults,
             command_line: self.request.command_line.clone(),
             group: share.group,
@@ -319,7 +318,7 @@ impl Life<'_> {
         let resumes = request.resume.is_some();
         if let (Some(found), false) = (&found, resumes) {
             self.observer.say(&format!(
-                "an unfinished run of this is at {}; --resume goes on with it",
+                "found an unfinished run of this suite at {}; --resume continues it",
                 found.path.display()
             ));
         }
@@ -329,7 +328,7 @@ impl Life<'_> {
                 request.out.display()
             ));
             for (path, why) in unreadable(&request.out) {
-                self.observer.say(&format!("{} is passed over: {why}", path.display()));
+                self.observer.say(&format!("{} cannot be resumed: {why}", path.display()));
             }
         }
         let retry_failed = request.resume == Some(Wanted::MissingOrFailed);
@@ -344,7 +343,7 @@ impl Life<'_> {
         self.observer.recording(true);
         let (dir, record) = open_dir(&request.out, resume, first)?;
         self.observer.say(&format!("recording in {}", dir.path().display()));
-        let what = if retry_failed { "taken up again" } else { "mended" };
+        let what = if retry_failed { "repeats" } else { "repaired" };
         told.iter().for_each(|words| self.observer.say(&format!("{what}: {words}")));
         Ok((dir, record))
     }
@@ -358,7 +357,7 @@ impl Life<'_> {
     ) -> Result<(PathBuf, Verdict), RunError> {
         let Ready { backend, mut dir, mut record } = self.prepare(setup, plan, share, None)?;
         self.observer.cases(plan.cases());
-        let mut reload = |world, observer: &mut dyn Observer| Ok(setup.start(plan, world, observer)?.backend);
+        let mut reload = |tp, observer: &mut dyn Observer| Ok(setup.start(plan, tp, observer)?.backend);
         let (observer, stop) = (&mut *self.observer, self.stop);
         let ending = execute(plan, backend, &mut reload, &mut dir, &mut record, observer, stop);
         self.observer.end();
@@ -403,7 +402,7 @@ impl Life<'_> {
             }
             Ok(Ending::Interrupted) => {
                 observer.say(&format!(
-                    "stopped; what is done is in {}; the same command with --resume goes on",
+                    "stopped; what is done is in {}; the same command with --resume continues",
                     path.display()
                 ));
                 Ok(Verdict::Incomplete)
@@ -411,13 +410,13 @@ impl Life<'_> {
             Err(error @ RunError::Record(_)) => {
                 observer.say(&error.to_string());
                 observer.say(&format!(
-                    "run {} is incomplete; when that is mended, --resume goes on",
+                    "run {} is incomplete; correct the cause, then --resume continues",
                     record.run_id
                 ));
                 Ok(Verdict::Incomplete)
             }
             Err(error @ RunError::Engine(EngineError::Device(_) | EngineError::Weights(_))) => {
-                observer.say(&format!("run {} is incomplete; --resume goes on", record.run_id));
+                observer.say(&format!("run {} is incomplete; --resume continues", record.run_id));
                 Err(error)
             }
             // Other errors would occur again at the same place.
@@ -430,31 +429,31 @@ impl Life<'_> {
     }
 }
 
-/// Returns the limits of an emulated card, from its profile.
+/// Returns the roofline of an emulated card, from its profile.
 fn profile_roofline(plan: &Plan<'_>, device: &DeviceInfo) -> Option<Roofline> {
     let profile = device.modelled_by.as_ref().filter(|_| !plan.performance.is_empty())?;
     Some(Roofline {
         bandwidth_bytes_per_s: profile.memory_bytes_per_s as f64,
         peak_flops_per_s: profile.matmul_flops_per_s as f64,
-        limits: None,
+        measured: None,
     })
 }
 
-/// Returns the machine's limits, measured once per number of threads. `None` without performance cases or on other
+/// Returns the machine's roofline, measured once per number of threads. `None` without performance cases or on other
 /// devices than the CPU.
-fn roofline(
+fn measured_roofline(
     plan: &Plan<'_>,
     setup: &Setup,
-    measured: &mut BTreeMap<usize, MachineLimits>,
+    measured: &mut BTreeMap<usize, glmbench_cpu::Roofline>,
 ) -> Result<Option<Roofline>, EngineError> {
     let compute = &setup.compute;
-    let is_timed_here = matches!(setup.answering, Answering::Engine) && compute.device == DeviceKind::Cpu;
+    let is_timed_here = matches!(setup.answering, Answering::Engine) && compute.device.has_threads();
     if plan.performance.is_empty() || !is_timed_here {
         return Ok(None);
     }
     let threads = compute.thread_count();
     if let Entry::Vacant(place) = measured.entry(threads) {
-        place.insert(measure_limits(threads)?);
+        place.insert(measure_roofline(threads)?);
     }
-    Ok(Some(limits::roofline(&measured[&threads], compute.precision)))
+    Ok(Some(roofline::roofline(&measured[&threads], compute.precision)))
 }

@@ -170,22 +170,22 @@ impl Setup {
             }
         }
         // Before the memory check: a model that cannot be split is not a question of memory.
-        plan.worlds().into_iter().try_for_each(|world| check_tp(&self.model.config, world))?;
+        plan.tp_sizes().into_iter().try_for_each(|tp| check_tp(&self.model.config, tp))?;
         self.fit_memory(&mut plan)?;
         Ok(plan)
     }
 
     fn fit_memory(&self, plan: &mut Plan<'_>) -> Result<(), EngineError> {
-        if let Some(capacity) = self.capacity()? {
-            plan.fit_memory(&self.model.config, self.compute.memory(), capacity);
+        if let Some(budget) = self.memory_budget()? {
+            plan.fit_memory(&self.model.config, self.compute.memory(), budget);
         }
         Ok(())
     }
 
     /// Returns the memory that the model may use; `None` if nothing here knows it.
-    pub fn capacity(&self) -> Result<Option<MemoryBudget>, EngineError> {
+    pub fn memory_budget(&self) -> Result<Option<MemoryBudget>, EngineError> {
         match &self.answering {
-            Answering::Engine => self.model.capacity(&self.compute),
+            Answering::Engine => self.model.memory_budget(&self.compute),
             Answering::Scripted(_) => Ok(None),
         }
     }
@@ -231,7 +231,7 @@ impl Setup {
     /// # Errors
     /// There is no case, or the number of ranks, the type, the device or the memory is unavailable.
     pub fn check(&self, plan: &Plan<'_>) -> Result<(), RunError> {
-        if plan.worlds().is_empty() {
+        if plan.tp_sizes().is_empty() {
             let of = self.name.as_ref().map(|name| format!(" for configuration {name}")).unwrap_or_default();
             let problem = format!("the suite has no cases{of}");
             return Err(RunError::Suite { suite: self.suite.path.clone(), problem });
@@ -239,8 +239,8 @@ impl Setup {
         if matches!(self.answering, Answering::Scripted(_)) {
             return Ok(());
         }
-        for world in plan.worlds() {
-            self.model.check(&self.compute.on(world), plan.limits(world))?;
+        for tp in plan.tp_sizes() {
+            self.model.check(&self.compute.on(tp), plan.capacity(tp))?;
         }
         Ok(self.check_room(plan)?)
     }
@@ -253,26 +253,26 @@ impl Setup {
         if matches!(self.answering, Answering::Scripted(_)) {
             return Ok(());
         }
-        for world in plan.worlds() {
-            let (compute, limits) = (self.compute.on(world), plan.limits(world));
-            self.model.check_room(&compute, limits)?;
-            let Some(capacity) = self.model.capacity(&compute)? else { continue };
+        for tp in plan.tp_sizes() {
+            let (compute, capacity) = (self.compute.on(tp), plan.capacity(tp));
+            self.model.check_room(&compute, capacity)?;
+            let Some(budget) = self.model.memory_budget(&compute)? else { continue };
             let (config, memory) = (&self.model.config, compute.memory());
-            if !capacity.holds(config, memory, limits, world) {
-                let wanted = capacity.wanted(config, memory, limits, world);
+            if !budget.holds(config, memory, capacity, tp) {
+                let wanted = budget.wanted(config, memory, capacity, tp);
                 return Err(EngineError::from(DeviceError::Unsupported {
                     device: compute.device.name(),
-                    problem: format!("out of memory by estimate: {wanted}, {}", capacity.words()),
+                    problem: format!("out of memory by estimate: {wanted}, {}", budget.words()),
                 }));
             }
         }
         Ok(())
     }
 
-    /// Estimates the memory of the model on `world` ranks.
-    pub fn estimate(&self, plan: &Plan<'_>, world: usize) -> Result<MemoryEstimate, EngineError> {
+    /// Estimates the memory of the model on `tp` ranks.
+    pub fn estimate(&self, plan: &Plan<'_>, tp: usize) -> Result<MemoryEstimate, EngineError> {
         let (config, memory) = (&self.model.config, self.compute.memory());
-        Ok(MemoryEstimate::per_rank(config, memory, plan.limits(world), world)?.of_ranks(world))
+        Ok(MemoryEstimate::per_rank(config, memory, plan.capacity(tp), tp)?.of_ranks(tp))
     }
 
     /// Returns the model's name for records. It is only the folder's name, because paths are private.
@@ -297,16 +297,16 @@ impl Setup {
         !matches!((&self.answering, &self.model.path), (Answering::Engine, ModelPath::Folder(_)))
     }
 
-    /// Starts a backend on `world` ranks.
+    /// Starts a backend on `tp` ranks.
     pub(super) fn start(
         &self,
         plan: &Plan<'_>,
-        world: usize,
+        tp: usize,
         observer: &mut dyn Observer,
     ) -> Result<Started, RunError> {
         Ok(match &self.answering {
             Answering::Engine => {
-                let engine = self.model.load(&self.compute.on(world), plan.limits(world), observer)?;
+                let engine = self.model.load(&self.compute.on(tp), plan.capacity(tp), observer)?;
                 let weight_faults = weight_fault_words(&engine, 20);
                 Started { backend: Box::new(engine), weight_faults }
             }

@@ -239,7 +239,7 @@ pub fn time_block(
     let mut backends = [None, None];
     for side in [first_in(number), 1 - first_in(number)] {
         let (setup, plan) = setups.get(side).zip(plans.get(side)).ok_or_else(two)?;
-        backends[side] = Some(setup.start(plan, plan.worlds()[0], observer)?.backend);
+        backends[side] = Some(setup.start(plan, plan.tp_sizes()[0], observer)?.backend);
     }
     let mut sides = Vec::new();
     for (((dir, record), backend), plan) in dirs.iter().zip(records).zip(backends).zip(&plans) {

@@ -32,8 +32,17 @@ pub struct Picked {
     pub items: BTreeMap<String, Vec<SampleRecord>>,
     /// Timed cases with random prompts.
     pub cases: Vec<PerformanceCase>,
-    /// Timed cases that cannot be rerun, and why.
-    pub passed_over: Vec<(String, &'static str)>,
+    /// Timed cases that cannot be rerun.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A timed case that cannot be rerun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The case.
+    pub case_id: String,
+    /// Why it cannot be rerun.
+    pub reason: &'static str,
 }
 
 impl Picked {
@@ -50,21 +59,17 @@ impl Picked {
         }
         let mut timed = Vec::new();
         for case in contents.run.plan.performance.iter().filter(|case| case.unfit.is_none()) {
-            if recorded_hashes(case, &contents.requests).is_empty() {
-                picked.passed_over.push((case.case_id.clone(), "the record has no timed repetition"));
+            let reason = if recorded_hashes(case, &contents.requests).is_empty() {
+                "the record has no timed repetition"
             } else if case.prompts.is_some() {
-                picked.passed_over.push((
-                    case.case_id.clone(),
-                    "its prompts come from a data set, and a record does not keep them",
-                ));
+                "its prompts come from a data set, and a record does not keep them"
             } else if case.seed.is_none() {
-                picked.passed_over.push((
-                    case.case_id.clone(),
-                    "the record has no seed of its prompts, because an older version made it",
-                ));
+                "the record has no seed of its prompts, because an older version made it"
             } else {
                 timed.push(case);
-            }
+                continue;
+            };
+            picked.skipped.push(Skipped { case_id: case.case_id.clone(), reason });
         }
         picked.cases = draw(timed.len(), cases, &mut rng).into_iter().map(|at| timed[at].clone()).collect();
         picked
@@ -237,8 +242,8 @@ pub fn items(
             }
             Bound::Within(most) => match kept.get(&sample.doc_id) {
                 Some(prompts) => {
-                    let again = Forced { sample, prompts, most, run };
-                    let found = again.differences(engine, &mut verified.largest)?;
+                    let forced = Forced { sample, prompts, most, run };
+                    let found = forced.differences(engine, &mut verified.largest)?;
                     verified.other_tokens += usize::from(found.is_empty());
                     differences.extend(found);
                 }
@@ -453,7 +458,7 @@ pub fn timed_case(
 
 impl<'a> Plan<'a> {
     /// Creates a plan of these cases for running them on an engine again.
-    pub fn again(
+    pub fn for_verification(
         accuracy: Vec<AccuracyRun<'a>>,
         performance: &[(&PerformanceCase, usize)],
         (config, tokenizer): (&ModelConfig, Option<&Tokenizer>),
@@ -472,7 +477,7 @@ impl<'a> Plan<'a> {
         let mut plan = Self::empty(ordinary_tokens(config, tokenizer), step_tokens);
         plan.accuracy = accuracy;
         plan.performance = performance.iter().map(timed).collect();
-        plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
+        plan.capacities = plan.tp_sizes().into_iter().map(|tp| (tp, plan.largest(config, tp))).collect();
         plan
     }
 }

@@ -8,11 +8,13 @@
 //! Every function is checked against SciPy, statsmodels and NumPy through `fixtures.json`, which `python3
 //! scripts/stats_fixtures.py > src/stats/fixtures.json` writes.
 
+mod arrivals;
 mod binomial;
 mod bootstrap;
 mod change;
 mod describe;
 mod drift;
+mod events;
 mod growth;
 mod interval;
 mod modes;
@@ -28,11 +30,13 @@ mod shift;
 #[cfg(test)]
 mod fixtures;
 
+pub use arrivals::{ArrivalProcess, arrivals};
 pub use binomial::{binomial_at_least, binomial_exact};
 pub use bootstrap::{RESAMPLES, median_interval};
 pub use change::{Change, adjusted, rules_out, within};
 pub use describe::{mad, mean, median, quantile, stddev};
 pub use drift::{Drift, drift};
+pub use events::{LEAST_EVENTS_PER_TOKEN, tell_token_times};
 pub use growth::{Growth, LEAST_FOR_GROWTH, growth};
 pub use interval::{standard_error, wilson};
 pub use modes::{TwoModes, two_modes};

@@ -5,8 +5,8 @@
 //! Space-Efficient Statistically Good Algorithms for Random Number Generation", 2014). SplitMix64 (Steele, Lea and
 //! Flood, 2014) fills its 256 bits of state from the 64-bit seed.
 //!
-//! `rand_pcg` has the same step of six lines, but another way from a seed to the first state: with it, every recorded
-//! prompt and interval would change. Numbers in a range and in `[0, 1)` would stay here, since `rand` may change its
+//! `rand_pcg` has the same step of six lines, but another way from a seed to the first state. It would change every
+//! recorded prompt and interval. Numbers in a range and in `[0, 1)` would stay here, since `rand` may change its
 //! algorithms for them between versions.
 
 /// SplitMix64: expands one 64-bit seed into any number of well-mixed words.

@@ -1,8 +1,8 @@
 //! Difference between two things that were each placed anew several times: exact tests and their confidence
 //! intervals.
 //!
-//! The unit of evidence is a *unit* that was placed anew: a block, which times both things in turn in its own
-//! process, or a run. Repetitions within a unit share its pages, its cores and its hour. They therefore count as one
+//! The unit of evidence is a *unit* that was placed anew: a block or a run. A block times both things in turn in its own
+//! process. Repetitions within a unit share its pages, its cores and its hour. They therefore count as one
 //! value, however many there are.
 //!
 //! - Blocks: one log-ratio each. If the things are equal, the label A is arbitrary, so either sign of a block is

@@ -64,8 +64,8 @@ macro_rules! cases {
             pub targets: Vec<Target>,
         }
 
-        /// The keys of the tables of timed cases, in the order in which cases run, and whether such a table can name a data set
-        /// for its prompts.
+        /// The keys of the tables of timed cases, in the order in which cases run. The second value says whether such a table can
+        /// name a data set for its prompts.
         pub(super) const TABLES: &[(&str, bool)] = &[
             $($(#[$only])* (stringify!($table), <crate::workload::$folder::Table as Schema>::HAS_PROMPTS),)*
         ];

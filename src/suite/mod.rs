@@ -112,12 +112,14 @@ use crate::compute::ComputeSpec;
 use crate::dataset::{Benchmark, sha256_hex};
 use crate::task;
 
-pub use crate::workload::load::table::{Arrival, DEFAULT_LOAD_BATCH, Extent, LoadCase, Objectives, Rates};
+pub use crate::record::{Arrival, Objective, Objectives};
+pub use crate::workload::load::table::{DEFAULT_LOAD_BATCH, Extent, LoadCase, Rates};
 pub use crate::workload::max_batch::schema::{DEFAULT_PROBE_REPETITIONS, MaxBatchCase};
 pub use crate::workload::shapes::schema::{DEFAULT_REPETITIONS, DEFAULT_WARMUPS, PerformanceCase};
 pub use cases::{CaseTable, Suite};
 pub use configuration::Configuration;
 pub use prompts::{PromptSet, PromptSource};
+pub use table::Lengths;
 pub use target::Target;
 
 /// Maximum size of a suite or gate file, in bytes. The files of this repository have a few thousand.
@@ -156,6 +158,15 @@ impl SuiteError {
     fn found(place: &tree::Origin, found: &str, expected: &str) -> Self {
         Self::at(place, format!("found {found}; expected {expected}"))
     }
+}
+
+/// A value laid over a suite, as of `--set`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// Dotted key, such as `accuracy.0.limit`, or the name of a task for its data set.
+    pub key: String,
+    /// The value in TOML, or a folder. It need not be UTF-8.
+    pub value: OsString,
 }
 
 /// The `[model]` table. The command line takes precedence.
@@ -236,19 +247,19 @@ impl AccuracyCase {
 }
 
 impl Suite {
-    /// Reads the suite at `path` and applies `overrides` (`key`, `value`) in order.
+    /// Reads the suite at `path` and applies `overrides` in order.
     ///
     /// # Errors
     /// The first fault, with its place in the file or the `--set` that it comes from.
-    pub fn load(path: &Path, overrides: &[(String, OsString)]) -> Result<Self, SuiteError> {
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, SuiteError> {
         let text = text_of(path)?;
         Self::parse(path, &text, overrides)
     }
 
     /// Like [`Suite::load`], for text that is already read. `path` is its location.
-    pub fn parse(path: &Path, text: &str, overrides: &[(String, OsString)]) -> Result<Self, SuiteError> {
+    pub fn parse(path: &Path, text: &str, overrides: &[Override]) -> Result<Self, SuiteError> {
         let mut root = tree::parse(path, text)?;
-        for (key, value) in overrides {
+        for Override { key, value } in overrides {
             let node = tree::parse_override("--set", key, value)?;
             match Benchmark::from_name(key) {
                 Some(task) => set_dataset(&mut root, task, &node)?,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use strsim::levenshtein;
 
 use super::tree::{Entry, Node, Origin, Value};
@@ -207,13 +208,29 @@ pub(crate) fn seed(table: &mut Table) -> Result<u64, SuiteError> {
     Ok(table.take("seed").map(|node| count(&node, 0)).transpose()?.unwrap_or(DEFAULT_SEED))
 }
 
+/// Input and output length of a sequence, in tokens. Suites write `[input, output]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "[usize; 2]")]
+pub struct Lengths {
+    /// Prompt tokens.
+    pub input: usize,
+    /// Generated tokens.
+    pub output: usize,
+}
+
+impl From<Lengths> for [usize; 2] {
+    fn from(Lengths { input, output }: Lengths) -> Self {
+        [input, output]
+    }
+}
+
 /// Reads the pairs of input and output lengths under `lengths`.
-pub(crate) fn lengths(table: &mut Table) -> Result<Vec<(usize, usize)>, SuiteError> {
+pub(crate) fn lengths(table: &mut Table) -> Result<Vec<Lengths>, SuiteError> {
     let expected = "an array of [input, output] token counts, such as [[128, 32]]";
     let pair = |pair: Node| {
         let origin = pair.origin.clone();
         match counts(pair, "[input, output]")?.as_slice() {
-            [input, output] => Ok((*input, *output)),
+            &[input, output] => Ok(Lengths { input, output }),
             other => Err(SuiteError::found(&origin, &format!("{} numbers", other.len()), "[input, output]")),
         }
     };

@@ -1,9 +1,7 @@
 //! Words for how a model computes, read as the engine's own types.
 
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{KvForm, Precision};
-
-use glmbench_engine::load::DeviceKind;
+use glmbench_device::{DeviceKind, KvForm, Precision};
 
 use super::SuiteError;
 use super::table::{Table, word};

@@ -68,8 +68,9 @@ fn run(root: &Path, units: usize) -> (Ending, Vec<String>) {
         found.as_ref().map(|found| Resume { found, plan: &plan, retry_failed: false, told: &mut told });
     let (mut dir, mut record) = open_dir(root, resume, first).unwrap();
     let stop = AtomicBool::new(false);
-    let mut reload =
-        |_, _: &mut dyn Observer| Err(RunError::Engine(EngineError::Option("one world only".into())));
+    let mut reload = |_, _: &mut dyn Observer| {
+        Err(RunError::Engine(EngineError::Option("one tensor-parallel size only".into())))
+    };
     let mut observer = StopAfter(units, &stop);
     let ending =
         execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut record, &mut observer, &stop).unwrap();

@@ -543,16 +543,16 @@ fn two_ranks_wait_for_each_other() {
     let (config, source) = random();
     let source: Arc<dyn WeightSource> = Arc::new(source);
     for chip in CHIPS {
-        let of_world = |world| {
-            let rank = Cut::new(&config, 0, world).unwrap().config(&config);
-            let settings = GroupSettings { tp: world, ..settings(chip, attention_shape(&rank), "", "") };
+        let of_tp = |tp| {
+            let rank = Cut::new(&config, 0, tp).unwrap().config(&config);
+            let settings = GroupSettings { tp, ..settings(chip, attention_shape(&rank), "", "") };
             let group = AscendGroup::new(settings).unwrap();
             let limits = limits(&config, 64);
             let ranks =
                 Ranks::load(group, &config, RotaryMode::Model, limits, source.clone(), &mut |_, _| {});
             answers(&mut Engine::new(Box::new(ranks.unwrap())), &prompts(), 320)
         };
-        for ((a, _), (b, _)) in of_world(1).iter().zip(&of_world(2)) {
+        for ((a, _), (b, _)) in of_tp(1).iter().zip(&of_tp(2)) {
             let kl: f64 = a.iter().zip(b).map(|(p, q)| f64::from(*p).exp() * f64::from(p - q)).sum();
             assert!(kl.abs() <= 1e-4, "{} {kl}", chip.name());
         }
@@ -701,16 +701,16 @@ fn the_selftest_passes_on_both_chips_and_sees_a_wrong_result() {
         heads: AttentionShape { heads: 8, kv_heads: 2, channels: 64 },
         vocab: 128,
     };
-    let tested = |chip, world, lines: &str| {
-        let settings = GroupSettings { tp: world, ..settings(chip, widths.heads, lines, "") };
+    let tested = |chip, tp, lines: &str| {
+        let settings = GroupSettings { tp, ..settings(chip, widths.heads, lines, "") };
         selftest(&AscendGroup::new(settings).unwrap(), widths, Scope::Table).unwrap()
     };
     let failed = |tested: Selftest| -> Vec<String> {
         tested.rows.into_iter().filter(|r| r.status == Status::Fail).map(|r| r.operator).collect()
     };
     for chip in CHIPS {
-        for world in [1, 2] {
-            let tested = tested(chip, world, "");
+        for tp in [1, 2] {
+            let tested = tested(chip, tp, "");
             assert!(tested.rows.len() > 12 && tested.lost.is_none());
             let mut names: Vec<&str> = tested.rows.iter().map(|r| r.operator.as_str()).collect();
             names.sort_unstable();
@@ -803,5 +803,5 @@ fn without_cann_a_real_card_is_refused_with_what_was_searched() {
         answer(args).expect(5, &["libascendcl.so", "searched", "set_env.sh", "--emulate"]);
     }
     let here = ["run", "suites/quickstart.toml", "--device", "cpu", "--emulate", "--out", out];
-    answer(&here).expect(2, &["--emulate: device cpu runs as it is"]);
+    answer(&here).expect(2, &["--emulate: device cpu has no emulator; expected 300i-duo or 800i-a2"]);
 }

@@ -359,7 +359,7 @@ fn a_full_disk_leaves_a_run_to_go_on_with() {
         "cannot append to",
         ".jsonl: No space left on device",
         "code 3",
-        "--resume goes on",
+        "--resume continues",
         "still 3",
         "code 0",
     ];

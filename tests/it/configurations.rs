@@ -198,7 +198,7 @@ fn a_group_is_gone_on_with_where_it_stopped() {
     let half: Vec<&str> = lines.lines().take(3).collect();
     fs::write(second.join("requests.jsonl"), half.join("\n") + "\n").unwrap();
     fs::remove_file(second.join("report.html")).unwrap();
-    bench.run(&["--resume"]).expect(0, &["is finished already"]);
+    bench.run(&["--resume"]).expect(0, &["is already finished"]);
     let runs = bench.runs();
     assert_eq!(runs.len(), 2);
     assert_eq!(fs::read(runs[0].0.join("requests.jsonl")).unwrap(), kept);
@@ -206,7 +206,7 @@ fn a_group_is_gone_on_with_where_it_stopped() {
     assert_eq!(runs[1].1["provenance"]["resumed"], 1);
     // If the second run had not started, it starts in the same group.
     fs::remove_dir_all(&runs[1].0).unwrap();
-    bench.run(&["--resume"]).expect(0, &["is finished already"]);
+    bench.run(&["--resume"]).expect(0, &["is already finished"]);
     let runs = bench.runs();
     assert_eq!(runs.len(), 2);
     assert_eq!(runs[0].1["provenance"]["group"]["id"], runs[1].1["provenance"]["group"]["id"]);
@@ -275,7 +275,7 @@ fn a_stopped_command_stops_its_block() {
     }
     // Only the parent gets the signal.
     std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    crate::support::wait(child).expect(3, &["--resume goes on"]);
+    crate::support::wait(child).expect(3, &["--resume continues"]);
     for run in bench.runs() {
         assert_eq!(run.1["status"], "interrupted");
         // Only whole cases of blocks are recorded.
@@ -318,7 +318,7 @@ fn a_group_killed_before_its_comparison_makes_that_alone() {
         runs.iter().flat_map(|(run, _)| of(run)).collect()
     };
     let before = files(&runs);
-    bench.run(&["--resume"]).expect(0, &["is finished already"]);
+    bench.run(&["--resume"]).expect(0, &["is already finished"]);
     assert!(comparison.join("report.html").is_file(), "the comparison was not made");
     let after = bench.runs();
     assert_eq!(after.len(), 2, "a run was made again");

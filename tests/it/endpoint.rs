@@ -55,7 +55,7 @@ fn run(api: Api, schedule: Schedule, ignores_end: bool, suite: &str) -> (tempfil
     let stop = AtomicBool::new(false);
     let mut observer = StopAfter(AtomicUsize::new(usize::MAX), &stop);
     let mut reload = |_, _: &mut dyn glmbench::run::Observer| {
-        Err(RunError::Engine(EngineError::Option("one world only".into())))
+        Err(RunError::Engine(EngineError::Option("one tensor-parallel size only".into())))
     };
     let ending =
         execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)

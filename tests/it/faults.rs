@@ -112,7 +112,7 @@ fn faults_end_a_run(device: &str, set: &str) {
             let out = folder.path().join(format!("{tp}-{}", fault.replace(':', "-")));
             let said = run(&out, tp, &[], fault).expect(5, &[said]);
             let before = kept(&out).unwrap_or_default();
-            assert!(before.is_empty() || said.words.contains("--resume goes on"), "{fault}: {said:?}");
+            assert!(before.is_empty() || said.words.contains("--resume continues"), "{fault}: {said:?}");
             run(&out, tp, &["--resume"], "").expect(0, &[]);
             let after = kept(&out).unwrap();
             assert!(after.starts_with(&before), "{fault}");

@@ -143,7 +143,7 @@ fn a_suite_runs_stops_and_goes_on_without_the_command_line() {
     let mut again = request(&folder.path().join("again"), "");
     let (stopped, heard) = run(&again, 1);
     assert_eq!((stopped.verdict, heard.reports), (Verdict::Incomplete, 0));
-    assert!(heard.has_heard("--resume goes on"), "{:?}", heard.messages);
+    assert!(heard.has_heard("--resume continues"), "{:?}", heard.messages);
     again.resume = Some(Wanted::Missing);
     let (resumed, heard) = run(&again, usize::MAX);
     assert_eq!((resumed.verdict, &resumed.runs, heard.reports), (Verdict::Valid, &stopped.runs, 1));
@@ -164,7 +164,7 @@ fn configurations_are_runs_of_a_group_and_are_compared() {
     fs::remove_file(end.runs[1].join("report.html")).unwrap();
     let (resumed, heard) = run(&two, usize::MAX);
     assert_eq!((resumed.runs, heard.reports, heard.comparisons), (end.runs, 1, 1));
-    assert!(heard.has_heard("is finished already"), "{:?}", heard.messages);
+    assert!(heard.has_heard("is already finished"), "{:?}", heard.messages);
 }
 
 #[test]

@@ -216,5 +216,5 @@ fn decode_ratios(requests: &str, case: &Value) -> [[f64; 3]; 2] {
 fn a_card_does_not_let_its_operators_be_timed() {
     let args =
         ["run", "suites/duo-vs-a2.toml", "--only", "300i-duo", "--profile-operators", "--out", "target/no"];
-    answer(&args).expect(2, &["--profile-operators", "behind the host's back"]);
+    answer(&args).expect(2, &["--profile-operators", "runs its operators asynchronously"]);
 }

@@ -204,9 +204,9 @@ fn config() -> ModelConfig {
     ModelConfig::from_json(text, Path::new("config.json")).unwrap()
 }
 
-fn load(world: usize, fault: Fault, alive: &Arc<AtomicUsize>) -> Result<Ranks, EngineError> {
+fn load(tp: usize, fault: Fault, alive: &Arc<AtomicUsize>) -> Result<Ranks, EngineError> {
     let config = config();
-    let group = Faulty { ranks: ReferenceGroup::new(world), fault, alive: Arc::clone(alive) };
+    let group = Faulty { ranks: ReferenceGroup::new(tp), fault, alive: Arc::clone(alive) };
     let limits = Capacity::for_batch(&config, 2, 100);
     let source = Arc::new(Dummy::new(config.clone(), StorageType::F32, 1));
     Ranks::load(group, &config, RotaryMode::Exact, limits, source, &mut |_, _| {})
@@ -228,11 +228,11 @@ fn step(ranks: &mut Ranks) -> Result<Vec<f32>, EngineError> {
 
 #[test]
 fn a_rank_that_cannot_load_is_the_loads_error() {
-    for world in [2, 4] {
+    for tp in [2, 4] {
         for fault in [Fault::Device, Fault::Cache] {
             let alive = Arc::new(AtomicUsize::new(0));
             let counted = Arc::clone(&alive);
-            let error = in_time(move || load(world, fault, &counted).err().unwrap());
+            let error = in_time(move || load(tp, fault, &counted).err().unwrap());
             assert!(error.to_string().contains("a planted fault"), "{error}");
             assert_eq!(alive.load(Ordering::SeqCst), 0, "{fault:?}");
         }
@@ -243,19 +243,19 @@ fn a_rank_that_cannot_load_is_the_loads_error() {
 fn a_rank_that_fails_in_a_step_ends_all_with_its_own_error() {
     // Additions 1 and 2 are in the first step, 4 is its last, and 7 is in the second step. The other ranks are then in
     // a sum or at its end.
-    for (world, at) in [(2, 1), (2, 4), (4, 2), (4, 7)] {
+    for (tp, at) in [(2, 1), (2, 4), (4, 2), (4, 7)] {
         let alive = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&alive);
         let (first, second) = in_time(move || {
-            let mut ranks = load(world, Fault::Error(at), &counted).unwrap();
+            let mut ranks = load(tp, Fault::Error(at), &counted).unwrap();
             let first = (0..2).find_map(|_| step(&mut ranks).err()).unwrap();
             (first, step(&mut ranks).unwrap_err())
         });
         assert!(matches!(first, EngineError::Device(DeviceError::OutOfMemory { .. })), "{first}");
         assert!(first.to_string().contains("a planted fault"), "{first}");
         let second = second.to_string();
-        assert!(second.contains(&format!("rank 1 of {world} had failed")), "{second}");
-        assert_eq!(alive.load(Ordering::SeqCst), 0, "tp {world}");
+        assert!(second.contains(&format!("rank 1 of {tp} had failed")), "{second}");
+        assert_eq!(alive.load(Ordering::SeqCst), 0, "tp {tp}");
     }
 }
 
@@ -274,10 +274,10 @@ fn a_rank_that_panics_is_a_lost_device() {
 
 #[test]
 fn a_drop_ends_every_rank_on_its_own_thread() {
-    for world in [1, 2, 4] {
+    for tp in [1, 2, 4] {
         let alive = Arc::new(AtomicUsize::new(0));
-        let ranks = load(world, Fault::None, &alive).unwrap();
-        assert_eq!(alive.load(Ordering::SeqCst), world);
+        let ranks = load(tp, Fault::None, &alive).unwrap();
+        assert_eq!(alive.load(Ordering::SeqCst), tp);
         in_time(move || drop(ranks));
         assert_eq!(alive.load(Ordering::SeqCst), 0);
     }
@@ -298,9 +298,9 @@ fn the_clock_is_the_furthest_rank_s_and_details_name_the_rank() {
 
 #[test]
 fn one_rank_is_the_model_and_an_engine_drives_any_number() {
-    let tokens = |world: usize| {
+    let tokens = |tp: usize| {
         let alive = Arc::new(AtomicUsize::new(0));
-        let mut engine = Engine::new(Box::new(load(world, Fault::None, &alive).unwrap()));
+        let mut engine = Engine::new(Box::new(load(tp, Fault::None, &alive).unwrap()));
         engine.submit(Request { prompt: vec![1, 2, 3], max_new_tokens: 8, ..Request::probe() }).unwrap();
         let mut tokens = Vec::new();
         while !engine.is_idle() {

@@ -305,12 +305,12 @@ fn ctrl_c_and_sigterm_leave_a_run_to_go_on_with() {
         let sent =
             Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().unwrap();
         assert!(sent.success());
-        let stopped = wait(child).expect(3, &["stopping after this step", "--resume goes on"]);
+        let stopped = wait(child).expect(3, &["stopping after this step", "--resume continues"]);
         let run = bench.the_run();
         assert_eq!(record(&run)["status"], "interrupted", "{stopped:?}");
         assert!(line_count(&run.join("samples.jsonl")) < 12 + 224);
         next_second();
-        bench.run(&[]).expect(0, &["an unfinished run of this is at", "--resume goes on with it"]);
+        bench.run(&[]).expect(0, &["found an unfinished run of this suite at", "--resume continues it"]);
         assert_eq!(bench.runs().len(), 2);
         bench.run(&["--resume"]).expect(0, &[]);
         assert_same(&run, &bench.runs()[1]);

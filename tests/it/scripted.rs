@@ -61,7 +61,7 @@ impl Run<'_> {
         let stop = AtomicBool::new(false);
         let mut observer = StopAfter(AtomicUsize::new(units), &stop);
         let mut reload = |_: usize, _: &mut dyn Observer| {
-            Err(RunError::Engine(EngineError::Option("one world only".into())))
+            Err(RunError::Engine(EngineError::Option("one tensor-parallel size only".into())))
         };
         execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use glmbench::dataset::CEVAL;
 use glmbench::record::Figure;
-use glmbench::suite::Suite;
+use glmbench::suite::{Lengths, Override, Suite};
 use glmbench_device::DType;
 
 const GOOD: &str = r#"schema = 1
@@ -34,7 +34,8 @@ lengths = [[128, 32], [256, 64]]
 "#;
 
 fn parse(text: &str, set: &[(&str, &str)]) -> Result<Suite, String> {
-    let set: Vec<_> = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
+    let set: Vec<_> =
+        set.iter().map(|(key, value)| Override { key: (*key).to_owned(), value: value.into() }).collect();
     Suite::parse(Path::new("here/s.toml"), text, &set).map_err(|e| e.to_string())
 }
 
@@ -50,7 +51,8 @@ fn a_suite_says_what_it_says() {
     assert_eq!(case.expected_for(DType::Fp16.into()).unwrap().correct, 719);
     assert_eq!(case.expected_for(DType::Bf16.into()).unwrap().correct, 721);
     let case = &suite.performance[0];
-    assert_eq!((&case.batches[..], &case.lengths[..]), (&[1, 2][..], &[(128, 32), (256, 64)][..]));
+    let lengths = [Lengths { input: 128, output: 32 }, Lengths { input: 256, output: 64 }];
+    assert_eq!((&case.batches[..], &case.lengths[..]), (&[1, 2][..], &lengths[..]));
     assert_eq!((case.repetitions, case.seed, &case.tp_ranks[..]), (5, 1, &[1][..]));
 }
 

@@ -282,7 +282,7 @@ fn tamper_and_mend(bench: &Bench, journals: &[&str]) {
             assert!(page.contains("not what the plan says") && page.contains(journal), "{how}: {page}");
             assert!(page.contains(says), "{how}: {page}");
             bench.answer(&["export", "--format", "jsonl"]).expect(4, &["not what the plan says", journal]);
-            bench.resume(&[]).expect(0, &["mended: ", journal]);
+            bench.resume(&[]).expect(0, &["repaired: ", journal]);
             bench.assert_mended(&how);
             bench.restore();
         }
@@ -429,7 +429,7 @@ fn a_changed_run_json_is_told() {
         let page = fs::read_to_string(bench.run().join("summary.md")).unwrap();
         assert!(page.contains("run.json is not as it was written"), "{what}: {page}");
         // The command determines the plan, so the record is rewritten.
-        bench.resume(&[]).expect(0, &["mended: run.json is not as it was written"]);
+        bench.resume(&[]).expect(0, &["repaired: run.json is not as it was written"]);
         bench.assert_mended(what);
         bench.restore();
     }
@@ -445,7 +445,7 @@ fn a_changed_run_json_is_told() {
     let behind = behind.split_once("\n  }").unwrap().1;
     fs::write(&path, forged_page(&format!("{front}{behind}"))).unwrap();
     bench.answer(&["report"]).expect(4, &["calls the run complete and has no seal"]);
-    bench.resume(&[]).expect(0, &["mended: run.json had no seal"]);
+    bench.resume(&[]).expect(0, &["repaired: run.json had no seal"]);
     bench.assert_mended("no seal");
 }
 

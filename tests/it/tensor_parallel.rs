@@ -63,7 +63,7 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
     let options = LoadOptions {
         device: setup.device,
         precision: setup.dtype.into(),
-        emulate: setup.device.chip().map(|_| Emulate { profile: None, timing_only: false }),
+        emulate: setup.device.is_card().then_some(Emulate { profile: None, timing_only: false }),
         rotary: RotaryMode::Exact,
         threads: Some(setup.threads),
         instruction_set: None,
@@ -228,11 +228,11 @@ fn the_demo_model_writes_the_same_on_any_number_of_ranks() {
         let mut engine = engine(&config, Arc::clone(&source), Setup { device, tp, ..CPU });
         answers(&mut engine, &prompts, 16).into_iter().map(|(tokens, _)| tokens).collect()
     };
-    for (device, worlds) in
+    for (device, tp_sizes) in
         [(DeviceKind::Cpu, &[2, 4][..]), (DeviceKind::Duo300i, &[2]), (DeviceKind::A2800i, &[2, 4])]
     {
         let one = tokens(device, 1);
-        for tp in worlds {
+        for tp in tp_sizes {
             assert_eq!(tokens(device, *tp), one, "{} tp {tp}", device.name());
         }
     }
@@ -258,7 +258,7 @@ fn batch_chunks_and_threads_do_not_move_a_bit_of_several_ranks() {
 }
 
 #[test]
-fn a_world_that_cannot_be_is_refused_before_anything_is_loaded() {
+fn a_tensor_parallel_size_that_cannot_be_is_refused_before_anything_is_loaded() {
     let config = config(r#"{"padded_vocab_size":100}"#);
     let limits = Capacity::for_batch(&config, 1, 100);
     for (tp, device) in [(3, DeviceKind::Cpu), (8, DeviceKind::Reference), (0, DeviceKind::Cpu)] {
@@ -300,7 +300,7 @@ fn more_ranks_than_chips_are_refused_with_those_that_can_be() {
 fn a_rank_needs_its_part_of_the_memory() {
     let config = ModelConfig::chatglm2_6b();
     let limits = Capacity::for_batch(&config, 4, 2048);
-    let rank = |world| MemoryEstimate::per_rank(&config, DType::Fp16, limits, world).unwrap();
+    let rank = |tp| MemoryEstimate::per_rank(&config, DType::Fp16, limits, tp).unwrap();
     assert_eq!(rank(1), MemoryEstimate::new(&config, DType::Fp16, limits));
     let (one, two, four) = (rank(1), rank(2), rank(4));
     assert_eq!((two.kv_bytes, four.kv_bytes), (one.kv_bytes / 2, one.kv_bytes / 2));

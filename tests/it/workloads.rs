@@ -67,7 +67,7 @@ impl Run<'_> {
         if let Some(bytes) = self.available_bytes {
             plan.fit_memory(&config, DType::Fp16, MemoryBudget::Together(bytes));
         }
-        let limits = plan.limits(1);
+        let limits = plan.capacity(1);
         let model = Some((config.clone(), limits));
         let backend = Scripted::new(Script { model, max_batch: limits.max_batch, ..self.script.clone() });
         let origin = origin(&suite, &config, &backend);
@@ -82,7 +82,7 @@ impl Run<'_> {
         let stop = AtomicBool::new(false);
         let mut observer = StopAfter(AtomicUsize::new(units), &stop);
         let mut reload = |_: usize, _: &mut dyn Observer| {
-            Err(RunError::Engine(EngineError::Option("one world only".into())))
+            Err(RunError::Engine(EngineError::Option("one tensor-parallel size only".into())))
         };
         execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
     }

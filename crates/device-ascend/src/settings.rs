@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use glmbench_device::{AttentionShape, ClockProfile, DType};
+use glmbench_device::{AttentionShape, ClockProfile, DType, DeviceKind};
 
 use super::choice::Forced;
 use super::profile::{Profile, ProfileError};
@@ -17,12 +17,26 @@ pub enum Chip {
 }
 
 impl Chip {
+    /// Returns the chip of a device. `None` if the device is no Ascend card.
+    pub fn of(device: DeviceKind) -> Option<Self> {
+        match device {
+            DeviceKind::Duo300i => Some(Self::Duo300i),
+            DeviceKind::A2800i => Some(Self::A2800i),
+            _ => None,
+        }
+    }
+
+    /// Returns the device of this chip.
+    pub fn device(self) -> DeviceKind {
+        match self {
+            Self::Duo300i => DeviceKind::Duo300i,
+            Self::A2800i => DeviceKind::A2800i,
+        }
+    }
+
     /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Duo300i => "300i-duo",
-            Self::A2800i => "800i-a2",
-        }
+        self.device().name()
     }
 
     /// Returns the prefix of the runtime's name of the chip.

@@ -33,7 +33,7 @@ impl<T: Copy + Zeroable> Buffer<T> {
     /// Allocates `len` zeros; `what` names the purpose in the error.
     pub fn zeroed(len: usize, what: &str) -> Result<Self, DeviceError> {
         let out_of_memory =
-            |wanted_bytes| DeviceError::OutOfMemory { device: "cpu", what: what.into(), wanted_bytes };
+            |wanted_bytes| DeviceError::OutOfMemory { device: crate::NAME, what: what.into(), wanted_bytes };
         let Some(layout) = Self::layout(len) else { return Err(out_of_memory(usize::MAX)) };
         if layout.size() == 0 {
             return Ok(Self { pointer: NonNull::dangling(), len });

@@ -24,7 +24,7 @@ impl CpuGroup {
     /// [`DeviceInfo::details`](glmbench_device::DeviceInfo::details) has the reason.
     pub fn new(options: CpuOptions, tp: usize, bind: bool) -> Self {
         let cores = bind.then(|| core_groups(tp));
-        Self { options, tp, cores, sum: HostSum::new("cpu", tp) }
+        Self { options, tp, cores, sum: HostSum::new(crate::NAME, tp) }
     }
 
     fn threads(&self, rank: usize) -> usize {
@@ -54,7 +54,7 @@ impl DeviceGroup for CpuGroup {
     type Device = Cpu;
 
     fn name(&self) -> &'static str {
-        "cpu"
+        crate::NAME
     }
 
     fn tp(&self) -> usize {

@@ -12,7 +12,7 @@
 //! the tile family too. In fp32 everything uses the vector kernels.
 //!
 //! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), the arithmetic of its memory
-//! ([`CpuMemory`]), and the measurement of the machine's limits ([`measure_limits`], [`RooflineProbe`]). It may use
+//! ([`CpuMemory`]), and the measurement of the machine's roofline ([`measure_roofline`], [`RooflineProbe`]). It may use
 //! [`glmbench_device`] and no other crate of the workspace. It prints nothing.
 //!
 //! Its rooms, each using only those before it: memory of the device (`buffer`) and threads (`pool`); instruction sets
@@ -26,11 +26,11 @@ mod buffer;
 mod elementwise;
 mod group;
 mod kernels;
-mod limits;
 mod memory;
 mod pack;
 mod pool;
 mod product;
+mod roofline;
 mod simd;
 
 use std::sync::{Mutex, PoisonError};
@@ -38,8 +38,8 @@ use std::sync::{Mutex, PoisonError};
 use glmbench_device::group::Communicator;
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
-    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, Inputs, KvShape, LinearWeight, Precision,
-    Role, SequenceView, WeightForm,
+    AttentionShape, Device, DeviceError, DeviceInfo, DeviceKind, HostTensor, Inputs, KvShape, LinearWeight,
+    Precision, Role, SequenceView, WeightForm,
 };
 
 use self::attention::{Attention, KvCache, Workspace};
@@ -51,12 +51,16 @@ use self::product::{Epilogue, PackedWeight, Scratch};
 use self::simd::Vectors;
 
 pub use self::group::CpuGroup;
-pub use self::limits::{
-    Bandwidth, MachineLimits, Operands, Rate, RooflineProbe, RooflineSample, Unit, UnitPeak, measure_limits,
-};
 pub use self::memory::CpuMemory;
 pub use self::pool::Pool;
+pub use self::roofline::{
+    Bandwidth, Operands, Peak, Rate, Roofline, RooflineProbe, RooflineSample, Unit, UnitPeak,
+    measure_roofline,
+};
 pub use self::simd::{Family, InstructionSet};
+
+/// The device's name.
+const NAME: &str = DeviceKind::Cpu.name();
 
 /// Configuration of a [`Cpu`].
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +118,7 @@ impl Cpu {
         let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
         let kernels =
             Kernels::detect(set, options.precision.dtype).ok_or_else(|| DeviceError::Unsupported {
-                device: "cpu",
+                device: NAME,
                 problem: format!(
                     "this machine has no {} kernels, the best it has is {}",
                     set.name(),
@@ -166,7 +170,7 @@ impl Device for Cpu {
 
     fn info(&self) -> DeviceInfo {
         let plain =
-            DeviceInfo::plain("cpu", self.kernels.name(), self.workspace.threads(), self.options.precision);
+            DeviceInfo::plain(NAME, self.kernels.name(), self.workspace.threads(), self.options.precision);
         DeviceInfo { details: self.details.clone(), ..plain }
     }
 

@@ -4,7 +4,7 @@
 //! Activations are matrices `[rows, width]` with one row per token. Every operator accumulates in fp32 and rounds its
 //! result to the device's [`DType`], as NPUs and GPUs do. The result of a row never depends on the other rows.
 //!
-//! This crate holds what all devices share: the trait, types and shapes, weights as values ([`LinearWeight`]), the [`rotary`]
+//! This crate holds what all devices share: their words and properties ([`DeviceKind`]), the trait, types and shapes, weights as values ([`LinearWeight`]), the [`rotary`]
 //! table, the minimum work of operators ([`cost`]),
 //! groups of ranks ([`group`]), [`sensors`], binding of threads ([`affinity`]), and a wrapper that times operators
 //! ([`timed`]). [`mod@reference`] is the oracle: every operator in plain loops.
@@ -14,6 +14,7 @@
 pub mod affinity;
 pub mod cost;
 pub mod group;
+mod kind;
 mod precision;
 pub mod reference;
 pub mod rotary;
@@ -25,6 +26,7 @@ use std::ops::Range;
 
 use half::slice::HalfFloatSliceExt;
 
+pub use self::kind::{DeviceKind, DeviceName};
 pub use self::precision::{KvForm, Precision, WeightForm};
 pub use self::weight::{
     Inputs, Int4Weight, Int8Weight, InvalidWeight, LinearShape, LinearWeight, Role, Storage,
@@ -51,7 +53,7 @@ impl DType {
     }
 
     /// Returns the name used on the command line.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Fp32 => "fp32",
             Self::Fp16 => "fp16",

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use super::group::{Communicator, DeviceGroup, HostSum};
 use super::rotary::RotaryTable;
 use super::{
-    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KV_BLOCK_TOKENS, KvShape,
+    AttentionShape, DType, Device, DeviceError, DeviceInfo, DeviceKind, HostTensor, KV_BLOCK_TOKENS, KvShape,
     LinearWeight, Role, SequenceView,
 };
+
+/// The device's name.
+const NAME: &str = DeviceKind::Reference.name();
 
 /// The reference device. Its only state is its handle in a tensor-parallel group, if it is in one.
 #[derive(Debug, Default)]
@@ -27,7 +30,7 @@ pub struct ReferenceGroup {
 impl ReferenceGroup {
     /// Creates a group of `tp` ranks.
     pub fn new(tp: usize) -> Self {
-        Self { tp, sum: HostSum::new("reference", tp) }
+        Self { tp, sum: HostSum::new(NAME, tp) }
     }
 }
 
@@ -35,7 +38,7 @@ impl DeviceGroup for ReferenceGroup {
     type Device = Reference;
 
     fn name(&self) -> &'static str {
-        "reference"
+        NAME
     }
 
     fn tp(&self) -> usize {
@@ -112,7 +115,7 @@ impl Device for Reference {
     type KvCache = KvCache;
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo::plain("reference", "plain", 1, DType::Fp32)
+        DeviceInfo::plain(NAME, "plain", 1, DType::Fp32)
     }
 
     fn activation(&self, max_rows: usize, width: usize) -> Result<Matrix, DeviceError> {
@@ -125,7 +128,7 @@ impl Device for Reference {
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Linear, DeviceError> {
-        let weight = weight.dense("reference")?;
+        let weight = weight.dense(NAME)?;
         let weight = Matrix { width: weight.width, data: weight.to_f32() };
         Ok(Linear { weight, bias: bias.map(|b| b.to_f32()) })
     }

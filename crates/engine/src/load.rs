@@ -6,7 +6,7 @@ mod path;
 
 use std::sync::Arc;
 
-use glmbench_ascend::{AscendGroup, Forced, GroupSettings};
+use glmbench_ascend::{AscendGroup, Chip, Forced, GroupSettings};
 use glmbench_cpu::{Cpu, CpuGroup, CpuOptions, InstructionSet, available_threads};
 use glmbench_device::group::DeviceGroup;
 use glmbench_device::reference::{Reference, ReferenceGroup};
@@ -23,9 +23,12 @@ use super::weights::WeightSource;
 use super::weights::unread::Unread;
 use super::weights::watch::Watched;
 
+use self::device::{check_emulated, check_precision};
 use self::path::storage;
 
-pub use self::device::{DeviceKind, Emulate};
+pub use glmbench_device::DeviceKind;
+
+pub use self::device::{Emulate, check, check_profile};
 pub use self::path::{ModelPath, load_tokenizer};
 
 /// Options for loading a model.
@@ -69,11 +72,11 @@ pub fn load(
 ) -> Result<Engine, EngineError> {
     let rank = Cut::new(config, 0, options.tp)?.config(config);
     let alone = options.tp == 1 && !options.bind;
-    options.device.check_emulated(options.emulate.as_ref())?;
-    options.device.check_precision(options.precision)?;
+    check_emulated(options.device, options.emulate.as_ref())?;
+    check_precision(options.device, options.precision)?;
     let (rotary, capacity) = (options.rotary, options.capacity);
     if options.profile_operators {
-        options.device.check_profile()?;
+        check_profile(options.device)?;
     }
     let clock: Option<Arc<OperatorClock>> = options.profile_operators.then(Arc::default);
     let watched = Arc::new(Watched::new(source, options.precision));
@@ -102,7 +105,7 @@ pub fn load(
             }
         }
         DeviceKind::Duo300i | DeviceKind::A2800i => {
-            let chip = options.device.chip().expect("invariant: these two are chips");
+            let chip = Chip::of(options.device).expect("invariant: these two are chips");
             let emulate = options.emulate.as_ref();
             let settings = GroupSettings {
                 chip,

@@ -1,17 +1,15 @@
 //! Estimates of the memory that a loaded model takes, and whether it fits.
 
-use glmbench_ascend::AscendMemory;
-use glmbench_cpu::CpuMemory;
-use glmbench_device::{AttentionShape, DeviceInfo, KV_BLOCK_TOKENS, LinearShape, Precision};
+use glmbench_ascend::{AscendMemory, Chip};
+use glmbench_cpu::{CpuMemory, InstructionSet};
+use glmbench_device::{
+    AttentionShape, DeviceInfo, DeviceKind, DeviceName, KV_BLOCK_TOKENS, LinearShape, Precision,
+};
 
 use super::EngineError;
 use super::config::ModelConfig;
-use super::load::DeviceKind;
 use super::model::{Capacity, attention_shape};
 use super::parallel::Cut;
-
-/// What an emulated card's name ends with.
-const EMULATED: &str = " (emulated)";
 
 /// Memory that a loaded model may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +72,25 @@ impl<P: Into<Precision>> From<P> for MemoryOf {
 impl MemoryOf {
     /// Returns the storage scheme of a loaded device.
     pub fn device(info: &DeviceInfo) -> Self {
-        let kind: Option<DeviceKind> = info.name.trim_end_matches(EMULATED).parse().ok();
-        match (kind, kind.and_then(DeviceKind::chip), info.kernel.parse()) {
-            (Some(DeviceKind::Cpu), _, Ok(set)) => {
-                Self::Cpu(CpuMemory::new(info.precision, Some(set), info.threads))
-            }
-            (_, Some(chip), _) => Self::Ascend(AscendMemory::new(chip, info.precision.dtype)),
-            _ => Self::Plain(info.precision),
+        let name: Option<DeviceName> = info.name.parse().ok();
+        match (name.map(|name| name.kind), info.kernel.parse().ok()) {
+            (None, _) | (Some(DeviceKind::Cpu), None) => Self::Plain(info.precision),
+            (Some(kind), set) => Self::of_kind(kind, info.precision, set, info.threads),
+        }
+    }
+
+    /// Returns the storage scheme of a device in these types. The CPU's depends on its kernels (`None` for the best of
+    /// this machine) and threads.
+    pub fn of_kind(
+        kind: DeviceKind,
+        precision: Precision,
+        set: Option<InstructionSet>,
+        threads: usize,
+    ) -> Self {
+        match (kind, Chip::of(kind)) {
+            (DeviceKind::Cpu, _) => Self::Cpu(CpuMemory::new(precision, set, threads)),
+            (_, Some(chip)) => Self::Ascend(AscendMemory::new(chip, precision.dtype)),
+            (_, None) => Self::Plain(precision),
         }
     }
 
@@ -240,7 +250,6 @@ impl MemoryEstimate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use glmbench_ascend::Chip;
     use glmbench_device::DType;
 
     /// A card stores heads of 16 channels as 64, whether it is real or emulated.

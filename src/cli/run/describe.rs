@@ -5,7 +5,6 @@ use std::path::Path;
 use glmbench_cpu::InstructionSet;
 
 use glmbench_engine::EngineError;
-use glmbench_engine::load::DeviceKind;
 use glmbench_engine::memory::MemoryEstimate;
 
 use crate::run::duration::{Counted, Expected, Rates, SameAs, in_words};
@@ -109,13 +108,13 @@ fn as_read(facts: &ModelFacts) -> String {
 pub(in crate::cli) fn memory(setup: &Setup, plan: &Plan<'_>) -> Result<String, EngineError> {
     let Setup { model, compute, .. } = setup;
     // Ranks hold some data in common, so the largest number of ranks needs the most memory.
-    let estimates = plan.worlds().into_iter().filter_map(|world| setup.estimate(plan, world).ok());
+    let estimates = plan.tp_sizes().into_iter().filter_map(|tp| setup.estimate(plan, tp).ok());
     let estimate = estimates
         .max_by_key(MemoryEstimate::total_bytes)
-        .unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.memory(), plan.limits(1)));
+        .unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.memory(), plan.capacity(1)));
     let gb = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
-    let there = match setup.capacity()? {
-        Some(capacity) => capacity.words(),
+    let there = match setup.memory_budget()? {
+        Some(budget) => budget.words(),
         None => "the card says what it holds when it is loaded".to_owned(),
     };
     Ok(format!(
@@ -137,20 +136,22 @@ struct Clock {
 impl Clock {
     fn new(setup: &Setup, facts: &ModelFacts, root: &Path) -> anyhow::Result<Self> {
         let Setup { model, compute, .. } = setup;
-        if let (Some(chip), Some(emulate)) = (compute.device.chip(), compute.emulate(&model.path)) {
-            let profile = emulate.machine(chip)?.clock;
+        if let Some(emulate) = compute.emulate(&model.path)
+            && let Some(machine) = emulate.machine_of(compute.device)?
+        {
             let here = if emulate.timing_only { "" } else { "; how long this machine computes is unknown" };
             let words = format!("modelled{here}");
-            return Ok(Self { rates: Rates::of_profile(profile), words });
+            return Ok(Self { rates: Rates::of_profile(machine.clock), words });
         }
         let machine = Machine::read();
-        let is_cpu = compute.device == DeviceKind::Cpu;
+        let has_threads = compute.device.has_threads();
         let same = SameAs {
             host: machine.host,
             cpu_model: machine.cpu_model,
             device: compute.device.name().to_owned(),
-            kernel: is_cpu.then(|| compute.kernel.unwrap_or_else(InstructionSet::best).name().to_owned()),
-            threads: is_cpu.then(|| compute.thread_count()),
+            kernel: has_threads
+                .then(|| compute.kernel.unwrap_or_else(InstructionSet::best).name().to_owned()),
+            threads: has_threads.then(|| compute.thread_count()),
             precision: compute.precision,
             shape: facts.shape.clone(),
             model: setup.model_name(),
@@ -169,7 +170,7 @@ fn counted<'a>(setup: &'a Setup, plan: &Plan<'_>, tp: usize) -> Counted<'a> {
     Counted {
         config: &setup.model.config,
         precision: setup.compute.precision,
-        step_tokens: plan.limits(tp).max_step_tokens,
+        step_tokens: plan.capacity(tp).max_step_tokens,
     }
 }
 

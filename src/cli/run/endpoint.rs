@@ -160,7 +160,7 @@ impl Target {
             "config_words",
             "end_ids",
         ]);
-        "served type".clone_into(&mut first.provenance.dtype);
+        first.provenance.dtype = "served type".into();
         for untold in ["shape", "weights", "rotary_scaling", "config_words"] {
             first.provenance.model_details.remove(untold);
         }

@@ -17,7 +17,7 @@ use crate::report::compare::ComparisonSummary;
 use crate::run::setup::Setup;
 use crate::run::turns as run_turns;
 use crate::run::{Observer, Progress, RunError, RunRequest, Wanted};
-use crate::suite::Suite;
+use crate::suite::{Override, Suite};
 
 use self::describe::{Description, describe};
 use self::endpoint::EndpointArgs;
@@ -29,8 +29,8 @@ use super::{Exit, command_line, compare, emit, exit_of, report, say};
 
 /// Run a suite: precision, performance, records and a report
 ///
-/// Every item and repetition is on disk as soon as it is done. Ctrl-C, a full disk or a killed process lose nothing of
-/// that: the same command with --resume goes on where the run stopped.
+/// Every item and repetition is on disk as soon as it is done. Ctrl-C, a full disk or a killed process lose none of them:
+/// the same command with --resume continues the run.
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench run suites/quickstart.toml\n  \
@@ -50,7 +50,7 @@ pub struct Args {
     /// configuration twice is the null test
     #[arg(long)]
     interleave: bool,
-    /// With --interleave: blocks; the fewest that can decide every phase unless given
+    /// With --interleave: number of blocks [default: the fewest that can decide every phase]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     blocks: Option<u16>,
     /// This process is that of one block of two run directories
@@ -65,19 +65,19 @@ pub struct Args {
     /// Folder of run directories
     #[arg(long, value_name = "DIR", default_value = "reports")]
     out: PathBuf,
-    /// Go on with the newest unfinished run of the same suite, data, model and device; what of its journals is not as the plan
-    /// says is mended
+    /// Continue the newest unfinished run of the same suite, data, model and device. Journals that deviate from the plan are
+    /// repaired
     #[arg(long)]
     resume: bool,
-    /// With --resume: do again what failed, items, timed cases, searches and loads, also of a run that is finished
+    /// With --resume: repeat failed items, timed cases, searches and loads, also those of a finished run
     #[arg(long, requires = "resume")]
     retry_failed: bool,
     /// Show plan, memory and first prompts; run nothing
     #[arg(long)]
     dry_run: bool,
-    /// Lay a value over the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
+    /// Override a value of the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
     #[arg(long, value_name = "KEY=VALUE", value_parser = override_parser())]
-    set: Vec<(String, OsString)>,
+    set: Vec<Override>,
 }
 
 /// Runs the verb.

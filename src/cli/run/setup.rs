@@ -12,10 +12,10 @@ use crate::suite::{Configuration, SuiteError};
 /// Which model runs a suite's cases, and what computes.
 #[derive(Debug, Clone, ClapArgs)]
 pub(in crate::cli) struct SetupArgs {
-    /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`; the suite's own unless given
+    /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json` [default: the suite's model]
     #[arg(long, value_name = "DIR|demo|dummy:…")]
     pub(super) model: Option<OsString>,
-    /// What is laid over the model
+    /// What changes the model
     #[command(flatten)]
     over: OverModel,
     /// How to compute

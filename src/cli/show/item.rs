@@ -60,7 +60,7 @@ fn prompts(
     if let Some(kept) = run.dir.read_prompts(|record| record.is_of(sample))?.into_iter().next() {
         return Ok((kept.calls, None));
     }
-    match again(args, run, sample) {
+    match rebuilt_prompt(args, run, sample) {
         Ok(call) => {
             let note = "built again from the data set; its hash is the recorded one. Prompts of later calls were not stored";
             Ok((vec![call], (sample.input_tokens_n > 0).then(|| note.to_owned())))
@@ -75,7 +75,7 @@ fn prompts(
     }
 }
 
-fn again(args: &Args, run: &Shown, sample: &SampleRecord) -> anyhow::Result<CallRecord> {
+fn rebuilt_prompt(args: &Args, run: &Shown, sample: &SampleRecord) -> anyhow::Result<CallRecord> {
     let cases = &run.records.run.plan.accuracy;
     let case = cases.iter().find(|case| case.task == sample.task).context("the plan has no such task")?;
     let folder = dataset_folder(&args.set, args.dataset.as_ref(), case)?;

@@ -9,10 +9,12 @@ use crate::record::{Clock, PerfRow, PerformanceCase, Phase, Roofline};
 use crate::report::ReportError;
 use crate::report::accuracy::ALL;
 use crate::report::compare::{Comparison, GroupComparison, Side, TaskComparison};
-use crate::report::performance::{Repetitions, limits, phase_cost, phase_ns};
+use crate::report::performance::{Repetitions, phase_cost, phase_ns, roofline_of};
 use crate::report::tables::per_token_ns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+use glmbench_device::DeviceKind;
 
 /// Most cases in the strip plot; more would be unreadable.
 const STRIPS: usize = 24;
@@ -41,14 +43,9 @@ pub(in crate::report) fn draw_comparison(
 fn looks(comparison: &Comparison) -> Vec<Look> {
     let mut taken = BTreeSet::new();
     let look = |side: &Side| {
-        let device = side.run().provenance.device.as_str();
-        let own = match device {
-            _ if device.starts_with("300i-duo") => Some(1),
-            _ if device.starts_with("800i-a2") => Some(2),
-            "cpu" => Some(0),
-            _ => None,
-        };
-        let others = 3..=3 + taken.len();
+        let own = side.run().provenance.device.known().and_then(|device| device.kind.series());
+        let first = DeviceKind::ALL.into_iter().filter_map(DeviceKind::series).count();
+        let others = first..=first + taken.len();
         let series = own.into_iter().chain(others).find(|s| !taken.contains(s));
         let series = series.expect("invariant: there are more numbers than runs");
         taken.insert(series);
@@ -305,7 +302,7 @@ fn roofs(side: &Side) -> Vec<Roofline> {
     } else {
         BTreeSet::from([1])
     };
-    ranks.into_iter().filter_map(|tp| limits(&side.run().provenance, tp)).collect()
+    ranks.into_iter().filter_map(|tp| roofline_of(&side.run().provenance, tp)).collect()
 }
 
 fn reached(side: &Side, row: &PerfRow) -> Option<Mark> {

@@ -6,6 +6,7 @@ use super::{Comparison, Pair, Side};
 use crate::record::{PerformanceCase, Provenance, RunRecord};
 use crate::report::format::command_line;
 use crate::stats::{blocks_needed, runs_needed};
+use glmbench_device::KvForm;
 
 /// Flags of `run` with a value that a configuration or the timing mode replaces.
 const REPLACED: [&str; 9] =
@@ -22,7 +23,8 @@ pub(super) fn advice(comparison: &Comparison, pair: &Pair) -> Option<String> {
         return Some(format!("{few}: {}", command(comparison, pair)));
     }
     if count(SpeedVerdict::NotInTurn) > 0 {
-        let several = [comparison.base(), comparison.other(pair)].iter().any(|side| !side.again.is_empty());
+        let several =
+            [comparison.base(), comparison.other(pair)].iter().any(|side| !side.further_runs.is_empty());
         let why = if several {
             "Runs of one side that all come before those of the other are samples of two hours of the machine"
         } else {
@@ -124,7 +126,7 @@ fn without(command_line: &[String], with_value: &[&str], alone: &[&str]) -> Vec<
 }
 
 /// The run's command again, without some flags and their values.
-pub fn again(run: &RunRecord, without_flags: &[&str]) -> String {
+pub fn same_command(run: &RunRecord, without_flags: &[&str]) -> String {
     let words = without(&run.provenance.command_line, without_flags, &["--resume", "--retry-failed"]);
     format!("`{}`", command_line(&words))
 }
@@ -151,17 +153,19 @@ fn as_typed(run: &RunRecord) -> Option<String> {
 /// A run's configuration in the syntax of the command line.
 fn configuration(run: &RunRecord) -> String {
     let from = &run.provenance;
-    let (device, emulated) = match from.device.strip_suffix(" (emulated)") {
-        Some(device) => (device, true),
-        None => (from.device.as_str(), false),
+    let device = from.device.known();
+    let mut words = match device {
+        Some(device) => vec![format!("device={}", device.kind)],
+        None => vec![format!("device={}", from.device)],
     };
-    let mut words = vec![format!("device={device}")];
-    if emulated {
+    if device.is_some_and(|device| device.emulated) {
         words.push("emulate=true".to_owned());
     }
-    match from.dtype.split_once("+kv-") {
-        Some((dtype, kv)) => words.extend([format!("dtype={dtype}"), format!("kv={kv}")]),
-        None => words.push(format!("dtype={}", from.dtype)),
+    match from.dtype.known() {
+        Some(types) if types.kv != KvForm::Auto => {
+            words.extend([format!("dtype={}", types.type_name()), format!("kv={}", types.kv.name())]);
+        }
+        _ => words.push(format!("dtype={}", from.dtype)),
     }
     if let Some(rope) = run.identity.fields().get("rope").filter(|rope| *rope != "model") {
         words.push(format!("rope={rope}"));
@@ -170,7 +174,7 @@ fn configuration(run: &RunRecord) -> String {
     if let Some(&tp) = ranks.first().filter(|tp| **tp > 1 && ranks.iter().all(|other| other == *tp)) {
         words.push(format!("tp={tp}"));
     }
-    if device == "cpu" {
+    if device.is_some_and(|device| device.kind.has_threads()) {
         words.push(format!("threads={}", from.threads));
     }
     words.join(",")
@@ -179,7 +183,9 @@ fn configuration(run: &RunRecord) -> String {
 /// The run's command again. For a run that was timed in turn with another, only its own side.
 fn alone(run: &RunRecord) -> String {
     let in_turns = run.provenance.group.as_ref().is_some_and(|group| group.blocks.is_some());
-    let Some(mut words) = stripped(&run.provenance).filter(|_| in_turns) else { return again(run, &[]) };
+    let Some(mut words) = stripped(&run.provenance).filter(|_| in_turns) else {
+        return same_command(run, &[]);
+    };
     match suites_own_name(run) {
         Some(name) => words.extend(["--only".to_owned(), name]),
         None => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::side::{Again, Side};
+use super::side::{FurtherRun, Side};
 use crate::record::{Difference, Provenance};
 use crate::report::error::ReportError;
 use crate::report::page::provenance_fields;
@@ -98,7 +98,7 @@ pub(super) fn untold(a: &Side, b: &Side) -> Vec<String> {
 }
 
 /// Rejects a further run of a side with another identity than the first.
-pub(super) fn refuse_another(side: &Side, run: &Again) -> Result<(), ReportError> {
+pub(super) fn refuse_another(side: &Side, run: &FurtherRun) -> Result<(), ReportError> {
     let differ = side.run().identity.differences(&run.summary.run.identity);
     if differ.is_empty() {
         return Ok(());

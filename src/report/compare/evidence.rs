@@ -138,7 +138,7 @@ impl Joined<'_> {
         let times =
             good.each_ref().map(|good| good.iter().filter_map(|r| metric.of(r)).collect::<Vec<f64>>());
         let ratio = median(&times[1])? / median(&times[0]).filter(|a| *a > 0.0)?;
-        let mut evidence = if !self.a.again.is_empty() || !self.b.again.is_empty() {
+        let mut evidence = if !self.a.further_runs.is_empty() || !self.b.further_runs.is_empty() {
             self.of_runs(metric)?
         } else if interleaved(self.a, self.b) {
             // Without a usable block they count as two runs.
@@ -164,7 +164,7 @@ impl Joined<'_> {
     pub(super) fn rows(&self, phase: Phase) -> Vec<(char, &PerfRow)> {
         let mut rows = Vec::new();
         for (side, case) in [(self.a, self.case_a), (self.b, self.case_b)] {
-            let runs = std::iter::once(&side.summary).chain(side.again.iter().map(|run| &run.summary));
+            let runs = std::iter::once(&side.summary).chain(side.further_runs.iter().map(|run| &run.summary));
             let of_run = runs.filter_map(|summary| {
                 summary.performance.iter().find(|row| row.case_id == case.case_id && row.phase == phase)
             });
@@ -173,8 +173,8 @@ impl Joined<'_> {
         rows
     }
 
-    /// Changes the rows to what the evidence compares: per side, the geometric mean of the medians of its blocks or
-    /// runs, and the number of runs. The median over all repetitions could order the sides differently.
+    /// Changes the rows to what the evidence compares. Each side shows the geometric mean of the medians of its blocks
+    /// or runs, and the number of runs. The median over all repetitions could order the sides differently.
     pub(super) fn sum_up(&self, metric: Metric, basis: Basis, rows: [&mut PerfRow; 2]) {
         let sides = [(self.a, self.case_a), (self.b, self.case_b)];
         for (row, (side, case)) in rows.into_iter().zip(sides) {
@@ -236,8 +236,8 @@ impl Joined<'_> {
 
 /// Logarithm of the metric's median in each run of a side.
 fn run_medians(metric: Metric, side: &Side, case: &PerformanceCase) -> Vec<f64> {
-    let again = side.again.iter().map(|run| &run.requests);
-    let all = std::iter::once(&side.requests).chain(again);
+    let further = side.further_runs.iter().map(|run| &run.requests);
+    let all = std::iter::once(&side.requests).chain(further);
     let medians = all.filter_map(|requests| {
         let good = Repetitions::of(case, requests).good;
         median(&good.iter().filter_map(|r| metric.of(r)).collect::<Vec<f64>>())
@@ -317,12 +317,12 @@ fn block_log_ratios(metric: Metric, good_a: &[&RequestRecord], good_b: &[&Reques
     blocks.into_values().filter_map(|block| block_log_ratio(&pairs(block))).collect()
 }
 
-/// Whether the runs of two sides alternate in time. Compares the mean ranks of both sides by start time: they may be
-/// at most half as far apart as if one side came first entirely. Always true if no host is common to both sides.
+/// Whether the runs of two sides alternate in time. Compares the mean ranks of both sides by start time. If one
+/// side came first entirely, these would differ most. They may differ by at most half of that. Always true if no host is common to both sides.
 fn alternate(a: &Side, b: &Side) -> bool {
     let begun = |side: &Side| {
-        let again = side.again.iter().map(|run| run.summary.run.provenance.clone());
-        std::iter::once(side.run().provenance.clone()).chain(again).collect::<Vec<_>>()
+        let further = side.further_runs.iter().map(|run| run.summary.run.provenance.clone());
+        std::iter::once(side.run().provenance.clone()).chain(further).collect::<Vec<_>>()
     };
     let (a, b) = (begun(a), begun(b));
     if !a.iter().any(|run| b.iter().any(|other| other.host == run.host)) {

@@ -51,7 +51,7 @@ impl NoiseFloors {
             [
                 ("host", noise.host.clone(), run.host.clone()),
                 ("CPU", noise.cpu_model.clone(), run.cpu_model.clone()),
-                ("device", noise.device.clone(), run.device.clone()),
+                ("device", noise.device.to_string(), run.device.to_string()),
                 ("kernels", noise.kernel.clone(), run.kernel.clone()),
                 ("threads", noise.threads.to_string(), run.threads.to_string()),
             ]

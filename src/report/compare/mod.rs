@@ -24,13 +24,13 @@ mod tables;
 mod tests;
 
 pub use accuracy::{AccuracyVerdict, GroupComparison, TaskComparison};
-pub use deciding::{again, command};
+pub use deciding::{command, same_command};
 pub use differences::{Field, PairDifferences};
 pub use evidence::{Basis, Evidence, Joined, Metric};
 pub use files::{ComparisonRow, FlipRow};
 pub use floor::NoiseFloors;
 pub use items::{Flip, JoinReport};
-pub use side::{Again, Side};
+pub use side::{FurtherRun, Side};
 pub use speed::{CaseComparison, PhaseComparison, SpeedVerdict};
 pub use tables::gates as gate_table;
 
@@ -57,7 +57,7 @@ pub struct Options {
     /// Runs of the same command but of other things: shown beside the comparison, not compared.
     pub beside: Vec<PathBuf>,
     /// Further runs of each compared run, in the order of the runs. May be shorter than the list of runs.
-    pub again: Vec<Vec<PathBuf>>,
+    pub further_runs: Vec<Vec<PathBuf>>,
     /// Folder for the files of [`render`]. Default: a new folder beside the base run.
     pub out: Option<PathBuf>,
 }
@@ -73,7 +73,7 @@ impl Default for Options {
             noise: NoiseFloors::default(),
             accuracy_margin: 0.01,
             beside: Vec::new(),
-            again: Vec::new(),
+            further_runs: Vec::new(),
             out: None,
         }
     }
@@ -194,15 +194,15 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
             paths.len()
         )));
     };
-    refuse_twice(paths, &options.again)?;
+    refuse_twice(paths, &options.further_runs)?;
     let (mut sides, samples) = side::read_all(paths)?;
-    for (side, again) in sides.iter_mut().zip(&options.again) {
-        for path in again {
-            let run = Again::read(path)?;
+    for (side, further) in sides.iter_mut().zip(&options.further_runs) {
+        for path in further {
+            let run = FurtherRun::read(path)?;
             if !options.allow_mismatch {
                 differences::refuse_another(side, &run)?;
             }
-            side.again.push(run);
+            side.further_runs.push(run);
         }
     }
     let mut pairs = Vec::new();
@@ -238,8 +238,8 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
 }
 
 /// Rejects a run that is given twice: comparing a run with itself says nothing.
-fn refuse_twice(paths: &[PathBuf], again: &[Vec<PathBuf>]) -> Result<(), ReportError> {
-    let paths: Vec<&PathBuf> = paths.iter().chain(again.iter().flatten()).collect();
+fn refuse_twice(paths: &[PathBuf], further: &[Vec<PathBuf>]) -> Result<(), ReportError> {
+    let paths: Vec<&PathBuf> = paths.iter().chain(further.iter().flatten()).collect();
     let real: Vec<PathBuf> =
         paths.iter().map(|path| path.canonicalize().unwrap_or_else(|_| (*path).clone())).collect();
     let twice = (0..real.len()).find(|&i| real[..i].contains(&real[i]));
@@ -337,8 +337,8 @@ impl Comparison {
     /// The worst verdict of any run: invalid before incomplete before valid.
     pub fn verdict(&self) -> Verdict {
         let runs = |side: &Side| {
-            let again: Vec<Verdict> = side.again.iter().map(|run| run.summary.verdict()).collect();
-            std::iter::once(side.summary.verdict()).chain(again).collect::<Vec<_>>()
+            let further: Vec<Verdict> = side.further_runs.iter().map(|run| run.summary.verdict()).collect();
+            std::iter::once(side.summary.verdict()).chain(further).collect::<Vec<_>>()
         };
         let verdicts: Vec<Verdict> = self.sides.iter().flat_map(runs).collect();
         [Verdict::Invalid, Verdict::Incomplete]

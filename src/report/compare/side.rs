@@ -22,12 +22,12 @@ pub struct Side {
     /// Name beside the letter: what distinguishes the run from the others.
     pub name: String,
     /// Further runs of the same thing. They show how much equal runs differ.
-    pub again: Vec<Again>,
+    pub further_runs: Vec<FurtherRun>,
 }
 
 /// A further run of a side.
 #[derive(Debug)]
-pub struct Again {
+pub struct FurtherRun {
     /// The run directory.
     pub path: PathBuf,
     /// The run with its rows and checks.
@@ -93,14 +93,14 @@ pub(super) fn read_all(paths: &[PathBuf]) -> Result<(Vec<Side>, Vec<Vec<SampleRe
             requests,
             workloads,
             name,
-            again: Vec::new(),
+            further_runs: Vec::new(),
         });
         all_samples.push(samples);
     }
     Ok((sides, all_samples))
 }
 
-impl Again {
+impl FurtherRun {
     /// Reads a further run of a side.
     pub(super) fn read(path: &Path) -> Result<Self, ReportError> {
         let (summary, _, requests, _) = read(path)?;
@@ -129,9 +129,9 @@ fn names(runs: &[&RunRecord]) -> Vec<String> {
     }
     type Part = fn(&RunRecord) -> String;
     const WHEN: Part = |run| run.provenance.started.clone();
-    let first: Part = |run| run.provenance.device.clone();
+    let first: Part = |run| run.provenance.device.to_string();
     let more: [Part; 6] = [
-        |run| run.provenance.dtype.clone(),
+        |run| run.provenance.dtype.to_string(),
         |run| run.provenance.model.clone(),
         |run| format!("tp {}", run.provenance.tp),
         |run| format!("{} threads", run.provenance.threads),

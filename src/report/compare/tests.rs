@@ -456,7 +456,7 @@ fn several_runs_a_side_are_held_against_what_differs_between_runs() {
             sides[side].push(run(uneven * factor, turn as u32, &format!("{slower}-{runs}-{in_turn}-{turn}")));
         }
         let [a, b] = sides.map(|runs| (runs[0].clone(), runs[1..].to_vec()));
-        compare(&[a.0, b.0], &Options { again: vec![a.1, b.1], ..Options::default() }).unwrap()
+        compare(&[a.0, b.0], &Options { further_runs: vec![a.1, b.1], ..Options::default() }).unwrap()
     };
     let slower = compare_runs(1.05, 8, true);
     let decode = &slower.pairs[0].cases[0].phases[1];
@@ -482,7 +482,7 @@ fn a_further_run_of_another_thing_is_refused() {
     other.0.identity = Identity::new(fields);
     let [a, b, more] = [(fixture::quiet(), "a"), (fixture::quiet(), "b"), (other, "more")]
         .map(|(records, end)| written(root.path(), records, end));
-    let again = |paths: Vec<PathBuf>| Options { again: vec![paths], ..Options::default() };
+    let again = |paths: Vec<PathBuf>| Options { further_runs: vec![paths], ..Options::default() };
     let message = compare(&[a.clone(), b.clone()], &again(vec![more.clone()])).unwrap_err().to_string();
     assert!(message.contains("further run") && message.contains("differ in dtype"), "{message}");
     let twice = compare(&[a.clone(), b.clone()], &again(vec![b])).unwrap_err().to_string();

@@ -47,7 +47,7 @@ pub const RUN: [Field; 20] = [
     field("suite", Text, "the suite's name"),
     field("model", Text, "the model as asked for"),
     field("engine", Text, "program and version"),
-    field("device", Text, "cpu, 300i-duo, 800i-a2"),
+    field("device", Text, "as --device, with (emulated) for an emulated card"),
     field("kernel", Text, "kernels chosen at run time"),
     field("clock_profile", Text, "chip profile behind a modelled clock"),
     field("dtype", Text, "computing type"),

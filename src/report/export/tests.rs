@@ -138,8 +138,8 @@ fn searches_have_modeltests_rounds_and_final_rows() {
         output_tokens: 3,
         low: 1,
         high: 8,
-        limit_tpot_ns: 20_000_000,
-        limit_ttft_ns: None,
+        limit_tpot: crate::record::Objective::of_ms(20.0),
+        limit_ttft: None,
         repetitions: 1,
     };
     let probe = |search: &SearchCase, number: u32, batch: u32, outcome: ProbeOutcome| ProbeRecord {

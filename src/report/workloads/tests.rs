@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::record::{
-    Audit, Clock, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, ProbeOutcome, ProbePurpose,
-    ProbeRecord, ProbeRepetition, ProbeRow, SealState, SearchCase,
+    Audit, Clock, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objective, Objectives, ProbeOutcome,
+    ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SealState, SearchCase,
 };
 use crate::report::validity::{Outcome, Verdict};
 use crate::report::{fixture, render};
@@ -17,8 +17,8 @@ fn search(id: &str) -> SearchCase {
         output_tokens: 33,
         low: 1,
         high: 64,
-        limit_tpot_ns: 50_000_000,
-        limit_ttft_ns: None,
+        limit_tpot: Objective::of_ms(50.0),
+        limit_ttft: None,
         repetitions: 1,
     }
 }
@@ -95,7 +95,11 @@ fn planted() -> (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>) {
         concurrency: Vec::new(),
         max_batch: 8,
         prompts: "random tokens".into(),
-        objectives: Objectives { ttft_ns: Some(200_000_000), tpot_ns: None, e2e_ns: Some(1_000_000_000) },
+        objectives: Objectives {
+            ttft: Some(Objective::of_ms(200.0)),
+            tpot: None,
+            e2e: Some(Objective::of_ms(1_000.0)),
+        },
     }];
     let outcomes =
         [(1, Fits), (32, OutOfMemory), (16, Fits), (26, TooSlow), (25, Fits), (25, Fits), (26, TooSlow)];
@@ -188,7 +192,7 @@ fn two_runs_are_compared_side_by_side_and_exported() {
     // B fits half the batch of the first search, has other limits for the second, and has one rate more and one less.
     probes.retain(|p| p.search_id != "max-batch-i256-o33" || p.batch <= 16);
     probes.push(probe("max-batch-i256-o33", 9, 17, ProbeOutcome::TooSlow));
-    run.plan.searches[1].limit_tpot_ns = 1;
+    run.plan.searches[1].limit_tpot = Objective::of_ns(1);
     levels.remove(1);
     levels.push(level(3, Some(4.0), 0));
     let other = written("b", (run, probes, levels));

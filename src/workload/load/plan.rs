@@ -1,12 +1,13 @@
 //! Plans loads.
 
 use super::run::{LoadRun, Schedule};
-use super::table::{Arrival, Extent, LoadCase, MAX_REQUESTS, Rates};
+use super::table::{Extent, LoadCase, MAX_REQUESTS, Rates};
 use super::trace::{read_trace, trace_rate};
-use crate::bench::ArrivalProcess;
-use crate::record;
-use crate::run::cases::{Planning, check_padding, fits_model, ns};
+use crate::record::Arrival;
+use crate::run::cases::{Planning, check_padding, fits_model};
 use crate::run::questions::Pool;
+use crate::stats::ArrivalProcess;
+use crate::suite::Lengths;
 
 /// Returns the loads of a suite, with their real prompts.
 pub(super) fn plan(tables: &[LoadCase], on: Planning<'_>) -> Result<Vec<LoadRun>, String> {
@@ -16,7 +17,7 @@ pub(super) fn plan(tables: &[LoadCase], on: Planning<'_>) -> Result<Vec<LoadRun>
         let schedule = schedule(case)?;
         let pools = match &case.prompts {
             Some(source) => {
-                let pool = |&(input, _): &(usize, usize)| {
+                let pool = |&Lengths { input, .. }: &Lengths| {
                     check_padding(source, input, config)?;
                     Pool::new(source, tokenizer, input)
                 };
@@ -38,38 +39,34 @@ pub(super) fn plan(tables: &[LoadCase], on: Planning<'_>) -> Result<Vec<LoadRun>
 
 /// Returns when the requests of a case arrive.
 fn schedule(case: &LoadCase) -> Result<Schedule, String> {
-    Ok(match &case.arrival {
-        Arrival::Poisson => Schedule::Process(ArrivalProcess::Poisson),
-        Arrival::Gamma(burstiness) => Schedule::Process(ArrivalProcess::Gamma(*burstiness)),
-        Arrival::Fixed => Schedule::Process(ArrivalProcess::Fixed),
-        Arrival::Closed => match &case.rates {
-            Rates::Concurrency(levels) => Schedule::Closed(levels.clone()),
-            _ => Schedule::Closed(Vec::new()),
-        },
-        Arrival::Trace(path) => {
+    Ok(match (case.arrival, &case.rates) {
+        (Arrival::Process(process), _) => Schedule::Process(process),
+        (_, Rates::Trace { file, .. }) => {
             let most = match case.extent {
                 Extent::Requests(requests) => requests,
                 Extent::DurationS(_) => usize::MAX,
             };
-            let mut requests = read_trace(path).map_err(|e| e.to_string())?;
+            let mut requests = read_trace(file).map_err(|e| e.to_string())?;
             if let Extent::DurationS(seconds) = case.extent {
                 requests.retain(|request| request.arrival_ns as f64 <= seconds * 1e9);
             }
             requests.truncate(most);
             Schedule::Trace(trace_rate(&requests), requests)
         }
+        (_, Rates::Concurrency(levels)) => Schedule::Closed(levels.clone()),
+        (Arrival::Trace | Arrival::Closed, _) => Schedule::Closed(Vec::new()),
     })
 }
 
 /// Returns the levels' part of a load's name, and its rates.
 fn rates_of(case: &LoadCase, schedule: &Schedule) -> (&'static str, Option<Vec<f64>>) {
     match (&case.rates, schedule) {
-        (Rates::Speeds(speeds), Schedule::Trace(own_rate, _)) => {
+        (Rates::Trace { speeds, .. }, Schedule::Trace(own_rate, _)) => {
             ("", Some(speeds.iter().map(|speed| speed * own_rate).collect()))
         }
         (Rates::Listed(rates), _) => ("", Some(rates.clone())),
         (Rates::Saturation, _) => ("-saturation", None),
-        (Rates::Concurrency(_) | Rates::Speeds(_), _) => ("", None),
+        (Rates::Concurrency(_) | Rates::Trace { .. }, _) => ("", None),
     }
 }
 
@@ -79,20 +76,20 @@ fn load_run(case: &LoadCase, schedule: Schedule, pools: &[Pool], tp: usize) -> L
         Extent::DurationS(seconds) => (MAX_REQUESTS, (seconds * 1e9) as u64),
     };
     let (search, rates) = rates_of(case, &schedule);
-    let random = |&(input, output): &(usize, usize)| format!("i{input}-o{output}");
+    let random = |Lengths { input, output }: &Lengths| format!("i{input}-o{output}");
     let lengths: Vec<String> = match pools {
         [] => case.lengths.iter().map(random).collect(),
         pools => {
-            pools.iter().zip(&case.lengths).map(|(p, (_, output))| format!("{}-o{output}", p.name)).collect()
+            pools.iter().zip(&case.lengths).map(|(p, of)| format!("{}-o{}", p.name, of.output)).collect()
         }
     };
     let ranks = if tp == 1 { String::new() } else { format!("-tp{tp}") };
-    let arrival = match &case.arrival {
-        Arrival::Gamma(burstiness) => format!("gamma{burstiness}"),
-        Arrival::Trace(file) => {
+    let arrival = match (case.arrival, &case.rates) {
+        (Arrival::Process(ArrivalProcess::Gamma(burstiness)), _) => format!("gamma{burstiness}"),
+        (Arrival::Trace, Rates::Trace { file, .. }) => {
             format!("trace-{}", file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy())
         }
-        named => named.as_str().to_owned(),
+        (named, _) => named.name().to_owned(),
     };
     let of_lengths = if lengths.is_empty() { String::new() } else { format!("-{}", lengths.join("+")) };
     let batch = if case.arrival == Arrival::Closed { String::new() } else { format!("-b{}", case.max_batch) };
@@ -113,11 +110,7 @@ fn load_run(case: &LoadCase, schedule: Schedule, pools: &[Pool], tp: usize) -> L
         pools: pools.iter().map(|pool| pool.prompts.clone()).collect(),
         prompts,
         max_batch: case.max_batch,
-        objectives: record::Objectives {
-            ttft_ns: case.objectives.ttft_ms.map(ns),
-            tpot_ns: case.objectives.tpot_ms.map(ns),
-            e2e_ns: case.objectives.e2e_ms.map(ns),
-        },
+        objectives: case.objectives,
         tp,
         seed: case.seed,
     }

@@ -1,8 +1,9 @@
 //! One rate of a load with all its requests, and its row in `load.csv`.
 
 use crate::record::course::{Course, Timed};
-use crate::record::{Clock, Keyed, RecordError, RunDir};
-use crate::stats::{Growth, LEAST_FOR_GROWTH, growth};
+use crate::record::{Arrival, Clock, Keyed, Objective, Objectives, RecordError, RunDir, Word};
+use crate::stats::{Growth, LEAST_FOR_GROWTH, growth, tell_token_times};
+use glmbench_device::{DeviceName, Precision};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -108,7 +109,7 @@ pub struct LoadCase {
     /// Tensor-parallel ranks.
     pub tp: u32,
     /// `poisson`, `gamma 0.25` with its shape, `fixed`, `trace` or `closed`.
-    pub arrival: String,
+    pub arrival: Word<Arrival>,
     /// The rates, in requests per second. Empty in a closed loop, and if the highest sustained rate is searched for.
     pub rates: Vec<f64>,
     /// The numbers of requests under way in a closed loop. Empty in an open one, and in records older than this field.
@@ -122,36 +123,19 @@ pub struct LoadCase {
     pub objectives: Objectives,
 }
 
-/// Latency objectives of a request. `None` means no objective.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Objectives {
-    /// Maximum time from arrival to the first token.
-    pub ttft_ns: Option<u64>,
-    /// Maximum time per token after the first.
-    pub tpot_ns: Option<u64>,
-    /// Maximum time from arrival to the last token.
-    pub e2e_ns: Option<u64>,
-}
-
 impl Objectives {
-    /// Whether no objective is stated.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Whether the request succeeded and meets all stated objectives. A request of one token has no TPOT, so it meets
     /// any.
     pub fn keeps(&self, request: &LoadRequest) -> bool {
-        let within = |time: Option<f64>, most: Option<u64>| match (time, most) {
-            (Some(time), Some(most)) => time <= most as f64,
-            _ => true,
+        let within = |time: Option<f64>, most: Option<Objective>| {
+            time.zip(most).is_none_or(|(time, most)| !most.is_exceeded_by(time))
         };
         request.error.is_none()
-            && within(Some(request.ttft_ns() as f64), self.ttft_ns)
-            && within(request.tpot_ns(), self.tpot_ns)
+            && within(Some(request.ttft_ns() as f64), self.ttft)
+            && within(request.tpot_ns(), self.tpot)
             // What cannot be told is not kept.
-            && (self.tpot_ns.is_none() || request.has_token_times())
-            && within(Some(request.e2e_ns() as f64), self.e2e_ns)
+            && (self.tpot.is_none() || request.has_token_times())
+            && within(Some(request.e2e_ns() as f64), self.e2e)
     }
 }
 
@@ -224,8 +208,7 @@ impl LoadRequest {
 
     /// Whether the time of each token is known: over a wire, if nearly every token arrived at a time of its own.
     pub fn has_token_times(&self) -> bool {
-        let least = LEAST_EVENTS_PER_TOKEN * f64::from(self.output_tokens);
-        self.wire.as_ref().is_none_or(|wire| wire.events as f64 >= least)
+        self.wire.as_ref().is_none_or(|wire| tell_token_times(wire.events, self.output_tokens.into()))
     }
 
     /// Returns the time per token after the first; undefined for one token, and if the times of tokens are unknown.
@@ -417,17 +400,17 @@ pub struct LoadRow {
     /// Program and version.
     pub engine: String,
     /// The device.
-    pub device: String,
+    pub device: Word<DeviceName>,
     /// The clock of all times in the row.
     pub clock: Clock,
     /// The compute type.
-    pub dtype: String,
+    pub dtype: Word<Precision>,
     /// Tensor-parallel ranks.
     pub tp: u32,
     /// Threads of the engine.
     pub threads: u32,
     /// As in [`LoadCase::arrival`].
-    pub arrival: String,
+    pub arrival: Word<Arrival>,
     /// Maximum number of concurrent sequences.
     pub max_batch: u32,
     /// Scheduled requests per second; empty if all arrive at once, and in a closed loop.
@@ -519,9 +502,6 @@ pub struct LoadRow {
 /// Largest share of failed requests at a rate that is sustained.
 const MOST_FAILED: f64 = 0.05;
 
-/// Fewest events for each token at which gaps between events are gaps between tokens.
-pub const LEAST_EVENTS_PER_TOKEN: f64 = 0.95;
-
 impl LoadRow {
     /// The header of `load.csv`.
     pub const HEADER: &'static str = "schema,run_id,load_id,level,engine,device,clock,dtype,tp,threads,arrival,max_batch,\
@@ -564,22 +544,20 @@ mod tests {
 
     #[test]
     fn objectives_are_kept_all_or_not() {
-        let all = Objectives { ttft_ns: Some(80), tpot_ns: Some(35), e2e_ns: Some(150) };
+        let ns = |ns| Some(Objective::of_ns(ns));
+        let all = Objectives { ttft: ns(80), tpot: ns(35), e2e: ns(150) };
         assert!(all.keeps(&timeline()) && Objectives::default().keeps(&timeline()));
         for tighter in [
-            Objectives { ttft_ns: Some(79), ..all },
-            Objectives { tpot_ns: Some(34), ..all },
-            Objectives { e2e_ns: Some(149), ..all },
+            Objectives { ttft: ns(79), ..all },
+            Objectives { tpot: ns(34), ..all },
+            Objectives { e2e: ns(149), ..all },
         ] {
             assert!(!tighter.keeps(&timeline()), "{tighter:?}");
         }
         let failed = LoadRequest { error: Some("x".into()), ..timeline() };
         assert!(!Objectives::default().keeps(&failed));
         let one = LoadRequest { output_tokens: 1, itl_ns: vec![], end_ns: 180, ..timeline() };
-        assert!(
-            Objectives { tpot_ns: Some(1), ..Objectives::default() }.keeps(&one),
-            "one token has no TPOT"
-        );
+        assert!(Objectives { tpot: ns(1), ..Objectives::default() }.keeps(&one), "one token has no TPOT");
     }
 
     #[test]

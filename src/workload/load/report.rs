@@ -1,7 +1,7 @@
 //! Loads: turns levels into the rows of `load.csv`, tables, sentences and conditions.
 
 use crate::record::{
-    LEAST_EVENTS_PER_TOKEN, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, RunRecord, SCHEMA,
+    LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objective, Objectives, RunRecord, SCHEMA,
 };
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
@@ -10,7 +10,7 @@ use crate::report::performance::p99;
 use crate::report::tables::{Column, Row, Table};
 use crate::report::validity::{Check, Outcome, found_in, yes_if};
 use crate::report::workloads::{Compared, Csv, Part, Reported};
-use crate::stats::{LEAST_FOR_GROWTH, quantile};
+use crate::stats::{LEAST_EVENTS_PER_TOKEN, LEAST_FOR_GROWTH, quantile};
 
 /// Definitions at the foot of a report with loads.
 const DEFINITIONS: &[(&str, &str)] = &[
@@ -197,9 +197,9 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
         e2e_p90_ns: e2e.at(0.9),
         e2e_p99_ns: e2e.p99(),
         e2e_max_ns: e2e.at(1.0),
-        slo_ttft_ns: case.objectives.ttft_ns,
-        slo_tpot_ns: case.objectives.tpot_ns,
-        slo_e2e_ns: case.objectives.e2e_ns,
+        slo_ttft_ns: case.objectives.ttft.map(Objective::ns),
+        slo_tpot_ns: case.objectives.tpot.map(Objective::ns),
+        slo_e2e_ns: case.objectives.e2e.map(Objective::ns),
         goodput_share: stated.then(|| good / level.requests.len() as f64),
         goodput_per_s: per_s(good).filter(|_| stated),
         growth_slope: growth.map(|g| g.slope),
@@ -421,10 +421,10 @@ fn quantiles(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
 
 /// `TTFT ≤ 200 ms, E2E ≤ 1000 ms`. `None` without objectives.
 fn objectives(of: &Objectives) -> Option<String> {
-    let words = [("TTFT", of.ttft_ns), ("TPOT", of.tpot_ns), ("E2E", of.e2e_ns)];
+    let words = [("TTFT", of.ttft), ("TPOT", of.tpot), ("E2E", of.e2e)];
     let stated: Vec<String> = words
         .into_iter()
-        .filter_map(|(name, ns)| ns.map(|ns| format!("{name} ≤ {} ms", ns as f64 / 1e6)))
+        .filter_map(|(name, most)| most.map(|most| format!("{name} ≤ {} ms", most.ms())))
         .collect();
     (!stated.is_empty()).then(|| stated.join(", "))
 }

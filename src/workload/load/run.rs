@@ -4,16 +4,17 @@
 use super::table;
 use super::trace::{TraceRequest, trace_hash};
 use crate::backend::{Capabilities, WireTimes};
-use crate::bench::{ArrivalProcess, Offered, Pace, Served, Shape, arrivals, prompts, serve};
+use crate::bench::{Offered, Pace, Served, ServedLoad, Shape, prompts, serve};
 use crate::record::{
-    self, Clock, LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadLevelRecord, LoadRequest, Objectives, Wire,
+    self, Arrival, Clock, Level, LoadCase, LoadLevelRecord, LoadRequest, Objectives, Wire, Word,
 };
 use crate::run::cases::{Case, Planning, Recording, Room, Workload};
 use crate::run::duration::{Counted, Expected, Rates};
 use crate::run::questions::input_hash;
 use crate::run::requests::Wanted;
 use crate::run::{Ending, RunError, Session};
-use crate::stats::Rng;
+use crate::stats::{ArrivalProcess, Rng, arrivals, tell_token_times};
+use crate::suite::Lengths;
 use crate::text::one_line;
 
 /// When the requests of a load arrive.
@@ -28,14 +29,12 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// Returns the words of records.
-    fn words(&self) -> String {
+    /// Returns when requests arrive, for records.
+    fn arrival(&self) -> Arrival {
         match self {
-            Self::Process(ArrivalProcess::Poisson) => "poisson".into(),
-            Self::Process(ArrivalProcess::Gamma(shape)) => format!("gamma {shape}"),
-            Self::Process(ArrivalProcess::Fixed) => "fixed".into(),
-            Self::Trace(..) => "trace".into(),
-            Self::Closed(_) => "closed".into(),
+            Self::Process(process) => Arrival::Process(*process),
+            Self::Trace(..) => Arrival::Trace,
+            Self::Closed(_) => Arrival::Closed,
         }
     }
 
@@ -59,7 +58,7 @@ pub struct LoadRun {
     /// Latest arrival of a request, in nanoseconds from the start of the schedule.
     pub duration_ns: u64,
     /// Input and output lengths, which the requests take in turn. With real prompts only the outputs apply.
-    pub lengths: Vec<(usize, usize)>,
+    pub lengths: Vec<Lengths>,
     /// Real prompts for each pair of lengths. Empty for random tokens.
     pub pools: Vec<Vec<Vec<u32>>>,
     /// Description of the prompts.
@@ -121,8 +120,8 @@ impl Case for LoadRun {
     }
 
     fn wanted(&self) -> Option<Wanted> {
-        let longest = self.lengths.iter().map(|(input, _)| *input).max().unwrap_or(0) as u64;
-        let output = self.lengths.iter().map(|(_, output)| *output).max().unwrap_or(0) as u64;
+        let longest = self.lengths.iter().map(|lengths| lengths.input).max().unwrap_or(0) as u64;
+        let output = self.lengths.iter().map(|lengths| lengths.output).max().unwrap_or(0) as u64;
         let one = Wanted { requests: 1, prompt_tokens: longest, output_tokens: output };
         // Each level has a warm-up request.
         let all = match (&self.schedule, &self.rates) {
@@ -200,7 +199,7 @@ impl LoadRun {
         LoadCase {
             load_id: self.load_id.clone(),
             tp: self.tp as u32,
-            arrival: self.schedule.words(),
+            arrival: Word::of(self.schedule.arrival()),
             rates: self.rates.clone().unwrap_or_default(),
             concurrency: self.schedule.concurrency(),
             max_batch: self.max_batch as u32,
@@ -214,12 +213,12 @@ impl LoadRun {
         if let Schedule::Trace(_, requests) = &self.schedule {
             return requests.iter().map(|r| r.input_tokens + r.output_tokens).max().unwrap_or(0);
         }
-        let random = self.lengths.iter().map(|(input, output)| input + output);
+        let random = self.lengths.iter().map(|lengths| lengths.input + lengths.output);
         let real = self
             .pools
             .iter()
             .zip(&self.lengths)
-            .map(|(pool, (_, output))| pool.iter().map(Vec::len).max().unwrap_or(0) + output);
+            .map(|(pool, lengths)| pool.iter().map(Vec::len).max().unwrap_or(0) + lengths.output);
         if self.pools.is_empty() { random.max() } else { real.max() }.unwrap_or(0)
     }
 }
@@ -272,7 +271,7 @@ fn offered(
     // As many prompts per pair of lengths as there are requests with it.
     let each = times.len().div_ceil(pairs);
     let random: Vec<Vec<Vec<u32>>> = if load.pools.is_empty() {
-        let shape = |&(input_tokens, output_tokens)| Shape { batch: each, input_tokens, output_tokens };
+        let shape = |of: &Lengths| Shape { batch: each, input_tokens: of.input, output_tokens: of.output };
         load.lengths.iter().map(|pair| prompts(shape(pair), tokens, load.seed)).collect()
     } else {
         Vec::new()
@@ -283,7 +282,7 @@ fn offered(
         Offered {
             arrival_ns,
             prompt: pool[turn % pool.len()].clone(),
-            output_tokens: load.lengths[i % pairs].1,
+            output_tokens: load.lengths[i % pairs].output,
         }
     };
     times.into_iter().enumerate().map(request).collect()
@@ -340,9 +339,9 @@ fn run_level(
         session.offset_ns = session.dir.recorded_until_ns()?.wrapping_sub(session.engine.now_ns());
     }
     let served = serve(session.engine, offered, pace, &mut stopped, &mut progress)?;
-    let Some((begin_ns, served)) = served else { return Ok(None) };
+    let Some(ServedLoad { begin_ns, requests }) = served else { return Ok(None) };
     let requests: Vec<LoadRequest> =
-        served.iter().zip(offered).map(|(served, offered)| record(served, offered, session)).collect();
+        requests.iter().zip(offered).map(|(served, offered)| record(served, offered, session)).collect();
     let start_ns = session.run_ns(begin_ns);
     Ok(Some(LoadLevelRecord {
         load_id: load.load_id.clone(),
@@ -360,8 +359,7 @@ fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequ
     let first = served.token_ns.first().copied().unwrap_or(served.start_ns);
     let last = served.token_ns.last().copied().unwrap_or(served.start_ns);
     // Where the times of tokens are unknown, the last one may have come after the last event.
-    let joined =
-        |times: &WireTimes| (times.events as f64) < LEAST_EVENTS_PER_TOKEN * served.output_tokens as f64;
+    let joined = |times: &WireTimes| !tell_token_times(times.events, served.output_tokens);
     let last = served.wire.as_ref().filter(|times| joined(times)).map_or(last, |times| times.closed_ns);
     let wire = served.wire.as_ref().map(|times| Wire {
         sent_ns: session.run_ns(times.sent_ns),
@@ -396,7 +394,7 @@ mod tests {
             rates,
             requests: 100,
             duration_ns: u64::MAX,
-            lengths: vec![(4, 2), (8, 3)],
+            lengths: vec![Lengths { input: 4, output: 2 }, Lengths { input: 8, output: 3 }],
             pools: Vec::new(),
             prompts: String::new(),
             max_batch: 4,

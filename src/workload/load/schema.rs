@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::table::{Arrival, DEFAULT_LOAD_BATCH, Extent, LoadCase, MAX_REQUESTS, Objectives, Rates};
+use super::table::{DEFAULT_LOAD_BATCH, Extent, LoadCase, MAX_REQUESTS, Rates};
+use crate::record::{Arrival, Objective, Objectives};
+use crate::stats::ArrivalProcess;
 use crate::suite::SuiteError;
 use crate::suite::cases::Schema;
 use crate::suite::prompts::prompts;
@@ -31,8 +33,10 @@ impl Schema for LoadCase {
 fn load(mut table: Table, dir: &Path) -> Result<LoadCase, SuiteError> {
     let (arrival, rates) = arrivals(&mut table, dir)?;
     let extent = extent(&mut table, &rates)?;
-    let lengths = if let Arrival::Trace(_) = arrival { Vec::new() } else { lengths(&mut table)? };
-    let prompts = if let Arrival::Trace(_) = arrival { None } else { prompts(&mut table, dir, false)? };
+    let (lengths, prompts) = match arrival {
+        Arrival::Trace => (Vec::new(), None),
+        Arrival::Process(_) | Arrival::Closed => (lengths(&mut table)?, prompts(&mut table, dir, false)?),
+    };
     let objectives = table.take("slo").map(objectives).transpose()?.unwrap_or_default();
     let case = LoadCase {
         arrival,
@@ -74,9 +78,9 @@ fn arrivals(table: &mut Table, dir: &Path) -> Result<(Arrival, Rates), SuiteErro
         return Ok((Arrival::Closed, Rates::Concurrency(levels)));
     }
     let node = table.require("arrival", &format!("one of {names}, or `concurrency` for a closed loop"))?;
-    let arrival =
+    let process =
         match word(&node, &Arrival::NAMES, |name| Arrival::NAMES.iter().find(|n| **n == name).copied())? {
-            "poisson" => Arrival::Poisson,
+            "poisson" => ArrivalProcess::Poisson,
             "gamma" => {
                 let expected = "the shape of the gaps' gamma distribution: 1 is Poisson, less is burstier";
                 let node = table.require("burstiness", expected)?;
@@ -84,9 +88,9 @@ fn arrivals(table: &mut Table, dir: &Path) -> Result<(Arrival, Rates), SuiteErro
                 if !BURSTINESS.contains(&burstiness) {
                     return Err(found(&node, &burstiness.to_string(), "a number from 0.01 to 100"));
                 }
-                Arrival::Gamma(burstiness)
+                ArrivalProcess::Gamma(burstiness)
             }
-            "fixed" => Arrival::Fixed,
+            "fixed" => ArrivalProcess::Fixed,
             _ => {
                 let expected =
                     "a file with one JSON object per line: timestamp (ms), input_length, output_length";
@@ -98,10 +102,10 @@ fn arrivals(table: &mut Table, dir: &Path) -> Result<(Arrival, Rates), SuiteErro
                     }
                     None => vec![1.0],
                 };
-                return Ok((Arrival::Trace(file), Rates::Speeds(speeds)));
+                return Ok((Arrival::Trace, Rates::Trace { file, speeds }));
             }
         };
-    Ok((arrival, rates(table)?))
+    Ok((Arrival::Process(process), rates(table)?))
 }
 
 fn rates(table: &mut Table) -> Result<Rates, SuiteError> {
@@ -157,7 +161,7 @@ fn extent(table: &mut Table, rates: &Rates) -> Result<Extent, SuiteError> {
         }
         (Some(_), Some(node)) => Err(found(&node, "`duration_s` beside `requests`", "one of the two")),
         // A trace has an end.
-        (None, None) if matches!(rates, Rates::Speeds(_)) => Ok(Extent::Requests(MAX_REQUESTS)),
+        (None, None) if matches!(rates, Rates::Trace { .. }) => Ok(Extent::Requests(MAX_REQUESTS)),
         (None, None) => Err(table.missing("requests", expected)),
     }
 }
@@ -166,10 +170,10 @@ fn objectives(node: Node) -> Result<Objectives, SuiteError> {
     let empty = found(&node, "no objective", "at least one of ttft_ms, tpot_ms, e2e_ms");
     let mut table = Table::new(node)?;
     let objectives = Objectives {
-        ttft_ms: optional_number(&mut table, "ttft_ms")?,
-        tpot_ms: optional_number(&mut table, "tpot_ms")?,
-        e2e_ms: optional_number(&mut table, "e2e_ms")?,
+        ttft: optional_number(&mut table, "ttft_ms")?.map(Objective::of_ms),
+        tpot: optional_number(&mut table, "tpot_ms")?.map(Objective::of_ms),
+        e2e: optional_number(&mut table, "e2e_ms")?.map(Objective::of_ms),
     };
     table.finish()?;
-    if objectives == Objectives::default() { Err(empty) } else { Ok(objectives) }
+    if objectives.is_empty() { Err(empty) } else { Ok(objectives) }
 }

@@ -56,8 +56,8 @@ pub(crate) fn read_trace(path: &Path) -> Result<Vec<TraceRequest>, DatasetError>
     Ok(requests)
 }
 
-/// Returns a trace's own rate, in requests per second: gaps by the time from first to last. 1 for a single request or if
-/// all arrive at once.
+/// Returns a trace's own rate in requests per second: the number of gaps by the time from first to last request. The rate
+/// is 1 for a single request, or if all arrive at once.
 pub(crate) fn trace_rate(requests: &[TraceRequest]) -> f64 {
     let gaps = requests.len().saturating_sub(1) as f64;
     match requests.last() {

@@ -26,7 +26,7 @@ struct Searches(Vec<SearchComparison>);
 pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Box<dyn Compared> {
     let (ours, theirs) = (&a.run().plan.searches, &b.run().plan.searches);
     let same = |x: &SearchCase, y: &SearchCase| {
-        let of = |case: &SearchCase| (case.low, case.high, case.limit_tpot_ns, case.limit_ttft_ns);
+        let of = |case: &SearchCase| (case.low, case.high, case.limit_tpot, case.limit_ttft);
         x.search_id == y.search_id && of(x) == of(y)
     };
     alone(ours, theirs, same, |case| &case.search_id, (a, b), notes);
@@ -58,8 +58,7 @@ impl Compared for Searches {
             &[&batch_a, &batch_b, &tpot_a, &tpot_b],
         );
         for SearchComparison { case, a, b } in &self.0 {
-            let ttft =
-                case.limit_ttft_ns.map_or_else(String::new, |ns| format!(", TTFT {} ms", ns as f64 / 1e6));
+            let ttft = case.limit_ttft.map_or_else(String::new, |most| format!(", TTFT {} ms", most.ms()));
             let batch = |found: &SearchOutcome| or_none(found.batch, |batch| batch.to_string());
             let tpot = |found: &SearchOutcome| or_none(found.tpot_ns, short_ms);
             table.push(
@@ -67,7 +66,7 @@ impl Compared for Searches {
                 vec![
                     case.search_id.clone(),
                     format!("{} to {}", case.low, case.high),
-                    format!("TPOT {} ms{ttft}", case.limit_tpot_ns as f64 / 1e6),
+                    format!("TPOT {} ms{ttft}", case.limit_tpot.ms()),
                     a.stopped.clone(),
                     b.stopped.clone(),
                     batch(a),

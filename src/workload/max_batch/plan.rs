@@ -4,22 +4,23 @@ use std::collections::HashSet;
 
 use super::run::SearchRun;
 use super::schema::MaxBatchCase;
-use crate::run::cases::{Planning, fits_model, ns};
+use crate::run::cases::{Planning, fits_model};
+use crate::suite::Lengths;
 
 /// Returns the searches of a suite.
 pub(super) fn plan(tables: &[MaxBatchCase], on: Planning<'_>) -> Result<Vec<SearchRun>, String> {
     let mut runs: Vec<SearchRun> = Vec::new();
     let mut ids = HashSet::new();
     for case in tables {
-        for &(input_tokens, output_tokens) in &case.lengths {
+        for &Lengths { input: input_tokens, output: output_tokens } in &case.lengths {
             for &tp in &case.tp_ranks {
                 let run = SearchRun {
                     input_tokens,
                     output_tokens,
                     low: case.batch_range.0,
                     high: case.batch_range.1,
-                    limit_tpot_ns: ns(case.limit_tpot_ms),
-                    limit_ttft_ns: case.limit_ttft_ms.map(ns),
+                    limit_tpot: case.limit_tpot,
+                    limit_ttft: case.limit_ttft,
                     repetitions: case.repetitions,
                     tp,
                     seed: case.seed,

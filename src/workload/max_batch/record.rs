@@ -1,7 +1,8 @@
 //! Max-batch searches of the plan, their probes, and the rows of `max_batch.csv`.
 
 use crate::record::course::{Course, Timed};
-use crate::record::{Clock, Keyed, RecordError, RunDir};
+use crate::record::{Clock, Keyed, Objective, RecordError, RunDir, Word};
+use glmbench_device::{DeviceName, Precision};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -21,9 +22,11 @@ pub struct SearchCase {
     /// Largest batch of the range.
     pub high: u32,
     /// Maximum time per token after the first.
-    pub limit_tpot_ns: u64,
+    #[serde(rename = "limit_tpot_ns")]
+    pub limit_tpot: Objective,
     /// Maximum time to the first token of all sequences.
-    pub limit_ttft_ns: Option<u64>,
+    #[serde(rename = "limit_ttft_ns")]
+    pub limit_ttft: Option<Objective>,
     /// Timed repetitions of each probe.
     pub repetitions: u32,
 }
@@ -232,9 +235,10 @@ impl Timed for ProbeRecord {
 impl SearchCase {
     /// Whether the outcome follows from the times and the limits.
     fn is_judged_so(&self, line: &ProbeRecord) -> bool {
-        let passes =
-            |ns: Option<u64>, limit: Option<u64>| ns.zip(limit).is_some_and(|(ns, limit)| ns > limit);
-        let slow = passes(line.tpot_ns, Some(self.limit_tpot_ns)) || passes(line.ttft_ns, self.limit_ttft_ns);
+        let passes = |ns: Option<u64>, limit: Option<Objective>| {
+            ns.zip(limit).is_some_and(|(ns, limit)| limit.is_exceeded_by(ns as f64))
+        };
+        let slow = passes(line.tpot_ns, Some(self.limit_tpot)) || passes(line.ttft_ns, self.limit_ttft);
         match line.outcome {
             ProbeOutcome::Fits => !slow,
             ProbeOutcome::TooSlow => slow,
@@ -307,11 +311,11 @@ pub struct ProbeRow {
     /// Program and version.
     pub engine: String,
     /// The device.
-    pub device: String,
+    pub device: Word<DeviceName>,
     /// The clock of all times in the row.
     pub clock: Clock,
     /// The compute type.
-    pub dtype: String,
+    pub dtype: Word<Precision>,
     /// Tensor-parallel ranks.
     pub tp: u32,
     /// Threads of the engine.

@@ -1,7 +1,8 @@
 //! Max-batch searches: turns probes into the rows of `max_batch.csv`, tables, sentences and conditions.
 
 use crate::record::{
-    ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer, SearchCase, Status, search_answer,
+    Objective, ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer, SearchCase, Status,
+    search_answer,
 };
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
@@ -103,8 +104,8 @@ pub fn probe_rows(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<ProbeRow> {
             threads: from.threads,
             input_tokens: case.input_tokens,
             output_tokens: case.output_tokens,
-            limit_tpot_ns: case.limit_tpot_ns,
-            limit_ttft_ns: case.limit_ttft_ns,
+            limit_tpot_ns: case.limit_tpot.ns(),
+            limit_ttft_ns: case.limit_ttft.map(Objective::ns),
             probe: probe.probe,
             purpose: probe.purpose,
             batch: probe.batch,
@@ -241,8 +242,8 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
             case.input_tokens.to_string(),
             case.output_tokens.to_string(),
             format!("{} to {}", case.low, case.high),
-            limit(case.limit_tpot_ns),
-            or_none(case.limit_ttft_ns, limit),
+            limit(case.limit_tpot),
+            or_none(case.limit_ttft, limit),
             f.batch_words(),
             tpot[i].clone(),
             ttft[i].clone(),
@@ -276,8 +277,8 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
 }
 
 /// A limit in ms, without trailing zeros.
-fn limit(ns: u64) -> String {
-    ms(ns).to_string()
+fn limit(most: Objective) -> String {
+    most.ms().to_string()
 }
 
 /// One row per probe of one search, in order.

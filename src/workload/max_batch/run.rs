@@ -12,9 +12,11 @@ use glmbench_engine::memory::{MemoryEstimate, MemoryOf};
 use super::schema::MaxBatchCase;
 use crate::backend::Capabilities;
 use crate::bench::{OrdinaryTokens, Repetition, Shape, prompts, repeat};
-use crate::record::{self, Clock, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, SearchCase};
+use crate::record::{
+    self, Clock, Objective, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, SearchCase,
+};
 use crate::run::cases::{Case, Planning, Recording, Room, Workload};
-use crate::run::memory::wanted_limits;
+use crate::run::memory::wanted_capacity;
 use crate::run::{Ending, RunError, Session};
 use crate::stats::median;
 
@@ -30,9 +32,9 @@ pub struct SearchRun {
     /// Largest batch to consider.
     pub high: usize,
     /// Maximum time per token after the first.
-    pub limit_tpot_ns: u64,
+    pub limit_tpot: Objective,
     /// Maximum time until all sequences have their first token.
-    pub limit_ttft_ns: Option<u64>,
+    pub limit_ttft: Option<Objective>,
     /// Timed repetitions per probe, after one warm-up.
     pub repetitions: usize,
     /// Number of tensor-parallel ranks.
@@ -105,8 +107,8 @@ impl SearchRun {
             output_tokens: self.output_tokens as u32,
             low: self.low as u32,
             high: self.high as u32,
-            limit_tpot_ns: self.limit_tpot_ns,
-            limit_ttft_ns: self.limit_ttft_ns,
+            limit_tpot: self.limit_tpot,
+            limit_ttft: self.limit_ttft,
             repetitions: self.repetitions as u32,
         }
     }
@@ -219,14 +221,14 @@ fn probe(
 
 /// Returns why the loaded engine cannot hold a batch, and the memory that it would take; `None` if it can.
 fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(String, u64)> {
-    let (config, limits) = session.engine.model()?;
-    let wanted = wanted_limits(
+    let (config, capacity) = session.engine.model()?;
+    let wanted = wanted_capacity(
         search.input_tokens + search.output_tokens,
         batch,
         config.pre_seq_len.unwrap_or(0),
-        limits,
+        capacity,
     );
-    if wanted.kv_blocks <= limits.kv_blocks && batch <= limits.max_batch {
+    if wanted.kv_blocks <= capacity.kv_blocks && batch <= capacity.max_batch {
         return None;
     }
     let device = session.engine.device_info();
@@ -235,8 +237,8 @@ fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(S
     let reason = format!(
         "{} KV blocks are wanted, memory was taken for {} and {} sequences; by the estimate it takes {:.2} GB",
         wanted.kv_blocks,
-        limits.kv_blocks,
-        limits.max_batch,
+        capacity.kv_blocks,
+        capacity.max_batch,
         bytes as f64 / 1e9
     );
     Some((reason, bytes))
@@ -289,13 +291,13 @@ fn judge(search: &SearchRun, times: &[Repetition], session: &Session<'_>, record
         record.reason = Some("output differs between repetitions of the same prompts".into());
         return;
     }
-    let passed = |name: &str, ns: Option<u64>, limit: Option<u64>| {
-        let (ns, limit) = ns.zip(limit).filter(|(ns, limit)| ns > limit)?;
-        Some(format!("{name} {} ms, limit {} ms", ns as f64 / 1e6, limit as f64 / 1e6))
+    let passed = |name: &str, ns: Option<u64>, limit: Option<Objective>| {
+        let (ns, limit) = ns.zip(limit).filter(|(ns, limit)| limit.is_exceeded_by(*ns as f64))?;
+        Some(format!("{name} {} ms, limit {} ms", ns as f64 / 1e6, limit.ms()))
     };
     let reasons: Vec<String> = [
-        passed("TPOT", record.tpot_ns, Some(search.limit_tpot_ns)),
-        passed("TTFT", record.ttft_ns, search.limit_ttft_ns),
+        passed("TPOT", record.tpot_ns, Some(search.limit_tpot)),
+        passed("TTFT", record.ttft_ns, search.limit_ttft),
     ]
     .into_iter()
     .flatten()
@@ -318,8 +320,8 @@ mod tests {
             output_tokens: 3,
             low,
             high,
-            limit_tpot_ns: 1,
-            limit_ttft_ns: None,
+            limit_tpot: Objective::of_ns(1),
+            limit_ttft: None,
             repetitions: 1,
             tp: 1,
             seed: 1,

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::record::Objective;
 use crate::suite::cases::Schema;
 use crate::suite::table::{
-    Table, case_configurations, counts, found, lengths, number, optional_count, optional_number, seed,
-    tp_ranks,
+    Lengths, Table, case_configurations, counts, found, lengths, number, optional_count, optional_number,
+    seed, tp_ranks,
 };
 use crate::suite::{CaseTable, SuiteError};
 
@@ -18,13 +19,13 @@ pub const DEFAULT_PROBE_REPETITIONS: usize = 3;
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaxBatchCase {
     /// Input and output lengths in tokens.
-    pub lengths: Vec<(usize, usize)>,
+    pub lengths: Vec<Lengths>,
     /// Smallest and largest batch to consider, inclusive.
     pub batch_range: (usize, usize),
-    /// Maximum milliseconds per token after the first (ModelTest: non-first token time).
-    pub limit_tpot_ms: f64,
-    /// Maximum milliseconds until every sequence of the batch has its first token.
-    pub limit_ttft_ms: Option<f64>,
+    /// Maximum time per token after the first (ModelTest: non-first token time).
+    pub limit_tpot: Objective,
+    /// Maximum time until every sequence of the batch has its first token.
+    pub limit_ttft: Option<Objective>,
     /// Timed repetitions of each probe. Their median decides.
     pub repetitions: usize,
     /// Tensor-parallel sizes.
@@ -54,15 +55,15 @@ impl CaseTable for MaxBatchCase {
 
     fn words(&self, _modelled: &[bool]) -> String {
         let ((low, high), searches) = (self.batch_range, self.lengths.len());
-        format!("max batch    {searches} searches in {low} to {high}, TPOT up to {} ms", self.limit_tpot_ms)
+        format!("max batch    {searches} searches in {low} to {high}, TPOT up to {} ms", self.limit_tpot.ms())
     }
 
     fn content(&self) -> Value {
         json!([
             self.lengths,
             self.batch_range,
-            self.limit_tpot_ms,
-            self.limit_ttft_ms,
+            self.limit_tpot.ms(),
+            self.limit_ttft.map(Objective::ms),
             self.repetitions,
             self.seed
         ])
@@ -88,16 +89,16 @@ fn max_batch(mut table: Table) -> Result<MaxBatchCase, SuiteError> {
         }
     };
     let limit_node = table.require("limit_tpot_ms", "most milliseconds per token after the first")?;
-    let limit_tpot_ms = number(&limit_node)?;
-    if let Some((input, output)) = lengths.iter().find(|(_, output)| *output < 2) {
+    let limit_tpot = Objective::of_ms(number(&limit_node)?);
+    if let Some(Lengths { input, output }) = lengths.iter().find(|lengths| lengths.output < 2) {
         let pair = format!("a limit for the lengths [{input}, {output}]");
         return Err(found(&limit_node, &pair, "at least 2 output tokens: the first is not counted"));
     }
     let case = MaxBatchCase {
         lengths,
         batch_range,
-        limit_tpot_ms,
-        limit_ttft_ms: optional_number(&mut table, "limit_ttft_ms")?,
+        limit_tpot,
+        limit_ttft: optional_number(&mut table, "limit_ttft_ms")?.map(Objective::of_ms),
         repetitions: optional_count(&mut table, "repetitions", 1)?.unwrap_or(DEFAULT_PROBE_REPETITIONS),
         tp_ranks: tp_ranks(&mut table)?,
         seed: seed(&mut table)?,

@@ -12,7 +12,7 @@ use super::schema::PerformanceCase;
 use crate::bench::{PhaseCost, Shape, WarmUpRule, batch_cost, case_cost};
 use crate::run::cases::{Planning, check_padding};
 use crate::run::questions::{Pool, RealPrompts};
-use crate::suite::PromptSource;
+use crate::suite::{Lengths, PromptSource};
 
 /// Largest batch of real prompts. A whole batch is held in memory, even if it repeats a few prompts.
 const MAX_REAL_BATCH: usize = 1 << 16;
@@ -60,14 +60,15 @@ fn shapes(
     tokenizer: Option<&Tokenizer>,
 ) -> Result<Vec<(Shape, Option<RealPrompts>)>, String> {
     let mut shapes = Vec::new();
-    for &(input_tokens, output_tokens) in &case.lengths {
+    for &lengths in &case.lengths {
+        let Lengths { input: input_tokens, output: output_tokens } = lengths;
         match &case.prompts {
             None => {
                 let shape = |&batch| (Shape { batch, input_tokens, output_tokens }, None);
                 shapes.extend(case.batches.iter().map(shape));
             }
             Some(source) => {
-                let real = real_shapes(case, source, config, tokenizer, (input_tokens, output_tokens))?;
+                let real = real_shapes(case, source, config, tokenizer, lengths)?;
                 shapes.extend(real.into_iter().map(|(shape, prompts)| (shape, Some(prompts))));
             }
         }
@@ -82,7 +83,7 @@ fn real_shapes(
     source: &PromptSource,
     config: &ModelConfig,
     tokenizer: Option<&Tokenizer>,
-    (input_tokens, output_tokens): (usize, usize),
+    Lengths { input: input_tokens, output: output_tokens }: Lengths,
 ) -> Result<Vec<(Shape, RealPrompts)>, String> {
     check_padding(source, input_tokens, config)?;
     if let Some(batch) = case.batches.iter().find(|batch| **batch > MAX_REAL_BATCH) {

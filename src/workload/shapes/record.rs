@@ -1,7 +1,7 @@
 //! Performance cases of the plan, and their timed repetitions.
 
 use crate::record::course::{Course, Timed};
-use crate::record::{Clock, Keyed, OperatorRecord, Plan, RecordError, RunDir, Spots};
+use crate::record::{Clock, Keyed, OperatorRecord, Plan, RecordError, RooflineSamples, RunDir};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -133,7 +133,7 @@ pub struct RequestRecord {
     pub end_ns: u64,
     /// Hash (hex) of all generated ids. It must be equal in all repetitions of a case.
     pub output_hash: String,
-    /// Peak resident memory of the process, since the start of the case or the spot measurement before this repetition.
+    /// Peak resident memory of the process, since the start of the case or the roofline sample before this repetition.
     pub peak_rss_bytes: Option<u64>,
     /// Largest memory use of one of the run's cards after the repetition. Only for timed repetitions, if the cards
     /// report it.
@@ -142,10 +142,10 @@ pub struct RequestRecord {
     /// Operator times of the steps. Empty unless operators were timed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operators: Vec<OperatorRecord>,
-    /// The machine's limits just before and after the repetition, outside all times above. Present if a target names
+    /// The roofline just before and after the repetition, outside all times above. Present if a target names
     /// the case and the clock is measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spots: Option<Spots>,
+    #[serde(rename = "spots", default, skip_serializing_if = "Option::is_none")]
+    pub roofline_samples: Option<RooflineSamples>,
     /// Why the repetition failed. If set, its times are meaningless, and no further repetition of the case is run.
     pub error: Option<String>,
 }

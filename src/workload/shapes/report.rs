@@ -2,7 +2,7 @@
 
 use crate::record::{
     Clock, Cost, PerfRow, PerformanceCase, Phase, Provenance, RepetitionKind, RequestRecord, Roofline,
-    RunRecord, SCHEMA, Spot,
+    RooflineSample, RunRecord, SCHEMA,
 };
 use crate::report::workloads::{Part, Reported};
 use crate::stats::{RESAMPLES, mad, mean, median, median_interval, quantile, stddev};
@@ -14,7 +14,7 @@ const BOOTSTRAP_SEED: u64 = 1;
 const P99_SAMPLES: usize = 100;
 
 /// What shapes add to a report here: nothing. [`Summary`](crate::report::Summary) shows their rows among its own tables,
-/// because limits, operators, gates and the comparison of speed read them, too.
+/// because targets, operators, gates and the comparison of speed read them, too.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ShapesReport;
 
@@ -216,7 +216,7 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         tokens_per_s_median: median_rate(case, phase, &repetitions.good, median_ns),
         bytes_touched: cost.map(|c| c.bytes),
         achieved_gb_s: cost.zip(seconds).map(|(c, s)| c.bytes as f64 / s / 1e9),
-        roofline_pct: least_seconds(case, phase, case_limits(run, case, &repetitions.good).as_ref())
+        roofline_pct: least_seconds(case, phase, case_roofline(run, case, &repetitions.good).as_ref())
             .zip(seconds)
             .map(|(least, s)| 100.0 * least / s),
         peak_rss_bytes: repetitions.good.iter().filter_map(|r| r.peak_rss_bytes).max(),
@@ -251,34 +251,35 @@ pub(crate) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
     }
 }
 
-/// Limits of a case: for each limit the median of what was measured around the repetitions. Without such
-/// measurements, [`limits`].
-pub(crate) fn case_limits(
+/// The roofline of a case: for each limit the median of what was measured around the repetitions. Without such
+/// measurements, [`roofline_of`].
+pub(crate) fn case_roofline(
     run: &RunRecord,
     case: &PerformanceCase,
     good: &[&RequestRecord],
 ) -> Option<Roofline> {
-    let before = limits(&run.provenance, case.tp)?;
-    let around = |of: &dyn Fn(&Spot) -> Option<f64>| {
-        let found: Vec<f64> = good.iter().filter_map(|request| request.spots.as_ref()?.mean(of)).collect();
+    let before = roofline_of(&run.provenance, case.tp)?;
+    let around = |of: &dyn Fn(&RooflineSample) -> Option<f64>| {
+        let found: Vec<f64> =
+            good.iter().filter_map(|request| request.roofline_samples.as_ref()?.mean(of)).collect();
         median(&found)
     };
-    let measured = run.provenance.roofline.as_ref().and_then(|roofline| roofline.limits.as_ref());
-    let peak = measured.and_then(|limits| around(&|spot| limits.peak_in(spot)));
+    let measured = run.provenance.roofline.as_ref().and_then(|roofline| roofline.measured.as_ref());
+    let peak = measured.and_then(|measured| around(&|sample| measured.peak_in(sample)));
     Some(Roofline {
-        bandwidth_bytes_per_s: around(&Spot::bandwidth).unwrap_or(before.bandwidth_bytes_per_s),
+        bandwidth_bytes_per_s: around(&RooflineSample::bandwidth).unwrap_or(before.bandwidth_bytes_per_s),
         peak_flops_per_s: peak.unwrap_or(before.peak_flops_per_s),
-        limits: None,
+        measured: None,
     })
 }
 
-/// Limits of a case with `tp` ranks: the machine as measured before the cases, or `tp` times the profile's chip.
-pub(crate) fn limits(of: &Provenance, tp: u32) -> Option<Roofline> {
+/// The roofline of a case with `tp` ranks: the machine as measured before the cases, or `tp` times the profile's chip.
+pub(crate) fn roofline_of(of: &Provenance, tp: u32) -> Option<Roofline> {
     let chips = if of.clock == Clock::Modelled { f64::from(tp) } else { 1.0 };
     of.roofline.as_ref().map(|one| Roofline {
         bandwidth_bytes_per_s: chips * one.bandwidth_bytes_per_s,
         peak_flops_per_s: chips * one.peak_flops_per_s,
-        limits: None,
+        measured: None,
     })
 }
 
@@ -300,7 +301,7 @@ fn least_seconds(case: &PerformanceCase, phase: Phase, roofline: Option<&Rooflin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Spots;
+    use crate::record::RooflineSamples;
     use crate::report::fixture;
 
     /// Two sequences of 16 + 3 tokens. Start at 1000; prefill steps of 40 and 50 with 10 between them; first tokens
@@ -341,7 +342,7 @@ mod tests {
         run.plan.performance = vec![case()];
         // 10 bytes and 200 operations per nanosecond.
         run.provenance.roofline =
-            Some(Roofline { bandwidth_bytes_per_s: 1e10, peak_flops_per_s: 2e11, limits: None });
+            Some(Roofline { bandwidth_bytes_per_s: 1e10, peak_flops_per_s: 2e11, measured: None });
         perf_rows(&run, requests)
     }
 
@@ -375,15 +376,22 @@ mod tests {
 
     #[test]
     fn limits_around_the_repetitions_go_before_those_before_the_cases() {
-        let spots = |bandwidth: u64| {
-            let spot = |bandwidth| Spot { bandwidth_bytes_per_s: Some(bandwidth), ..Spot::default() };
-            Some(Spots { before: spot(bandwidth - 1_000_000_000), after: spot(bandwidth + 1_000_000_000) })
+        let roofline_samples = |bandwidth: u64| {
+            let sample = |bandwidth| RooflineSample {
+                bandwidth_bytes_per_s: Some(bandwidth),
+                ..RooflineSample::default()
+            };
+            Some(RooflineSamples {
+                before: sample(bandwidth - 1_000_000_000),
+                after: sample(bandwidth + 1_000_000_000),
+            })
         };
-        let repetition = |repetition, spots| RequestRecord { repetition, spots, ..timeline() };
+        let repetition =
+            |repetition, roofline_samples| RequestRecord { repetition, roofline_samples, ..timeline() };
         let rows = rows(&[
-            repetition(0, spots(5_000_000_000)),
-            repetition(1, spots(4_000_000_000)),
-            repetition(2, spots(8_000_000_000)),
+            repetition(0, roofline_samples(5_000_000_000)),
+            repetition(1, roofline_samples(4_000_000_000)),
+            repetition(2, roofline_samples(8_000_000_000)),
             repetition(3, None),
         ]);
         // Decode: 200 bytes at 5 bytes/ns. No peak was measured around the repetitions, so prefill's arithmetic bound

@@ -8,15 +8,15 @@ use super::schema::PerformanceCase;
 use crate::backend::Capabilities;
 use crate::bench::{OrdinaryTokens, PhaseCost, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
 use crate::record::{
-    self, Clock, Cost, GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, Spot, Spots,
-    TelemetryRow,
+    self, Clock, Cost, GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, RooflineSample,
+    RooflineSamples, TelemetryRow,
 };
+use crate::run::case_probe::CaseProbe;
 use crate::run::cases::{Case, Planning, Recording, Room, Workload};
 use crate::run::duration::{Counted, Expected, Rates};
 use crate::run::machine::reset_peak_rss;
 use crate::run::questions::{RealPrompts, input_hash, mean_tokens};
 use crate::run::requests::Wanted;
-use crate::run::spots::CaseProbe;
 use crate::run::{Ending, RunError, Session};
 use crate::text::one_line;
 
@@ -98,8 +98,17 @@ impl Case for PerformanceRun {
         Some(one.times(self.shape.batch as u64).times((self.timed() + self.warm_up.most) as u64))
     }
 
+    /// Estimates all repetitions, warm-ups included.
     fn expected(&self, rates: Option<(&Rates, Counted<'_>)>) -> Expected {
-        rates.map_or(Expected::Unknown, |(rates, counted)| rates.case(self, counted))
+        let Some((rates, counted)) = rates else { return Expected::Unknown };
+        let (prefill, decode) = cost(self, counted.config, counted.precision, counted.step_tokens);
+        // There is no second warm-up if the first took long.
+        let warm_ups = |seconds: f64| {
+            let most = if seconds * 1e9 >= self.warm_up.most_ns as f64 { 1 } else { self.warm_up.agreeing };
+            self.warm_up.most.min(most)
+        };
+        let of_one = rates.phases(prefill, decode, self.tp, false);
+        of_one.times(|seconds| (self.timed() + warm_ups(seconds)) as f64)
     }
 }
 
@@ -113,10 +122,10 @@ impl Workload for PerformanceRun {
 
     fn record(&self, with: Recording<'_>) -> record::PerformanceCase {
         let shape = self.shape;
-        let limits = with.plan.limits(self.tp);
+        let capacity = with.plan.capacity(self.tp);
         // The cost of a shape that does not fit into memory is not counted either.
         let costs =
-            self.unfit.is_none().then(|| cost(self, with.config, with.precision, limits.max_step_tokens));
+            self.unfit.is_none().then(|| cost(self, with.config, with.precision, capacity.max_step_tokens));
         let cost = |c: PhaseCost| Cost { bytes: c.bytes, flops: c.flops };
         record::PerformanceCase {
             case_id: self.case_id(),
@@ -260,7 +269,7 @@ pub(crate) struct Timing<'a> {
     /// Measures the machine's limits around each repetition, if a target refers to the case.
     probe: Option<CaseProbe>,
     /// The limits measured after the last repetition.
-    spot: Option<Spot>,
+    sample: Option<RooflineSample>,
 }
 
 impl<'a> Timing<'a> {
@@ -272,7 +281,7 @@ impl<'a> Timing<'a> {
     ) -> Result<Self, RunError> {
         let recorded = Recorded::of(case, &session.dir.read_requests()?);
         let probe = session.probe.filter(|probe| probe.is_for(&case.case_id())).cloned();
-        Ok(Self { case, batches: case.batches(tokens), recorded, probe, spot: None })
+        Ok(Self { case, batches: case.batches(tokens), recorded, probe, sample: None })
     }
 
     /// Returns the number of recorded timed repetitions.
@@ -367,7 +376,7 @@ impl<'a> Timing<'a> {
         repetition: usize,
         block: Option<u32>,
     ) -> Result<Measured, RunError> {
-        let before = self.spot_before(block);
+        let before = self.sample_before(block);
         let batch = &self.batches[repetition % self.batches.len()];
         let times = match repeat(session.engine, self.case.shape, batch) {
             Ok(times) => times,
@@ -377,8 +386,9 @@ impl<'a> Timing<'a> {
             }
         };
         let line = line(session, self.case, RepetitionKind::Timed, repetition, times);
-        self.spot = self.probe.as_ref().map(CaseProbe::measure);
-        let spots = before.zip(self.spot.clone()).map(|(before, after)| Spots { before, after });
+        self.sample = self.probe.as_ref().map(CaseProbe::measure);
+        let roofline_samples =
+            before.zip(self.sample.clone()).map(|(before, after)| RooflineSamples { before, after });
         let telemetry = session.telemetry();
         // When taking turns, two engines share the process and the cards, so a peak belongs to neither.
         let alone = |peak: Option<u64>| peak.filter(|_| block.is_none());
@@ -386,7 +396,7 @@ impl<'a> Timing<'a> {
             block,
             peak_rss_bytes: alone(line.peak_rss_bytes),
             device_memory_bytes: alone(telemetry.iter().filter_map(|row| row.device_memory_bytes).max()),
-            spots,
+            roofline_samples,
             ..line
         };
         Ok(Measured { request, telemetry })
@@ -402,10 +412,10 @@ impl<'a> Timing<'a> {
     }
 
     /// Returns the limits measured after the last repetition if nothing ran since, else measures them.
-    fn spot_before(&mut self, block: Option<u32>) -> Option<Spot> {
+    fn sample_before(&mut self, block: Option<u32>) -> Option<RooflineSample> {
         let probe = self.probe.as_ref()?;
         // When taking turns, the other side ran its repetition in the meantime.
-        let last = self.spot.take().filter(|_| block.is_none());
+        let last = self.sample.take().filter(|_| block.is_none());
         Some(last.unwrap_or_else(|| probe.measure()))
     }
 }
@@ -445,7 +455,7 @@ fn line(
         peak_rss_bytes: session.peak_memory(),
         device_memory_bytes: None,
         operators: session.engine.take_profile().iter().map(operator).collect(),
-        spots: None,
+        roofline_samples: None,
         error: None,
     }
 }

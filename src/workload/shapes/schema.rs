@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::suite::cases::Schema;
 use crate::suite::prompts::prompts;
 use crate::suite::table::{
-    Table, case_configurations, count, counts, lengths, optional_count, seed, tp_ranks,
+    Lengths, Table, case_configurations, count, counts, lengths, optional_count, seed, tp_ranks,
 };
 use crate::suite::{CaseTable, PromptSource, SuiteError};
 
@@ -22,7 +22,7 @@ pub struct PerformanceCase {
     /// Sequences at once.
     pub batches: Vec<usize>,
     /// Input and output lengths in tokens.
-    pub lengths: Vec<(usize, usize)>,
+    pub lengths: Vec<Lengths>,
     /// Source of real prompts; random tokens if `None`. With real prompts, input lengths are maxima.
     pub prompts: Option<PromptSource>,
     /// Tensor-parallel sizes.

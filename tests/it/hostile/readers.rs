@@ -13,7 +13,7 @@ use glmbench::report::export::{self, EXPORTS, Records};
 use glmbench::report::{Summary, render};
 use glmbench::run::score::rescore;
 use glmbench::suite::gates::Gates;
-use glmbench::suite::{Configuration, Suite};
+use glmbench::suite::{Configuration, Override, Suite};
 use glmbench::task::{self, Evaluation, Settings};
 use glmbench_ascend::profile::Profile;
 use glmbench_engine::config::ModelConfig;
@@ -229,9 +229,9 @@ fn read_set(dir: &Path) -> Result<(), String> {
     let of_line = |line: &[u8]| {
         let at = line.iter().position(|&byte| byte == b'=')?;
         let key = String::from_utf8(line[..at].to_vec()).ok().filter(|key| !key.is_empty())?;
-        Some((key, os_string(&line[at + 1..])))
+        Some(Override { key, value: os_string(&line[at + 1..]) })
     };
-    let overrides: Vec<(String, OsString)> = bytes.split(|&byte| byte == b'\n').filter_map(of_line).collect();
+    let overrides: Vec<Override> = bytes.split(|&byte| byte == b'\n').filter_map(of_line).collect();
     let suite = Suite::parse(Path::new("s.toml"), &text, &overrides);
     // The fault of a value may show at another key of the file.
     suite.map(drop).map_err(|e| e.to_string().replace("s.toml:", "--set or s.toml:"))

@@ -4,8 +4,8 @@ use ascend_sys::{HCCL_DATA_TYPE_BFP16, HCCL_DATA_TYPE_FP16, HCCL_REDUCE_SUM, cal
 
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, LinearWeight, Role,
-    SequenceView,
+    AttentionShape, DType, Device, DeviceError, DeviceInfo, DeviceName, HostTensor, KvShape, LinearWeight,
+    Role, SequenceView,
 };
 
 use super::super::api::acl;
@@ -64,10 +64,11 @@ impl Device for Ascend {
 
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
-            name: match &self.settings.emulation {
-                Some(_) => format!("{} (emulated)", self.settings.chip.name()),
-                None => self.settings.chip.name().to_owned(),
-            },
+            name: DeviceName {
+                kind: self.settings.chip.device(),
+                emulated: self.settings.emulation.is_some(),
+            }
+            .to_string(),
             kernel: "aclnn".to_owned(),
             threads: 1,
             precision: self.core.dtype.into(),

@@ -43,7 +43,7 @@ impl Int8Linear {
         let (n, k) = (weight.rows, weight.width);
         if k > MOST_K {
             return Err(DeviceError::Unsupported {
-                device: "cpu",
+                device: crate::NAME,
                 problem: format!(
                     "a linear layer has {k} inputs, sums of int8 products hold {MOST_K} at most; use fp16"
                 ),

@@ -27,7 +27,7 @@ impl WeightMap {
         }
         let file = File::open(path).map_err(failed)?;
         // SAFETY: the map is read-only and private to this struct. Its bytes are only ever read as `u8`, for which
-        // every pattern is valid; that no one writes to a checkpoint in use is the documented contract.
+        // every pattern is valid. By the documented contract, nobody writes to a checkpoint in use.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
         Ok(Self { path: path.to_path_buf(), map })
     }
@@ -44,8 +44,8 @@ impl WeightMap {
     pub(super) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if range.start < range.end && range.end <= self.map.len() {
-            // SAFETY: the mapping is of a file and never written to, so a dropped page is read again from the
-            // file with the same bytes: slices borrowed from the map stay valid and unchanged.
+            // SAFETY: the mapping is of a file and never written to. A dropped page is therefore read from the file
+            // again, with the same bytes. Slices borrowed from the map stay valid and unchanged.
             let advised = unsafe {
                 self.map.unchecked_advise_range(
                     memmap2::UncheckedAdvice::DontNeed,

@@ -7,6 +7,7 @@ mod precision;
 use super::{Export, ExportError, File, Output, Records};
 use crate::record::{Clock, PromptRecord};
 use crate::text::markdown;
+use glmbench_device::DeviceKind;
 use std::collections::HashMap;
 
 /// The format `modeltest`.
@@ -124,11 +125,10 @@ fn readme(records: &Records, notes: &[String]) -> String {
 /// `<top>/<hardware>/<test>_test/<mode>/<dtype>/<model>`.
 fn folder(records: &Records, top: &str, test: &str, mode: &str) -> String {
     let p = &records.run.provenance;
-    let hardware = match p.device.starts_with("300i") || p.device.starts_with("800i") {
-        true if p.device.contains("emulated") => "NPU_emulated",
-        true => "NPU",
-        false => "CPU",
-    };
+    // What is no device of this program, such as a server, ran on some host.
+    let device = p.device.known().unwrap_or(DeviceKind::Cpu.into());
+    let hardware =
+        format!("{}{}", device.kind.modeltest_hardware(), if device.emulated { "_emulated" } else { "" });
     format!("{top}/{hardware}/{test}_test/{mode}/{}/{}", plain(&p.dtype), plain(&p.model))
 }
 

@@ -1,6 +1,6 @@
 //! Tables of the targets, the work of the phases, and the machine's limits.
 
-use crate::record::{Figure, LimitRate, LimitRow, MachineLimits, PerfRow, Phase, RunRecord};
+use crate::record::{Figure, LimitRow, MeasuredRate, MeasuredRoofline, PerfRow, Phase, RunRecord};
 use crate::report::format::{NONE, fixed, significant};
 use crate::report::performance::phase_cost;
 use crate::report::tables::{Column, Table};
@@ -90,11 +90,11 @@ pub(in crate::report) fn phases(run: &RunRecord, performance: &[PerfRow]) -> Tab
 }
 
 /// Limits of the machine measured before the cases.
-pub(in crate::report) fn machine(limits: &MachineLimits) -> Table {
+pub(in crate::report) fn machine(limits: &MeasuredRoofline) -> Table {
     let numbers = ["All threads", "Slowest round", "Fastest round", "One thread"];
     let title = format!("The machine's limits before the cases, measured with {} threads", limits.threads);
     let mut table = Table::new(title, &["Unit", "Rate"], &numbers);
-    let mut push = |name: &str, unit: &str, all: &LimitRate, one: &LimitRate| {
+    let mut push = |name: &str, unit: &str, all: &MeasuredRate, one: &MeasuredRate| {
         let shown = [all.median, all.low, all.high, one.median].map(|rate| significant(rate / 1e9, 4));
         table.push(false, [vec![name.to_owned(), unit.to_owned()], shown.to_vec()].concat());
     };

@@ -1,13 +1,13 @@
-//! Compares a run with its machine's limits: the rows of `limits.csv`, and their tables.
+//! Compares a run with its machine's roofline: the rows of `limits.csv`, and their tables.
 
 mod reached;
 mod tables;
 
 use self::reached::{Reached, Trial};
-use super::performance::{good_repetitions, limits, phase_cost, phase_ns};
+use super::performance::{good_repetitions, phase_cost, phase_ns, roofline_of};
 use crate::record::{
     Cost, Figure, LimitRow, OperatorRecord, PerfRow, PerformanceCase, Phase, RequestRecord, Roofline,
-    RunRecord, SCHEMA, Spot, Target,
+    RooflineSample, RunRecord, SCHEMA, Target,
 };
 
 pub(super) use self::tables::{machine, phases, table};
@@ -119,26 +119,26 @@ impl<'a> Measured<'a> {
     fn roofline(&self, target: &Target) -> Option<Roofline> {
         let is = |case: &&PerformanceCase| Some(&case.case_id) == target.case_id.as_ref();
         let tp = self.run.plan.performance.iter().find(is).map_or(1, |case| case.tp);
-        limits(&self.run.provenance, tp)
+        roofline_of(&self.run.provenance, tp)
     }
 
     fn over_bandwidth(&self, target: &Target, trials: Result<Vec<Trial<'_>>, String>) -> Reached {
         let before =
             self.roofline(target).map(|roofline| roofline.bandwidth_bytes_per_s).ok_or_else(no_limits);
-        Reached::by_trials(trials, Spot::bandwidth, before, Some("bandwidth".to_owned()))
+        Reached::by_trials(trials, RooflineSample::bandwidth, before, Some("bandwidth".to_owned()))
     }
 
     fn over_peak(&self, target: &Target) -> Reached {
         let trials = self.trials(target, Phase::Prefill, |cost| cost.flops);
-        let measured = self.run.provenance.roofline.as_ref().and_then(|roofline| roofline.limits.as_ref());
+        let measured = self.run.provenance.roofline.as_ref().and_then(|roofline| roofline.measured.as_ref());
         let roofline = self.roofline(target);
         let (before, unit) = match &target.unit {
             None => (
                 roofline.as_ref().map(|roofline| roofline.peak_flops_per_s),
-                measured.and_then(|limits| limits.peak_words()),
+                measured.and_then(|measured| measured.peak_words()),
             ),
             Some(name) => (
-                measured.and_then(|limits| limits.unit(name)).map(|unit| unit.all_threads.median),
+                measured.and_then(|measured| measured.unit(name)).map(|unit| unit.all_threads.median),
                 Some(name.clone()),
             ),
         };
@@ -146,9 +146,9 @@ impl<'a> Measured<'a> {
             Some(name) if roofline.is_some() => format!("not applicable: this machine has no {name}"),
             _ => no_limits(),
         });
-        let around = |spot: &Spot| match &target.unit {
-            None => measured?.peak_in(spot),
-            Some(name) => spot.peak(name),
+        let around = |sample: &RooflineSample| match &target.unit {
+            None => measured?.peak_in(sample),
+            Some(name) => sample.peak(name),
         };
         Reached::by_trials(trials, around, before, unit.clone())
     }
@@ -209,7 +209,7 @@ fn unit(figure: Figure) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{LimitRate, LoadFacts, MachineLimits, Spots, UnitLimit};
+    use crate::record::{LoadFacts, MeasuredRate, MeasuredRoofline, MeasuredUnit, RooflineSamples};
     use crate::report::{fixture, perf_rows};
     use std::collections::BTreeMap;
 
@@ -224,14 +224,14 @@ mod tests {
         }
     }
 
-    fn rate(median: f64) -> LimitRate {
-        LimitRate { median, low: median, high: median }
+    fn rate(median: f64) -> MeasuredRate {
+        MeasuredRate { median, low: median, high: median }
     }
 
     #[test]
     fn each_figure_is_held_against_its_limit_and_says_why_where_it_cannot() {
         let (mut run, _, mut requests) = fixture::quiet();
-        let unit = |name: &str, peak: f64| UnitLimit {
+        let unit = |name: &str, peak: f64| MeasuredUnit {
             unit: name.to_owned(),
             all_threads: rate(peak),
             one_thread: rate(peak / 2.0),
@@ -239,7 +239,7 @@ mod tests {
         run.provenance.roofline = Some(Roofline {
             bandwidth_bytes_per_s: 2e10,
             peak_flops_per_s: 1e11,
-            limits: Some(MachineLimits {
+            measured: Some(MeasuredRoofline {
                 threads: 2,
                 method: "a test".into(),
                 bandwidth: rate(2e10),
@@ -287,23 +287,24 @@ mod tests {
         assert_eq!((rows[6].value, rows[6].met), (Some(2.0), Some(false)));
         assert!(rows[6].note.as_deref().unwrap().starts_with("random weights"));
         assert_eq!((rows[7].value, rows[7].met, &rows[7].note), (Some(1.0), Some(true), &None));
-        let spot = Spot {
+        let sample = RooflineSample {
             bandwidth_bytes_per_s: Some(1_000_000_000),
             peak_ops_per_s: BTreeMap::from([("fp32-avx2".to_owned(), 50_000_000_000)]),
         };
         for request in &mut requests {
-            request.spots = Some(Spots { before: spot.clone(), after: spot.clone() });
+            request.roofline_samples =
+                Some(RooflineSamples { before: sample.clone(), after: sample.clone() });
             let (phase, operator) = (Phase::Decode, "attention".to_owned());
             request.operators =
                 vec![OperatorRecord { phase, operator, calls: 1, time_ns: 10, bytes: 9, flops: 0 }];
         }
-        let spots = limit_rows(&run, &performance, &requests);
-        assert_eq!((spots[0].limit, spots[1].limit), (Some(1e9), Some(5e10)));
-        assert_eq!((spots[0].ratio_low, spots[0].ratio_high), (spots[0].ratio, spots[0].ratio));
-        assert!((spots[1].ratio.unwrap() - 2.0 * rows[1].ratio.unwrap()).abs() < 1e-9);
-        assert_eq!((spots[4].value, spots[4].ratio, spots[4].met), (Some(9e8), Some(0.9), Some(true)));
+        let around = limit_rows(&run, &performance, &requests);
+        assert_eq!((around[0].limit, around[1].limit), (Some(1e9), Some(5e10)));
+        assert_eq!((around[0].ratio_low, around[0].ratio_high), (around[0].ratio, around[0].ratio));
+        assert!((around[1].ratio.unwrap() - 2.0 * rows[1].ratio.unwrap()).abs() < 1e-9);
+        assert_eq!((around[4].value, around[4].ratio, around[4].met), (Some(9e8), Some(0.9), Some(true)));
         assert_eq!(
-            (&spots[2..4], &spots[5..]),
+            (&around[2..4], &around[5..]),
             (&rows[2..4], &rows[5..]),
             "what is held against no limit of the machine"
         );

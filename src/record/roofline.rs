@@ -1,4 +1,4 @@
-//! The limits that timings are compared with: those measured on the machine, or those of a modelled chip.
+//! The roofline that timings are compared with: measured on the machine, or of a modelled chip.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,23 +11,23 @@ pub struct Roofline {
     /// Measured arithmetic peak of the fastest unit for the run's type, in floating-point operations per second.
     pub peak_flops_per_s: f64,
     /// The measurements. `None` if nothing was measured, and in records older than this field.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<MachineLimits>,
+    #[serde(rename = "limits", default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<MeasuredRoofline>,
 }
 
-/// All measured limits of a machine.
+/// Everything measured of a machine's roofline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MachineLimits {
+pub struct MeasuredRoofline {
     /// Number of threads in measurements with all threads.
     pub threads: u32,
     /// The measurement method, in words.
     pub method: String,
     /// Bandwidth of streaming reads by all threads, in bytes per second.
-    pub bandwidth: LimitRate,
+    pub bandwidth: MeasuredRate,
     /// Bandwidth of streaming reads by one thread, in bytes per second.
-    pub bandwidth_one_thread: LimitRate,
+    pub bandwidth_one_thread: MeasuredRate,
     /// The arithmetic units, in operations per second.
-    pub units: Vec<UnitLimit>,
+    pub units: Vec<MeasuredUnit>,
     /// The unit that provides the roofline's peak.
     pub peak_unit: Option<String>,
     /// Products of that unit needed for one product in the run's type. The roofline's peak is the unit's rate divided
@@ -39,15 +39,15 @@ pub struct MachineLimits {
     pub reader: String,
 }
 
-impl MachineLimits {
+impl MeasuredRoofline {
     /// Returns the unit of that name, if this machine has it.
-    pub fn unit(&self, name: &str) -> Option<&UnitLimit> {
+    pub fn unit(&self, name: &str) -> Option<&MeasuredUnit> {
         self.units.iter().find(|unit| unit.unit == name)
     }
 
-    /// Returns the peak in the run's type at a spot measurement, in operations per second.
-    pub fn peak_in(&self, spot: &Spot) -> Option<f64> {
-        Some(spot.peak(self.peak_unit.as_ref()?)? / f64::from(self.peak_products.max(1)))
+    /// Returns the peak in the run's type at a sample, in operations per second.
+    pub fn peak_in(&self, sample: &RooflineSample) -> Option<f64> {
+        Some(sample.peak(self.peak_unit.as_ref()?)? / f64::from(self.peak_products.max(1)))
     }
 
     /// Returns the name of the peak in the run's type: `fp32-avx2`, `amx-bf16 / 3`.
@@ -57,26 +57,26 @@ impl MachineLimits {
     }
 }
 
-/// A short measurement of the machine's limits beside a repetition. It uses all threads, as in [`MachineLimits`].
+/// A short measurement of the roofline beside a repetition. It uses all threads, as in [`MeasuredRoofline`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spot {
+pub struct RooflineSample {
     /// Bandwidth of streaming reads, in bytes per second; `None` if there was no memory for the measurement.
     pub bandwidth_bytes_per_s: Option<u64>,
     /// Operations per second by unit: the unit for the run's type, and those that targets name.
     pub peak_ops_per_s: BTreeMap<String, u64>,
 }
 
-/// The spot measurements around a repetition.
+/// The samples around a repetition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spots {
+pub struct RooflineSamples {
     /// Just before the repetition.
-    pub before: Spot,
+    pub before: RooflineSample,
     /// Just after the repetition. It is also the next repetition's `before`, unless two configurations are timed
     /// alternately.
-    pub after: Spot,
+    pub after: RooflineSample,
 }
 
-impl Spot {
+impl RooflineSample {
     /// Returns the bandwidth, in bytes per second.
     pub fn bandwidth(&self) -> Option<f64> {
         self.bandwidth_bytes_per_s.map(|rate| rate as f64)
@@ -88,14 +88,14 @@ impl Spot {
     }
 }
 
-impl Spots {
+impl RooflineSamples {
     /// Iterates over one limit before and after the repetition, without missing measurements.
-    pub fn both(&self, of: impl Fn(&Spot) -> Option<f64>) -> impl Iterator<Item = f64> {
+    pub fn both(&self, of: impl Fn(&RooflineSample) -> Option<f64>) -> impl Iterator<Item = f64> {
         [of(&self.before), of(&self.after)].into_iter().flatten()
     }
 
     /// Returns the mean of one limit before and after the repetition. If only one was measured, returns that.
-    pub fn mean(&self, of: impl Fn(&Spot) -> Option<f64>) -> Option<f64> {
+    pub fn mean(&self, of: impl Fn(&RooflineSample) -> Option<f64>) -> Option<f64> {
         let (sum, count) = self.both(of).fold((0.0, 0.0), |(sum, count), rate| (sum + rate, count + 1.0));
         (count > 0.0).then(|| sum / count)
     }
@@ -103,7 +103,7 @@ impl Spots {
 
 /// A rate per second, over several rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct LimitRate {
+pub struct MeasuredRate {
     /// The median over the rounds.
     pub median: f64,
     /// The slowest round.
@@ -114,13 +114,13 @@ pub struct LimitRate {
 
 /// The measured rates of an arithmetic unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct UnitLimit {
+pub struct MeasuredUnit {
     /// The unit's name: `fp32-avx2`, `amx-bf16`….
     pub unit: String,
     /// With all threads, in operations per second. A multiply-add counts as two operations.
-    pub all_threads: LimitRate,
+    pub all_threads: MeasuredRate,
     /// With one thread, in operations per second.
-    pub one_thread: LimitRate,
+    pub one_thread: MeasuredRate,
 }
 
 #[cfg(test)]
@@ -129,28 +129,41 @@ mod tests {
 
     #[test]
     fn a_limit_around_a_repetition_is_the_mean_of_what_is_there() {
-        let spot = |bandwidth, peak: Option<u64>| Spot {
+        let sample = |bandwidth, peak: Option<u64>| RooflineSample {
             bandwidth_bytes_per_s: bandwidth,
             peak_ops_per_s: peak.map(|peak| ("fp32-avx2".to_owned(), peak)).into_iter().collect(),
         };
-        let peak = |spots: &Spots, unit| spots.mean(|spot| spot.peak(unit));
-        let spots = Spots { before: spot(Some(40), None), after: spot(Some(30), Some(7)) };
+        let peak = |samples: &RooflineSamples, unit| samples.mean(|sample| sample.peak(unit));
+        let samples = RooflineSamples { before: sample(Some(40), None), after: sample(Some(30), Some(7)) };
         assert_eq!(
-            (spots.mean(Spot::bandwidth), peak(&spots, "fp32-avx2"), peak(&spots, "amx-bf16")),
+            (
+                samples.mean(RooflineSample::bandwidth),
+                peak(&samples, "fp32-avx2"),
+                peak(&samples, "amx-bf16")
+            ),
             (Some(35.0), Some(7.0), None)
         );
-        let spots = Spots { before: spot(None, Some(5)), after: spot(Some(30), Some(7)) };
-        assert_eq!((spots.mean(Spot::bandwidth), peak(&spots, "fp32-avx2")), (Some(30.0), Some(6.0)));
-        assert_eq!(Spots::default().mean(Spot::bandwidth), None);
+        let samples = RooflineSamples { before: sample(None, Some(5)), after: sample(Some(30), Some(7)) };
+        assert_eq!(
+            (samples.mean(RooflineSample::bandwidth), peak(&samples, "fp32-avx2")),
+            (Some(30.0), Some(6.0))
+        );
+        assert_eq!(RooflineSamples::default().mean(RooflineSample::bandwidth), None);
     }
 
     #[test]
     fn a_type_of_several_products_has_a_part_of_its_units_rate() {
         let json = r#"{"threads":1,"method":"m","bandwidth":{"median":1.0,"low":1.0,"high":1.0},
             "bandwidth_one_thread":{"median":1.0,"low":1.0,"high":1.0},"units":[],"peak_unit":"amx-bf16","peak_products":3}"#;
-        let limits: MachineLimits = serde_json::from_str(json).unwrap();
-        let spot = Spot { bandwidth_bytes_per_s: None, peak_ops_per_s: [("amx-bf16".to_owned(), 6)].into() };
-        assert_eq!((limits.peak_in(&spot), limits.peak_words()), (Some(2.0), Some("amx-bf16 / 3".into())));
+        let measured: MeasuredRoofline = serde_json::from_str(json).unwrap();
+        let sample = RooflineSample {
+            bandwidth_bytes_per_s: None,
+            peak_ops_per_s: [("amx-bf16".to_owned(), 6)].into(),
+        };
+        assert_eq!(
+            (measured.peak_in(&sample), measured.peak_words()),
+            (Some(2.0), Some("amx-bf16 / 3".into()))
+        );
     }
 
     #[test]
@@ -160,7 +173,7 @@ mod tests {
             let text = format!(
                 r#"{{"threads":2,"method":"m","bandwidth":{rate},"bandwidth_one_thread":{rate},"units":[],"peak_unit":null{more}}}"#
             );
-            serde_json::from_str::<MachineLimits>(&text).unwrap()
+            serde_json::from_str::<MeasuredRoofline>(&text).unwrap()
         };
         assert_eq!(limits(r#","at_end":{"threads":2}"#), limits(""));
     }

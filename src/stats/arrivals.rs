@@ -1,6 +1,6 @@
 //! Arrival times of the requests of a load: a schedule made from a seed before the run.
 
-use crate::stats::Rng;
+use super::Rng;
 
 /// Distribution of the gaps between arrivals.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,12 +1,12 @@
 //! Compares a figure with its limit and decides whether a target is met.
 
-use crate::record::{RequestRecord, Spot, Spots, Target};
+use crate::record::{RequestRecord, RooflineSample, RooflineSamples, Target};
 use crate::stats::median;
 
 /// One repetition: its rate, and the machine's limits around it.
 pub(super) struct Trial<'a> {
     rate: f64,
-    spots: Option<&'a Spots>,
+    roofline_samples: Option<&'a RooflineSamples>,
     /// Index of the batch of real prompts that it used, if there are several.
     group: Option<u32>,
 }
@@ -16,7 +16,11 @@ impl<'a> Trial<'a> {
     pub(super) fn of(request: &'a RequestRecord, count: u64, time_ns: u64) -> Option<Self> {
         let rate = 1e9 * count as f64 / time_ns as f64;
         let group = request.prompts.as_ref().map(|prompts| prompts.group);
-        (count > 0 && time_ns > 0).then_some(Self { rate, spots: request.spots.as_ref(), group })
+        (count > 0 && time_ns > 0).then_some(Self {
+            rate,
+            roofline_samples: request.roofline_samples.as_ref(),
+            group,
+        })
     }
 }
 
@@ -48,14 +52,14 @@ impl Reached {
         Self { value, limit, limit_of, ratio, note, ..Self::default() }
     }
 
-    /// Compares each repetition with the limit around it, which `limit` reads from a spot.
+    /// Compares each repetition with the limit around it, which `limit` reads from a sample.
     ///
     /// If no repetition has such a limit, as in older records, compares their median with the limit `before` the
     /// cases. Repetitions with different prompts are not trials of one thing, so their median is compared with the
     /// median limit.
     pub(super) fn by_trials(
         trials: Result<Vec<Trial<'_>>, String>,
-        limit: impl Fn(&Spot) -> Option<f64>,
+        limit: impl Fn(&RooflineSample) -> Option<f64>,
         before: Result<f64, String>,
         limit_of: Option<String>,
     ) -> Self {
@@ -63,13 +67,13 @@ impl Reached {
             Ok(trials) => trials,
             Err(why) => return Self::of(Err(why), before, limit_of),
         };
-        let held = |trial: &Trial<'_>| Some((trial.rate, trial.spots?.mean(&limit)?));
+        let held = |trial: &Trial<'_>| Some((trial.rate, trial.roofline_samples?.mean(&limit)?));
         let (rates, limits): (Vec<f64>, Vec<f64>) = trials.iter().filter_map(held).unzip();
         let repetitions = rates.len();
         if repetitions == 0 {
             let rates: Vec<f64> = trials.iter().map(|trial| trial.rate).collect();
             let value = median(&rates).ok_or_else(|| "not measured".to_owned());
-            let tried = before.is_ok() && trials.iter().any(|trial| trial.spots.is_some());
+            let tried = before.is_ok() && trials.iter().any(|trial| trial.roofline_samples.is_some());
             let reached = Self::of(value, before, limit_of);
             let note = tried.then(|| {
                 "the limit is that before the cases: it could not be measured around them".to_owned()
@@ -84,8 +88,10 @@ impl Reached {
             return Self { ratio: value.zip(middle).map(|(value, limit)| value / limit), ..reached };
         }
         let ratios: Vec<f64> = rates.iter().zip(&limits).map(|(rate, limit)| rate / limit).collect();
-        let spots = |trial: &Trial<'_>| Some((trial.rate, trial.spots?.both(&limit).collect::<Vec<f64>>()));
-        let each = trials.iter().filter_map(spots);
+        let roofline_samples = |trial: &Trial<'_>| {
+            Some((trial.rate, trial.roofline_samples?.both(&limit).collect::<Vec<f64>>()))
+        };
+        let each = trials.iter().filter_map(roofline_samples);
         let each =
             each.flat_map(|(rate, limits)| limits.into_iter().map(move |limit| rate / limit)).collect();
         Self { ratio: median(&ratios), each, ..reached }
@@ -127,11 +133,13 @@ mod tests {
     use crate::record::{Figure, GroupPrompts};
     use crate::report::fixture;
 
-    /// A repetition between two spots with these bandwidths in bytes per second. `None` for one without spots.
-    fn repetition(spots: Option<[Option<u64>; 2]>) -> RequestRecord {
-        let spot = |bandwidth_bytes_per_s| Spot { bandwidth_bytes_per_s, ..Spot::default() };
-        let spots = spots.map(|[before, after]| Spots { before: spot(before), after: spot(after) });
-        RequestRecord { spots, ..fixture::request() }
+    /// A repetition between two samples with these bandwidths in bytes per second. `None` for one without samples.
+    fn repetition(roofline_samples: Option<[Option<u64>; 2]>) -> RequestRecord {
+        let sample =
+            |bandwidth_bytes_per_s| RooflineSample { bandwidth_bytes_per_s, ..RooflineSample::default() };
+        let roofline_samples = roofline_samples
+            .map(|[before, after]| RooflineSamples { before: sample(before), after: sample(after) });
+        RequestRecord { roofline_samples, ..fixture::request() }
     }
 
     fn at_least(least: f64) -> Target {
@@ -145,11 +153,12 @@ mod tests {
         }
     }
 
-    /// Each rate against its spots. The limit before the cases is 60 bytes/s.
+    /// Each rate against its samples. The limit before the cases is 60 bytes/s.
     fn reached(rates: &[(u64, Option<[Option<u64>; 2]>)]) -> Reached {
-        let requests: Vec<_> = rates.iter().map(|&(rate, spots)| (rate, repetition(spots))).collect();
+        let requests: Vec<_> =
+            rates.iter().map(|&(rate, roofline_samples)| (rate, repetition(roofline_samples))).collect();
         let trials = requests.iter().filter_map(|(rate, request)| Trial::of(request, *rate, 1_000_000_000));
-        Reached::by_trials(Ok(trials.collect()), Spot::bandwidth, Ok(60.0), None)
+        Reached::by_trials(Ok(trials.collect()), RooflineSample::bandwidth, Ok(60.0), None)
     }
 
     fn around(before: u64, after: u64) -> [Option<u64>; 2] {
@@ -194,7 +203,7 @@ mod tests {
         };
         let requests = [group(0, 70), group(1, 90), group(0, 80)];
         let trials = requests.iter().filter_map(|(rate, request)| Trial::of(request, *rate, 1_000_000_000));
-        let reached = Reached::by_trials(Ok(trials.collect()), Spot::bandwidth, Ok(60.0), None);
+        let reached = Reached::by_trials(Ok(trials.collect()), RooflineSample::bandwidth, Ok(60.0), None);
         assert_eq!(
             (reached.ratio, reached.range(), reached.meets(&at_least(0.75))),
             (Some(0.8), None, Some(true))

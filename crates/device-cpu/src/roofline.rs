@@ -1,6 +1,6 @@
-//! The machine's measured limits: the roofline that timings are compared with.
+//! The machine's measured roofline, which timings are compared with.
 //!
-//! There are two limits, each with its own precautions:
+//! It has two limits, each with its own precautions:
 //!
 //! - **BW**, streaming reads from memory ([`bandwidth`]). The buffer is flushed from the caches before each round, and
 //!   uses huge pages as the weights do. Every page is written first: fresh zero pages share one physical page, which is
@@ -57,9 +57,25 @@ impl Rate {
     }
 }
 
-/// The machine's limits for a given number of threads.
+/// The peak of a precision.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Peak<'a> {
+    /// The unit that provides it.
+    pub of: &'a UnitPeak,
+    /// [Products](Unit::products) of that unit for one product in the precision.
+    pub products: u32,
+}
+
+impl Peak<'_> {
+    /// Returns the operations in the precision per second, with all threads.
+    pub fn rate(&self) -> f64 {
+        self.of.all.median / f64::from(self.products)
+    }
+}
+
+/// The machine's roofline for a given number of threads.
 #[derive(Debug, Clone, PartialEq)]
-pub struct MachineLimits {
+pub struct Roofline {
     /// Number of threads in the measurements with all threads.
     pub threads: usize,
     /// Bandwidth of streaming reads.
@@ -68,17 +84,17 @@ pub struct MachineLimits {
     pub units: Vec<UnitPeak>,
 }
 
-impl MachineLimits {
+impl Roofline {
     /// Returns the PEAK of a precision: the unit with the highest rate of products at that accuracy, whether a kernel
-    /// uses it or not. The number is that unit's [products](Unit::products) per product of the precision.
-    pub fn peak(&self, precision: impl Into<Precision>) -> Option<(&UnitPeak, u32)> {
+    /// uses it or not.
+    pub fn peak(&self, precision: impl Into<Precision>) -> Option<Peak<'_>> {
         let precision = precision.into();
-        let fitting = self.units.iter().filter_map(|peak| Some((peak, peak.unit.products(precision)?)));
-        let rate = |(peak, products): &(&UnitPeak, u32)| peak.all.median / f64::from(*products);
-        fitting.max_by(|a, b| rate(a).total_cmp(&rate(b)))
+        let peaks =
+            self.units.iter().filter_map(|of| Some(Peak { of, products: of.unit.products(precision)? }));
+        peaks.max_by(|a, b| a.rate().total_cmp(&b.rate()))
     }
 
-    /// Describes how the limits were measured, for the record.
+    /// Describes how the roofline was measured, for the record.
     pub fn method(&self) -> String {
         let Bandwidth { buffer_bytes, huge_page_share, reader, .. } = &self.bandwidth;
         let pages = match huge_page_share {
@@ -102,11 +118,11 @@ impl MachineLimits {
 ///
 /// # Errors
 /// The memory cannot be allocated, or no thread can be started.
-pub fn measure_limits(threads: usize) -> Result<MachineLimits, DeviceError> {
+pub fn measure_roofline(threads: usize) -> Result<Roofline, DeviceError> {
     let bandwidth = bandwidth::measure(threads.max(1))?;
     let units = Unit::ALL.into_iter().filter(|unit| unit.available());
     let units = units.map(|unit| peak::measure(unit, threads.max(1))).collect::<Result<_, _>>()?;
-    Ok(MachineLimits { threads: threads.max(1), bandwidth, units })
+    Ok(Roofline { threads: threads.max(1), bandwidth, units })
 }
 
 #[cfg(test)]
@@ -135,11 +151,11 @@ mod tests {
             buffer_bytes: 1,
             huge_page_share: None,
         };
-        let mut limits = MachineLimits { threads: 1, bandwidth, units: Vec::new() };
+        let mut roofline = Roofline { threads: 1, bandwidth, units: Vec::new() };
         let mut peaks = |units: Vec<UnitPeak>| {
-            limits.units = units;
+            roofline.units = units;
             let peak =
-                |precision: Precision| limits.peak(precision).map(|(peak, products)| (peak.unit, products));
+                |precision: Precision| roofline.peak(precision).map(|peak| (peak.of.unit, peak.products));
             [DType::Fp32.into(), DType::Bf16.into(), DType::Fp16.into(), Precision::W8A8_DYNAMIC].map(peak)
         };
         let fp32 = Some((Unit::Fp32Avx512, 1));

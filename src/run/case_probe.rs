@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use glmbench_cpu::RooflineProbe;
 
-use crate::record::{Clock, RunRecord, Spot, Target};
+use crate::record::{Clock, RooflineSample, RunRecord, Target};
 
 use super::machine::{Machine, reset_peak_rss};
 
@@ -19,7 +19,7 @@ impl CaseProbe {
     /// Creates the probe of a run that has targets and the machine's measured limits. Otherwise there is nothing to
     /// measure.
     pub(crate) fn of(run: &RunRecord) -> Option<Self> {
-        let limits = run.provenance.roofline.as_ref()?.limits.as_ref()?;
+        let limits = run.provenance.roofline.as_ref()?.measured.as_ref()?;
         let targets = &run.plan.targets;
         if targets.is_empty() || run.provenance.clock != Clock::Measured {
             return None;
@@ -39,13 +39,13 @@ impl CaseProbe {
     }
 
     /// Measures the limits. The engine must be idle.
-    pub(crate) fn measure(&self) -> Spot {
-        let spot = self.probe.measure(Machine::read().available_bytes);
+    pub(crate) fn measure(&self) -> RooflineSample {
+        let sample = self.probe.measure(Machine::read().available_bytes);
         // The memory used here is freed again and must not count for the case.
         reset_peak_rss();
-        Spot {
-            bandwidth_bytes_per_s: spot.bandwidth.map(|rate| rate.round() as u64),
-            peak_ops_per_s: spot
+        RooflineSample {
+            bandwidth_bytes_per_s: sample.bandwidth.map(|rate| rate.round() as u64),
+            peak_ops_per_s: sample
                 .peaks
                 .iter()
                 .map(|(unit, rate)| (unit.name().to_owned(), rate.round() as u64))
@@ -57,7 +57,7 @@ impl CaseProbe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Figure, LimitRate, MachineLimits, Roofline};
+    use crate::record::{Figure, MeasuredRate, MeasuredRoofline, Roofline};
 
     fn target(case: &str, over: Option<&str>) -> Target {
         Target {
@@ -75,8 +75,8 @@ mod tests {
         let mut run = crate::record::golden::run();
         run.plan.targets = vec![target("b8", Some("b1"))];
         assert!(CaseProbe::of(&run).is_none(), "limits that were not measured before");
-        let rate = LimitRate { median: 1.0, low: 1.0, high: 1.0 };
-        let limits = MachineLimits {
+        let rate = MeasuredRate { median: 1.0, low: 1.0, high: 1.0 };
+        let limits = MeasuredRoofline {
             threads: 1,
             method: "a test".into(),
             bandwidth: rate,
@@ -87,7 +87,7 @@ mod tests {
             reader: String::new(),
         };
         run.provenance.roofline =
-            Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, limits: Some(limits) });
+            Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, measured: Some(limits) });
         let probe = CaseProbe::of(&run).unwrap();
         assert!(probe.is_for("b1") && probe.is_for("b8") && !probe.is_for("b2"));
         run.provenance.clock = Clock::Modelled;

@@ -217,7 +217,7 @@ pub(super) fn sample(unit: Unit, threads: usize) -> Result<f64, DeviceError> {
 
 fn rate(unit: Unit, threads: usize, rounds: usize) -> Result<Rate, DeviceError> {
     let work = unit.work().ok_or_else(|| DeviceError::Unsupported {
-        device: "cpu",
+        device: crate::NAME,
         problem: format!("this machine has no {} unit whose peak could be measured", unit.name()),
     })?;
     let round = |_| {

@@ -33,7 +33,7 @@ pub(super) fn rates(
 ) -> Result<Vec<f64>, DeviceError> {
     let cores = allowed_cores();
     let cores = if threads <= cores.len() { cores } else { Vec::new() };
-    let meeting = Meeting::default();
+    let barrier = Barrier::default();
     let life = |index: usize| {
         if let Some(&core) = cores.get(index) {
             // If binding fails, the system places the thread.
@@ -41,7 +41,7 @@ pub(super) fn rates(
         }
         let one = |round: usize| {
             prepare(index);
-            meeting.wait(round);
+            barrier.wait(round);
             let start = Instant::now();
             let work = task(index);
             Part { start, end: Instant::now(), work }
@@ -52,12 +52,12 @@ pub(super) fn rates(
     let parts: Vec<Vec<Part>> = std::thread::scope(|scope| {
         let spawn = |index| std::thread::Builder::new().spawn_scoped(scope, move || life(index)).ok();
         let team: Vec<_> = (0..threads).map_while(spawn).collect();
-        meeting.begin(team.len());
+        barrier.begin(team.len());
         team.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
     if parts.is_empty() {
         let problem = "the system gives no thread to measure with".to_owned();
-        return Err(DeviceError::Unsupported { device: "cpu", problem });
+        return Err(DeviceError::Unsupported { device: crate::NAME, problem });
     }
     let rate = |round: usize| {
         let of_round = || parts.iter().map(|thread| &thread[round]);
@@ -70,12 +70,12 @@ pub(super) fn rates(
 
 /// A barrier for the threads of a team. The team size is known only after all threads have been started.
 #[derive(Default)]
-struct Meeting {
+struct Barrier {
     team: AtomicUsize,
     arrived: AtomicUsize,
 }
 
-impl Meeting {
+impl Barrier {
     /// Sets the number of threads.
     fn begin(&self, team: usize) {
         self.team.store(team, Ordering::Release);
