@@ -91,6 +91,8 @@
 //! [`glmbench_device::Device::all_reduce`], twice a layer. On the CPU, ranks are groups of cores, and can be bound to them
 //! ([`glmbench_device::affinity`]).
 //!
+//! [`mod@bundle`] is the file of a card's self-test: written on one machine, run again on the emulator of another.
+//!
 //! An engine computes nothing twice for accuracy cases ([`glmbench_engine::Savings`]). A request that allows it takes the
 //! beginning of its prompt from the KV cache ([`glmbench_engine::cache`]): blocks are found by their tokens, which are compared
 //! one by one. So no request has to say with which others it shares a prefix. The demonstrations of a subject, the stages of an
@@ -127,8 +129,8 @@
 //!    - Tensor-parallel ranks do share sums. Numbers therefore depend on the number of ranks, which is recorded.
 //!    - This holds on the CPU and the reference. On Ascend the operators determine their sums. In the emulator a row does
 //!      not depend on the batch.
-//!    - On a 300I DUO, chunks change the last bits, within the KL gate. It uses another operator for chunks that continue
-//!      past 4,096 tokens, and the decoding operator for chunks of one token. Forced choices
+//!    - On a 300I DUO, chunks change the last bits, within the KL gate. It uses another operator for few rows at the end of
+//!      more than 4,096 tokens, and the decoding operator for chunks of one token. Forced choices
 //!      (`prefill=matmul,decode=matmul`) avoid that.
 //!    - Shared prefixes and guessed tokens follow from this. A card shares prefixes, as far as chunks do not matter, and
 //!      guesses nothing: it verifies with another operator than it decodes with.
@@ -162,6 +164,7 @@
 pub mod backend;
 pub mod bench;
 pub mod bounded;
+pub mod bundle;
 pub mod cli;
 pub mod compute;
 pub mod dataset;

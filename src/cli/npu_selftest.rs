@@ -1,5 +1,7 @@
-//! `glmbench npu-selftest`: runs every operator of an Ascend card once and prints a table to paste into an issue.
+//! `glmbench npu-selftest`: runs every operator of an Ascend card once and prints a table to paste into an issue. It packs
+//! the results into one file to send, and runs the calls of such a file again on the emulator.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -8,16 +10,20 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use glmbench_ascend::{
-    AscendGroup, Chip, Forced, GroupSettings, Selftest, SelftestRow, Status, Widths, selftest,
+    AscendGroup, Chip, Emulation, Forced, GroupSettings, Scope, Selftest, SelftestRow, Status, Widths,
+    selftest,
 };
 use glmbench_device::{DType, DeviceInfo, DeviceKind};
 
 use glmbench_engine::load::ModelPath;
 
+use crate::bundle::Bundle;
+use crate::bundle::collect::{Tested, memory};
+use crate::bundle::privacy::Private;
 use crate::compute::{Compute, ComputeSpec};
 
 use super::engine::EmulationFlags;
-use super::{emit, emit_json, gate_exit, say};
+use super::{emit, emit_json, gate_exit, npu_replay, say};
 
 /// Check every operator of an Ascend card against plain loops, and print a table for an issue
 #[derive(Debug, ClapArgs)]
@@ -34,6 +40,14 @@ pub struct Args {
     /// Use small shapes instead of those of ChatGLM2-6B
     #[arg(long)]
     small: bool,
+    /// Also write one file to send: versions, choices, every operator with its time and its difference, every call with its
+    /// arguments and status, times over shapes. It has no weights, prompts, host names, user names or home folders
+    #[arg(long, value_name = "FILE.zip")]
+    bundle: Option<PathBuf>,
+    /// Run the calls of a bundle again on the emulator, and print where the card's rules differ from the emulator's. Exit
+    /// code 1 if they do
+    #[arg(long, value_name = "FILE.zip", requires = "emulate", conflicts_with_all = ["bundle", "device", "tp", "small"])]
+    replay: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -59,42 +73,40 @@ struct JsonRow<'a> {
     note: &'a str,
 }
 
-/// Runs the verb. Exits with 0 if nothing failed, 1 if something failed, 5 if the device is missing or is lost during
-/// the test.
+/// Runs the verb. Exits with 0 if nothing failed, 1 if something failed (or differs, in a replay), 5 if the device is
+/// missing or is lost during the test.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.replay {
+        return npu_replay::run(path, &args.emulation, args.json);
+    }
     let Some(chip) = Chip::of(args.device) else {
         bail!("--device {}: expected {}", args.device, DeviceKind::words(true));
     };
     let widths = if args.small { small() } else { Widths::chatglm2_6b() };
-    let compute = Compute::merged(
-        &ComputeSpec {
-            device: Some(args.device),
-            emulation: args.emulation.emulate,
-            profile: args.emulation.profile.clone(),
-            ranks: Some(usize::from(args.tp)),
-            ..ComputeSpec::default()
-        },
-        &ComputeSpec::default(),
-    )?;
-    // As for a real model, `auto` computes.
-    let emulate = compute.emulate(&ModelPath::Folder("selftest".into()));
-    let settings = GroupSettings {
+    let tp = usize::from(args.tp);
+    let machine = machine(args.device, &args.emulation, tp)?;
+    let test = Test {
         chip,
-        tp: compute.ranks,
+        widths,
+        tp: machine.1,
         dtype: DType::Fp16,
-        attention: widths.heads,
-        bind: false,
         forced: Forced::from_environment(chip.name())?,
-        emulation: emulate.map(|emulate| emulate.machine(chip)).transpose()?,
+        emulation: machine.0,
     };
-    if settings.emulation.as_ref().is_some_and(|emulation| emulation.timing_only) {
-        bail!("--emulate=timing computes nothing that could be tested");
-    }
-    let Selftest { info, rows, lost } = selftest(&AscendGroup::new(settings)?, widths)?;
+    let (bundle, done) = if args.bundle.is_some() {
+        let (bundle, done) = test.bundle()?;
+        (Some(bundle), done)
+    } else {
+        (None, test.run(Scope::Table)?.0)
+    };
+    let Selftest { info, rows, lost, .. } = done;
     if args.json {
         emit_json(&report(&info, &rows))?;
     } else {
         emit(words(&info, &rows).trim_end())?;
+    }
+    if let (Some(bundle), Some(path)) = (bundle, &args.bundle) {
+        write(&bundle, path)?;
     }
     if let Some(lost) = lost {
         return Err(lost.into());
@@ -105,6 +117,97 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         n => format!("{n} of {} rows fail", rows.len()),
     });
     Ok(gate_exit(failed == 0))
+}
+
+fn write(bundle: &Bundle, path: &Path) -> anyhow::Result<()> {
+    bundle.write(path, &Private::of_this_machine())?;
+    say(&format!(
+        "wrote {}: versions, choices, operators, calls, times. It has no weights, prompts, host names, user names or home \
+         folders; look into it before you send it",
+        path.display()
+    ));
+    Ok(())
+}
+
+/// Returns the emulated machine that the flags ask for, if any, and the number of ranks.
+pub(super) fn machine(
+    device: DeviceKind,
+    flags: &EmulationFlags,
+    tp: usize,
+) -> anyhow::Result<(Option<Emulation>, usize)> {
+    let compute = Compute::merged(
+        &ComputeSpec {
+            device: Some(device),
+            emulation: flags.emulate,
+            profile: flags.profile.clone(),
+            ranks: Some(tp),
+            ..ComputeSpec::default()
+        },
+        &ComputeSpec::default(),
+    )?;
+    // As for a real model, `auto` computes.
+    let emulate = compute.emulate(&ModelPath::Folder("selftest".into()));
+    let Some(chip) = Chip::of(device) else { return Ok((None, compute.ranks)) };
+    let emulation = emulate.map(|emulate| emulate.machine(chip)).transpose()?;
+    if emulation.as_ref().is_some_and(|emulation| emulation.timing_only) {
+        bail!("--emulate=timing computes nothing that could be tested");
+    }
+    Ok((emulation, compute.ranks))
+}
+
+/// A self-test that is ready to run.
+pub(super) struct Test {
+    pub(super) chip: Chip,
+    pub(super) widths: Widths,
+    pub(super) tp: usize,
+    pub(super) dtype: DType,
+    pub(super) forced: Forced,
+    pub(super) emulation: Option<Emulation>,
+}
+
+impl Test {
+    /// Runs the test. Also returns the group, which keeps the libraries.
+    pub(super) fn run(&self, scope: Scope) -> anyhow::Result<(Selftest, AscendGroup)> {
+        let group = self.group(self.emulation.clone())?;
+        Ok((selftest(&group, self.widths, scope)?, group))
+    }
+
+    fn group(&self, emulation: Option<Emulation>) -> anyhow::Result<AscendGroup> {
+        Ok(AscendGroup::new(GroupSettings {
+            chip: self.chip,
+            tp: self.tp,
+            dtype: self.dtype,
+            attention: self.widths.heads,
+            bind: false,
+            forced: self.forced,
+            emulation,
+        })?)
+    }
+
+    /// Runs everything, and returns the bundle and the test. An emulated card's times over shapes come from its clock alone:
+    /// computing thousands of rows would take minutes, and would not change a time.
+    pub(super) fn bundle(&self) -> anyhow::Result<(Bundle, Selftest)> {
+        let group = self.group(self.emulation.clone())?;
+        let chips = memory(&group.telemetry(), self.tp);
+        let scope = if self.emulation.is_some() { Scope::Survey } else { Scope::All };
+        let done = selftest(&group, self.widths, scope)?;
+        let clock = match &self.emulation {
+            Some(emulation) if done.lost.is_none() => {
+                let emulation = Emulation { timing_only: true, ..emulation.clone().with("mode = timing") };
+                let group = self.group(Some(emulation))?;
+                Some(selftest(&group, self.widths, Scope::Times)?.timings)
+            }
+            _ => None,
+        };
+        let tested = Tested {
+            card: self.chip.name(),
+            widths: self.widths,
+            memory: chips,
+            selftest: &done,
+            timings: clock.as_ref().unwrap_or(&done.timings),
+        };
+        Ok((tested.bundle(), done))
+    }
 }
 
 fn small() -> Widths {
@@ -168,11 +271,11 @@ fn words(info: &DeviceInfo, rows: &[SelftestRow]) -> String {
 }
 
 /// Formats a library's message as a cell of a Markdown table: on one line, without cell separators.
-fn cell(text: &str) -> String {
+pub(super) fn cell(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 
-fn markdown() -> Table {
+pub(super) fn markdown() -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_content_arrangement(ContentArrangement::Disabled);

@@ -114,6 +114,7 @@ pub(crate) fn probe() -> ProbeRecord {
         outcome: ProbeOutcome::TooSlow,
         reason: Some("TPOT 61 ms, limit 50 ms".into()),
         wanted_bytes: None,
+        device_memory_bytes: Some(1 << 34),
         ttft_ns: Some(100_000_000),
         tpot_ns: Some(61_000_000),
         repetitions: vec![ProbeRepetition { start_ns: 10, first_token_ns: 100_000_010, end_ns: 222_000_010 }],

@@ -8,15 +8,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module of the root crate and the other modules that it may use. `cli` may use all.
-const ROOMS: [(&str, &[&str]); 18] = [
+const ROOMS: [(&str, &[&str]); 19] = [
     ("backend", &[]),
     ("bench", &["backend", "stats"]),
     ("bounded", &[]),
+    ("bundle", &["record", "stats"]),
     (
         "cli",
         &[
-            "backend", "bench", "bounded", "compute", "dataset", "gate", "record", "report", "run", "stats",
-            "suite", "task", "text",
+            "backend", "bench", "bounded", "bundle", "compute", "dataset", "gate", "record", "report", "run",
+            "stats", "suite", "task", "text",
         ],
     ),
     ("compute", &[]),
@@ -86,9 +87,10 @@ const CRATES: [&str; 9] = [
 ];
 
 /// Each module of the root crate that uses crates below it, and which.
-const USERS: [(&str, &[&str]); 12] = [
+const USERS: [(&str, &[&str]); 13] = [
     ("backend", &["glmbench_engine", "glmbench_device", "glmbench_remote"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
+    ("bundle", &["glmbench_ascend", "glmbench_device"]),
     (
         "cli",
         &[

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glmbench_ascend::{
-    Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings, Selftest, Status, Widths, selftest,
+    Ascend, AscendGroup, AscendMemory, Chip, Emulation, Forced, GroupSettings, Scope, Selftest, Status,
+    Widths, selftest,
 };
 use glmbench_device::group::DeviceGroup;
+use glmbench_device::reference::Reference;
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{AttentionShape, DType, Device, DeviceError, SequenceView};
+use glmbench_device::{AttentionShape, DType, Device, DeviceError, KV_BLOCK_TOKENS, KvShape, SequenceView};
 use glmbench_engine::Engine;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, LoadOptions, load};
+use glmbench_engine::memory::{MemoryEstimate, MemoryOf};
 use glmbench_engine::model::{Capacity, Forward, Model, StepInput, attention_shape};
 use glmbench_engine::parallel::{Cut, Ranks};
 use glmbench_engine::sampler::Sampling;
@@ -175,6 +178,7 @@ fn every_alternative_meets_the_gate() {
         "decode=matmul,prefill=prompt,kv=memory",
         "decode=incre,prefill=matmul,kv=memory",
         "decode=incre,kv=copy,rotary=host",
+        "prefill=prompt-square",
         "add=add-rms-norm,weights=nz",
         "add=add-repeated,weights=nz-mm,decode=matmul,prefill=matmul",
         "bias=added",
@@ -358,6 +362,7 @@ fn what_was_chosen_stands_in_the_record() {
             "scatter: the cache's order",
         ),
         (Chip::A2800i, "refused:InplaceAdd:broadcast", "add", "add-repeated", "add: "),
+        (Chip::Duo300i, "refused:PromptFlashAttentionV3:unbanded", "prefill", "prompt-square", "fused: "),
         (Chip::Duo300i, "refused:ApplyRotaryPosEmb:D64", "rotary", "apply", ""),
         (
             Chip::Duo300i,
@@ -410,6 +415,73 @@ pub(crate) fn answers(engine: &mut Engine, prompts: &[Vec<u32>], vocab: u32) -> 
     }
     finished.sort_by_key(|c| c.id);
     finished.into_iter().map(|c| (c.choice_logprobs, c.tokens)).collect()
+}
+
+/// The prompt operator computes whole prompts and later chunks alike, so chunks do not change a bit.
+#[test]
+fn chunks_of_a_prompt_on_a_310p_do_not_change_a_bit() {
+    let (config, source) = random();
+    let group = |step| {
+        let group =
+            AscendGroup::new(settings(Chip::Duo300i, attention_shape(&config), "", "kv=copy")).unwrap();
+        let mut engine = engine(&group, &config, &source, step).unwrap();
+        let prompt: Vec<u32> = (0..290).map(|i| (i * 37) % 320).collect();
+        answers(&mut engine, &[prompt], 320)
+    };
+    let whole = group(512);
+    for step in [24, 100, 145] {
+        assert!(group(step) == whole, "chunks of {step}");
+    }
+}
+
+/// A chunk in a context of more than 4,096 tokens, with packed heads and by matmul, against plain loops.
+#[test]
+fn a_late_chunk_of_a_long_prompt_is_right_by_every_plan() {
+    const CONTEXT: usize = 4_300;
+    const ROWS: usize = 280;
+    let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 16 };
+    let shape = KvShape { layers: 1, kv_heads: 2, channels: 16, blocks: CONTEXT.div_ceil(KV_BLOCK_TOKENS) };
+    let blocks: Vec<u32> = (0..shape.blocks as u32).rev().collect();
+    let width = (heads.heads + 2 * heads.kv_heads) * heads.channels;
+    let numbers: Vec<f32> = (0..CONTEXT * width)
+        .map(|i| DType::Fp16.round(((i * 7919 % 2003) as f32 / 1001.0 - 1.0) * 1.5))
+        .collect();
+    fn late<D: Device>(
+        device: &mut D,
+        (heads, shape): (AttentionShape, KvShape),
+        blocks: &[u32],
+        numbers: &[f32],
+    ) -> Vec<f32> {
+        let mut cache = device.kv_cache(shape).unwrap();
+        let before = CONTEXT - ROWS;
+        let width = numbers.len() / CONTEXT;
+        let mut out = device.activation(ROWS, heads.heads * heads.channels).unwrap();
+        // Queued work uses the activations until the results are there.
+        let mut kept = Vec::new();
+        for (range, context) in [(0..before, before), (before..CONTEXT, CONTEXT)] {
+            let mut qkv = device.qkv_activation(range.len(), heads).unwrap();
+            device.upload(&numbers[range.start * width..range.end * width], &mut qkv).unwrap();
+            let sequences = [SequenceView { rows: 0..range.len(), context, blocks }];
+            device.write_kv(&qkv, &mut cache, 0, &sequences, heads).unwrap();
+            if context == CONTEXT {
+                device.attention(&qkv, &cache, 0, &sequences, heads, &mut out).unwrap();
+            }
+            kept.push(qkv);
+        }
+        let mut result = Vec::new();
+        device.download(&out, &mut result).unwrap();
+        result
+    }
+    let expected = late(&mut Reference::default(), (heads, shape), &blocks, &numbers);
+    let largest = expected.iter().fold(0f32, |most, v| most.max(v.abs()));
+    for forced in ["", "prefill=prompt-square", "prefill=matmul"] {
+        let group = AscendGroup::new(settings(Chip::Duo300i, heads, "", forced)).unwrap();
+        let ours = late(&mut group.rank(0).unwrap(), (heads, shape), &blocks, &numbers);
+        let error = ours.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        // Six roundings, as in the self-test.
+        assert!(error <= 12.0 * largest.max(1e-3) / 2048.0, "{forced}: {error} of {largest}");
+        eprintln!("{forced}: largest error {error:.1e} of {largest:.2}");
+    }
 }
 
 #[test]
@@ -631,7 +703,7 @@ fn the_selftest_passes_on_both_chips_and_sees_a_wrong_result() {
     };
     let tested = |chip, tp, lines: &str| {
         let settings = GroupSettings { tp, ..settings(chip, widths.heads, lines, "") };
-        selftest(&AscendGroup::new(settings).unwrap(), widths).unwrap()
+        selftest(&AscendGroup::new(settings).unwrap(), widths, Scope::Table).unwrap()
     };
     let failed = |tested: Selftest| -> Vec<String> {
         tested.rows.into_iter().filter(|r| r.status == Status::Fail).map(|r| r.operator).collect()
@@ -651,7 +723,8 @@ fn the_selftest_passes_on_both_chips_and_sees_a_wrong_result() {
         // it does.
         let begin = Instant::now();
         let tested_late =
-            selftest(&slow_table(chip), Widths { hidden: 4096, ffn: 13_696, ..widths }).unwrap();
+            selftest(&slow_table(chip), Widths { hidden: 4096, ffn: 13_696, ..widths }, Scope::Table)
+                .unwrap();
         assert!(begin.elapsed() > 3 * HCCL_TIMEOUT, "the table was done before HCCL would have given up");
         assert_eq!(failed(tested_late), Vec::<String>::new());
         // The first result creates an operator's plan, the second reuses it. Both are checked.
@@ -678,6 +751,40 @@ fn with_the_clock_alone_the_6b_shape_runs_and_time_passes() {
             assert!(now - last > 5_000_000, "{}: a step of {} ns", chip.name(), now - last);
             last = now;
         }
+    }
+}
+
+/// What the emulator's allocator counts after a long prompt and a batch is what the estimate says, and never more.
+#[test]
+fn the_memory_of_a_card_is_what_was_estimated() {
+    let config = ModelConfig::chatglm2_6b();
+    let source = glmbench_engine::weights::unread::Unread { config: config.clone(), dtype: StorageType::F16 };
+    for (chip, batch, tokens) in [
+        (Chip::Duo300i, 1, 8192),
+        (Chip::Duo300i, 1, 600),
+        (Chip::Duo300i, 12, 2048),
+        (Chip::A2800i, 1, 8192),
+        (Chip::A2800i, 16, 1024),
+    ] {
+        let group = AscendGroup::new(settings(chip, attention_shape(&config), "mode = timing", "")).unwrap();
+        let capacity = Capacity { max_step_tokens: 4096, ..Capacity::for_batch(&config, batch, tokens) };
+        let device: Ascend = group.rank(0).unwrap();
+        let model =
+            Model::load(device, &config, RotaryMode::Model, capacity, &source, &mut |_, _| {}).unwrap();
+        let mut engine = Engine::new(Box::new(model));
+        for _ in 0..batch {
+            engine.submit(greedy(&vec![1; tokens - 4], 4)).unwrap();
+        }
+        while !engine.is_idle() {
+            engine.step().unwrap();
+        }
+        let memory = group.telemetry().chip(0).memory.unwrap();
+        let used = memory.total_bytes - memory.free_bytes;
+        let on = MemoryOf::Ascend(AscendMemory::new(chip, DType::Fp16));
+        let estimate = MemoryEstimate::new(&config, on, capacity).total_bytes();
+        eprintln!("{} {batch} x {tokens}: {used} bytes, estimated {estimate}", chip.name());
+        assert!(used <= estimate, "{}: {used} of {estimate}", chip.name());
+        assert!(estimate as f64 <= 1.05 * used as f64, "{}: {used} of {estimate}", chip.name());
     }
 }
 

@@ -9,7 +9,7 @@ use crate::support::{Answer, glmbench};
 #[test]
 fn the_selftest_of_a_lost_device_ends_there() {
     // The faults come after the rehearsal at start-up.
-    for (fault, tp) in [("lost:70", "1"), ("lost:70", "2"), ("timeout:80", "2"), ("hccl-timeout:2", "2")] {
+    for (fault, tp) in [("lost:74", "1"), ("lost:74", "2"), ("timeout:84", "2"), ("hccl-timeout:2", "2")] {
         let words = ["npu-selftest", "--small", "--emulate", "--tp", tp];
         let said = ended(&words, fault).expect(5, &["300i-duo is lost"]);
         assert!(said.out.contains("FAIL"), "{said:?}");
@@ -39,7 +39,7 @@ fn ended(words: &[&str], fault: &str) -> Answer {
 #[test]
 fn a_fault_that_is_none_is_a_mistake_of_usage() {
     let chat = ["chat", "--model", "demo", "--prompt", "a", "--device", "800i-a2", "--emulate"];
-    let known = "expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, single-use:OPERATOR, broken:OPERATOR, refused:OPERATOR, refused:OPERATOR:FORM with one of TND, BNSD, broadcast, D64, strict:doc, set-up:FUNCTION:CODE or missing:SYMBOL";
+    let known = "expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, single-use:OPERATOR, broken:OPERATOR, refused:OPERATOR, refused:OPERATOR:FORM with one of TND, BNSD, broadcast, D64, unbanded, strict:doc, set-up:FUNCTION:CODE or missing:SYMBOL";
     for (fault, said) in [
         ("fire:1", known),
         ("lost", known),

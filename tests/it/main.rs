@@ -30,6 +30,7 @@ mod hostile;
 mod in_process;
 mod invariance;
 mod library_sets;
+mod npu_bundle;
 mod operators;
 mod paths;
 mod rank_failures;

@@ -9,6 +9,7 @@ use ascend_sys::{Libraries, call};
 use glmbench_device::DeviceError;
 
 use super::error::{Meaning, failed, meaning, name, unavailable};
+use super::trace::Trace;
 
 /// The libraries of one process (or of one emulated machine), shared by its ranks.
 pub(super) struct Api {
@@ -18,6 +19,8 @@ pub(super) struct Api {
     pub(super) device: &'static str,
     /// Why the device is lost or the group was aborted. Set once, by the first rank that notices.
     lost: Mutex<Option<String>>,
+    /// The record of first stages.
+    pub(super) trace: Trace,
     /// True if `aclFinalize` is called at the end.
     finalize: bool,
 }
@@ -44,7 +47,8 @@ impl Api {
         device: &'static str,
         finalize: bool,
     ) -> Result<Arc<Self>, DeviceError> {
-        let mut api = Self { libraries, device, lost: Mutex::new(None), finalize: false };
+        let mut api =
+            Self { libraries, device, lost: Mutex::new(None), trace: Trace::default(), finalize: false };
         // SAFETY: a null configuration path is documented as "defaults".
         match unsafe { acl!(&api, api.libraries.rt, aclInit(ptr::null())) } {
             Ok(()) => api.finalize = finalize,

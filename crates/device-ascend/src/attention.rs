@@ -2,6 +2,7 @@
 
 mod gathered;
 mod paged;
+mod square;
 
 use std::ffi::c_void;
 
@@ -11,10 +12,16 @@ use super::choice::{Choices, Decode, Prefill};
 use super::core::Core;
 use super::kv::KvCache;
 use super::layout::HeadLayout;
-use super::ops::Heads;
+use super::ops::{CAUSAL_MASK_SIDE, Heads};
 
 use self::gathered::Gathered;
+pub(super) use self::gathered::SCRATCH_BYTES;
 use self::paged::Paged;
+use self::square::Square;
+pub(super) use self::square::{SHORT_CONTEXT, memory_bytes as square_bytes};
+
+/// Bytes of the mask of the operators over paged caches.
+pub(super) const CAUSAL_MASK_BYTES: u64 = (CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE) as u64;
 
 /// A step's queries, new keys and values, and the place of the result. Rows are contiguous.
 #[derive(Clone, Copy)]
@@ -35,6 +42,7 @@ pub(super) struct Step {
 pub(super) struct Attention {
     decode: Decode,
     prefill: Prefill,
+    layout: HeadLayout,
     paged: Paged,
     gathered: Gathered,
 }
@@ -44,6 +52,7 @@ impl Attention {
         Self {
             decode: choices.decode,
             prefill: choices.prefill,
+            layout,
             paged: Paged::new(layout),
             gathered: Gathered::new(layout),
         }
@@ -59,6 +68,7 @@ impl Attention {
         sequences: &[SequenceView<'_>],
     ) -> Result<(), DeviceError> {
         let decode = sequences.iter().all(|s| s.rows.len() == 1);
+        self.gathered.begin();
         match (decode, self.decode, self.prefill) {
             (true, Decode::Fused, _) | (false, _, Prefill::Fused) => {
                 self.paged.fused(core, cache, layer, step, sequences)
@@ -70,13 +80,14 @@ impl Attention {
             (true, Decode::Matmul, _) | (false, _, Prefill::Matmul) => {
                 sequences.iter().try_for_each(|s| self.gathered.by_matmul(core, cache, layer, step, s))
             }
-            (false, _, Prefill::Prompt) => sequences.iter().try_for_each(|s| {
-                if Gathered::takes_prompt(s) {
-                    self.gathered.prompt(core, cache, layer, step, s)
-                } else {
-                    self.gathered.by_matmul(core, cache, layer, step, s)
-                }
-            }),
+            (false, _, Prefill::Prompt | Prefill::PromptSquare) => {
+                let packed = self.prefill == Prefill::Prompt;
+                let group = self.layout.shape.heads / self.layout.shape.kv_heads;
+                sequences.iter().try_for_each(|s| match Square::of(s.rows.len(), s.context, group, packed) {
+                    Some(square) => self.gathered.prompt(core, cache, layer, step, s, square),
+                    None => self.gathered.by_matmul(core, cache, layer, step, s),
+                })
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ impl Installation {
     /// Inspects the machine. Opens and initialises CANN if it is installed.
     pub fn look() -> Self {
         let mut found = Self {
-            driver: std::fs::read_to_string(DRIVER_VERSION).ok().and_then(|text| driver_version(&text)),
+            driver: Self::driver_version(),
             nodes: nodes(Path::new(DEVICE_NODES)).iter().map(|path| path.display().to_string()).collect(),
             opp_path: std::env::var_os("ASCEND_OPP_PATH").map(|path| path.display().to_string()),
             ..Self::default()
@@ -57,6 +57,11 @@ impl Installation {
             }
         }
         found
+    }
+
+    /// Returns the driver's version, from its file. Opens no library.
+    pub fn driver_version() -> Option<String> {
+        std::fs::read_to_string(DRIVER_VERSION).ok().and_then(|text| driver_version(&text))
     }
 
     /// Returns whether any part of a card or its software was found.

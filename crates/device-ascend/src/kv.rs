@@ -66,7 +66,7 @@ impl KvCache {
         for layer in 0..shape.layers {
             let list = |buffer: &Buffer| {
                 let view = View::new(cache.start(buffer, layer, 0), cache.element, &dims);
-                TensorList::of(core.api(), view.tensor(core.api())?)
+                TensorList::of(core.api(), view)
             };
             let pair = [list(&cache.keys)?, list(&cache.values)?];
             cache.lists.push(pair);

@@ -45,14 +45,23 @@ macro_rules! plan {
     ($api:expr, $second:ident, $first:ident, ($($argument:expr),* $(,)?), $held:expr) => {{
         let api: &$crate::api::Api = $api;
         let (mut workspace, mut executor) = (0u64, std::ptr::null_mut());
-        match &api.libraries.nn.$second {
+        let second = &api.libraries.nn.$second;
+        let made = match second {
             Err(_) => Err(api.missing(stringify!($second))),
-            Ok(run) => $crate::api::acl!(
+            Ok(_) => $crate::api::acl!(
                 api,
                 api.libraries.nn,
                 $first($($argument,)* &raw mut workspace, &raw mut executor)
-            )
-            .map(|()| $crate::launch::Plan {
+            ),
+        };
+        if api.trace.is_on() {
+            let arguments = vec![$($crate::trace::Argument::text(&$argument, &api.trace)),*];
+            api.trace.call(stringify!($second), arguments, made.as_ref().copied());
+        }
+        match (second, made) {
+            (_, Err(error)) => Err(error),
+            (Err(_), Ok(())) => Err(api.missing(stringify!($second))),
+            (Ok(run), Ok(())) => Ok($crate::launch::Plan {
                 name: stringify!($second),
                 run: *run,
                 executor,

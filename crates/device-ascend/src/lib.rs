@@ -40,6 +40,7 @@ mod sizes;
 mod store;
 mod telemetry;
 mod tensor;
+mod trace;
 mod widener;
 mod work;
 
@@ -52,10 +53,14 @@ pub use self::group::AscendGroup;
 pub use self::installation::Installation;
 pub use self::kv::KvCache;
 pub use self::linear::Linear;
+pub use self::probe::Alternative;
 pub use self::rotate::Rotary;
-pub use self::selftest::{Selftest, SelftestRow, Status, Widths, selftest};
+pub use self::selftest::{
+    OperatorTime, Scope, Selftest, SelftestRow, SizeTime, Status, Timings, Widths, selftest,
+};
 pub use self::settings::{Chip, Emulation, GroupSettings};
 pub use self::sizes::AscendMemory;
 pub use self::store::{Activation, Table, Vector};
 pub use self::telemetry::{Memory, Telemetry, TelemetrySource};
+pub use self::trace::Call;
 pub use self::work::{Pricer, Work, WorkCounter};

@@ -4,6 +4,8 @@
 use std::ffi::{CStr, c_char};
 use std::ptr::null;
 
+use ascend_sys::{aclIntArray, aclTensor};
+
 use glmbench_device::DeviceError;
 
 use super::api::Api;
@@ -255,13 +257,13 @@ pub(super) fn scatter_kv(
                 handles.2,
                 handles.3,
                 handles.4,
-                null(),
-                null(),
-                null(),
+                null::<aclTensor>(),
+                null::<aclTensor>(),
+                null::<aclTensor>(),
                 mode,
                 scatter,
-                null(),
-                null()
+                null::<aclIntArray>(),
+                null::<aclIntArray>()
             ),
             held![k, kc, v, vc, s]
         )
@@ -351,7 +353,7 @@ pub(super) fn fused_attention(
                 none,
                 none,
                 none,
-                null(),
+                null::<aclIntArray>(),
                 heads.query as i64,
                 heads.scale,
                 NO_LIMIT,
@@ -366,7 +368,7 @@ pub(super) fn fused_attention(
                 0,
                 0,
                 out,
-                null()
+                null::<aclTensor>()
             ),
             Vec::new()
         )
@@ -450,24 +452,25 @@ pub(super) enum PromptLayout {
     Bnsd,
 }
 
-/// Attention over contiguous keys and values with as many heads as the queries.
+/// Attention over contiguous keys and values with as many heads as the queries. A mask is causal if no query sees keys after
+/// its own place; the operator may then leave them out.
 pub(super) fn prompt_attention(
     api: &Api,
     [query, key, value, out]: [View; 4],
-    mask: Option<View>,
+    mask: Option<(View, bool)>,
     [rows, contexts]: [&[i64]; 2],
     heads: Heads,
     lies: PromptLayout,
 ) -> Planned {
     let (q, k, v, o) = (query.tensor(api)?, key.tensor(api)?, value.tensor(api)?, out.tensor(api)?);
     let (r, c) = (IntArray::new(api, rows)?, IntArray::new(api, contexts)?);
-    let m = mask.map(|mask| mask.tensor(api)).transpose()?;
+    let m = mask.map(|(mask, _)| mask.tensor(api)).transpose()?;
+    let next = if mask.is_some_and(|(_, causal)| causal) { 0 } else { NO_LIMIT };
     let mask = m.as_ref().map_or(null(), |mask| mask.handle.cast_const());
     let name = match lies {
         PromptLayout::Bsh => c"BSH",
         PromptLayout::Bnsd => c"BNSD",
     };
-    let next = if mask.is_null() { NO_LIMIT } else { 0 };
     let none = null();
     let (a, b, d, e, f, g) = (q.handle, k.handle, v.handle, o.handle, r.handle, c.handle);
     let mut held = held![q, k, v, o, r, c];

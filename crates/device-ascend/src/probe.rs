@@ -1,5 +1,7 @@
 //! Probes which operators this chip and this CANN version support, by calling their first stages.
 
+mod survey;
+
 use std::cell::RefCell;
 
 use glmbench_device::{AttentionShape, DType, DeviceError, KV_BLOCK_TOKENS};
@@ -19,6 +21,9 @@ use super::rehearsal::Wrong;
 use super::settings::Chip;
 use super::tensor::{Element, IntArray, TensorList, View};
 use super::widener::FOLDED;
+
+pub use self::survey::Alternative;
+pub(super) use self::survey::survey;
 
 /// Blocks of the probed cache.
 const BLOCKS: usize = 2;
@@ -217,7 +222,7 @@ impl Probe<'_> {
             BlockOrder::TokenHead => self.view(&[BLOCKS, KV_BLOCK_TOKENS, heads * channels]),
             BlockOrder::HeadToken => self.view(&[BLOCKS, heads, KV_BLOCK_TOKENS, channels]),
         };
-        TensorList::of(self.api(), view.tensor(self.api())?)
+        TensorList::of(self.api(), view)
     }
 
     /// Probes an operator over a paged cache, with one sequence of `dims[0]` rows.
@@ -277,18 +282,26 @@ impl Probe<'_> {
                 Ok(Err("the cache's order is that of another decode operator".into()))
             }
             Prefill::Fused => self.paged(&[ROWS, shape.heads, channels], true, order, ops::fused_attention),
-            Prefill::Prompt => {
-                // Later chunks with a long context go by matmul.
+            Prefill::Prompt | Prefill::PromptSquare => {
+                // Few rows at the end of a long context go by matmul.
                 if let Err(reason) = self.matmul_attention(ROWS)? {
                     return Ok(Err(reason));
                 }
-                let rows = self.view(&[1, ROWS, self.layout.q_width()]);
+                let api = self.api();
                 let mask = View::new(self.memory.at(0), Element::Bool, &[ROWS, ROWS]);
-                let heads = Heads { kv: 0, ..self.heads() };
-                let (length, lies) = ([ROWS as i64], PromptLayout::Bsh);
-                let lengths = [&length[..], &length[..]];
-                let views = [rows, rows, rows, rows];
-                self.accepts(ops::prompt_attention(self.api(), views, Some(mask), lengths, heads, lies))
+                let length = [ROWS as i64];
+                let plan = |heads: usize, causal: bool| {
+                    let rows = self.view(&[1, ROWS, heads * channels]);
+                    let heads = Heads { query: heads, kv: 0, ..self.heads() };
+                    let (lengths, lies) = ([&length[..], &length[..]], PromptLayout::Bsh);
+                    ops::prompt_attention(api, [rows; 4], Some((mask, causal)), lengths, heads, lies)
+                };
+                let whole = || plan(shape.heads, true);
+                let packed = || plan(shape.kv_heads, false);
+                match prefill {
+                    Prefill::Prompt => self.accepts_all(&[&whole, &packed]),
+                    _ => self.accepts(whole()),
+                }
             }
             Prefill::Matmul => self.matmul_attention(ROWS),
         }

@@ -3,16 +3,23 @@
 //! Run it first on hardware: it shows what the documentation leaves open. Inputs are small pseudo-random values in the
 //! device's type, so that the only differences are roundings. Each bound is derived from them (see `bound`).
 
+mod collective;
 mod operators;
+mod table;
+mod timings;
 
+use self::collective::{Sum, collective};
 pub(super) use self::operators::{Rows, run_attention};
+use self::table::Table;
+pub use self::timings::{OperatorTime, SizeTime, Timings};
 
 use glmbench_device::group::DeviceGroup as _;
-use glmbench_device::reference::Reference;
 use glmbench_device::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor};
 
 use super::layout::encode;
+use super::probe::Alternative;
 use super::runtime::Event;
+use super::trace::Call;
 use super::{Ascend, AscendGroup};
 
 /// Outcome of a row.
@@ -70,6 +77,33 @@ impl Widths {
     }
 }
 
+/// What a self-test does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Compares every operator with plain loops.
+    Table,
+    /// The same, with a survey of all alternatives and a record of all calls.
+    Survey,
+    /// Times operators, copies and collectives over shapes. Nothing is compared, so the clock alone is enough.
+    Times,
+    /// Everything.
+    All,
+}
+
+impl Scope {
+    fn compares(self) -> bool {
+        self != Self::Times
+    }
+
+    fn records(self) -> bool {
+        matches!(self, Self::Survey | Self::All)
+    }
+
+    fn times(self) -> bool {
+        matches!(self, Self::Times | Self::All)
+    }
+}
+
 /// The result of a self-test.
 #[derive(Debug)]
 pub struct Selftest {
@@ -77,6 +111,12 @@ pub struct Selftest {
     pub info: DeviceInfo,
     /// The table. It ends where the device was lost.
     pub rows: Vec<SelftestRow>,
+    /// Every alternative, and whether its first stages are accepted.
+    pub alternatives: Vec<Alternative>,
+    /// The recorded calls.
+    pub calls: Vec<Call>,
+    /// Times over shapes.
+    pub timings: Timings,
     /// The error, if the device was lost during the test.
     pub lost: Option<DeviceError>,
 }
@@ -85,16 +125,17 @@ pub struct Selftest {
 ///
 /// # Errors
 /// Fails if the device is unavailable. A later failure is a row.
-pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceError> {
+pub fn selftest(group: &AscendGroup, widths: Widths, scope: Scope) -> Result<Selftest, DeviceError> {
     let tp = group.settings().tp;
-    std::thread::scope(|scope| {
+    std::thread::scope(|threads| {
         let of_rank = |rank: usize| {
             let device = group.rank(rank);
             // The other ranks would wait for this one.
             device.inspect_err(|_| group.abort())
         };
         // Without the abort, ranks would wait half an hour in a sum that one of them cannot join.
-        let together = |device: &mut Ascend| collective(device).inspect_err(|_| group.abort());
+        let together =
+            |device: &mut Ascend| collective(device, widths, scope.times()).inspect_err(|_| group.abort());
         // The first rank runs the table alone, which takes longer than HCCL's limit to connect (HCCL_CONNECT_TIMEOUT, 120
         // s). So the others enter their first collective when it does.
         let (starts, others): (Vec<_>, Vec<_>) = (1..tp)
@@ -105,7 +146,7 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
                     // If the table ends early, the first rank ends without a collective.
                     wait.recv().ok().map(|()| together(&mut device)).transpose()
                 };
-                (start, scope.spawn(of_other))
+                (start, threads.spawn(of_other))
             })
             .unzip();
         let first = match of_rank(0) {
@@ -120,7 +161,7 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
                 return Err(cause.expect("invariant: the first rank's error is one"));
             }
         };
-        let mut table = Table::new(first, widths);
+        let mut table = Table::new(first, widths, scope);
         table.run();
         let info = table.device.info();
         if tp > 1 && table.lost.is_none() {
@@ -130,10 +171,13 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
             });
             let mut sum = together(&mut table.device);
             for other in others {
-                let failed = Sum { error: f64::INFINITY, time_ns: 0 };
+                let failed = Sum { error: f64::INFINITY, ..Sum::default() };
                 let other = other.join().unwrap_or(Ok(Some(failed)));
                 sum = sum.and_then(|sum| match other? {
-                    Some(other) => Ok(Sum { error: sum.error.max(other.error), ..sum }),
+                    Some(other) => {
+                        let error = sum.error.max(other.error);
+                        Ok(Sum { error, ..sum })
+                    }
                     None => Ok(sum),
                 });
             }
@@ -143,49 +187,10 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
             table.rows.push(SelftestRow::unsupported("all_reduce", "HcclAllReduce", note));
         }
         // Dropping the table drops its rank, so the others stop waiting for it.
-        let Table { rows, lost, .. } = table;
-        Ok(Selftest { info, rows, lost })
+        let Table { rows, lost, alternatives, timings, device, .. } = table;
+        let calls = device.core.api().trace.take();
+        Ok(Selftest { info, rows, alternatives, calls, timings, lost })
     })
-}
-
-impl SelftestRow {
-    fn unsupported(operator: &str, variant: &str, note: &str) -> Self {
-        Self {
-            operator: operator.into(),
-            variant: variant.into(),
-            shape: String::new(),
-            status: Status::Unsupported,
-            max_error: None,
-            bound: None,
-            time_ns: None,
-            modelled: false,
-            note: note.into(),
-        }
-    }
-}
-
-/// A rank's result of the sum over the ranks.
-struct Sum {
-    /// Largest error.
-    error: f64,
-    time_ns: u64,
-}
-
-/// Sums 1, 2, 3 … over the ranks twice, each rank with its own start. The time is that of the second sum.
-fn collective(device: &mut Ascend) -> Result<Sum, DeviceError> {
-    let (tp, rank) = (device.info().tp, device.rank);
-    let width = 256;
-    let of = |rank: usize| (0..width).map(move |i| (rank * 3 + i % 50) as f32);
-    let expected: Vec<f32> = (0..width).map(|i| (0..tp).map(|r| (r * 3 + i % 50) as f32).sum()).collect();
-    let mut x = device.activation(1, width)?;
-    let (mut sum, mut result) = (Vec::new(), Sum { error: 0.0, time_ns: 0 });
-    for _ in 0..2 {
-        device.upload(&of(rank).collect::<Vec<_>>(), &mut x)?;
-        result.time_ns = timed(device, |device| device.all_reduce(&mut x))?;
-        device.download(&x, &mut sum)?;
-        result.error = result.error.max(largest_error(&sum, &expected));
-    }
-    Ok(result)
 }
 
 /// Returns the time of work between two events.
@@ -245,175 +250,5 @@ impl Host {
 
     fn view(&self) -> HostTensor<'_> {
         HostTensor { dtype: self.dtype, rows: self.rows, width: self.width, data: &self.bytes }
-    }
-}
-
-/// Runs a row's operator.
-type Run = fn(&mut Table) -> Result<Pair, DeviceError>;
-
-/// The table under construction.
-struct Table {
-    device: Ascend,
-    widths: Widths,
-    dtype: DType,
-    modelled: bool,
-    rows: Vec<SelftestRow>,
-    lost: Option<DeviceError>,
-}
-
-/// An operator's results on the device and in the reference, and its time.
-struct Pair {
-    ours: Vec<f32>,
-    theirs: Vec<f32>,
-    time_ns: u64,
-}
-
-impl Pair {
-    /// Creates a pair from two equal runs on the device and the reference's result in `out`.
-    fn of(
-        (ours, time_ns): (Vec<f32>, u64),
-        reference: &mut Reference,
-        out: &<Reference as Device>::Activation,
-    ) -> Result<Self, DeviceError> {
-        let mut theirs = Vec::new();
-        reference.download(out, &mut theirs)?;
-        Ok(Self { ours, theirs: theirs.repeat(2), time_ns })
-    }
-}
-
-impl Table {
-    fn new(device: Ascend, widths: Widths) -> Self {
-        let (dtype, modelled) = (device.core.dtype, device.modelled_ns().is_some());
-        Self { device, widths, dtype, modelled, rows: Vec::new(), lost: None }
-    }
-
-    fn run(&mut self) {
-        let w = self.widths;
-        let choices = self.device.choices;
-        let h = w.hidden;
-        let operators: [(&str, &str, String, f64, Run); 9] = [
-            ("embed", "aclnnEmbedding", format!("[{}, {h}] by 5", w.vocab), 0.0, Self::embed),
-            ("rms_norm", "aclnnRmsNorm", format!("[3, {h}]"), 1.0, Self::rms_norm),
-            ("linear", choices.weights.word(), format!("[3, {h}] x [{h}, {h}]"), 1.0, Self::linear),
-            ("qkv with bias", choices.weights.word(), format!("[3, {h}]"), 2.0, Self::qkv),
-            (
-                "gate_up and swiglu",
-                "aclnnSwiGlu",
-                format!("[3, {h}] x [{}, {h}]", 2 * w.ffn),
-                3.0,
-                Self::swiglu,
-            ),
-            ("add", choices.add.word(), format!("[3, {h}]"), 1.0, Self::add),
-            ("gather", "aclnnGatherV2", format!("[5, {h}] by 3"), 0.0, Self::gather),
-            ("attention, prefill", choices.prefill.word(), "130 + 3 tokens".into(), 6.0, Self::prefill),
-            ("attention, decode", choices.decode.word(), "contexts 131, 4".into(), 6.0, Self::decode),
-        ];
-        for (operator, variant, shape, roundings, run) in operators {
-            let outcome = run(self);
-            self.compared(operator, variant, shape, roundings, outcome);
-            if self.lost.is_some() {
-                return;
-            }
-        }
-        self.memory();
-        self.events();
-        self.telemetry();
-    }
-
-    fn compared(
-        &mut self,
-        operator: &str,
-        variant: &str,
-        shape: String,
-        roundings: f64,
-        outcome: Result<Pair, DeviceError>,
-    ) {
-        let mut row = SelftestRow { shape, ..SelftestRow::unsupported(operator, variant, "") };
-        match outcome {
-            Err(error) => self.failed(&mut row, error),
-            Ok(Pair { ours, theirs, time_ns }) => {
-                let largest = theirs.iter().fold(0f32, |most, v| most.max(v.abs()));
-                let error = largest_error(&ours, &theirs);
-                let bound = if roundings == 0.0 { 0.0 } else { bound(self.dtype, roundings, largest) };
-                let alike = ours.len() == theirs.len();
-                row.status = if alike && error <= bound { Status::Pass } else { Status::Fail };
-                (row.max_error, row.bound, row.time_ns) = (Some(error), Some(bound), Some(time_ns));
-            }
-        }
-        self.push(row);
-    }
-
-    fn collective(&mut self, tp: usize, sum: Result<Sum, DeviceError>) {
-        let shape = format!("{tp} x [1, 256]");
-        let mut row = SelftestRow { shape, ..SelftestRow::unsupported("all_reduce", "HcclAllReduce", "") };
-        match sum {
-            Err(error) => self.failed(&mut row, error),
-            Ok(sum) => {
-                row.status = if sum.error == 0.0 { Status::Pass } else { Status::Fail };
-                (row.max_error, row.bound, row.time_ns) = (Some(sum.error), Some(0.0), Some(sum.time_ns));
-                row.note = "whole numbers, so exact".into();
-            }
-        }
-        self.push(row);
-    }
-
-    fn failed(&mut self, row: &mut SelftestRow, error: DeviceError) {
-        (row.status, row.note) = (Status::Fail, error.to_string());
-        if let DeviceError::Lost { .. } = error {
-            self.lost = Some(error);
-        }
-    }
-
-    fn push(&mut self, row: SelftestRow) {
-        self.rows.push(SelftestRow { modelled: self.modelled, ..row });
-    }
-
-    fn memory(&mut self) {
-        let bytes: Vec<u8> = (0..1u32 << 20).map(|i| (i * 7 % 251) as u8).collect();
-        let outcome = self.device.core.slab.put(&bytes, "a test").and_then(|buffer| {
-            let mut back = vec![0; bytes.len()];
-            buffer.read(0, &mut back)?;
-            Ok(back == bytes)
-        });
-        let shape = "1 MiB there and back".to_owned();
-        let mut row = SelftestRow { shape, ..SelftestRow::unsupported("copies", "aclrtMemcpy", "") };
-        match outcome {
-            Err(error) => self.failed(&mut row, error),
-            Ok(same) => {
-                row.status = if same { Status::Pass } else { Status::Fail };
-                let came = if same { "the same bytes came back" } else { "other bytes came back" };
-                row.note = format!("{came}; not timed: such a copy stands in no stream");
-            }
-        }
-        self.push(row);
-    }
-
-    fn events(&mut self) {
-        let outcome = timed(&mut self.device, |_| Ok(()));
-        let mut row =
-            SelftestRow::unsupported("events", "aclrtEventElapsedTime", "nothing between two events");
-        match outcome {
-            Err(error) => self.failed(&mut row, error),
-            Ok(time_ns) => (row.status, row.time_ns) = (Status::Pass, Some(time_ns)),
-        }
-        self.push(row);
-    }
-
-    fn telemetry(&mut self) {
-        let told = self.device.telemetry();
-        let chip = self.device.settings.chip;
-        let values = [
-            told.power_w.map(|v| format!("{v} W")),
-            told.temp_c.map(|v| format!("{v} degrees Celsius")),
-            told.utilisation.map(|v| format!("{v}")),
-            told.memory.map(|m| format!("{} of {} bytes free", m.free_bytes, m.total_bytes)),
-        ];
-        for ((name, method), value) in super::Telemetry::methods(chip).into_iter().zip(values) {
-            let (status, note) = match value {
-                Ok(value) => (Status::Pass, value),
-                Err(reason) => (Status::Unsupported, reason),
-            };
-            self.push(SelftestRow { status, ..SelftestRow::unsupported(name, method, &note) });
-        }
     }
 }

@@ -2,11 +2,18 @@
 
 use glmbench_device::{AttentionShape, DType, KV_BLOCK_TOKENS, LinearShape, Role};
 
+use super::attention::{CAUSAL_MASK_BYTES, SCRATCH_BYTES, SHORT_CONTEXT, square_bytes};
 use super::layout::padded_channels;
 use super::settings::Chip;
+use super::widener::FOLDED;
 
 /// On a 310P, the halves of SwiGLU's input begin at multiples of this many elements: the chip moves 64-byte pieces only.
 pub(super) const SWIGLU_ALIGNMENT: usize = 32;
+
+/// Bytes of what does not depend on the model's size: the operators' workspace, small inputs, gaps between pieces.
+const SMALL_BYTES: u64 = 16 << 20;
+/// Largest number of tokens that is counted with.
+const MAX_TOKENS: usize = 1 << 40;
 
 /// Returns the elements in one half of a feed-forward activation of `ffn` elements, as stored on the chip.
 pub(super) fn swiglu_half(chip: Chip, ffn: usize) -> usize {
@@ -52,6 +59,44 @@ impl AscendMemory {
         self.bytes(out.saturating_mul(width))
     }
 
+    /// Returns the size in bytes of a row of `width` activations.
+    pub fn row_bytes(self, width: usize) -> u64 {
+        // Two padded halves, and the by-product of a norm.
+        self.bytes(width.next_multiple_of(2 * SWIGLU_ALIGNMENT) as u64) + 4
+    }
+
+    /// Returns the most bytes that operators take for themselves, with steps of up to `rows` rows of `hidden` elements and
+    /// prompts of up to `context` tokens.
+    ///
+    /// A 310P gathers keys and values of later chunks and arranges their rows in a square. It keeps masks, and rows with
+    /// one more column for a bias.
+    pub fn working_bytes(self, heads: AttentionShape, hidden: usize, rows: usize, context: usize) -> u64 {
+        if self.chip == Chip::A2800i {
+            return CAUSAL_MASK_BYTES + SMALL_BYTES;
+        }
+        // Absurd sizes are cut, so that sums of them saturate.
+        let (rows, context) = (rows.min(MAX_TOKENS), context.min(MAX_TOKENS));
+        let widened = (rows.next_power_of_two() as u64).saturating_mul((hidden + FOLDED) as u64);
+        let (rows, channels) = (rows.min(context), padded_channels(heads.channels));
+        let of_heads = |tokens: usize, heads: usize| {
+            let numbers = (tokens as u64).saturating_mul((heads * channels) as u64);
+            self.bytes(numbers).checked_next_power_of_two().unwrap_or(u64::MAX)
+        };
+        let group = heads.heads / heads.kv_heads.max(1);
+        // Packed heads keep the square's rows below twice the chunk's, unless all heads of a group are packed.
+        let packed = context.min(2 * rows).max(context / group.max(1)).next_multiple_of(KV_BLOCK_TOKENS);
+        let square = of_heads(packed, heads.heads);
+        let whole = of_heads(rows.next_multiple_of(KV_BLOCK_TOKENS), heads.heads);
+        let gathered = of_heads(context.next_multiple_of(KV_BLOCK_TOKENS), heads.kv_heads);
+        let scores = if context > SHORT_CONTEXT { SCRATCH_BYTES as u64 } else { 0 };
+        // Queries and results; scores and weights; keys and values.
+        [square, square.max(scores), whole.max(gathered)]
+            .map(|bytes| bytes.saturating_mul(2))
+            .into_iter()
+            .fold(square_bytes(rows, context).saturating_add(SMALL_BYTES), u64::saturating_add)
+            .saturating_add(self.bytes(widened))
+    }
+
     /// Returns the size in bytes of a KV cache block of one layer and head with `channels` channels.
     pub fn kv_block_bytes(self, channels: usize) -> u64 {
         self.bytes((2 * KV_BLOCK_TOKENS) as u64 * padded_channels(channels) as u64)
@@ -61,6 +106,21 @@ impl AscendMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The shape of ChatGLM2-6B, in steps of 4,096 tokens.
+    #[test]
+    fn a_long_prompt_takes_a_square_and_its_rows() {
+        let heads = AttentionShape { heads: 32, kv_heads: 2, channels: 128 };
+        let duo = AscendMemory::new(Chip::Duo300i, DType::Fp16);
+        let mib = |context| (duo.working_bytes(heads, 4096, 4096, context) - SMALL_BYTES) >> 20;
+        // Six buffers of 4,096 rows and a mask of 16 MiB. Twice the context takes twice four of them, and 64 MiB more.
+        assert_eq!(mib(4096), 6 * 32 + 64 + 32);
+        assert_eq!(mib(8192), 2 * 32 + 4 * 64 + 64 + 16 + 32);
+        // The mask of 32,768 tokens takes 1 GiB.
+        assert_eq!(mib(32_768), 2 * 32 + 4 * 64 + 1024 + 16 + 32);
+        let a2 = AscendMemory::new(Chip::A2800i, DType::Fp16);
+        assert_eq!(a2.working_bytes(heads, 4096, 4096, 8192) - SMALL_BYTES, 4 << 20);
+    }
 
     #[test]
     fn heads_and_halves_count_as_they_are_stored() {

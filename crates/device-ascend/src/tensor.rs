@@ -11,6 +11,7 @@ use ascend_sys::{
 use glmbench_device::{DType, DeviceError};
 
 use super::api::Api;
+use super::trace;
 
 /// Maximum number of axes of a view.
 const MAX_RANK: usize = 5;
@@ -151,7 +152,28 @@ impl View {
             )
         };
         let handle = created(api, "aclCreateTensor", handle)?;
+        api.trace.describe(handle, || self.words());
         Ok(Tensor { handle, destroy: api.libraries.nn.aclDestroyTensor.as_ref().ok().copied() })
+    }
+
+    /// Returns type, shape, strides (unless rows are contiguous) and format.
+    fn words(&self) -> String {
+        let element = match self.element {
+            Element::Model(dtype) => dtype.to_string(),
+            Element::Fp32 => "fp32".to_owned(),
+            Element::Int32 => "int32".to_owned(),
+            Element::Bool => "bool".to_owned(),
+        };
+        let (dims, strides) = (&self.dims[..self.rank], &self.strides[..self.rank]);
+        let mut step = 1;
+        let contiguous = dims.iter().zip(strides).rev().all(|(extent, stride)| {
+            let fits = *extent == 1 || *stride == step;
+            step *= extent;
+            fits
+        });
+        let strides = if contiguous { String::new() } else { format!(" strides {strides:?}") };
+        let format = if self.fractal { " in fractals" } else { "" };
+        format!("{element} {dims:?}{strides}{format}")
     }
 
     /// Returns whether both views have the same extents.
@@ -233,6 +255,7 @@ impl Scalar {
         let handle =
             unsafe { call!(api.libraries.nn, aclCreateScalar(ptr::from_mut(&mut value).cast(), ACL_FLOAT)) };
         let handle = created(api, "aclCreateScalar", handle)?;
+        api.trace.describe(handle, || format!("scalar {value}"));
         Ok(Self { handle, destroy: api.libraries.nn.aclDestroyScalar.as_ref().ok().copied() })
     }
 }
@@ -245,18 +268,20 @@ impl IntArray {
         let handle =
             unsafe { call!(api.libraries.nn, aclCreateIntArray(values.as_ptr(), values.len() as u64)) };
         let handle = created(api, "aclCreateIntArray", handle)?;
+        api.trace.describe(handle, || trace::numbers(values));
         Ok(Self { handle, destroy: api.libraries.nn.aclDestroyIntArray.as_ref().ok().copied() })
     }
 }
 
 impl TensorList {
     /// Creates a list of one tensor. The list destroys its member.
-    pub(super) fn of(api: &Api, tensor: Tensor) -> Result<Self, DeviceError> {
-        api.ready()?;
+    pub(super) fn of(api: &Api, view: View) -> Result<Self, DeviceError> {
+        let tensor = view.tensor(api)?;
         let members = [tensor.handle.cast_const()];
         // SAFETY: one member.
         let handle = unsafe { call!(api.libraries.nn, aclCreateTensorList(members.as_ptr(), 1)) };
         let handle = created(api, "aclCreateTensorList", handle)?;
+        api.trace.describe(handle, || format!("list of {}", view.words()));
         // The list destroys it.
         std::mem::forget(tensor);
         Ok(Self { handle, destroy: api.libraries.nn.aclDestroyTensorList.as_ref().ok().copied() })

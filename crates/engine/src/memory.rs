@@ -132,8 +132,20 @@ impl MemoryOf {
     /// Returns the bytes of one row of activations.
     fn row_bytes(&self, width: usize) -> u64 {
         match self {
-            Self::Plain(_) | Self::Ascend(_) => product(&[width, size_of::<f32>()]),
+            Self::Plain(_) => product(&[width, size_of::<f32>()]),
             Self::Cpu(cpu) => cpu.row_bytes(width),
+            Self::Ascend(card) => card.row_bytes(width),
+        }
+    }
+
+    /// Returns the most bytes that operators take for themselves.
+    fn working_bytes(&self, config: &ModelConfig, capacity: Capacity) -> u64 {
+        let (rows, context) = (capacity.max_step_tokens, capacity.max_context);
+        match self {
+            Self::Plain(_) | Self::Cpu(_) => 0,
+            Self::Ascend(card) => {
+                card.working_bytes(attention_shape(config), config.hidden_size, rows, context)
+            }
         }
     }
 
@@ -224,7 +236,8 @@ impl MemoryEstimate {
             kv_bytes: on.kv_block_bytes(config.kv_channels).saturating_mul(kv_blocks),
             activation_bytes: rows(capacity.max_step_tokens, &step)
                 .saturating_add(rows(capacity.max_logit_rows, &last))
-                .saturating_add(on.product_bytes(widest)),
+                .saturating_add(on.product_bytes(widest))
+                .saturating_add(on.working_bytes(config, capacity)),
         }
     }
 
@@ -256,9 +269,8 @@ mod tests {
         let full = ModelConfig::chatglm2_6b();
         let card = MemoryOf::Ascend(AscendMemory::new(Chip::Duo300i, DType::Fp16));
         let capacity = Capacity::for_batch(&full, 2, 300);
-        assert_eq!(
-            MemoryEstimate::new(&full, card, capacity),
-            MemoryEstimate::new(&full, DType::Fp16, capacity)
-        );
+        let (card, plain) =
+            (MemoryEstimate::new(&full, card, capacity), MemoryEstimate::new(&full, DType::Fp16, capacity));
+        assert_eq!((card.weight_bytes, card.kv_bytes), (plain.weight_bytes, plain.kv_bytes));
     }
 }

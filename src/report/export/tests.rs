@@ -151,6 +151,7 @@ fn searches_have_modeltests_rounds_and_final_rows() {
         outcome,
         reason: (outcome != ProbeOutcome::Fits).then(|| "as planted".into()),
         wanted_bytes: None,
+        device_memory_bytes: None,
         ttft_ns: None,
         tpot_ns: None,
         repetitions: match outcome {

@@ -41,6 +41,7 @@ fn probe(id: &str, number: u32, batch: u32, outcome: ProbeOutcome) -> ProbeRecor
         outcome,
         reason: (outcome != ProbeOutcome::Fits).then(|| format!("as planted, \"{}\"", outcome.words())),
         wanted_bytes: (outcome == ProbeOutcome::OutOfMemory).then_some(3 << 30),
+        device_memory_bytes: None,
         ttft_ns: ran.then_some(100_000_000),
         tpot_ns: ran.then_some(tpot_ns),
         repetitions: if ran { vec![repetition] } else { Vec::new() },

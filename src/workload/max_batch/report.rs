@@ -21,6 +21,11 @@ const DEFINITIONS: &[(&str, &str)] = &[
          measured once more. One warm-up before the repetitions of each probe.",
     ),
     (
+        "Card memory",
+        "most memory in use on one card after the repetitions of a probe, by the runtime (emulated: by the emulator's \
+         allocator). The KV blocks are those of the largest batch of the range that fits.",
+    ),
+    (
         "Out of memory, too slow",
         "out of memory: the KV blocks for the batch were not to be had, by the estimate before loading or by the device. Too \
          slow: it ran and passed a limit. Neither is taken for the other; any other error ends a search.",
@@ -223,6 +228,8 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
     };
     let (tpot, ttft) = (cells(best(|p| p.tpot_ns.map(ms))), cells(best(|p| p.ttft_ns.map(ms))));
     let rate = cells(best(decode_rate));
+    let memory: Vec<Option<u64>> = all.iter().map(|f| f.best()?.device_memory_bytes).collect();
+    let on_card = memory.iter().any(Option::is_some);
     let row = |(i, f): (usize, &Found<'_>)| {
         let case = f.case;
         let next = or_none(f.next(), |p| format!("{}: {}", p.batch, p.outcome.words()));
@@ -231,7 +238,7 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
             (None, Some(_)) => "NO",
             (None, None) => "yes",
         };
-        let cells = vec![
+        let mut cells = vec![
             case.tp.to_string(),
             case.input_tokens.to_string(),
             case.output_tokens.to_string(),
@@ -242,10 +249,9 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
             tpot[i].clone(),
             ttft[i].clone(),
             rate[i].clone(),
-            f.probes.len().to_string(),
-            next,
-            agreement.to_owned(),
         ];
+        cells.extend(on_card.then(|| or_none(memory[i], bytes)));
+        cells.extend([f.probes.len().to_string(), next, agreement.to_owned()]);
         Row { cells, strong: false }
     };
     let numeric = [
@@ -259,9 +265,9 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
         "TPOT ms",
         "TTFT ms",
         "Decode tokens/s",
-        "Probes",
     ];
-    let columns = numeric.map(|name| Column { name: name.to_owned(), numeric: true }).into_iter();
+    let names = numeric.into_iter().chain(on_card.then_some("Card memory")).chain(["Probes"]);
+    let columns = names.map(|name| Column { name: name.to_owned(), numeric: true });
     let text = ["Smallest that does not fit", "Probes agree"]
         .map(|name| Column { name: name.to_owned(), numeric: false });
     Table {
@@ -286,24 +292,29 @@ fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecord]) -> Tabl
     };
     let (tpot, ttft) = (cells(|p| p.tpot_ns.map(ms)), cells(|p| p.ttft_ns.map(ms)));
     let rate = cells(decode_rate);
+    let on_card = own.iter().any(|p| p.device_memory_bytes.is_some());
     let row = |(i, p): (usize, &ProbeRecord)| {
         let wanted = or_none(p.wanted_bytes, bytes);
-        let cells = vec![
+        let mut cells = vec![
             p.probe.to_string(),
             p.batch.to_string(),
             p.repetitions.len().to_string(),
             tpot[i].clone(),
             ttft[i].clone(),
             rate[i].clone(),
+        ];
+        cells.extend(on_card.then(|| or_none(p.device_memory_bytes, bytes)));
+        cells.extend([
             wanted,
             p.purpose.to_string(),
             p.outcome.words().to_owned(),
             p.reason.clone().unwrap_or_default(),
-        ];
+        ]);
         Row { cells, strong: false }
     };
-    let numeric = ["Probe", "Batch", "Repetitions", "TPOT ms", "TTFT ms", "Decode tokens/s", "Memory wanted"];
-    let columns = numeric.map(|name| Column { name: name.to_owned(), numeric: true }).into_iter();
+    let numeric = ["Probe", "Batch", "Repetitions", "TPOT ms", "TTFT ms", "Decode tokens/s"];
+    let names = numeric.into_iter().chain(on_card.then_some("Card memory")).chain(["Memory wanted"]);
+    let columns = names.map(|name| Column { name: name.to_owned(), numeric: true });
     let text = ["To", "Outcome", "Why"].map(|name| Column { name: name.to_owned(), numeric: false });
     Table {
         title: format!("Probes of {}, {}", case.search_id, run.provenance.clock),

@@ -190,6 +190,7 @@ fn probe(
         outcome: ProbeOutcome::Fits,
         reason: None,
         wanted_bytes: None,
+        device_memory_bytes: None,
         ttft_ns: None,
         tpot_ns: None,
         repetitions: Vec::new(),
@@ -203,7 +204,11 @@ fn probe(
     } else {
         match repetitions(search, batch, tokens, session) {
             Ok(None) => return Ok(None),
-            Ok(Some(times)) => judge(search, &times, session, &mut record),
+            Ok(Some(times)) => {
+                judge(search, &times, session, &mut record);
+                let telemetry = session.telemetry();
+                record.device_memory_bytes = telemetry.iter().filter_map(|row| row.device_memory_bytes).max();
+            }
             Err(RunError::Engine(lost @ EngineError::Device(DeviceError::Lost { .. }))) => {
                 return Err(lost.into());
             }
@@ -347,6 +352,7 @@ mod tests {
                 outcome,
                 reason: None,
                 wanted_bytes: (outcome == ProbeOutcome::OutOfMemory).then_some(1),
+                device_memory_bytes: None,
                 ttft_ns: None,
                 tpot_ns: None,
                 repetitions: Vec::new(),

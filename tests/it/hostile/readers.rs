@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use glmbench::bundle::Bundle;
 use glmbench::cli::prompts::read_prompts;
 use glmbench::dataset::{BOOLQ, Benchmark, CEVAL, Source, catalogue, prepare, read_questions};
 use glmbench::record::{Noise, RunDir, TelemetryRow};
@@ -152,6 +153,13 @@ pub(super) fn readers() -> Vec<Reader> {
             names: "/torch-index",
             ..reader("torch-index", "pytorch_model.bin.index.json", lay_torch_index, read_torch)
         },
+        reader("bundle", "b.zip", lay_bundle, |dir| {
+            let bundle = Bundle::read(&dir.join("b.zip")).map_err(|e| e.to_string())?;
+            // A changed size may still be refused before it becomes an allocation.
+            let _ = glmbench::bundle::replay::check(&bundle);
+            glmbench::bundle::replay::Replay::of(&bundle, &bundle);
+            Ok(())
+        }),
         run("run", "run.json"),
         run("samples", "samples.jsonl"),
         run("prompts", "prompts.jsonl"),
@@ -406,4 +414,12 @@ fn read_run(dir: &Path) -> Result<(), String> {
     let mut run = run;
     run.hold().map_err(|e| e.to_string())?;
     run.append_telemetry(&TelemetryRow::default()).map_err(|e| e.to_string())
+}
+
+fn lay_bundle(_: &Path, _: &Path) -> Vec<Vec<u8>> {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("b.zip");
+    let words = ["npu-selftest", "--small", "--emulate", "--bundle", path.to_str().unwrap()];
+    crate::support::answer(&words).expect(0, &[]);
+    vec![fs::read(path).unwrap()]
 }

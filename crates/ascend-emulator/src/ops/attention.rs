@@ -74,6 +74,8 @@ pub(crate) struct Attention {
     pub scale: f32,
     /// Which keys are visible.
     pub mask: Mask,
+    /// Whether a query sees no key after its own place (nextTokens 0), whatever the mask shows. Costs nothing less.
+    pub banded: bool,
     /// How the weighted values are summed.
     pub sums: Sums,
     /// Strides of queries and results.
@@ -143,8 +145,10 @@ impl Attention {
                             work.scores.clear();
                             work.scores.resize(self.visible(sequence, i), 0.0);
                             work.result.resize(self.channels, 0.0);
-                            let hidden =
-                                |j: usize| self.mask == Mask::Tensor && masked(mask, sequence.index, i, j);
+                            let hidden = |j: usize| {
+                                (self.banded && j > i)
+                                    || (self.mask == Mask::Tensor && masked(mask, sequence.index, i, j))
+                            };
                             attend(&mut work, self.scale, self.sums, query.dtype, hidden);
                             narrow(out.dtype, &work.result, out.at(at));
                         }

@@ -109,6 +109,8 @@ pub(crate) struct Wanted<'a> {
     pub kv_heads: i64,
     pub scale: f64,
     pub sums: Sums,
+    /// Whether nextTokens limits a mask tensor to the keys up to a query's own place.
+    pub banded: bool,
     pub sparse_mode: i64,
     pub block_size: i64,
     pub query_lengths: Option<&'a [i64]>,
@@ -167,6 +169,7 @@ pub(crate) fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
         channels: query.channels as usize,
         scale: w.scale as f32,
         mask,
+        banded: w.banded && mask == Mask::Tensor,
         sums: w.sums,
         query: query.steps,
         key: key.steps,

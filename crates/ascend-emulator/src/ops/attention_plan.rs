@@ -104,6 +104,9 @@ fn prompt(
     let allowed = [("BSH", Layout::Bsh), ("BSND", Layout::Bsnd), ("BNSD", Layout::Bnsd)];
     let layout = Layout::parse(p, layout, &allowed)?;
     precise(p, inner_precise)?;
+    if mask.is_some() && next_tokens != 0 {
+        p.form("unbanded")?;
+    }
     let wanted = Wanted {
         query,
         key,
@@ -116,6 +119,7 @@ fn prompt(
         kv_heads,
         scale,
         sums: if p.is_310p() { Sums::HalfTiles } else { Sums::Whole },
+        banded: next_tokens == 0,
         sparse_mode,
         block_size: 0,
         query_lengths: lengths_of(query_lengths, "actualSeqLengths")?,
@@ -230,6 +234,7 @@ fn incremental(
         kv_heads,
         scale,
         sums: Sums::Whole,
+        banded: false,
         sparse_mode: 0,
         block_size,
         query_lengths: None,
@@ -379,6 +384,7 @@ fn fused(
         kv_heads,
         scale,
         sums: Sums::Whole,
+        banded: false,
         sparse_mode,
         block_size,
         query_lengths: lengths_of(query_lengths, "actualSeqLengths")?,

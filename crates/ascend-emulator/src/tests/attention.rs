@@ -144,14 +144,27 @@ fn prompt(
     mask: RawTensor,
     lengths: [RawIntArray; 2],
     layout: &std::ffi::CStr,
+    numbers: [i64; 3],
+) {
+    prompt_in_band(s, [q, k, v, out], mask, lengths, layout, numbers, LIMITLESS);
+}
+
+/// Like [`prompt`], with a value of nextTokens.
+fn prompt_in_band(
+    s: &Session,
+    [q, k, v, out]: [RawTensor; 4],
+    mask: RawTensor,
+    lengths: [RawIntArray; 2],
+    layout: &std::ffi::CStr,
     [heads, kv_heads, sparse]: [i64; 3],
+    next: i64,
 ) {
     let (n, layout) = (null_mut(), layout.as_ptr().cast_mut());
     s.run(
         // SAFETY: live handles, nulls, a C string.
         |w, e| unsafe {
             aclnnPromptFlashAttentionV3GetWorkspaceSize(
-                q, k, v, n, mask, lengths[0], lengths[1], n, n, n, n, n, heads, 0.25, LIMITLESS, LIMITLESS,
+                q, k, v, n, mask, lengths[0], lengths[1], n, n, n, n, n, heads, 0.25, LIMITLESS, next,
                 layout, kv_heads, sparse, 0, out, w, e,
             )
         },
@@ -194,7 +207,13 @@ fn prompt_attention_on_310p_masks_what_the_tensor_says() {
     assert_close(&out.read(), &case.expected(true), 4.0 * epsilon(Float16), 1e-5);
     prompt(&s, tensors, null_mut(), [null_mut(); 2], c"BSND", [2, 0, 0]);
     assert_close(&out.read(), &case.expected(false), 4.0 * epsilon(Float16), 1e-5);
-    drop((q, k, v, out, mask));
+    // A band that ends at a query's own place hides the keys after it, even if the mask shows them.
+    let open = Array::new(Bool, &[1, 16, 16], &[0.0; 256]);
+    prompt(&s, tensors, open.tensor, [null_mut(); 2], c"BSND", [2, 0, 0]);
+    assert_close(&out.read(), &case.expected(false), 4.0 * epsilon(Float16), 1e-5);
+    prompt_in_band(&s, tensors, open.tensor, [null_mut(); 2], c"BSND", [2, 0, 0], 0);
+    assert_close(&out.read(), &case.expected(true), 4.0 * epsilon(Float16), 1e-5);
+    drop((q, k, v, out, mask, open));
     s.end();
 }
 

@@ -223,6 +223,7 @@ fn attention_counts_the_pairs_that_are_seen() {
             channels: 8,
             scale: 1.0,
             mask,
+            banded: false,
             sums: Sums::Whole,
             query: Steps::default(),
             key: Steps::default(),

@@ -9,25 +9,16 @@ use super::super::layout::{HeadLayout, encode};
 use super::super::memory::Buffer;
 use super::super::ops::{self, Heads, PromptLayout};
 use super::super::tensor::{Element, View};
+use super::square::{Square, Squares};
 use super::{Step, heads, used_blocks};
-
-use std::collections::BTreeMap;
 
 use ascend_sys::ACL_MEMCPY_DEVICE_TO_DEVICE;
 
 /// Limit of gathered keys (and of values) in one call of decode, and of the scores of one tile, in bytes. A single
 /// sequence or row may exceed it.
-const SCRATCH_BYTES: usize = 64 << 20;
-/// Maximum bytes of kept square masks. A single one may be larger.
-const SQUARES_BYTES: usize = 64 << 20;
+pub(in super::super) const SCRATCH_BYTES: usize = 64 << 20;
 /// Maximum sequences in one call of the prompt operator on a 310P.
 const PROMPT_BATCH: usize = 128;
-/// Longest context, in tokens, for which the prompt operator computes a later chunk. It takes a square, so the rows before
-/// the chunk are computed in vain. While they are few, that costs less than writing scores to memory and reading them
-/// back.
-const PROMPT_CONTEXT: usize = 4096;
-/// On a 310P, queries and keys of the prompt operator are padded to a multiple of this many tokens.
-const PROMPT_ALIGNMENT: usize = 128;
 /// Added to a masked score: the lowest fp16 value.
 const MASKED: f32 = -65504.0;
 
@@ -42,9 +33,7 @@ pub(super) struct Gathered {
     results: Scratch,
     /// Additive masks.
     mask: Option<Mask>,
-    /// Square masks of the prompt operator, by side. A step with prompts of several lengths needs one of each in every
-    /// layer.
-    squares: BTreeMap<usize, Buffer>,
+    squares: Squares,
 }
 
 /// Gathered keys and values `[kv heads, context, channels]`, with the strides of heads and tokens.
@@ -66,7 +55,7 @@ impl Gathered {
             weights: none(),
             results: none(),
             mask: None,
-            squares: BTreeMap::new(),
+            squares: Squares::default(),
         }
     }
 
@@ -138,15 +127,14 @@ impl Gathered {
         Ok(())
     }
 
-    /// Returns whether the prompt operator computes a sequence's rows: if they are the whole context, or the context is
-    /// short.
-    pub(super) fn takes_prompt(sequence: &SequenceView<'_>) -> bool {
-        sequence.context == sequence.rows.len() || sequence.context <= PROMPT_CONTEXT
+    /// Begins a step's call of a layer: masks that it does not use may be dropped.
+    pub(super) fn begin(&mut self) {
+        self.squares.begin();
     }
 
-    /// Computes rows of a prompt with the prompt operator. Every query head gets its own copy of keys and values. The mask
-    /// is square, so there is a query for each token of the context. Queries before the chunk are leftover memory, and
-    /// their results are discarded. Queries, keys and values are padded with rows that no real row attends to.
+    /// Computes rows of a prompt with the prompt operator, as `square` arranges them. Every head of the operator gets its
+    /// own copy of keys and values. Queries outside the chunk are leftover memory, and their results are discarded.
+    /// Queries, keys and values are padded with rows that no real row attends to.
     pub(super) fn prompt(
         &mut self,
         core: &Core,
@@ -154,13 +142,14 @@ impl Gathered {
         layer: usize,
         step: Step,
         sequence: &SequenceView<'_>,
+        square: Square,
     ) -> Result<(), DeviceError> {
         let (layout, rows, context) = (self.layout, sequence.rows.len(), sequence.context);
         let (kv_heads, channels) = (layout.shape.kv_heads, layout.channels);
-        let group = layout.shape.heads / kv_heads;
-        let filled = context.next_multiple_of(PROMPT_ALIGNMENT);
-        let row_bytes = layout.q_width() * core.dtype.bytes();
-        let bytes = filled * row_bytes;
+        let (api, element, size) = (core.api(), core.element(), core.dtype.bytes());
+        let head_count = layout.shape.heads / square.pack;
+        let width = head_count * channels;
+        let bytes = square.side * width * size;
         let query = self.queries.reserve(core, bytes)?;
         let out = self.results.reserve(core, bytes)?;
         let ([keys, values], wide) = if context == rows {
@@ -173,28 +162,33 @@ impl Gathered {
             ([keys, values], [self.scores.reserve(core, bytes)?, self.weights.reserve(core, bytes)?])
         };
         for (to, from) in wide.into_iter().zip([keys, values]) {
-            // `[kv head, token, channel]`, with each head repeated for the query heads that share it.
+            // `[kv head, token, channel]`, with each head repeated for the operator's heads that share it.
             let [head, token, _] = from.strides();
-            let dims = [context, kv_heads, group, channels];
-            let from = View::strided(from.start(), core.element(), &dims, &[token, head, 0, 1]);
-            core.run(ops::copy(core.api(), View::new(to, core.element(), &dims), from))?;
+            let dims = [context, kv_heads, head_count / kv_heads, channels];
+            let from = View::strided(from.start(), element, &dims, &[token, head, 0, 1]);
+            core.run(ops::copy(api, View::new(to, element, &dims), from))?;
         }
-        let before = (context - rows) * row_bytes;
-        let at = |start: *mut std::ffi::c_void| start.wrapping_byte_add(sequence.rows.start * row_bytes);
-        let device = ACL_MEMCPY_DEVICE_TO_DEVICE;
-        // SAFETY: `rows` rows on both sides, after the rows before the chunk.
-        unsafe {
-            core.stream.copy(query.wrapping_byte_add(before), at(step.query), rows * row_bytes, device)
-        }?;
-        let mask = self.square(core, filled)?;
-        let view = |start| View::new(start, core.element(), &[1, filled, layout.q_width()]);
+        // The chunk's rows among those of all sequences, and in the square.
+        let first = sequence.rows.start * layout.q_width() * size;
+        let theirs = |start: *mut std::ffi::c_void| {
+            let dims = [rows, square.pack, head_count, channels];
+            let strides = [layout.q_width(), channels, square.pack * channels, 1];
+            View::strided(start.wrapping_byte_add(first), element, &dims, &strides)
+        };
+        let ours = |start: *mut std::ffi::c_void| {
+            let start = start.wrapping_byte_add(square.first_row(rows, context) * width * size);
+            View::new(start, element, &[rows, square.pack, head_count, channels])
+        };
+        move_rows(core, square, ours(query), theirs(step.query))?;
+        let mask = self.squares.mask(core, square)?;
+        let view = |start| View::new(start, element, &[1, square.side, width]);
         let views = [view(query), view(wide[0]), view(wide[1]), view(out)];
         let length = [context as i64];
-        let heads = Heads { kv: 0, ..heads(&layout) };
+        let heads = Heads { query: head_count, kv: 0, ..heads(&layout) };
+        let mask = (mask, square.is_causal());
         let lengths = [&length[..], &length[..]];
-        core.run(ops::prompt_attention(core.api(), views, Some(mask), lengths, heads, PromptLayout::Bsh))?;
-        // SAFETY: `rows` rows on both sides.
-        unsafe { core.stream.copy(at(step.out), out.wrapping_byte_add(before), rows * row_bytes, device) }
+        core.run(ops::prompt_attention(api, views, Some(mask), lengths, heads, PromptLayout::Bsh))?;
+        move_rows(core, square, theirs(step.out), ours(out))
     }
 
     /// Returns views of the step's own keys and values, `[kv heads, rows, channels]`.
@@ -206,22 +200,6 @@ impl Gathered {
             let strides = [channels, self.layout.kv_width(), 1];
             View::strided(start.wrapping_byte_add(first), core.element(), &dims, &strides)
         })
-    }
-
-    /// Returns the causal mask: 1 above the diagonal.
-    fn square(&mut self, core: &Core, side: usize) -> Result<View, DeviceError> {
-        if !self.squares.contains_key(&side) {
-            let held: usize = self.squares.values().map(Buffer::len).sum();
-            if held + side * side > SQUARES_BYTES && held > 0 {
-                // Queued work may still use the masks.
-                core.stream.synchronize()?;
-                self.squares.clear();
-            }
-            let bytes: Vec<u8> = (0..side * side).map(|i| u8::from(i % side > i / side)).collect();
-            self.squares.insert(side, core.slab.put(&bytes, "the causal mask")?);
-        }
-        let mask = self.squares.get(&side).expect("invariant: just made");
-        Ok(View::new(mask.at(0), Element::Bool, &[side, side]))
     }
 
     /// Computes rows of one sequence with products, mask and softmax, which every chip supports. Rows go in tiles, so that
@@ -330,6 +308,15 @@ impl Gathered {
         let start = mask.table.at((mask.widest - visible + 1) * size);
         Ok(View::strided(start, core.element(), &[rows, 1, context], &[width, width, 1]))
     }
+}
+
+/// Copies the rows of a chunk, from or to the arrangement of its square.
+fn move_rows(core: &Core, square: Square, to: View, from: View) -> Result<(), DeviceError> {
+    if square.pack > 1 {
+        return core.run(ops::copy(core.api(), to, from));
+    }
+    // SAFETY: both places hold the rows, which are contiguous if heads are not packed.
+    unsafe { core.stream.copy(to.start(), from.start(), to.bytes(), ACL_MEMCPY_DEVICE_TO_DEVICE) }
 }
 
 /// The table of masks, see [`Gathered::mask`].

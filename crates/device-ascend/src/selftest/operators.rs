@@ -9,7 +9,8 @@ use glmbench_device::{
 };
 
 use super::super::{Activation, Ascend};
-use super::{Host, Pair, Table, Widths, numbers, timed};
+use super::table::{Pair, Table};
+use super::{Host, Widths, numbers, timed};
 
 /// Rows of two sequences in one step: ranges, each with the index of its sequence.
 pub(crate) type Rows<'a> = &'a [(Range<usize>, usize)];

@@ -1,0 +1,78 @@
+//! Asks for every alternative, whether it is needed or not. What the self-test reports of a card.
+
+use std::cell::RefCell;
+
+use glmbench_device::DeviceError;
+
+use super::super::choice::{Addition, Bias, Decode, KvWrite, Prefill, Reuse, Rotation, WeightFormat};
+use super::super::core::Core;
+use super::super::kv::BlockOrder;
+use super::super::layout::HeadLayout;
+use super::super::ops::CAUSAL_MASK_SIDE;
+use super::super::settings::Chip;
+use super::Probe;
+
+/// An alternative of a capability.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alternative {
+    /// The capability, as in the choices.
+    pub capability: &'static str,
+    /// The name of the alternative.
+    pub word: &'static str,
+    /// Why its first stages are refused, if they are.
+    pub refused: Option<String>,
+}
+
+/// Asks for every alternative of every capability, at the model's shapes. Graphs are left out, because they are captured and
+/// run.
+pub(in super::super) fn survey(
+    core: &Core,
+    chip: Chip,
+    layout: HeadLayout,
+) -> Result<Vec<Alternative>, DeviceError> {
+    let memory = core.slab.take(CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE * 2, "a survey of the operators")?;
+    let probe =
+        Probe { core, layout, memory, discarded: &[], refused: Vec::new(), single_use: RefCell::default() };
+    let mut found = Vec::new();
+    let mut note = |capability, word, answer: Result<(), String>| {
+        let refused = answer.err();
+        let accepted = refused.is_none();
+        found.push(Alternative { capability, word, refused });
+        accepted
+    };
+    let mut weights = None;
+    for choice in WeightFormat::ALL {
+        if note("weights", choice.word(), probe.weights(*choice)?) {
+            let preferred = chip == Chip::A2800i && *choice == WeightFormat::Plain;
+            weights = weights.filter(|_| !preferred).or(Some(*choice));
+        }
+    }
+    for choice in Addition::ALL {
+        note("add", choice.word(), probe.add(*choice)?);
+    }
+    for choice in Bias::ALL {
+        note("bias", choice.word(), probe.bias(*choice, weights.unwrap_or(WeightFormat::Plain))?);
+    }
+    let mut order = None;
+    for choice in Decode::ALL {
+        if note("decode", choice.word(), probe.decode(*choice)?) {
+            order.get_or_insert(BlockOrder::of(*choice));
+        }
+    }
+    let order = order.unwrap_or(BlockOrder::HeadToken);
+    for choice in Prefill::ALL {
+        note("prefill", choice.word(), probe.prefill(*choice, order)?);
+    }
+    for choice in KvWrite::ALL {
+        note("kv", choice.word(), probe.kv(*choice, order)?);
+    }
+    for choice in Rotation::ALL {
+        note("rotary", choice.word(), probe.rotary(*choice)?);
+    }
+    for choice in Reuse::ALL {
+        note("reuse", choice.word(), probe.reuse(*choice));
+    }
+    // Executors that cannot be destroyed unused ran; the memory goes after them.
+    core.stream.synchronize()?;
+    Ok(found)
+}

@@ -1,0 +1,145 @@
+//! `glmbench npu-selftest --replay`: runs the calls of a card's bundle on the emulator, and prints where the two differ.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use serde::Serialize;
+
+use glmbench_ascend::{Chip, Forced, Scope};
+use glmbench_device::{DType, DeviceKind};
+
+use crate::bundle::Bundle;
+use crate::bundle::replay::{self, Difference, Replay};
+
+use super::engine::EmulationFlags;
+use super::npu_selftest::{Test, cell, machine, markdown};
+use super::{emit, emit_json, gate_exit, say};
+
+/// Maximum number of calls of one side only that are printed.
+const MAX_SHOWN: usize = 20;
+
+#[derive(Serialize)]
+struct Report {
+    calls: usize,
+    differences: Vec<JsonDifference>,
+    only_card: Vec<String>,
+    only_emulator: Vec<String>,
+    times: Vec<JsonTime>,
+}
+
+#[derive(Serialize)]
+struct JsonDifference {
+    kind: &'static str,
+    what: String,
+    card: String,
+    emulator: String,
+}
+
+#[derive(Serialize)]
+struct JsonTime {
+    what: String,
+    card_ns: f64,
+    emulator_ns: f64,
+    ratio: f64,
+}
+
+/// Runs the calls of a bundle again. Exits with 1 if a rule differs.
+pub(super) fn run(path: &Path, flags: &EmulationFlags, json: bool) -> anyhow::Result<ExitCode> {
+    let card = Bundle::read(path)?;
+    let invalid = |problem: String| anyhow::anyhow!("{}: {problem}", path.display());
+    let widths = replay::check(&card).map_err(invalid)?;
+    let device: DeviceKind =
+        card.summary.card.parse().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
+    let Some(chip) = Chip::of(device) else {
+        bail!("{}: bundle.json: card is \"{}\", expected 300i-duo or 800i-a2", path.display(), device.name());
+    };
+    let dtype: DType = card.summary.dtype.parse().map_err(|e| invalid(format!("bundle.json: dtype: {e}")))?;
+    let (emulation, tp) = machine(device, flags, card.summary.tp)?;
+    let test = Test { chip, widths, tp, dtype, forced: Forced::default(), emulation };
+    // What the emulator accepts is known only when it was asked. Then it makes the card's choices, as far as it can.
+    let (asked, _group) = test.run(Scope::Survey)?;
+    let accepted = |name: &str, word: &str| {
+        let same = |a: &&glmbench_ascend::Alternative| (a.capability, a.word) == (name, word);
+        asked.alternatives.iter().find(same).is_some_and(|a| a.refused.is_none())
+    };
+    let forced = Forced::parse(&replay::forced(&card, accepted))
+        .map_err(|e| invalid(format!("capabilities.json: choices: {e}")))?;
+    let (here, _) = Test { forced, ..test }.bundle()?;
+    let found = Replay::of(&card, &here);
+    let agrees = found.agrees();
+    if json {
+        emit_json(&report(found))?;
+    } else {
+        emit(words(&card, &found).trim_end())?;
+    }
+    say(if agrees {
+        "the emulator follows all rules of the bundle"
+    } else {
+        "the emulator's rules differ from the bundle's"
+    });
+    Ok(gate_exit(agrees))
+}
+
+fn report(found: Replay) -> Report {
+    let Replay { calls, differences, only_card, only_emulator, times } = found;
+    let difference =
+        |Difference { kind, what, card, emulator }| JsonDifference { kind, what, card, emulator };
+    let time = |time: replay::TimeRatio| JsonTime {
+        ratio: time.ratio(),
+        what: time.what,
+        card_ns: time.card_ns,
+        emulator_ns: time.emulator_ns,
+    };
+    Report {
+        calls,
+        differences: differences.into_iter().map(difference).collect(),
+        only_card,
+        only_emulator,
+        times: times.into_iter().map(time).collect(),
+    }
+}
+
+fn words(card: &Bundle, found: &Replay) -> String {
+    let mut out = format!(
+        "bundle of {} ({}, {}, {} ranks): {} calls on both, {} differences\n",
+        cell(&card.summary.card),
+        cell(card.machine.chip.as_deref().unwrap_or("unknown chip")),
+        card.summary.clock,
+        card.summary.tp,
+        found.calls,
+        found.differences.len()
+    );
+    if !found.differences.is_empty() {
+        let mut table = markdown();
+        table.set_header(["rule", "which", "card", "emulator"]);
+        for Difference { kind, what, card, emulator } in &found.differences {
+            table.add_row([(*kind).to_owned(), cell(what), cell(card), cell(emulator)]);
+        }
+        out += &format!("\n{table}\n");
+    }
+    for (side, calls) in [("card", &found.only_card), ("emulator", &found.only_emulator)] {
+        if calls.is_empty() {
+            continue;
+        }
+        out += &format!("\ncalls of the {side} alone, because an earlier answer differs: {}\n", calls.len());
+        for call in calls.iter().take(MAX_SHOWN) {
+            out += &format!("- {}\n", cell(call));
+        }
+    }
+    if !found.times.is_empty() {
+        let mut table = markdown();
+        table.set_header(["operator", "card us", "emulator us", "card / emulator"]);
+        for time in &found.times {
+            let us = |ns: f64| format!("{:.1}", ns / 1e3);
+            table.add_row([
+                cell(&time.what),
+                us(time.card_ns),
+                us(time.emulator_ns),
+                format!("{:.2}", time.ratio()),
+            ]);
+        }
+        out += &format!("\n{table}\n");
+    }
+    out
+}
