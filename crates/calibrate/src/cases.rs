@@ -91,29 +91,3 @@ pub fn held(rows: Vec<Row>) -> Result<Vec<Held>, EngineError> {
     };
     Ok(rows.into_iter().map(of_row).collect())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::published::rows;
-
-    #[test]
-    #[ignore = "prints for experiments"]
-    fn dump() {
-        let begin = std::time::Instant::now();
-        let held = held(rows().unwrap()).unwrap();
-        let lines: Vec<_> = held
-            .iter()
-            .map(|held| {
-                let r = &held.row;
-                let work = held.case.as_ref().ok().map(|c| (c.counted.work.kinds().to_vec(), c.counted.rest_ns));
-                let why = held.case.as_ref().err();
-                serde_json::json!({"model": r.model, "chip": r.chip, "chips": r.chips, "dtype": r.dtype, "batch": r.batch,
-                    "graph": r.mode == Mode::Graph, "in": r.input_tokens.all(), "out": r.output_tokens.all(), "phase": r.phase.name(),
-                    "ms": r.value, "use": format!("{:?}", r.purpose), "work": work, "why": why})
-            })
-            .collect();
-        std::fs::write(std::env::var("DUMP").unwrap(), serde_json::to_string(&lines).unwrap()).unwrap();
-        println!("{:?}", begin.elapsed());
-    }
-}
