@@ -289,8 +289,8 @@ impl Forward for Slowed {
         self.model.write_prefix(blocks)
     }
 
-    fn copy_block(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
-        self.model.copy_block(from, to)
+    fn copy_block(&mut self, from: u32, to: u32, tokens: usize) -> Result<(), EngineError> {
+        self.model.copy_block(from, to, tokens)
     }
 
     fn device_info(&self) -> DeviceInfo {

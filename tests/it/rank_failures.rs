@@ -157,8 +157,8 @@ impl Device for Watched {
     ) -> Of<()> {
         self.inner.write_kv(qkv, cache, layer, sequences, shape)
     }
-    fn copy_kv_block(&mut self, cache: &mut Cache, from: u32, to: u32) -> Of<()> {
-        self.inner.copy_kv_block(cache, from, to)
+    fn copy_kv_block(&mut self, cache: &mut Cache, from: u32, to: u32, tokens: usize) -> Of<()> {
+        self.inner.copy_kv_block(cache, from, to, tokens)
     }
     fn attention(
         &mut self,

@@ -115,8 +115,8 @@ impl Device for Toy {
         self.reference.write_kv(qkv, cache, layer, sequences, shape)
     }
 
-    fn copy_kv_block(&mut self, cache: &mut KvCache, from: u32, to: u32) -> Of<()> {
-        self.reference.copy_kv_block(cache, from, to)
+    fn copy_kv_block(&mut self, cache: &mut KvCache, from: u32, to: u32, tokens: usize) -> Of<()> {
+        self.reference.copy_kv_block(cache, from, to, tokens)
     }
 
     fn attention(

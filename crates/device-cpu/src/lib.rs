@@ -309,8 +309,14 @@ impl Device for Cpu {
         Ok(())
     }
 
-    fn copy_kv_block(&mut self, cache: &mut KvCache, from: u32, to: u32) -> Result<(), DeviceError> {
-        cache.copy_block(from as usize, to as usize);
+    fn copy_kv_block(
+        &mut self,
+        cache: &mut KvCache,
+        from: u32,
+        to: u32,
+        tokens: usize,
+    ) -> Result<(), DeviceError> {
+        cache.copy_block(from as usize, to as usize, tokens);
         Ok(())
     }
 

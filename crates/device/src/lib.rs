@@ -392,9 +392,16 @@ pub trait Device: Send {
         sequences: &[SequenceView<'_>],
         shape: AttentionShape,
     ) -> Result<(), DeviceError>;
-    /// Copies block `from` of every layer to block `to`. Sequences that begin alike share a block's first tokens in this
-    /// way, and differ after them.
-    fn copy_kv_block(&mut self, cache: &mut Self::KvCache, from: u32, to: u32) -> Result<(), DeviceError>;
+    /// Copies the first `tokens` tokens of block `from` to block `to`, in every layer. Sequences that begin alike share a
+    /// block's first tokens in this way, and differ after them. What `to` holds after these tokens is unspecified, as in a
+    /// block that another sequence has left.
+    fn copy_kv_block(
+        &mut self,
+        cache: &mut Self::KvCache,
+        from: u32,
+        to: u32,
+        tokens: usize,
+    ) -> Result<(), DeviceError>;
     /// Computes causal attention of the queries in `qkv` over the cache: softmax in fp32, scale `1 / sqrt(channels)`.
     fn attention(
         &mut self,

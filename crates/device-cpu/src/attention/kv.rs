@@ -182,8 +182,9 @@ impl KvCache {
         panels(&self.values[at * bytes..(at + 1) * bytes], at, self.int8.as_ref().map(|i| &*i.value_scales))
     }
 
-    /// Copies a block of every layer to another.
-    pub(crate) fn copy_block(&mut self, from: usize, to: usize) {
+    /// Copies the first `tokens` tokens of a block to another, in every layer. Whole blocks are copied, and what tiles multiply
+    /// together with these tokens is cleared ([`Writer::write`]).
+    pub(crate) fn copy_block(&mut self, from: usize, to: usize, tokens: usize) {
         let layout = self.layout;
         let (key_bytes, value_bytes) = (layout.key_bytes(), layout.value_bytes());
         for layer in 0..layout.shape.layers {
@@ -197,6 +198,10 @@ impl KvCache {
                 let (from, to) = each(KV_BLOCK_TOKENS);
                 int8.key_scales.copy_within(from.clone(), to);
                 int8.value_scales.copy_within(from, to);
+            }
+            if layout.tiles {
+                let values = &mut self.values[to * value_bytes..(to + layout.shape.kv_heads) * value_bytes];
+                values.chunks_exact_mut(value_bytes).for_each(|head| layout.clear_after(head, tokens));
             }
         }
     }
@@ -324,6 +329,26 @@ impl Writer<'_> {
 }
 
 impl Layout {
+    /// Clears the values of one block and head that share a tile with the first `tokens` tokens, but come after them.
+    fn clear_after(&self, values: &mut [u8], tokens: usize) {
+        for place in tokens..tokens.next_multiple_of(TILE_DEPTH) {
+            match self.bytes {
+                2 => self.put_value::<2>(
+                    values.as_chunks_mut().0,
+                    place,
+                    0,
+                    &vec![[0; 2]; self.shape.channels],
+                ),
+                _ => self.put_value::<4>(
+                    values.as_chunks_mut().0,
+                    place,
+                    0,
+                    &vec![[0; 4]; self.shape.channels],
+                ),
+            }
+        }
+    }
+
     /// Writes a token's key, starting at channel `first`.
     fn put_key<const BYTES: usize>(
         &self,

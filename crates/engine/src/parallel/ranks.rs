@@ -53,8 +53,8 @@ struct Worker {
 enum Order {
     Forward(Arc<OwnedStep>),
     Prefix(Arc<[u32]>),
-    /// Copy one block to another.
-    CopyBlock(u32, u32),
+    /// Copy the first tokens of one block to another.
+    CopyBlock(u32, u32, usize),
     /// Nanoseconds to advance the virtual clock by.
     Idle(u64),
     Release,
@@ -215,8 +215,8 @@ impl Forward for Ranks {
         }
     }
 
-    fn copy_block(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
-        self.run(&Order::CopyBlock(from, to))
+    fn copy_block(&mut self, from: u32, to: u32, tokens: usize) -> Result<(), EngineError> {
+        self.run(&Order::CopyBlock(from, to, tokens))
     }
 
     fn device_info(&self) -> DeviceInfo {
@@ -326,7 +326,7 @@ impl<G: DeviceGroup> Rank<G> {
                 Ok(())
             }
             Order::Prefix(blocks) => model.write_prefix(blocks),
-            Order::CopyBlock(from, to) => model.copy_block(*from, *to),
+            Order::CopyBlock(from, to, tokens) => model.copy_block(*from, *to, *tokens),
             Order::Release => model.release_cached(),
         }
     }

@@ -1,5 +1,7 @@
 //! Admission: waiting requests get a place in the batch and blocks of the KV cache, with what earlier prompts left there.
 
+use glmbench_device::KV_BLOCK_TOKENS;
+
 use super::Engine;
 use crate::EngineError;
 use crate::cache::{Shared, content, shareable};
@@ -7,7 +9,7 @@ use crate::sequence::Sequence;
 
 /// A prompt waits for another that begins alike if this saves at least this number of tokens. Less is not worth a step
 /// with fewer rows.
-const WORTH_WAITING_TOKENS: usize = glmbench_device::KV_BLOCK_TOKENS;
+const WORTH_WAITING_TOKENS: usize = KV_BLOCK_TOKENS;
 
 impl Engine {
     /// Admits waiting requests in order, as far as they have room. Returns the number of prompt tokens taken from the cache.
@@ -73,7 +75,8 @@ impl Engine {
     /// Fills new blocks with what is not computed: a copied part, or the P-tuning prefix.
     fn fill(&mut self, shared: &Shared, blocks: &[u32]) -> Result<(), EngineError> {
         if let Some(part) = shared.part {
-            self.model.copy_block(part, blocks[shared.blocks.len()])?;
+            let tokens = shared.tokens % KV_BLOCK_TOKENS;
+            self.model.copy_block(part, blocks[shared.blocks.len()], tokens)?;
         }
         if shared.tokens <= self.prefix() { self.model.write_prefix(blocks) } else { Ok(()) }
     }
