@@ -137,7 +137,7 @@ fn a_suite_runs_stops_and_goes_on_without_the_command_line() {
     let (end, heard) = run(&straight, usize::MAX);
     assert_eq!((end.verdict, end.runs.len(), heard.reports), (Verdict::Valid, 1, 1));
     let record = RunDir::open(&end.runs[0]).unwrap().read_run().unwrap();
-    assert!(record.seal.is_some() && record.provenance.device == "scripted");
+    assert!(record.seal.is_some() && *record.provenance.device == *"scripted");
     assert_eq!(record.identity.get("weights"), Some("none"));
     // A case is begun, and stopped.
     let mut again = request(&folder.path().join("again"), "");
