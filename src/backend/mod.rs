@@ -19,7 +19,7 @@ use glmbench_engine::{EngineError, Request, RequestId, Step};
 
 pub use exchange::{Exchange, WireTimes};
 pub use remote::{MOST_UNDER_WAY, Remote, RemoteFacts};
-pub use scripted::{Script, Scripted, ScriptedAnswer};
+pub use scripted::{SCRIPTED_DTYPE, Script, Scripted, ScriptedAnswer};
 
 /// What a backend can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

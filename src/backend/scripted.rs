@@ -14,6 +14,9 @@ use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId,
 
 use super::{Backend, Capabilities};
 
+/// Number type of a scripted backend.
+pub const SCRIPTED_DTYPE: DType = DType::Fp32;
+
 /// What a scripted backend says and how long it takes.
 #[derive(Debug, Clone)]
 pub struct Script {
@@ -180,7 +183,7 @@ impl Backend for Scripted {
             memory_bytes_per_s: 0,
             matmul_flops_per_s: 0,
         };
-        DeviceInfo { modelled_by: Some(clock), ..DeviceInfo::plain("scripted", "none", 1, DType::Fp32) }
+        DeviceInfo { modelled_by: Some(clock), ..DeviceInfo::plain("scripted", "none", 1, SCRIPTED_DTYPE) }
     }
 
     fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {

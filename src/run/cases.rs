@@ -170,7 +170,7 @@ macro_rules! cases {
             /// The engine's capacity, by number of ranks.
             pub(super) capacities: BTreeMap<usize, Capacity>,
             /// The shard of the plan that this is.
-            pub(super) sharded: Option<super::shard::Sharded>,
+            pub(super) sharded: Option<Sharded>,
         }
 
         impl Plan<'_> {
@@ -236,6 +236,13 @@ macro_rules! cases {
     };
 }
 crate::workload::each!(cases);
+
+/// A shard in a plan, with what the identity needs of the cases that are not here.
+pub(super) struct Sharded {
+    pub(super) shards: record::Shards,
+    /// Hashes of the real prompts of all timed cases.
+    pub(super) input_hashes: Vec<(String, String)>,
+}
 
 impl Plan<'_> {
     /// Returns the hash of all token ids for each case with real prompts.

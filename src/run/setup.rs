@@ -12,7 +12,7 @@ use glmbench_engine::parallel::check_tp;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{EngineError, Savings};
 
-use crate::backend::{Backend, Script, Scripted};
+use crate::backend::{Backend, SCRIPTED_DTYPE, Script, Scripted};
 use crate::compute::{Compute, ComputeSpec};
 use crate::record::Roofline;
 use crate::suite::{Configuration, Suite};
@@ -190,7 +190,11 @@ impl Setup {
     /// # Errors
     /// Those of [`Plan::keep_shard`].
     pub fn keep_shard(&self, plan: &mut Plan<'_>, shard: Shard) -> Result<(), RunError> {
-        let on = (&self.model.config, self.compute.precision);
+        let precision = match &self.answering {
+            Answering::Engine => self.compute.precision,
+            Answering::Scripted(_) => SCRIPTED_DTYPE.into(),
+        };
+        let on = (&self.model.config, precision);
         plan.keep_shard(shard, &self.suite, on, self.compute.profile_operators)
     }
 

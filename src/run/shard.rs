@@ -17,6 +17,7 @@ use crate::record::{MOST_SHARDS, Places, ShardCase, ShardPart, Shards};
 use crate::suite::Suite;
 
 use super::RunError;
+use super::cases::Sharded;
 use super::duration::Counted;
 use super::plan::Plan;
 
@@ -75,13 +76,6 @@ impl FromStr for Shard {
             numbers().ok_or_else(|| format!("found `{text}`; expected a shard such as 3/16"))?;
         Self::new(index, count)
     }
-}
-
-/// A shard in a plan, with what the identity needs of the cases that are not here.
-pub(super) struct Sharded {
-    shards: Shards,
-    /// Hashes of the real prompts of all timed cases.
-    pub(super) input_hashes: Vec<(String, String)>,
 }
 
 impl Plan<'_> {

@@ -29,7 +29,10 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("report", &["dataset", "record", "stats", "text"]),
     (
         "run",
-        &["backend", "bench", "compute", "dataset", "record", "report", "stats", "suite", "task", "text"],
+        &[
+            "backend", "bench", "bounded", "compute", "dataset", "record", "report", "stats", "suite",
+            "task", "text",
+        ],
     ),
     ("stats", &[]),
     ("suite", &["bounded", "compute", "dataset", "record", "stats", "task"]),

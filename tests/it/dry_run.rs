@@ -198,7 +198,7 @@ fn what_run_refuses_is_refused_before() {
     };
     refused(&card, "decode=fast", 2, "GLMBENCH_ASCEND=decode=fast");
     refused(&[&card[..2], &["--dtype", "w8a8-dynamic"]].concat(), "", 5, "it has fp16");
-    refused(&["--emulate"], "", 2, "the emulator is for 300i-duo and 800i-a2");
+    refused(&["--emulate"], "", 2, "device cpu has no emulator; expected 300i-duo or 800i-a2");
     refused(&["--profile", "300i-duo"], "", 2, "give --emulate, too");
     refused(&["--tp", "7"], "", 2, "7");
 }

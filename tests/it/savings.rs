@@ -118,8 +118,10 @@ fn the_plan_says_how_many_tokens_are_computed() {
     let done: Vec<_> = cases.map(|work| (work.prefilled, work.prefilled + work.reused)).collect();
     println!("{planned:?}");
     // The tokens that a prompt leaves behind may begin the next one, too.
-    for ((computed, all), done) in planned.into_iter().zip(done) {
-        assert_eq!(all, done.1);
-        assert!(done.0 <= computed && computed < all, "{computed} {done:?}");
+    for ((computed, all), done) in planned.iter().zip(done) {
+        assert_eq!(*all, done.1);
+        assert!(done.0 <= *computed && computed <= all, "{computed} {done:?}");
     }
+    // Demonstrations are shared. Prompts without them may have nothing in common.
+    assert!(planned.iter().any(|(computed, all)| computed < all), "{planned:?}");
 }
