@@ -17,6 +17,27 @@ pub fn file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Opens a file for reading, which must be a regular one: opening a pipe waits for its other end.
+///
+/// # Errors
+/// The system's errors, and [`io::ErrorKind::InvalidInput`] for a pipe, a device or a folder.
+pub fn open(path: &Path) -> io::Result<std::fs::File> {
+    if !std::fs::metadata(path)?.is_file() {
+        let message = "found a folder, a pipe or a device; expected a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    std::fs::File::open(path)
+}
+
+/// Reads a regular file, like [`file()`].
+///
+/// # Errors
+/// Those of [`open`] and of [`file()`].
+pub fn regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    open(path)?;
+    file(path, most)
+}
+
 /// Reads a file as text, like [`file()`].
 ///
 /// # Errors

@@ -22,10 +22,11 @@
 //! a list, and records name both, so no other room matches on them.
 //!
 //! [`run::RunRequest`] runs a suite from file to comparison, without the command line, on the engine or on a server
-//! ([`run::endpoint`]): an [`run::Observer`] receives progress, messages and results. [`run`] plans all this before any weight is loaded: [`run::model`] holds what was read of the model's folder,
-//! [`run::duration`] how long cases take. Then it drives a [`backend`], normally the engine, and writes a line for every item and
-//! repetition as it finishes ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
-//! A report is a list of sections, and pages have a list of formats.
+//! ([`run::endpoint`]): an [`run::Observer`] receives progress, messages and results. [`run`] plans all this before any
+//! weight is loaded: [`run::model`] holds what was read of the model's folder, [`run::duration`] how long cases take.
+//! Then it drives a [`backend`], normally the engine, and writes a line for every item and repetition as it finishes
+//! ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated. A
+//! report is a list of sections, and pages have a list of formats.
 //!
 //! What is timed is a [`workload`]: shapes, max batch, load. Each has a folder with one file for each layer, and the layers know
 //! them by one list. Accuracy goes its own way, because its items are scored.
@@ -38,9 +39,9 @@
 //! `glmbench serve` puts an engine behind HTTP ([`glmbench_serve`]). The engine stays on a thread of its own, without async; the
 //! routes translate. That crate knows nothing of suites and records.
 //!
-//! A plan can be cut into shards for many machines ([`run::shard`]). A shard is a run of its part of the plan, with the whole plan
-//! beside it in `run.json`. [`record::merge()`] copies the lines of all shards to one run. Machines share run directories
-//! without locks: `writer.json` says who writes ([`record::Holder`]).
+//! A plan can be cut into shards for many machines ([`run::shard`]). A shard is a run of its part of the plan, with the
+//! whole plan beside it in `run.json`. [`record::merge()`] copies the lines of all shards to one run. Machines share run
+//! directories without locks: `writer.json` says who writes ([`record::Holder`]).
 //!
 //! Work after a run needs no model either. [`run::score`] judges stored answers again, with the function that judged
 //! them first. `show` displays items from the prompts that the run stored. [`report::export`] writes the records in the
@@ -58,26 +59,27 @@
 //!   `src/run/accuracy.rs` (keeps the batch full) → `src/backend/embedded.rs` → the engine; its answer → `src/task/ceval.rs` or
 //!   `boolq.rs`, with `extract.rs` (the judgement) → `outcome.rs` → `src/record/sample.rs`,
 //!   `journal.rs` (a line) → `src/report/accuracy.rs` → `sections/` → `page.rs` → `formats/`.
-//! - **A performance case**: `src/workload/shapes/schema.rs` (its table in the suite) → `plan.rs` beside it (the shape) → `run.rs`,
-//!   with `src/bench/prompts.rs` (its prompts), `mod.rs` (a repetition) and `warmup.rs` → `src/backend/embedded.rs` → the engine;
-//!   its times → `src/workload/shapes/record.rs`, `src/record/journal.rs` (a line) → `src/workload/shapes/report.rs` →
-//!   `src/stats/` (medians, intervals) → `src/report/sections/` → `page.rs` → `formats/`. A search or a load takes the same way through its own folder.
+//! - **A performance case**: `src/workload/shapes/schema.rs` (its table in the suite) → `plan.rs` beside it (the shape)
+//!   → `run.rs`, with `src/bench/prompts.rs` (its prompts), `mod.rs` (a repetition) and `warmup.rs` →
+//!   `src/backend/embedded.rs` → the engine; its times → `src/workload/shapes/record.rs`, `src/record/journal.rs` (a
+//!   line) → `src/workload/shapes/report.rs` → `src/stats/` (medians, intervals) → `src/report/sections/` → `page.rs` →
+//!   `formats/`. A search or a load takes the same way through its own folder.
 //! - **A token**: `crates/engine/src/scheduler.rs` (a row of a step) → `model.rs` (embedding, layers, output) →
-//!   `crates/device-cpu/src/product/vector.rs`, `attention/mod.rs`, `attention/kv.rs` (or another device) → `model.rs` (logits) → `sampler.rs` (the next
-//!   token) → `scheduler.rs` (the next step, or the completion).
+//!   `crates/device-cpu/src/product/vector.rs`, `attention/mod.rs`, `attention/kv.rs` (or another device) → `model.rs`
+//!   (logits) → `sampler.rs` (the next token) → `scheduler.rs` (the next step, or the completion).
 //!
 //! ## The crates
 //!
 //! | crate | holds | may use |
 //! | --- | --- | --- |
 //! | `glmbench`, this one | suites, data sets, tasks, runs, records, reports, the command line | all of them |
-//! | [`glmbench_engine`] | configuration, tokenizer, weights, sampler, forward pass, paged KV cache, continuous batching | the devices |
-//! | [`glmbench_calibrate`] | published speeds, fits of chip profiles to them, the errors of modelled times | [`glmbench_engine`], [`glmbench_ascend`] |
+//! | [`glmbench_engine`] | configuration, tokenizer, weights, sampler, forward pass, KV cache, batching | the devices |
+//! | [`glmbench_calibrate`] | published speeds, fits of profiles to them | [`glmbench_engine`], [`glmbench_ascend`] |
 //! | [`glmbench_serve`] | HTTP routes of TGI and OpenAI around an engine | [`glmbench_engine`] |
 //! | [`glmbench_remote`] | the client of inference servers: protocols, streams, their times, what a server can do | none |
 //! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |
 //! | [`glmbench_ascend`] | the device for 300I DUO and 800I A2, self-test, chip profiles | [`glmbench_device`], `ascend-sys` |
-//! | [`glmbench_device`] | the devices' words and properties, the operators as a trait, weights as values, costs, rotary table, groups of ranks, the fp32 oracle | none |
+//! | [`glmbench_device`] | devices' words, the operators as a trait, weights, costs, groups of ranks, the fp32 oracle | none |
 //! | `ascend-sys` | bindings to AscendCL, aclnn, HCCL and DCMI | none |
 //! | `ascend-emulator` | a stand-in for those libraries, inside this binary | none |
 //!
@@ -132,8 +134,8 @@
 //!    - On a 300I DUO, chunks change the last bits, within the KL gate. It uses another operator for few rows at the end of
 //!      more than 4,096 tokens, and the decoding operator for chunks of one token. Forced choices
 //!      (`prefill=matmul,decode=matmul`) avoid that.
-//!    - Shared prefixes and guessed tokens follow from this. A card shares prefixes, as far as chunks do not matter, and
-//!      guesses nothing: it verifies with another operator than it decodes with.
+//!    - Shared prefixes and guessed tokens follow from this. A real card does neither: no one has shown that its numbers do
+//!      not depend on chunks, and it verifies with another operator than it decodes with.
 //! 6. Files on disk carry a schema number, and a golden file fixes each format.
 //! 7. Lines are written in the plan's order, appended and flushed. Everything else is replaced by rename. A killed run is
 //!    therefore a prefix of an undisturbed one, and resuming it gives the same files, times aside. A journal that is not

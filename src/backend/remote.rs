@@ -432,9 +432,11 @@ impl Shared {
     fn fail(&self, done: &mut Done, failure: &Failure) {
         self.take_times(done, &failure.times, &failure.attempts);
         done.exchange.times.events = arrivals(&failure.events);
-        // Retries are used up: what is asked next would fail, too.
-        let is_gone = matches!(failure.kind, FailureKind::Connect | FailureKind::Timeout(Phase::Connect));
-        done.is_gone = is_gone && !failure.attempts.is_empty();
+        // Retries are used up: what is asked next would fail, too. A closed connection before was none.
+        let is_gone =
+            |kind: &FailureKind| matches!(kind, FailureKind::Connect | FailureKind::Timeout(Phase::Connect));
+        let last = failure.attempts.last();
+        done.is_gone = is_gone(&failure.kind) && last.is_some_and(|last| is_gone(&last.kind));
         done.exchange.fault = Some(failure.to_string());
     }
 
@@ -508,7 +510,8 @@ impl Backend for Remote {
         }
         if let Some(text) = gone {
             self.clear();
-            return Err(DeviceError::Lost { device: "endpoint", message: text }.into());
+            let message = format!("{}: {text}; is the server running?", self.shared.client.endpoint().url);
+            return Err(DeviceError::Lost { device: "endpoint", message }.into());
         }
         Ok(Step {
             kind: if finished.is_empty() { StepKind::Idle } else { StepKind::Decode },

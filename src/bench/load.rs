@@ -76,7 +76,8 @@ pub struct ServedLoad {
     pub requests: Vec<Served>,
 }
 
-/// Serves all of `offered` (sorted by arrival) on an idle backend at this pace. Returns `None` if `stopped` returned true before the end. Calls `progress` with the number of finished requests.
+/// Serves all of `offered` (sorted by arrival) on an idle backend at this pace. Returns `None` if `stopped` returned
+/// true before the end. Calls `progress` with the number of finished requests.
 ///
 /// # Errors
 /// Errors of the engine. No requests are left running.

@@ -1,8 +1,8 @@
 //! The bundle of `npu-selftest`: one file that a person with a card can send.
 //!
-//! It has versions, choices, every operator at the model's shapes with its time and its difference from the oracle, every
-//! first stage with its arguments and status, times over shapes, and the environment as far as it is on a list. It has no
-//! weights, prompts, host names, user names or home folders ([`privacy`]). `docs/FORMATS.md` lists the fields.
+//! It has versions and choices. It has every operator with its time and error, every first stage with arguments and
+//! status, and times over shapes. Listed environment variables are included. It has no weights, prompts, host names,
+//! user names or home folders ([`privacy`]). `docs/FORMATS.md` lists the fields.
 //!
 //! [`collect`] makes a bundle from a self-test, [`archive`] writes and reads it, [`replay`] compares two of them.
 
@@ -242,7 +242,7 @@ pub struct Call {
     pub message: String,
 }
 
-/// Times over shapes, for `calibrate`.
+/// Times over shapes, kept for fits to come; `calibrate` does not read them yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
     /// Operators.

@@ -11,8 +11,12 @@ use crate::stats::median;
 const MAX_RANKS: usize = 64;
 /// Largest weight, in elements. Twice that of the 6B model.
 const MAX_WEIGHT: usize = 1 << 28;
-/// Largest number of heads, and of tokens of the vocabulary.
+/// Largest hidden size, and number of tokens of the vocabulary.
 const MAX_COUNT: usize = 1 << 16;
+/// Largest number of heads.
+const MAX_HEADS: usize = 256;
+/// Largest number of channels of a head. All heads together then have at most 32,768.
+const MAX_CHANNELS: usize = 128;
 
 /// A rule that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,10 +76,15 @@ pub fn check(bundle: &Bundle) -> Result<Widths, String> {
         if fits { Ok(()) } else { Err(format!("bundle.json: {name} is {found}, expected 1 to {most}")) }
     };
     within("tp", tp, MAX_RANKS)?;
-    for (name, found) in [("heads", heads), ("kv_heads", kv_heads), ("hidden", hidden), ("vocab", vocab)] {
-        within(&format!("widths.{name}"), found, MAX_COUNT)?;
+    for (name, found, most) in [
+        ("heads", heads, MAX_HEADS),
+        ("kv_heads", kv_heads, MAX_HEADS),
+        ("hidden", hidden, MAX_COUNT),
+        ("vocab", vocab, MAX_COUNT),
+    ] {
+        within(&format!("widths.{name}"), found, most)?;
     }
-    within("widths.channels", channels, 128)?;
+    within("widths.channels", channels, MAX_CHANNELS)?;
     within("widths.ffn", ffn, MAX_WEIGHT)?;
     for (name, found) in [
         ("hidden * 2 * ffn", hidden.saturating_mul(2 * ffn)),
@@ -112,9 +121,9 @@ impl Replay {
         replay
     }
 
-    /// Whether all rules agree. Times do not count.
+    /// Whether all rules agree, and calls were compared at all. Times do not count.
     pub fn agrees(&self) -> bool {
-        self.differences.is_empty()
+        self.calls > 0 && self.differences.is_empty()
     }
 
     fn note(&mut self, kind: &'static str, what: String, card: String, emulator: String) {

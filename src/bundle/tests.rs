@@ -203,6 +203,8 @@ fn sizes_of_a_bundle_are_checked_before_anything_is_allocated() {
     assert!(with(&|s| s.widths.kv_heads = 3).contains("8 heads over 3 KV heads"));
     assert!(with(&|s| s.widths.kv_heads = 0).contains("widths.kv_heads is 0"));
     assert!(with(&|s| s.widths.channels = 65).contains("channels in fours"));
+    assert!(with(&|s| s.widths.heads = 257).contains("widths.heads is 257, expected 1 to 256"));
+    assert!(with(&|s| s.widths.kv_heads = 257).contains("widths.kv_heads is 257, expected 1 to 256"));
 }
 
 #[test]
@@ -229,4 +231,9 @@ fn a_replay_sees_rules_and_times_that_differ() {
     let found = Replay::of(&card, &here);
     assert_eq!((found.only_card.len(), found.only_emulator.len()), (1, 1));
     assert_eq!(forced(&card, |name, _| name == "decode"), "decode=incre");
+    // Without a call to compare, nothing agrees.
+    let mut empty = bundle();
+    empty.calls.calls.clear();
+    let found = Replay::of(&empty, &card);
+    assert!(found.differences.is_empty() && found.calls == 0 && !found.agrees(), "{found:?}");
 }

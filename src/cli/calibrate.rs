@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 use comfy_table::{ContentArrangement, Table, presets};
-use sha2::{Digest, Sha256};
 
 use glmbench_ascend::profile::{Mark, Profile};
 use glmbench_ascend::{Chip, Pricer};
@@ -21,7 +20,7 @@ use glmbench_calibrate::text::{Figure, calibrated, rounded};
 use glmbench_device::DType;
 use glmbench_engine::load::ModelPath;
 
-use crate::record::{Contents, PerfRow, Phase as TimedPhase, RunDir, RunRecord};
+use crate::record::{Clock, Contents, PerfRow, Phase as TimedPhase, RunDir, RunRecord, Status, write_whole};
 use crate::report::perf_rows;
 
 use super::runs::find_run;
@@ -114,7 +113,12 @@ fn from_published(out: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A run with its timed rows and the hash of its records.
+/// A fitted value this close to an end of its range stands at it.
+const AT_END: f64 = 1e-3;
+/// Above this error, a profile does not describe the runs that it is fitted to.
+const MOST_RMS: f64 = 0.5;
+
+/// A run with its timed rows, and the beginning of the hash of its lines.
 struct Measured {
     run: RunRecord,
     rows: Vec<PerfRow>,
@@ -124,10 +128,28 @@ struct Measured {
 impl Measured {
     fn read(word: &Path) -> anyhow::Result<Self> {
         let path = find_run(word)?;
-        let Contents { run, requests, .. } = Contents::read(&RunDir::open(&path)?)?;
+        let dir = RunDir::open(&path)?;
+        let Contents { run, requests, audit, .. } = Contents::read(&dir)?;
+        if let Some(faults) = audit.words() {
+            bail!("{}: not what the plan says: {faults}; a fit needs an unchanged run", run.run_id);
+        }
+        if run.status != Status::Complete {
+            bail!("{}: incomplete; a fit needs a complete run; glmbench run --resume goes on with it", run.run_id);
+        }
+        if run.provenance.clock == Clock::Modelled {
+            bail!(
+                "{}: its times are modelled by {}; a fit needs measured runs: those on a card",
+                run.run_id,
+                run.provenance.clock_profile.as_deref().unwrap_or("a chip profile")
+            );
+        }
         let rows = perf_rows(&run, &requests);
-        let bytes = serde_json::to_vec(&requests).context("the run's lines")?;
-        let hash = Sha256::digest(&bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        // A complete run without a seal is old.
+        let seal = run.seal.clone().map_or_else(|| dir.seal(), Ok)?;
+        let Some(lines) = seal.get("requests.jsonl") else {
+            bail!("{}: expected a run with timed shapes; suites/calibrate-card.toml has them", run.run_id);
+        };
+        let hash = lines.sha256.chars().take(16).collect();
         Ok(Self { run, rows, hash })
     }
 
@@ -153,6 +175,10 @@ impl Measured {
             ModelPath::Folder(_) if model.is_none() => ModelPath::DummyChatglm2.config(None)?,
             path => path.config(None)?,
         };
+        let shape = config.shape();
+        if let Some(own) = from.model_details.get("shape").filter(|own| **own != shape) {
+            bail!("{}: its model has {own}, not {shape}; give it with --model", self.run.run_id);
+        }
         let dtype = from.dtype.known().map_or(DType::Fp16, |precision| precision.dtype);
         Ok(Machine { config, dtype, chip, chips: 1, profile: profile.name.clone() })
     }
@@ -180,6 +206,9 @@ impl Measured {
 }
 
 fn from_runs(args: &Args) -> anyhow::Result<()> {
+    if let Some(path) = args.out.as_deref().filter(|path| path.symlink_metadata().is_ok()) {
+        bail!("--out {}: is there already; give another path", path.display());
+    }
     let word = args.profile.as_deref().unwrap_or(Path::new("300i-duo"));
     let profile =
         if word.exists() { Profile::from_file(word)? } else { Profile::builtin(&word.to_string_lossy())? };
@@ -243,11 +272,33 @@ fn from_runs(args: &Args) -> anyhow::Result<()> {
         percent(fitted.rms),
         percent(error)
     ))?;
+    for (free, value) in free.iter().zip(&fitted.values) {
+        let (least, most) = free.range;
+        if *value <= least * (1.0 + AT_END) || *value >= most * (1.0 - AT_END) {
+            say(&format!(
+                "glmbench: warning: {} = {} stands at an end of its range, {least} to {most}: the runs do not tell it, or are not \
+                 of this card",
+                free.key,
+                rounded(*value)
+            ));
+        }
+    }
+    if fitted.rms > MOST_RMS {
+        say(&format!(
+            "glmbench: warning: rms {} after the fit: the profile does not describe these runs",
+            percent(fitted.rms)
+        ));
+    }
     if let Some(path) = &args.out {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let text = calibrated(&profile.text, name.as_deref(), &figures);
-        std::fs::write(path, text).with_context(|| path.display().to_string())?;
-        let written = Profile::from_file(path)?;
+        let written = Profile::parse(&text, &path.display().to_string())
+            .context("the fitted profile; nothing is written")?;
+        // A fit takes long enough for another to write the file.
+        if path.symlink_metadata().is_ok() {
+            bail!("--out {}: is there by now; give another path", path.display());
+        }
+        write_whole(path, text.as_bytes())?;
         let marked = written.entries.iter().filter(|entry| entry.mark == Mark::Calibrated).count();
         say(&format!("written: {}, {marked} calibrated figures", path.display()));
     }

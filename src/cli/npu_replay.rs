@@ -11,9 +11,11 @@ use glmbench_device::{DType, DeviceKind};
 
 use crate::bundle::Bundle;
 use crate::bundle::replay::{self, Difference, Replay};
+use crate::compute::Emulation;
+use crate::record::Clock;
 
 use super::engine::EmulationFlags;
-use super::npu_selftest::{Test, cell, machine, markdown};
+use super::npu_selftest::{Notes, Test, cell, machine, markdown};
 use super::{emit, emit_json, gate_exit, say};
 
 /// Maximum number of calls of one side only that are printed.
@@ -44,8 +46,12 @@ struct JsonTime {
     ratio: f64,
 }
 
-/// Runs the calls of a bundle again. Exits with 1 if a rule differs.
+/// Runs the calls of a bundle again. Exits with 1 if a rule differs, or nothing was compared.
 pub(super) fn run(path: &Path, flags: &EmulationFlags, json: bool) -> anyhow::Result<ExitCode> {
+    if flags.emulate == Some(Emulation::Off) {
+        bail!("--emulate=off: leave it out, because --replay runs on the emulator");
+    }
+    let flags = &EmulationFlags { emulate: flags.emulate.or(Some(Emulation::Auto)), ..flags.clone() };
     let card = Bundle::read(path)?;
     let invalid = |problem: String| anyhow::anyhow!("{}: {problem}", path.display());
     let widths = replay::check(&card).map_err(invalid)?;
@@ -67,18 +73,33 @@ pub(super) fn run(path: &Path, flags: &EmulationFlags, json: bool) -> anyhow::Re
         .map_err(|e| invalid(format!("capabilities.json: choices: {e}")))?;
     let (here, _) = Test { forced, ..test }.bundle()?;
     let found = Replay::of(&card, &here);
-    let agrees = found.agrees();
+    let (agrees, last) = (found.agrees(), verdict(&found));
     if json {
         emit_json(&report(found))?;
     } else {
         emit(words(&card, &found).trim_end())?;
     }
-    say(if agrees {
-        "the emulator follows all rules of the bundle"
-    } else {
-        "the emulator's rules differ from the bundle's"
-    });
+    say(&last);
     Ok(gate_exit(agrees))
+}
+
+/// Returns the last line.
+fn verdict(found: &Replay) -> String {
+    let compared = match (found.calls, found.agrees()) {
+        (0, _) if found.differences.is_empty() => {
+            return "no call of the bundle was made here; nothing was compared".into();
+        }
+        (_, true) => "the emulator follows all rules of the bundle that were compared",
+        (_, false) => "the emulator's rules differ from the bundle's",
+    };
+    let alone = found.only_card.len();
+    if alone > found.calls {
+        return format!(
+            "{compared}, but {alone} calls of the card were not made here, and only {} were compared",
+            found.calls
+        );
+    }
+    compared.to_owned()
 }
 
 fn report(found: Replay) -> Report {
@@ -102,23 +123,26 @@ fn report(found: Replay) -> Report {
 
 fn words(card: &Bundle, found: &Replay) -> String {
     let mut out = format!(
-        "bundle of {} ({}, {}, {} ranks): {} calls on both, {} differences\n",
+        "bundle of {} ({}, {} ranks), {}: {} calls on both, {} differences\n",
         cell(&card.summary.card),
         cell(card.machine.chip.as_deref().unwrap_or("unknown chip")),
-        card.summary.clock,
         card.summary.tp,
+        match card.summary.clock {
+            Clock::Measured => "recorded and measured on a card",
+            Clock::Modelled => "recorded on an emulator, whose times are modelled",
+        },
         found.calls,
         found.differences.len()
     );
     if !found.differences.is_empty() {
-        let mut table = markdown();
-        table.set_header(["rule", "which", "card", "emulator"]);
+        let (mut table, mut notes) = (markdown(), Notes::default());
+        table.set_header(["rule", "which", "recorded", "emulator"]);
         for Difference { kind, what, card, emulator } in &found.differences {
-            table.add_row([(*kind).to_owned(), cell(what), cell(card), cell(emulator)]);
+            table.add_row([(*kind).to_owned(), notes.cell(what), notes.cell(card), notes.cell(emulator)]);
         }
-        out += &format!("\n{table}\n");
+        out += &format!("\n{table}\n{}", notes.words());
     }
-    for (side, calls) in [("card", &found.only_card), ("emulator", &found.only_emulator)] {
+    for (side, calls) in [("bundle", &found.only_card), ("emulator", &found.only_emulator)] {
         if calls.is_empty() {
             continue;
         }
@@ -129,7 +153,7 @@ fn words(card: &Bundle, found: &Replay) -> String {
     }
     if !found.times.is_empty() {
         let mut table = markdown();
-        table.set_header(["operator", "card us", "emulator us", "card / emulator"]);
+        table.set_header(["operator", "recorded us", "emulator us", "recorded / emulator"]);
         for time in &found.times {
             let us = |ns: f64| format!("{:.1}", ns / 1e3);
             table.add_row([

@@ -29,8 +29,8 @@ use super::{emit, emit_json, gate_exit, npu_replay, say};
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The card
-    #[arg(long, default_value_t = DeviceKind::Duo300i, help = format!("The card: {}", DeviceKind::words(true)))]
-    device: DeviceKind,
+    #[arg(long, help = format!("The card: {} [default: {}]", DeviceKind::words(true), DeviceKind::Duo300i))]
+    device: Option<DeviceKind>,
     /// On the emulated card
     #[command(flatten)]
     emulation: EmulationFlags,
@@ -44,9 +44,9 @@ pub struct Args {
     /// arguments and status, times over shapes. It has no weights, prompts, host names, user names or home folders
     #[arg(long, value_name = "FILE.zip")]
     bundle: Option<PathBuf>,
-    /// Run the calls of a bundle again on the emulator, and print where the card's rules differ from the emulator's. Exit
-    /// code 1 if they do
-    #[arg(long, value_name = "FILE.zip", requires = "emulate", conflicts_with_all = ["bundle", "device", "tp", "small"])]
+    /// Run the calls of a bundle again on the emulator of its card, and print where the recorded rules differ from the
+    /// emulator's. Exit code 1 if they do
+    #[arg(long, value_name = "FILE.zip", conflicts_with_all = ["bundle", "tp", "small"])]
     replay: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -77,14 +77,20 @@ struct JsonRow<'a> {
 /// missing or is lost during the test.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.replay {
+        if let Some(device) = args.device {
+            bail!(
+                "--device {device}: leave it out, because the bundle of --replay says which card is emulated"
+            );
+        }
         return npu_replay::run(path, &args.emulation, args.json);
     }
-    let Some(chip) = Chip::of(args.device) else {
-        bail!("--device {}: expected {}", args.device, DeviceKind::words(true));
+    let device = args.device.unwrap_or(DeviceKind::Duo300i);
+    let Some(chip) = Chip::of(device) else {
+        bail!("--device {device}: expected {}", DeviceKind::words(true));
     };
     let widths = if args.small { small() } else { Widths::chatglm2_6b() };
     let tp = usize::from(args.tp);
-    let machine = machine(args.device, &args.emulation, tp)?;
+    let machine = machine(device, &args.emulation, tp)?;
     let test = Test {
         chip,
         widths,
@@ -243,13 +249,14 @@ fn report<'a>(info: &'a DeviceInfo, rows: &'a [SelftestRow]) -> Report<'a> {
 }
 
 fn words(info: &DeviceInfo, rows: &[SelftestRow]) -> String {
+    let mut notes = Notes::default();
     let mut machine = markdown();
     machine.set_header(["device", &info.name]);
     if let Some(profile) = &info.modelled_by {
         machine.add_row(["times", &format!("modelled by profile {}, {:.12}", profile.name, profile.sha256)]);
     }
     for (name, value) in &info.details {
-        machine.add_row([name, &cell(value)]);
+        machine.add_row([name.clone(), notes.cell(value)]);
     }
     let mut table = markdown();
     table.set_header(["operator", "by", "shape", "status", "largest error", "bound", "time", "note"]);
@@ -264,10 +271,40 @@ fn words(info: &DeviceInfo, rows: &[SelftestRow]) -> String {
             number(row.max_error),
             number(row.bound),
             time.unwrap_or_default(),
-            cell(&row.note),
+            notes.cell(&row.note),
         ]);
     }
-    format!("{machine}\n\n{table}\n")
+    format!("{machine}\n\n{table}\n{}", notes.words())
+}
+
+/// Texts that are too long for cells. They stand below the tables.
+#[derive(Default)]
+pub(super) struct Notes(Vec<String>);
+
+impl Notes {
+    /// Most characters of a cell.
+    const MOST: usize = 80;
+
+    /// Returns the cell of a text: the text, or the number of its note.
+    pub(super) fn cell(&mut self, text: &str) -> String {
+        if text.chars().count() <= Self::MOST {
+            return cell(text);
+        }
+        let at = self.0.iter().position(|known| known == text).unwrap_or_else(|| {
+            self.0.push(text.to_owned());
+            self.0.len() - 1
+        });
+        format!("note {}", at + 1)
+    }
+
+    /// Lists the notes: `note 1: aclnnSwiGlu refuses …`.
+    pub(super) fn words(&self) -> String {
+        let line = |(at, text): (usize, &String)| {
+            format!("note {}: {}\n", at + 1, text.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        let lines: String = self.0.iter().enumerate().map(line).collect();
+        if lines.is_empty() { lines } else { format!("\n{lines}") }
+    }
 }
 
 /// Formats a library's message as a cell of a Markdown table: on one line, without cell separators.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use glmbench_remote::{Api, Client, Probe, RemoteError, Url};
+use glmbench_remote::{Api, Client, Limits, Probe, RemoteError, Url};
 
 use crate::run::endpoint::{ServedModel, ask};
 
@@ -18,10 +18,9 @@ use super::{Exit, complain, emit, emit_json, say};
 /// About a dozen short requests. Each capability is checked with a known prompt, never assumed: a server may accept a field
 /// and ignore it. Without --api every protocol is tried.
 #[derive(Debug, ClapArgs)]
-#[command(
-    after_help = "Exit codes: 0 a protocol is spoken, 2 none is, 5 no connection\n\nExamples:\n  glmbench probe http://127.0.0.1:1025 --api mindie --tokenizer chatglm2-6b\n  \
-    glmbench probe http://127.0.0.1:8000"
-)]
+#[command(after_help = "Exit codes: 0 a protocol is spoken, 2 none is, 5 no connection\n\nExamples:\n  \
+    glmbench probe http://127.0.0.1:1025 --api mindie --tokenizer chatglm2-6b\n  \
+    glmbench probe http://127.0.0.1:8000")]
 pub struct Args {
     /// Base URL of the server
     #[arg(value_name = "URL", value_parser = parse_url)]
@@ -60,6 +59,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         complain(&format!("{} answers to no protocol\n{}", args.url, refused.join("\n")));
         return Ok(if is_reached { Exit::Usage } else { Exit::Device }.into());
     }
+    // What works best comes first; of equals, the order of the protocols stays.
+    probes.sort_by_key(|probe| std::cmp::Reverse(working(probe)));
     if args.json {
         emit_json(&probes.iter().map(Shown::of).collect::<Vec<_>>())?;
     } else {
@@ -67,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         emit(texts.join("\n").trim_end())?;
         refused.iter().for_each(|words| say(&format!("glmbench: not spoken: {words}")));
         if probes.len() > 1 {
-            say(&format!("glmbench: most works with --api {}", best(&probes).api));
+            say(&format!("glmbench: most works with --api {}", probes[0].api));
         }
     }
     Ok(Exit::Done.into())
@@ -80,30 +81,45 @@ fn is_unreachable(error: &RemoteError) -> bool {
     matches!(failure.kind, FailureKind::Connect | FailureKind::Timeout(Phase::Connect))
 }
 
-/// The probe with the most capabilities; the first of several.
-fn best(probes: &[Probe]) -> &Probe {
-    let works = |probe: &Probe| probe.capabilities.all().iter().filter(|(_, can)| can.works()).count();
-    let most = probes.iter().map(works).max();
-    probes.iter().find(|probe| Some(works(probe)) == most).unwrap_or(&probes[0])
+/// How many capabilities work.
+fn working(probe: &Probe) -> usize {
+    probe.capabilities.all().iter().filter(|(_, can)| can.works()).count()
+}
+
+/// What a capability's value counts, in words. Empty if the evidence has it, as that of the depth of candidates.
+fn value_words(name: &str, value: f64) -> String {
+    match name {
+        "events_per_token" => format!(" ({value:.2} events a token)"),
+        "usage" if value != 0.0 => format!(" ({value:+} against the tokenizer)"),
+        _ => String::new(),
+    }
+}
+
+/// `prompt 2048 tokens, 4 requests at a time`: the limits that the server tells.
+fn limit_words(limits: &Limits) -> String {
+    let told = [
+        ("prompt ", limits.max_input, " tokens"),
+        ("prompt and output ", limits.max_total, " tokens"),
+        ("", limits.max_concurrent, " requests at a time"),
+        ("batch ", limits.max_batch_tokens, " tokens"),
+    ];
+    let told = told.into_iter().filter_map(|(what, limit, unit)| Some(format!("{what}{}{unit}", limit?)));
+    let told: Vec<String> = told.collect();
+    if told.is_empty() { "not told".to_owned() } else { told.join(", ") }
 }
 
 fn text(probe: &Probe) -> String {
     let or_unknown = |part: &Option<String>| part.clone().unwrap_or_else(|| "not told".into());
-    let limit = |limit: Option<u64>| limit.map_or_else(|| "not told".to_owned(), |n| n.to_string());
-    let limits = probe.limits;
     let mut text = format!(
-        "{}\nserver    {}, version {}\nmodels    {}\nlimits    prompt {} tokens, prompt and output {} tokens, {} requests at a time, batch {} tokens\n",
+        "{}\nserver    {}, version {}\nmodels    {}\nlimits    {}\n",
         probe.api,
         or_unknown(&probe.server),
         or_unknown(&probe.version),
         if probe.models.is_empty() { "not told".to_owned() } else { probe.models.join(", ") },
-        limit(limits.max_input),
-        limit(limits.max_total),
-        limit(limits.max_concurrent),
-        limit(limits.max_batch_tokens),
+        limit_words(&probe.limits),
     );
     for (name, can) in probe.capabilities.all() {
-        let value = can.value.map_or_else(String::new, |value| format!(" ({value})"));
+        let value = can.value.map_or_else(String::new, |value| value_words(name, value));
         text += &format!("{:<20} {:<8} {}{value}\n", name, can.standing.word(), can.evidence);
     }
     probe.notes.iter().for_each(|note| text += &format!("note      {note}\n"));

@@ -7,9 +7,9 @@ use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 
 use crate::record::MOST_SHARDS;
-use crate::suite::Suite;
+use crate::run::shard::Shard;
 
-use super::emit;
+use super::{emit, run};
 
 /// Print a script that submits a suite's shards as a Slurm array and their merge as a job after it; submits nothing
 ///
@@ -61,12 +61,13 @@ const OWN: [&str; 4] = ["--shard", "--out", "--resume", "--dry-run"];
 
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    // A suite that does not read would fail in every task.
-    Suite::load(&args.suite, &[])?;
     let is_own = |flag: &&String| OWN.contains(&flag.split('=').next().unwrap_or_default());
     if let Some(flag) = args.flags.iter().find(is_own) {
         bail!("{flag} after `--`: the script sets it itself; leave it out");
     }
+    // What one task refuses, every task would.
+    let first = Shard::new(1, args.shards).map_err(anyhow::Error::msg)?;
+    run::check_shard(&args.suite, &args.flags, first)?;
     emit(script(args)?.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -82,8 +83,10 @@ fn plain(text: &str) -> Result<String, String> {
 
 /// Quotes a word for a POSIX shell.
 fn quoted(word: &str) -> anyhow::Result<String> {
-    if word.contains(['\0', '\n', '\r']) {
-        bail!("{word:?} has a line break, which a job script cannot hold; expected one line");
+    if word.chars().any(char::is_control) {
+        bail!(
+            "{word:?} has a line break or another control character, which a job script cannot hold; expected one line"
+        );
     }
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/=,+@%:".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
@@ -120,7 +123,8 @@ fn script(args: &Args) -> anyhow::Result<String> {
 set -eu
 out={out}
 mkdir -p "$out"
-array=$(sbatch --parsable --array="${{TASKS:-1-{count}{at_once}}}" --output="$out/task-%A_%a.log" <<'ARRAY'
+# In --output, Slurm replaces what follows a %.
+array=$(sbatch --parsable --array="${{TASKS:-1-{count}{at_once}}}" --output="${{out//%/%%}}/task-%A_%a.log" <<'ARRAY'
 #!/bin/bash
 #SBATCH --job-name=glmbench
 {partition}#SBATCH --time={time}
@@ -154,7 +158,7 @@ ARRAY
 )
 array=${{array%%;*}}
 # afterany: a task that failed once and succeeded when requeued would end afterok for good. The merge checks for itself.
-merge=$(sbatch --parsable --dependency="afterany:$array" --output="$out/merge-%j.log" <<'MERGE'
+merge=$(sbatch --parsable --dependency="afterany:$array" --output="${{out//%/%%}}/merge-%j.log" <<'MERGE'
 #!/bin/bash
 #SBATCH --job-name=glmbench-merge
 {partition}#SBATCH --time=01:00:00
@@ -216,6 +220,9 @@ mod tests {
         }
         let broken = parsed(&["s.toml", "--shards", "2", "--", "a\nARRAY\n"]).unwrap();
         assert!(script(&broken).unwrap_err().to_string().contains("line break"));
+        for control in ["a\tb", "\u{1b}[2J", "a\u{7f}", "a\u{85}b"] {
+            assert!(quoted(control).is_err(), "{control:?}");
+        }
         assert_eq!(quoted("a'b $c").unwrap(), r"'a'\''b $c'");
         assert_eq!(quoted_path(std::path::Path::new("-x")).unwrap(), "./-x");
     }

@@ -235,6 +235,10 @@ fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, li
 /// phases of the comparison share.
 fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit), phases: usize) -> Answer {
     let ratio = evidence.ratio;
+    if evidence.basis == Basis::Unlike {
+        let why = evidence.note.as_deref().unwrap_or("timed on unlike machines");
+        return Answer::of(GateOutcome::Undecided, format!("{}, {why}", unit.of(ratio)));
+    }
     if evidence.basis == Basis::Apart {
         let outcome =
             if gate.untimed_by_ratio { at_most((ratio, ratio), max) } else { GateOutcome::Undecided };
@@ -249,7 +253,7 @@ fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit
         let few = match evidence.basis {
             Basis::Blocks(n) => format!("{n} blocks are too few"),
             Basis::Runs(a, b) => format!("{a} and {b} runs are too few"),
-            Basis::Floor(_) | Basis::Apart => "too few repetitions".to_owned(),
+            Basis::Floor(_) | Basis::Apart | Basis::Unlike => "too few repetitions".to_owned(),
         };
         return Answer::of(GateOutcome::Undecided, format!("{}; {few} for an interval", unit.of(ratio)));
     };

@@ -345,6 +345,37 @@ fn runs_that_were_not_timed_in_turn_decide_nothing_unless_the_gate_asks_for_the_
     assert_eq!(judged("max_ratio = 1.25\nuntimed = \"ratio\"").outcome, Pass);
 }
 
+/// A shard of a merged run was timed on another processor. The ratio alone decides nothing either.
+#[test]
+fn times_of_unlike_machines_decide_nothing() {
+    use crate::record::{ShardCase, ShardOrigin, ShardPart, Shards};
+    let a = run("a", 300, &sixteen(1.0), Clock::Measured);
+    let mut b = run("b", 300, &sixteen(1.0), Clock::Measured);
+    let from = &b.0.provenance;
+    let origin = ShardOrigin {
+        run_id: "r".into(),
+        complete: true,
+        host: "far".into(),
+        cpu_model: "another".into(),
+        kernel: from.kernel.clone(),
+        threads: from.threads,
+        governor: None,
+        roofline: None,
+        load: None,
+        started: from.started.clone(),
+        finished: None,
+        resumed: 0,
+    };
+    let cases = vec![ShardCase { id: "b1-i8-o11".into(), work: 1 }];
+    let part = ShardPart { index: 1, cases, origin: Some(origin), ..ShardPart::default() };
+    let shards = Shards { count: 1, plan_hash: String::new(), whole: None, parts: vec![part] };
+    b.0.shards = Some(Box::new(shards));
+    let text = "[[speed]]\nmetric = \"e2e\"\nmax_ratio = 1.25\nuntimed = \"ratio\"";
+    let judged = against(&gates(text), a, b).remove(0);
+    assert_eq!(judged.outcome, Undecided);
+    assert!(judged.found.contains("timed on unlike machines, h and far"), "{}", judged.found);
+}
+
 #[test]
 fn a_gate_shows_what_it_is_about_in_its_own_unit() {
     // Five times as fast: a ratio of 0.2, and no loss of rate.

@@ -82,10 +82,17 @@ macro_rules! cases {
                 Ok(())
             }
 
-            /// Compares the timed lines that two runs of a shard have in common.
-            pub(super) fn compare_timed(a: &Source, b: &Source) -> Result<(), MergeError> {
-                $($(#[$only])* compare_lines::<crate::workload::$folder::Case>(a, b)?;)*
-                Ok(())
+            /// Compares the timed lines that two runs of a shard have in common. Returns the journals with lines that have no
+            /// output to compare.
+            pub(super) fn compare_timed(a: &Source, b: &Source) -> Result<Vec<&'static str>, MergeError> {
+                let mut bare = Vec::new();
+                $(
+                    $(#[$only])*
+                    if compare_lines::<crate::workload::$folder::Case>(a, b)? {
+                        bare.push(<crate::workload::$folder::Case as Course>::JOURNAL);
+                    }
+                )*
+                Ok(bare)
             }
 
             /// Removes all timed cases.

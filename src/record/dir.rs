@@ -275,6 +275,23 @@ impl RunDir {
         self.read_run_with_sum().map(|(record, ..)| record)
     }
 
+    /// Like [`RunDir::read_run`], and refuses a file that was changed after it was written.
+    pub(crate) fn read_sound_run(&self) -> Result<RunRecord, RecordError> {
+        let (record, _, sum) = self.read_run_with_sum()?;
+        if sum == Sum::Wrong {
+            let message = "its sum is not that of its bytes".to_owned();
+            return Err(RecordError::Malformed { path: self.file("run.json"), line: 1, message });
+        }
+        Ok(record)
+    }
+
+    /// Whether a `run.json` that cannot be used speaks of shards.
+    pub(crate) fn names_shards(&self) -> bool {
+        let text = bounded::regular(&self.file("run.json"), MAX_RUN_BYTES).unwrap_or_default();
+        let key = b"\"shards\":";
+        text.windows(key.len()).any(|part| part == key)
+    }
+
     /// Like [`RunDir::read_run`], with the schema and the result of the checksum.
     pub(super) fn read_run_with_sum(&self) -> Result<(RunRecord, u32, Sum), RecordError> {
         let path = self.file("run.json");
@@ -284,6 +301,9 @@ impl RunDir {
         record.complete();
         if !record.identity.is_consistent() {
             return Err(malformed("the identity's hash does not belong to its fields".to_owned()));
+        }
+        if let Some(shards) = &record.shards {
+            shards.check().map_err(malformed)?;
         }
         let sum = match PAGE.check(&bytes) {
             Sum::Absent if schema >= WITH_SUMS => Sum::Wrong,
@@ -328,7 +348,7 @@ pub fn create_unique(root: &Path, name: &str) -> Result<PathBuf, RecordError> {
 
 /// Returns a file's line count and hash, or `None` if it does not exist.
 pub(super) fn seal_of(path: &Path) -> Result<Option<JournalSeal>, RecordError> {
-    let mut file = match File::open(path) {
+    let mut file = match bounded::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(RecordError::io("read", path)(e)),

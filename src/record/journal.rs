@@ -172,7 +172,7 @@ pub(super) fn examine_each<R: Keyed>(
     path: &Path,
     mut each: impl FnMut(Line<R>),
 ) -> Result<JournalState, RecordError> {
-    let mut file = match File::open(path) {
+    let mut file = match crate::bounded::open(path) {
         Ok(file) => BufReader::new(file),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Ok(JournalState { exists: false, torn: false });
@@ -194,7 +194,7 @@ pub(super) fn examine_each<R: Keyed>(
 
 /// Passes the text of every whole line to `each`. Does nothing if the file does not exist.
 pub(super) fn each_text(path: &Path, mut each: impl FnMut(&[u8])) -> Result<(), RecordError> {
-    let mut file = match File::open(path) {
+    let mut file = match crate::bounded::open(path) {
         Ok(file) => BufReader::new(file),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(RecordError::io("read", path)(e)),

@@ -101,6 +101,7 @@ pub use wire::SCHEMA;
 pub use word::Word;
 pub use work::TaskWork;
 pub(crate) use work::grouped;
+pub(crate) use writer::own_ending;
 pub use writer::{BEAT, Claim, FoundWriter, Holder, STALE, WRITER, Writer};
 
 pub use crate::workload::load::record::{

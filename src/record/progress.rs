@@ -6,7 +6,7 @@ use super::dir::RunDir;
 use super::error::RecordError;
 use super::journal::{self, Line};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The lines of a run so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,8 +15,36 @@ pub struct Progress {
     pub items: u64,
     /// Names of the timed cases that are whole.
     pub cases: Vec<String>,
+    /// Names of those of them that have lines: cases that do not fit are whole without.
+    pub timed: Vec<String>,
     /// Latest time of a line, in nanoseconds on the run's clock.
     pub until_ns: u64,
+    /// Time that the items took: from the end of each line's predecessor to its own, whatever journal that is in.
+    pub items_ns: u64,
+    /// Time that the whole timed cases took.
+    pub cases_ns: u64,
+    /// The end of each line, and the place of its case in `names`. Gone when the progress is returned.
+    ends: Vec<(u64, Option<usize>)>,
+    names: Vec<String>,
+}
+
+impl Progress {
+    /// Deals the time out to items and cases.
+    fn deal_time(&mut self) {
+        self.ends.sort_unstable();
+        let whole: BTreeSet<&str> = self.timed.iter().map(String::as_str).collect();
+        let mut before = 0;
+        for (end, case) in std::mem::take(&mut self.ends) {
+            let took = end - before;
+            before = end;
+            match case.map(|at| self.names[at].as_str()) {
+                None => self.items_ns += took,
+                Some(name) if whole.contains(name) => self.cases_ns += took,
+                Some(_) => {}
+            }
+        }
+        self.names = Vec::new();
+    }
 }
 
 /// The end of an item's line.
@@ -36,27 +64,56 @@ impl RunDir {
             if let Ok(end) = serde_json::from_slice::<End>(text) {
                 progress.items += 1;
                 progress.until_ns = progress.until_ns.max(end.t_end_ns);
+                progress.ends.push((end.t_end_ns, None));
             }
         })?;
         plan.add_timed_progress(self, &mut progress)?;
+        progress.deal_time();
         Ok(progress)
     }
 
     /// Adds the cases of one kind.
     pub(super) fn add_progress<C: Course>(&self, cases: &[C], to: &mut Progress) -> Result<(), RecordError> {
-        let by_id: BTreeMap<&str, &C> = cases.iter().map(|case| (case.id(), case)).collect();
+        let first = to.names.len();
+        to.names.extend(cases.iter().map(|case| case.id().to_owned()));
+        let by_id: BTreeMap<&str, (usize, &C)> =
+            cases.iter().enumerate().map(|(place, case)| (case.id(), (first + place, case))).collect();
         let mut states: BTreeMap<String, C::State> = BTreeMap::new();
         journal::examine_each(&self.file(C::JOURNAL), |line: Line<C::Line>| {
             let Some(record) = line.sound() else { return };
-            let Some(case) = by_id.get(C::part_of(record)) else { return };
+            let Some((place, case)) = by_id.get(C::part_of(record)) else { return };
             C::take(states.entry(case.id().to_owned()).or_default(), record);
-            to.until_ns = to.until_ns.max(super::course::Timed::end_ns(record));
+            let end = super::course::Timed::end_ns(record);
+            to.until_ns = to.until_ns.max(end);
+            to.ends.push((end, Some(*place)));
         })?;
         let whole = |case: &&C| match states.get(case.id()) {
             Some(state) => case.is_whole(state),
             None => case.is_whole(&C::State::default()),
         };
-        to.cases.extend(cases.iter().filter(whole).map(|case| case.id().to_owned()));
+        let whole: Vec<&C> = cases.iter().filter(whole).collect();
+        to.timed.extend(
+            whole.iter().filter(|case| states.contains_key(case.id())).map(|case| case.id().to_owned()),
+        );
+        to.cases.extend(whole.iter().map(|case| case.id().to_owned()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_dealt_out_to_items_and_whole_cases() {
+        let mut progress = Progress {
+            timed: vec!["done".into()],
+            names: vec!["done".into(), "begun".into()],
+            // Not in the order of time: the journals are read one after the other.
+            ends: vec![(10, None), (30, None), (100, Some(0)), (120, Some(1)), (35, Some(0))],
+            ..Progress::default()
+        };
+        progress.deal_time();
+        assert_eq!((progress.items_ns, progress.cases_ns), (30, 70));
     }
 }

@@ -4,6 +4,7 @@
 //! fewer items and cases. [`Shards`] beside it holds the whole plan. The identity is that of the whole plan.
 
 use super::cases::Plan;
+use super::clock::Clock;
 use super::identity::hex;
 use super::roofline::Roofline;
 use super::run::{RunRecord, Status};
@@ -133,14 +134,15 @@ impl Places {
 }
 
 impl Plan {
-    /// Returns the SHA-256 (hex) of everything that a plan asks for. Reasons for which a machine leaves cases out do not
-    /// count: they depend on its memory and its speed.
+    /// Returns the SHA-256 (hex) of everything that a plan asks for. Reasons for which a machine leaves cases out and the
+    /// largest batches that it holds do not count: they depend on its memory and its speed.
     pub fn hash(&self) -> String {
         let mut plan = serde_json::to_value(self).unwrap_or_default();
         let lists = plan.as_object_mut().into_iter().flat_map(|plan| plan.values_mut());
         for case in lists.filter_map(serde_json::Value::as_array_mut).flatten() {
             if let Some(case) = case.as_object_mut() {
                 case.remove("unfit");
+                case.remove("largest_batch");
             }
         }
         hex(&Sha256::digest(plan.to_string()))
@@ -148,6 +150,29 @@ impl Plan {
 }
 
 impl Shards {
+    /// Checks the numbers: loops and memory go by them.
+    ///
+    /// # Errors
+    /// A message: there are no shards or too many, or a part's number is none of theirs or another part's, too.
+    pub fn check(&self) -> Result<(), String> {
+        if !(1..=MOST_SHARDS).contains(&self.count) {
+            return Err(format!("found {} shards; expected 1 to {MOST_SHARDS}", self.count));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for ShardPart { index, .. } in &self.parts {
+            if !(1..=self.count).contains(index) {
+                return Err(format!(
+                    "found shard {index} of {}; shards are numbered from 1 to {}",
+                    self.count, self.count
+                ));
+            }
+            if !seen.insert(index) {
+                return Err(format!("found shard {index} twice; expected each once"));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the part with this number.
     pub fn part(&self, index: u32) -> Option<&ShardPart> {
         self.parts.iter().find(|part| part.index == index)
@@ -207,6 +232,21 @@ impl Shards {
     /// Returns the machines that timed cases, each with the names of its hosts, if they are of more than one kind.
     /// Their times must not be judged together.
     pub fn unlike_hosts(&self) -> Option<Vec<Vec<&str>>> {
+        let kinds = self.kinds();
+        (kinds.len() > 1).then(|| kinds.into_iter().map(|(_, hosts)| hosts).collect())
+    }
+
+    /// Describes how the kinds of machines that timed cases differ: `same host, bandwidth 1.7 and 2.3 GB/s`. `None` if they
+    /// are of one kind.
+    pub fn unlike_words(&self) -> Option<String> {
+        let kinds = self.kinds();
+        let [(first, _), others @ ..] = kinds.as_slice() else { return None };
+        let words: Vec<String> = others.iter().map(|(other, _)| first.difference_words(other)).collect();
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+
+    /// Returns a machine of each kind that timed cases, with the names of all its hosts.
+    fn kinds(&self) -> Vec<(&ShardOrigin, Vec<&str>)> {
         let timed = self.parts.iter().filter(|part| !part.cases.is_empty());
         let mut kinds: Vec<(&ShardOrigin, Vec<&str>)> = Vec::new();
         for origin in timed.filter_map(|part| part.origin.as_ref()) {
@@ -216,7 +256,7 @@ impl Shards {
                 None => kinds.push((origin, vec![&origin.host])),
             }
         }
-        (kinds.len() > 1).then(|| kinds.into_iter().map(|(_, hosts)| hosts).collect())
+        kinds
     }
 }
 
@@ -252,19 +292,58 @@ impl ShardOrigin {
         }
     }
 
-    /// Whether times of the two machines may be judged together: the same processor, kernels and threads, and measured
-    /// limits that agree within [`ALIKE_SHARE`]. Without measured limits, only the same host is.
+    /// Whether times of the two machines may be judged together: the same processor and kernels, and measured limits that
+    /// agree within [`ALIKE_SHARE`]. Without measured limits, only the same host with
+    /// the same number of threads is.
     pub fn is_like(&self, other: &Self) -> bool {
-        let same = |a: f64, b: f64| (a - b).abs() <= ALIKE_SHARE * a.max(b);
-        let limits = match (&self.roofline, &other.roofline) {
-            (Some(a), Some(b)) => {
-                same(a.bandwidth_bytes_per_s, b.bandwidth_bytes_per_s)
-                    && same(a.peak_flops_per_s, b.peak_flops_per_s)
+        self.differences(other).is_empty()
+    }
+
+    /// Describes for which differences times of the two machines must not be judged together.
+    fn differences(&self, other: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (what, a, b) in
+            [("processors", &self.cpu_model, &other.cpu_model), ("kernels", &self.kernel, &other.kernel)]
+        {
+            if a != b {
+                found.push(format!("{what} {a} and {b}"));
             }
-            _ => self.host == other.host,
-        };
-        let kind = |of: &Self| (of.cpu_model.clone(), of.kernel.clone(), of.threads);
-        limits && kind(self) == kind(other)
+        }
+        match (&self.roofline, &other.roofline) {
+            (Some(a), Some(b)) => {
+                let (memory, arithmetic) = (
+                    (a.bandwidth_bytes_per_s, b.bandwidth_bytes_per_s),
+                    (a.peak_flops_per_s, b.peak_flops_per_s),
+                );
+                for (what, (a, b), unit) in
+                    [("bandwidth", memory, "GB/s"), ("arithmetic", arithmetic, "GFLOP/s")]
+                {
+                    if (a - b).abs() > ALIKE_SHARE * a.max(b) {
+                        found.push(format!("{what} {:.1} and {:.1} {unit}", a / 1e9, b / 1e9));
+                    }
+                }
+            }
+            // Measured limits show what threads make of a machine.
+            _ => {
+                if self.threads != other.threads {
+                    found.push(format!("threads {} and {}", self.threads, other.threads));
+                }
+                if self.host != other.host {
+                    found.push("limits that were not measured on both".to_owned());
+                }
+            }
+        }
+        found
+    }
+
+    /// `same host, bandwidth 1.7 and 2.3 GB/s`, or `a and b: bandwidth 1.7 and 2.3 GB/s`.
+    fn difference_words(&self, other: &Self) -> String {
+        let differences = self.differences(other).join(", ");
+        if self.host == other.host {
+            format!("same host, {differences}")
+        } else {
+            format!("{} and {}: {differences}", self.host, other.host)
+        }
     }
 }
 
@@ -279,6 +358,11 @@ impl RunRecord {
         self.shards.as_ref().is_some_and(|shards| !shards.is_whole())
     }
 
+    /// Returns the whole plan of a merged run that lacks a part of it, whose own plan has what is there.
+    pub fn lacking(&self) -> Option<&Plan> {
+        self.shards.as_ref().filter(|shards| shards.single().is_none())?.whole.as_ref()
+    }
+
     /// Returns where a timed case of a merged run was timed.
     pub fn origin_of(&self, case_id: &str) -> Option<&ShardOrigin> {
         self.shards.as_ref()?.origin_of(case_id)
@@ -290,8 +374,11 @@ impl RunRecord {
     }
 
     /// Returns why the times of two cases must not be judged together: a shard timed one, and the machines are not alike.
-    /// `None` if they may, or if no run is merged.
+    /// `None` if they may, if no run is merged, or on a virtual clock, which no machine changes.
     pub fn unlike_machines(&self, case_id: &str, other: &Self, other_id: &str) -> Option<String> {
+        if [self, other].iter().all(|run| run.provenance.clock == Clock::Modelled) {
+            return None;
+        }
         let of = |run: &Self, id: &str| {
             run.origin_of(id).cloned().unwrap_or_else(|| ShardOrigin::of(run, run.status == Status::Complete))
         };
@@ -299,12 +386,7 @@ impl RunRecord {
             return None;
         }
         let (a, b) = (of(self, case_id), of(other, other_id));
-        (!a.is_like(&b)).then(|| {
-            format!(
-                "timed on unlike machines, {} and {}: processor, kernels, threads or measured limits differ",
-                a.host, b.host
-            )
-        })
+        (!a.is_like(&b)).then(|| format!("timed on unlike machines, {}", a.difference_words(&b)))
     }
 
     /// Returns the limits of the machine that timed a case, measured before its cases.
@@ -366,6 +448,21 @@ mod tests {
             shards(2, vec![part(1, Some(origin(true, "a", 1e10))), part(2, Some(origin(true, "b", 2e10)))]);
         assert_eq!((all.words().as_str(), all.is_whole()), ("2 shards merged", true));
         assert_eq!(all.unlike_hosts(), Some(vec![vec!["a"], vec!["b"]]));
+        assert_eq!(all.unlike_words().as_deref(), Some("a and b: bandwidth 10.0 and 20.0 GB/s"));
+        // The same host, slower than before. Threads make no other machine.
+        let slower = ShardOrigin { threads: 8, ..origin(true, "a", 1.7e9) };
+        let again = shards(2, vec![part(1, Some(slower)), part(2, Some(origin(true, "a", 2.3e9)))]);
+        assert_eq!(again.unlike_words().as_deref(), Some("same host, bandwidth 1.7 and 2.3 GB/s"));
+        let threads = ShardOrigin { threads: 8, ..origin(true, "a", 1e10) };
+        assert!(threads.is_like(&origin(true, "a", 1e10)));
+        // Without measured limits they may.
+        let unmeasured = ShardOrigin { roofline: None, ..origin(true, "a", 1e10) };
+        assert!(unmeasured.is_like(&origin(true, "a", 1e10)) && !unmeasured.is_like(&threads));
+        for (count, index) in [(0, 1), (u32::MAX, 1), (3, 0), (3, 9)] {
+            assert!(shards(count, vec![part(index, None)]).check().is_err(), "{index} of {count}");
+        }
+        assert!(shards(3, vec![part(2, None), part(2, None)]).check().is_err());
+        assert_eq!(shards(3, vec![part(1, None), part(3, None)]).check(), Ok(()));
         let sole = shards(1, vec![part(1, Some(origin(true, "a", 1e10)))]);
         assert!(sole.is_whole());
     }
@@ -375,6 +472,7 @@ mod tests {
         let plan = crate::record::golden::run().plan;
         let mut other = plan.clone();
         other.performance[0].unfit = Some("over budget".into());
+        other.performance[0].largest_batch = Some(3);
         assert_eq!(plan.hash(), other.hash());
         other.performance[0].repetitions += 1;
         assert_ne!(plan.hash(), other.hash());

@@ -39,12 +39,17 @@ impl TaskWork {
             words += &format!(", {} reused from prompts that begin alike", grouped(self.reused));
         }
         if self.guessed > 0 {
-            let share = 100.0 * self.accepted as f64 / self.guessed as f64;
-            words += &format!(
-                ", {} of {} generated tokens were guessed ahead ({share:.0} % of the guesses were right)",
-                grouped(self.accepted),
-                grouped(self.generated)
-            );
+            let (guessed, generated) = (grouped(self.guessed), grouped(self.generated));
+            words += &match self.accepted {
+                0 => format!(
+                    ", none of {guessed} guesses of next tokens was right: guessing stopped because it did not pay"
+                ),
+                accepted => format!(
+                    ", {} of {generated} generated tokens were guessed ahead ({:.0} % of {guessed} guesses were right)",
+                    grouped(accepted),
+                    100.0 * accepted as f64 / self.guessed as f64
+                ),
+            };
         }
         words
     }
@@ -75,7 +80,12 @@ mod tests {
         assert_eq!(
             work.words(),
             "1,240 prompt tokens computed, 1,000,000 reused from prompts that begin alike, 30 of 100 generated tokens were \
-             guessed ahead (75 % of the guesses were right)"
+             guessed ahead (75 % of 40 guesses were right)"
+        );
+        let in_vain = TaskWork { generated: 1_212, guessed: 30, prefilled: 6, ..TaskWork::default() };
+        assert_eq!(
+            in_vain.words(),
+            "6 prompt tokens computed, none of 30 guesses of next tokens was right: guessing stopped because it did not pay"
         );
         assert_eq!(["0", "999", "1,000"], [0, 999, 1000].map(grouped)[..]);
     }

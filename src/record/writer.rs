@@ -99,6 +99,15 @@ fn place() -> String {
     }
 }
 
+/// Returns an ending for the name of a temporary file that no other process uses, in whatever container or machine: host,
+/// process id and nanoseconds. Processes of two containers may have one id, and the containers of one machine one host.
+pub(crate) fn own_ending() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{host}-{}-{}", std::process::id(), since.as_nanos())
+}
+
 /// A `writer.json` as found.
 #[derive(Debug, Clone)]
 pub struct FoundWriter {
@@ -106,7 +115,10 @@ pub struct FoundWriter {
     pub writer: Option<Writer>,
     /// Time since the last beat.
     pub age: Duration,
-    /// Whether the process is gone: it does not run any more, or its beats stopped.
+    /// How far the last beat is in the future.
+    pub ahead: Duration,
+    /// Whether the process is gone: it does not run any more, or its beats stopped. A beat that is further in the future
+    /// than [`STALE`] is none: it would never age.
     pub stale: bool,
     /// Whether the process is seen to run on this machine.
     pub seen: bool,
@@ -123,8 +135,9 @@ impl FoundWriter {
 
     fn at(dir: &Path, now: SystemTime) -> Result<Option<Self>, RecordError> {
         let path = dir.join(WRITER);
-        let read =
-            || -> io::Result<_> { Ok((bounded::file(&path, MAX_BYTES)?, fs::metadata(&path)?.modified()?)) };
+        let read = || -> io::Result<_> {
+            Ok((bounded::regular(&path, MAX_BYTES)?, fs::metadata(&path)?.modified()?))
+        };
         let (bytes, beaten) = match read() {
             Ok(found) => found,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -132,14 +145,21 @@ impl FoundWriter {
         };
         let writer: Option<Writer> = serde_json::from_slice(&bytes).ok();
         let age = now.duration_since(beaten).unwrap_or_default();
+        let ahead = beaten.duration_since(now).unwrap_or_default();
         let runs = writer.as_ref().and_then(Writer::runs);
-        let stale = runs.map_or(age >= STALE, |runs| !runs);
-        Ok(Some(Self { writer, age, stale, seen: runs == Some(true) }))
+        let stale = runs.map_or(age >= STALE || ahead > STALE, |runs| !runs);
+        Ok(Some(Self { writer, age, ahead, stale, seen: runs == Some(true) }))
     }
 
     /// Describes the writer: `process 4711 on host a, since …, last sign of life 12 s ago`.
     pub fn words(&self) -> String {
         let who = self.writer.as_ref().map_or_else(|| "an unknown process".to_owned(), Writer::words);
+        if self.ahead > STALE {
+            return format!(
+                "{who}, last sign of life {} s in the future: its clock is ahead",
+                self.ahead.as_secs()
+            );
+        }
         format!("{who}, last sign of life {} s ago", self.age.as_secs())
     }
 }
@@ -182,7 +202,7 @@ impl Holder {
                 };
             }
             told = Some(format!(
-                "{} was being written by {}; it is taken for gone. If it still runs, stop it: it will notice and end",
+                "{} was being written by {}; it is taken for gone. If it still runs, it notices and ends",
                 dir.display(),
                 found.words()
             ));
@@ -237,7 +257,7 @@ impl Drop for Holder {
 }
 
 fn is_of(path: &Path, own: &Writer) -> bool {
-    let read = bounded::file(path, MAX_BYTES).ok();
+    let read = bounded::regular(path, MAX_BYTES).ok();
     let there: Option<Writer> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     there.is_some_and(|there| there.is_same(own))
 }
@@ -273,13 +293,13 @@ fn write_beat(file: &mut File, own: &Writer) -> io::Result<()> {
 
 /// Renames a stale file away. Returns whether it was the one that was found stale: two processes may try at once.
 fn set_aside(dir: &Path, stale: &FoundWriter) -> Result<bool, RecordError> {
-    let (path, aside) = (dir.join(WRITER), dir.join(format!("writer.{}.stale", std::process::id())));
+    let (path, aside) = (dir.join(WRITER), dir.join(format!("writer.{}.stale", own_ending())));
     match fs::rename(&path, &aside) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(RecordError::io("set aside", &path)(e)),
         Ok(()) => {}
     }
-    let bytes = bounded::file(&aside, MAX_BYTES).map_err(RecordError::io("read", &aside))?;
+    let bytes = bounded::regular(&aside, MAX_BYTES).map_err(RecordError::io("read", &aside))?;
     let moved: Option<Writer> = serde_json::from_slice(&bytes).ok();
     let is_it = match (&moved, &stale.writer) {
         (Some(moved), Some(stale)) => moved.is_same(stale),
@@ -298,7 +318,7 @@ fn set_aside(dir: &Path, stale: &FoundWriter) -> Result<bool, RecordError> {
 
 /// Returns the time by the clock of the file system, which may be another machine's: the time of a new file.
 fn server_now(dir: &Path) -> SystemTime {
-    let probe = dir.join(format!(".clock-{}", std::process::id()));
+    let probe = dir.join(format!(".clock-{}", own_ending()));
     let now = File::create(&probe).and_then(|mut file| {
         file.write_all(b"\n")?;
         file.sync_all()?;
@@ -316,6 +336,18 @@ mod tests {
         let mut file = File::create(dir.join(WRITER)).unwrap();
         write_beat(&mut file, writer).unwrap();
         file.set_modified(SystemTime::now() - age).unwrap();
+    }
+
+    #[test]
+    fn endings_are_part_of_a_files_name_and_differ() {
+        let first = own_ending();
+        std::thread::sleep(Duration::from_millis(20));
+        let second = own_ending();
+        assert_ne!(first, second);
+        assert!(
+            first.contains(&format!("-{}-", std::process::id())) && !first.contains(['/', '.', '\n']),
+            "{first}"
+        );
     }
 
     #[test]

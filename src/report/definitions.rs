@@ -1,7 +1,7 @@
 //! Definitions of the figures, printed at the foot of every report.
 
 /// Name and definition of every figure.
-pub const DEFINITIONS: [(&str, &str); 15] = [
+pub const DEFINITIONS: [(&str, &str); 16] = [
     (
         "Accuracy",
         "correct ÷ (scored + unscorable). An answer that cannot be read counts as wrong. A failed item (no answer at \
@@ -58,5 +58,13 @@ pub const DEFINITIONS: [(&str, &str); 15] = [
         "measured: a wall or device clock on hardware that was there. Modelled: a virtual clock kept from a chip \
          profile, which counts operators, launches, copies and collectives; not the host's own work between two steps, \
          such as choosing tokens. Neither is ever converted into the other.",
+    ),
+    (
+        "Error of modelled times",
+        "± root mean square, over models, of the logarithm of modelled ÷ published time, of the published speeds of the same chip, \
+         phase and number of chips; each model was left out of the fit that its row is held against, or never in one. With fewer \
+         than 3 rows, or rows of one model, those of all numbers of chips. An asterisk: extrapolated, since the number of chips, batch, length, \
+         model size (under half or over twice the published ones) or launch mode is outside these speeds, and the error can be \
+         larger. Of a ratio of two modelled times: the root of the sum of both errors' squares.",
     ),
 ];

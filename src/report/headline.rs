@@ -3,9 +3,11 @@
 use super::accuracy::ALL;
 use super::expectation;
 use super::failures::{Failure, of_cases, of_task};
-use super::format::{percent, significant};
-use super::modelled;
-use crate::record::{AccuracyCase, AccuracyRow, PerfRow, Phase, RequestRecord, RunRecord, SampleRecord};
+use super::format::{counted, percent, significant};
+use super::{modelled, published};
+use crate::record::{
+    AccuracyCase, AccuracyRow, PerfRow, Phase, Plan, RequestRecord, RunRecord, SampleRecord,
+};
 
 /// The headline of a run without results.
 pub(super) const NOTHING: &str = "Nothing has finished yet.";
@@ -15,10 +17,21 @@ pub(super) fn title(run: &RunRecord) -> String {
     let from = &run.provenance;
     let tp = if from.tp > 1 { format!(", tp {}", from.tp) } else { String::new() };
     let part = run.part_words().map(|part| format!(", {part}")).unwrap_or_default();
+    let part = part + &run.lacking().map(|whole| extent(run, whole)).unwrap_or_default();
     format!(
         "{} on {} in {}{tp}, {} (suite {}{part}, run {})",
         from.model, from.device, from.dtype, from.clock, from.suite, run.run_id
     )
+}
+
+/// What a merged run has of the whole plan: `, 48 of 120 items, 1 of 15 timed cases`.
+fn extent(run: &RunRecord, whole: &Plan) -> String {
+    let items = |plan: &Plan| plan.accuracy.iter().map(|case| case.items).sum::<u64>();
+    let timed = |plan: &Plan| plan.timed_ids().len() as u64;
+    let words = |(there, all): (u64, u64), one| {
+        if all > 0 { format!(", {there} of {}", counted(all, one)) } else { String::new() }
+    };
+    words((items(&run.plan), items(whole)), "item") + &words((timed(&run.plan), timed(whole)), "timed case")
 }
 
 /// Returns the sentences of the headline. They state each task's score, its failures, and its comparison with the
@@ -45,6 +58,7 @@ pub(super) fn sentences(
     let mut sentences: Vec<String> = run.plan.accuracy.iter().flat_map(of_case).collect();
     sentences.extend(speed(run, performance));
     sentences.extend(modelled::sentence(run));
+    sentences.extend(published::sentence(run, performance));
     sentences.extend(of_cases(run, requests));
     sentences.extend(left_out(run));
     if sentences.is_empty() {

@@ -2,8 +2,8 @@
 
 use super::format::or_none;
 use super::tables::Table;
-use super::validity::{Check, yes_if};
-use crate::record::RunRecord;
+use super::validity::{Check, Outcome, yes_if};
+use crate::record::{Clock, RunRecord};
 
 /// One row per shard: host, processor, measured limits and timed cases. Empty for other runs.
 pub(super) fn table(run: &RunRecord) -> Option<Table> {
@@ -34,18 +34,21 @@ pub(super) fn table(run: &RunRecord) -> Option<Table> {
 /// The condition that a merged run's timed cases ran on machines of one kind. `None` for other runs.
 pub(super) fn check(run: &RunRecord) -> Option<Check> {
     let shards = run.shards.as_ref().filter(|shards| shards.single().is_none())?;
-    let kinds = shards.unlike_hosts();
+    let modelled = run.provenance.clock == Clock::Modelled;
+    let kinds = shards.unlike_hosts().filter(|_| !modelled);
     let found = match &kinds {
+        None if modelled => "the times are of a virtual clock".to_owned(),
         None => "machines of one kind".to_owned(),
         Some(kinds) => {
-            let kinds: Vec<String> = kinds.iter().map(|hosts| hosts.join(", ")).collect();
-            format!("{} kinds of machines: {}", kinds.len(), kinds.join(" | "))
+            let names: Vec<String> = kinds.iter().map(|hosts| hosts.join(", ")).collect();
+            let words = shards.unlike_words().unwrap_or_default();
+            format!("{} kinds of machines: {} ({words})", kinds.len(), names.join(" | "))
         }
     };
     Some(Check {
         name: "one kind of machine",
         condition: "All cases were timed on machines of one kind",
-        outcome: yes_if(kinds.is_none()),
+        outcome: if modelled { Outcome::DoesNotApply } else { yes_if(kinds.is_none()) },
         found,
         advice: "Compare cases of one kind only: each row names its host. Shards on equal nodes have no such limit.",
         required: false,

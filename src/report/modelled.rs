@@ -1,6 +1,6 @@
 //! The error of modelled times, and the published speeds behind it.
 
-use glmbench_calibrate::modelled::{Of, Residual, Shape, Stated, residuals, stated};
+use glmbench_calibrate::modelled::{Of, Residual, Shape, Stated, is_shipped, residuals, stated};
 use glmbench_calibrate::residuals::summaries;
 
 use super::format::{NONE, bytes, fixed, or_none};
@@ -12,30 +12,62 @@ pub(super) fn profile_of(run: &RunRecord) -> Option<&str> {
     run.provenance.clock_profile.as_deref().filter(|_| run.provenance.clock == Clock::Modelled)
 }
 
-/// Returns the error of a row's time by a profile.
-fn error_of(profile: &str, row: &PerfRow, phase: Phase) -> Result<Stated, &'static str> {
+/// What the error of a run's modelled times depends on, besides their shapes.
+#[derive(Clone, Copy)]
+pub struct Basis<'a> {
+    /// The profile, as in records.
+    pub profile: &'a str,
+    /// Parameters of the model; `None` if the record has no shape that says so.
+    pub parameters: Option<f64>,
+    /// Whether launches were captured as graphs; `None` if the record does not say.
+    pub graphs: Option<bool>,
+}
+
+impl Basis<'_> {
+    fn shape(&self, chips: usize, [batch, input_tokens, output_tokens]: [usize; 3]) -> Shape {
+        let Self { parameters, graphs, .. } = *self;
+        Shape { chips, batch, input_tokens, output_tokens, parameters, graphs }
+    }
+}
+
+/// Returns the basis of a run with modelled times.
+pub(super) fn basis_of(run: &RunRecord) -> Option<Basis<'_>> {
+    let of = &run.provenance;
+    let parameters = of.model_details.get("shape").and_then(|shape| parameters(shape));
+    let graphs = of.device_details.get("graph").map(|word| word != "off");
+    Some(Basis { profile: profile_of(run)?, parameters, graphs })
+}
+
+/// Returns the parameters of a model by its shape in records: `28 layers, hidden 4096, ffn 13696, 32 heads of 128, 2 KV heads,
+/// vocabulary 65024`. `None` for other words.
+fn parameters(shape: &str) -> Option<f64> {
+    let numbers: Vec<f64> = shape.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
+    let &[layers, hidden, ffn, heads, channels, kv_heads, vocabulary] = numbers.as_slice() else {
+        return None;
+    };
+    let attention = 2.0 * hidden * channels * (heads + kv_heads);
+    Some(layers * (attention + 3.0 * hidden * ffn) + 2.0 * vocabulary * hidden)
+}
+
+/// Returns the error of a row's time.
+fn error_of(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> Result<Stated, &'static str> {
     let of = match phase {
         Phase::Prefill => Of::Prefill,
         Phase::Decode => Of::Decode,
         Phase::E2e => Of::Both,
     };
-    let shape = Shape {
-        chips: row.tp as usize,
-        batch: row.batch as usize,
-        input_tokens: row.input_tokens as usize,
-        output_tokens: row.output_tokens as usize,
-    };
-    stated(Some(profile), of, shape)
+    let lengths = [row.batch, row.input_tokens, row.output_tokens].map(|n| n as usize);
+    stated(Some(basis.profile), of, basis.shape(row.tp as usize, lengths))
 }
 
 /// Returns the error of a row's time in the words of a cell.
-pub(super) fn cell(profile: &str, row: &PerfRow, phase: Phase) -> String {
-    error_of(profile, row, phase).map_or_else(|_| NONE.to_owned(), |stated| stated.short())
+pub(super) fn cell(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> String {
+    error_of(basis, row, phase).map_or_else(|_| NONE.to_owned(), |stated| stated.short())
 }
 
-/// Returns what follows a modelled time in a sentence: ` ± 12 % (19 rows; worst 34 %)`. Empty for measured times.
+/// Returns what follows a modelled time in a sentence: ` ± 12 % (19 rows of 3 models; worst 34 %)`. Empty for measured times.
 pub(super) fn after(run: &RunRecord, row: &PerfRow, phase: Phase) -> String {
-    match profile_of(run).map(|profile| error_of(profile, row, phase)) {
+    match basis_of(run).map(|basis| error_of(basis, row, phase)) {
         None => String::new(),
         Some(Ok(stated)) => format!(" {}", stated.words()),
         Some(Err(why)) => format!(" ({why})"),
@@ -44,9 +76,9 @@ pub(super) fn after(run: &RunRecord, row: &PerfRow, phase: Phase) -> String {
 
 /// Returns what follows a chart's clock: the least and the largest error of its rows. Empty for measured times.
 pub(super) fn span<'a>(run: &RunRecord, rows: impl Iterator<Item = &'a PerfRow>, phase: Phase) -> String {
-    let Some(profile) = profile_of(run) else { return String::new() };
+    let Some(basis) = basis_of(run) else { return String::new() };
     let errors: Vec<Stated> =
-        rows.filter(|row| row.phase == phase).filter_map(|row| error_of(profile, row, phase).ok()).collect();
+        rows.filter(|row| row.phase == phase).filter_map(|row| error_of(basis, row, phase).ok()).collect();
     let percents = errors.iter().map(|stated| (100.0 * stated.error).round());
     let (least, most) = percents.fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(x), b.max(x)));
     let beyond =
@@ -62,8 +94,7 @@ pub(super) fn span<'a>(run: &RunRecord, rows: impl Iterator<Item = &'a PerfRow>,
 
 /// Returns a sentence on the errors of a run's modelled times, by phase, without regard to shapes.
 pub(super) fn sentence(run: &RunRecord) -> Option<String> {
-    let profile = profile_of(run)?;
-    let shape = |chips| Shape { chips, batch: 1, input_tokens: 256, output_tokens: 256 };
+    let basis = basis_of(run)?;
     let chips: Vec<usize> = {
         let mut chips: Vec<usize> = run.plan.performance.iter().map(|case| case.tp as usize).collect();
         chips.push(run.provenance.tp as usize);
@@ -72,16 +103,21 @@ pub(super) fn sentence(run: &RunRecord) -> Option<String> {
         chips
     };
     let of = |chips: usize| {
-        let words = |of| stated(Some(profile), of, shape(chips)).map(|stated| stated.words());
-        Some(format!("TP {chips}: prefill {}, decode {}", words(Of::Prefill).ok()?, words(Of::Decode).ok()?))
+        let words = |of| {
+            let stated = stated(Some(basis.profile), of, basis.shape(chips, [1, 256, 256]));
+            stated.map_or_else(str::to_owned, |stated| stated.words())
+        };
+        format!("TP {chips}: prefill {}, decode {}", words(Of::Prefill), words(Of::Decode))
     };
-    let known: Vec<String> = chips.into_iter().filter_map(of).collect();
-    if known.is_empty() {
-        let words = "Times are modelled by a profile that was not held against published speeds: their error is unknown.";
+    let known: Vec<String> = chips.into_iter().map(of).collect();
+    if !is_shipped(basis.profile) {
+        // The record has no more of a profile than its name and hash.
+        let words = "Times are modelled by a profile that is not a shipped one of this version: their error is unknown here. If \
+                     the profile is calibrated, its file states its own error.";
         return Some(words.to_owned());
     }
     Some(format!(
-        "Times are modelled. Their error against published speeds of models left out of the fit: {}.",
+        "Times are modelled. Their error against published speeds of models the fit has not seen: {}.",
         known.join("; ")
     ))
 }
@@ -207,7 +243,8 @@ struct Beside<'a> {
 }
 
 fn card_of(run: &RunRecord) -> Option<&'static Card> {
-    let name = profile_of(run)?.split(' ').next()?;
+    let profile = profile_of(run).filter(|profile| is_shipped(profile))?;
+    let name = profile.split(' ').next()?;
     CARDS.iter().find(|card| card.profile == name)
 }
 
@@ -239,6 +276,27 @@ fn chips(card: &Card) -> String {
     format!("{}, {} chip{}", card.name, card.chips, if card.chips == 1 { "" } else { "s" })
 }
 
+fn power(card: &Card) -> String {
+    // The data sheet of the A2 is that of the card with 64 GB.
+    let of = if card.profile == "800i-a2" { " for the 64 GB card" } else { "" };
+    format!("{:.0} W, published{of}", card.watts)
+}
+
+/// Returns the error of a ratio of modelled times, or of a mean of such ratios, to stand after it: ` ± 25 %`, with an asterisk if a
+/// time is extrapolated. The relative errors of both sides are combined as the root of the sum of their squares; of several ratios
+/// it is the root mean square, since the error of a model is common to all shapes. Empty if an error is not known.
+fn ratio_error(pairs: &[((&RunRecord, &PerfRow), (&RunRecord, &PerfRow))]) -> String {
+    let of = |(run, row): (&RunRecord, &PerfRow)| error_of(basis_of(run)?, row, row.phase).ok();
+    let (mut squares, mut beyond) = (0.0, false);
+    for &(a, b) in pairs {
+        let Some((a, b)) = of(a).zip(of(b)) else { return String::new() };
+        squares += a.error * a.error + b.error * b.error;
+        beyond |= !a.beyond.is_empty() || !b.beyond.is_empty();
+    }
+    let mark = if beyond { " *" } else { "" };
+    format!(" ± {:.0} %{mark}", 100.0 * (squares / pairs.len().max(1) as f64).sqrt())
+}
+
 /// Returns a table that compares two modelled runs card with card (every chip of a card) and chip with chip.
 pub(super) fn cards(a: Side<'_>, b: Side<'_>) -> Option<Table> {
     let (one, other, found) = beside(a, b)?;
@@ -247,15 +305,18 @@ pub(super) fn cards(a: Side<'_>, b: Side<'_>) -> Option<Table> {
         "A per GB", "B per GB",
     ];
     let title = format!(
-        "Card with card and chip with chip, modelled (A: {}; B: {}; per W and per GB of a card: tokens/s)",
+        "Card with card and chip with chip, modelled (A: {}; B: {}; per W and per GB of a card: tokens/s; power of a card: A {}, \
+         B {}; A ÷ B ± the root of the sum of the squares of both errors; * extrapolated)",
         chips(one),
-        chips(other)
+        chips(other),
+        power(one),
+        power(other)
     );
     let mut table = Table::new(title, &["Compared", "Phase"], &numbers);
     for Beside { cards, a: row, b: beside, ratio } in &found {
         let ms = |row: &PerfRow| fixed(row.median_ns.map(|ns| ns as f64 / 1e6), 1);
         let error = |run: &RunRecord, row: &PerfRow| {
-            profile_of(run).map_or_else(String::new, |p| cell(p, row, row.phase))
+            basis_of(run).map_or_else(String::new, |basis| cell(basis, row, row.phase))
         };
         let share =
             |row: &PerfRow, of: f64| fixed(row.tokens_per_s.map(|rate| rate / of).filter(|_| *cards), 2);
@@ -271,7 +332,7 @@ pub(super) fn cards(a: Side<'_>, b: Side<'_>) -> Option<Table> {
                 error(a.0, row),
                 ms(beside),
                 error(b.0, beside),
-                fixed(Some(*ratio), 2),
+                format!("{ratio:.2}{}", ratio_error(&[((a.0, row), (b.0, beside))])),
                 share(row, one.watts),
                 share(beside, other.watts),
                 share(row, one.gigabytes),
@@ -282,24 +343,27 @@ pub(super) fn cards(a: Side<'_>, b: Side<'_>) -> Option<Table> {
     (!table.rows.is_empty()).then_some(table)
 }
 
-/// Returns the geometric means of [`cards`] in a sentence, each with the least and the largest error of its times.
+/// Returns the geometric means of [`cards`] in a sentence, each with its error, and the least and the largest error of its times.
 pub(super) fn cards_sentence(a: Side<'_>, b: Side<'_>) -> Option<String> {
     let (one, other, found) = beside(a, b)?;
     let of = |cards: bool, phase: Phase| {
         let own: Vec<&Beside<'_>> =
             found.iter().filter(|pair| pair.cards == cards && pair.a.phase == phase).collect();
         let logs: f64 = own.iter().map(|pair| pair.ratio.ln()).sum();
+        let pairs: Vec<_> = own.iter().map(|pair| ((a.0, pair.a), (b.0, pair.b))).collect();
         let errors = [
             span(a.0, own.iter().map(|pair| pair.a), phase),
             span(b.0, own.iter().map(|pair| pair.b), phase),
         ];
         (!own.is_empty()).then(|| {
             format!(
-                "{phase} {:.2} (A{}, B{}; {} shapes)",
+                "{phase} {:.2}{} (A{}, B{}; {} shape{})",
                 (logs / own.len() as f64).exp(),
+                ratio_error(&pairs),
                 errors[0],
                 errors[1],
-                own.len()
+                own.len(),
+                if own.len() == 1 { "" } else { "s" }
             )
         })
     };
@@ -323,6 +387,13 @@ mod tests {
     use crate::report::{fixture, perf_rows};
 
     #[test]
+    fn the_parameters_are_read_from_the_shape() {
+        let shape = "28 layers, hidden 4096, ffn 13696, 32 heads of 128, 2 KV heads, vocabulary 65024";
+        assert!((parameters(shape).unwrap() / 6.24e9 - 1.0).abs() < 0.01);
+        assert_eq!(parameters("unknown"), None);
+    }
+
+    #[test]
     fn measured_times_carry_no_model_error_and_unknown_profiles_say_so() {
         let (mut run, _, requests) = fixture::realistic();
         let rows = perf_rows(&run, &requests);
@@ -331,7 +402,12 @@ mod tests {
         run.provenance.clock = Clock::Modelled;
         run.provenance.clock_profile = Some("mine sha256:00".into());
         assert!(after(&run, &rows[0], Phase::Prefill).contains("error unknown"));
-        assert!(sentence(&run).unwrap().contains("error is unknown"));
+        let says = sentence(&run).unwrap();
+        assert!(says.contains("error is unknown") && says.contains("its file states its own error"));
+        assert!(card_of(&run).is_none());
+        // A shipped name alone is no shipped profile.
+        run.provenance.clock_profile = Some("300i-duo sha256:00".into());
+        assert!(card_of(&run).is_none());
         assert_eq!(evidence(&run).len(), 1);
         run.provenance.suite = SUITE.into();
         assert!(evidence(&run)[1].rows.len() > 200);

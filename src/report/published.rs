@@ -2,11 +2,13 @@
 
 use super::format::{NONE, fixed};
 use super::tables::{Table, per_token_ns};
-use crate::record::{PerfRow, Phase, RunRecord};
+use crate::record::{Clock, PerfRow, Phase, RunRecord};
 use glmbench_device::DeviceKind;
 
 /// Input length of the published figure.
 const INPUT_TOKENS: u32 = 8192;
+/// Shape of the published model in records: ChatGLM2-6B.
+const SHAPE: &str = "28 layers, hidden 4096, ffn 13696, 32 heads of 128, 2 KV heads, vocabulary 65024";
 /// Published decode time, ms per token.
 const PUBLISHED_MS: f64 = 162.0;
 
@@ -78,6 +80,34 @@ pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
     Some(table)
 }
 
+/// Returns a sentence that holds a modelled time per token of the published case against the published one. `None` for other cases,
+/// and for models of another shape.
+pub(super) fn sentence(run: &RunRecord, rows: &[PerfRow]) -> Option<String> {
+    let is_shape = run.provenance.model_details.get("shape").is_some_and(|shape| shape == SHAPE);
+    if !is_shape || run.provenance.clock != Clock::Modelled {
+        return None;
+    }
+    reference(run, rows)?;
+    let is_case = |row: &&PerfRow| {
+        let case = (row.phase, row.batch, row.input_tokens);
+        case == (Phase::Decode, 1, INPUT_TOKENS) && row.clock == Clock::Modelled
+    };
+    let ratio = |row: &PerfRow| per_token_ns(row).map(|ns| (row.tp, ns / 1e6 / PUBLISHED_MS));
+    let ratios: Vec<String> = rows
+        .iter()
+        .filter(is_case)
+        .filter_map(ratio)
+        .map(|(tp, ratio)| format!("{ratio:.2} of it on {tp} chip{}", if tp == 1 { "" } else { "s" }))
+        .collect();
+    (!ratios.is_empty()).then(|| {
+        format!(
+            "Published for batch 1 and {INPUT_TOKENS} tokens in: {PUBLISHED_MS:.0} ms a token; modelled is {} (docs/ASCEND.md says \
+             why the figure is doubted).",
+            ratios.join(", ")
+        )
+    })
+}
+
 /// Says what would make a time equal the published one.
 fn agreement(ratio: f64) -> String {
     if (0.9..=1.1).contains(&ratio) {
@@ -89,7 +119,6 @@ fn agreement(ratio: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Clock;
     use crate::report::{fixture, perf_rows};
 
     #[test]
@@ -107,5 +136,9 @@ mod tests {
         assert!(table.rows[0].cells[0].contains("unknown conditions") && table.rows[0].cells[6] == "162");
         assert_eq!(&table.rows[1].cells[1..3], ["two chips (tp 2)", "modelled"]);
         assert_eq!(reference(&run, &perf_rows(&run, &requests)), None);
+        assert_eq!(sentence(&run, &rows), None);
+        run.provenance.clock = Clock::Modelled;
+        run.provenance.model_details.insert("shape".into(), SHAPE.into());
+        assert!(sentence(&run, &rows).unwrap().contains("162 ms a token; modelled is "));
     }
 }

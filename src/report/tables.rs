@@ -2,7 +2,7 @@
 
 use super::accuracy::ALL;
 use super::format::{bytes, decimals, fixed, interval, or_none, percent};
-use super::modelled;
+use super::modelled::{self, Basis};
 use super::performance::{p99, ttft_ns};
 use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RepetitionKind, RequestRecord};
 use crate::stats::quantile;
@@ -104,8 +104,8 @@ fn score_cells(row: &AccuracyRow) -> Vec<String> {
 }
 
 /// One row per case: the medians of all phases.
-/// `profile` is that of a modelled clock, whose times have a column with their error.
-pub fn performance(rows: &[PerfRow], clock: Clock, profile: Option<&str>) -> Table {
+/// `basis` is that of a modelled clock, whose times have a column with their error.
+pub fn performance(rows: &[PerfRow], clock: Clock, basis: Option<Basis<'_>>) -> Table {
     let of = |phase| rows.iter().filter(move |row| row.phase == phase);
     let e2e: Vec<&PerfRow> = of(Phase::E2e).collect();
     let mut columns = shapes(&e2e);
@@ -120,7 +120,7 @@ pub fn performance(rows: &[PerfRow], clock: Clock, profile: Option<&str>) -> Tab
         ("Valid", e2e.iter().map(|row| validity(row).to_owned()).collect()),
     ]);
     for (name, phase) in [("Prefill error", Phase::Prefill), ("TPOT error", Phase::Decode)] {
-        columns.extend(profile.map(|profile| (name, errors(profile, &e2e, phase))));
+        columns.extend(basis.map(|basis| (name, errors(basis, &e2e, phase))));
     }
     // A merged run has rows of several machines.
     if e2e.windows(2).any(|pair| pair[0].host != pair[1].host) {
@@ -128,13 +128,13 @@ pub fn performance(rows: &[PerfRow], clock: Clock, profile: Option<&str>) -> Tab
     }
     let device = rows.first().map_or(String::new(), |row| format!(" on {}", row.device));
     Table::of_columns(
-        format!("Performance{device}, {clock} (times: medians; rates: over total time)"),
+        format!("Performance{device}, {clock} (times: medians; rates: over total time{})", marked(&columns)),
         &columns,
     )
 }
 
 /// One row per case: duration of a phase, its interval, and its share of the machine's limits.
-pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock, profile: Option<&str>) -> Table {
+pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock, basis: Option<Basis<'_>>) -> Table {
     let name = match phase {
         Phase::Prefill => "Prefill",
         Phase::Decode => "Decode",
@@ -160,8 +160,8 @@ pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock, profile: Option<&str>
         ("GB/s", rows.iter().map(|row| fixed(row.achieved_gb_s, 2)).collect()),
         ("Roofline %", rows.iter().map(|row| fixed(row.roofline_pct, 1)).collect()),
     ]);
-    columns.extend(profile.map(|profile| (ERROR, errors(profile, &rows, phase))));
-    Table::of_columns(format!("{name}, {clock}"), &columns)
+    columns.extend(basis.map(|basis| (ERROR, errors(basis, &rows, phase))));
+    Table::of_columns(format!("{name}, {clock}{}", marked(&columns)), &columns)
 }
 
 /// One row per case: time to first token, and the gaps between tokens over all decode steps. Both cover all timed
@@ -170,7 +170,7 @@ pub fn token_latency(
     rows: &[PerfRow],
     requests: &[RequestRecord],
     clock: Clock,
-    profile: Option<&str>,
+    basis: Option<Basis<'_>>,
 ) -> Table {
     let rows: Vec<&PerfRow> = rows.iter().filter(|row| row.phase == Phase::Decode).collect();
     let timed = |row: &PerfRow| -> Vec<&RequestRecord> {
@@ -194,15 +194,22 @@ pub fn token_latency(
         ("ITL p99 ms", numbers(gaps.iter().map(|times| p99(times)))),
         ("ITL max ms", quantiles(&gaps, 1.0)),
     ]);
-    columns.extend(profile.map(|profile| (ERROR, errors(profile, &rows, Phase::E2e))));
-    Table::of_columns(format!("First and next token (TTFT, ITL), {clock}"), &columns)
+    columns.extend(basis.map(|basis| (ERROR, errors(basis, &rows, Phase::E2e))));
+    Table::of_columns(format!("First and next token (TTFT, ITL), {clock}{}", marked(&columns)), &columns)
 }
 
 /// Column of the error of modelled times. An asterisk marks an extrapolation.
 const ERROR: &str = "Model error";
 
-fn errors(profile: &str, rows: &[&PerfRow], phase: Phase) -> Vec<String> {
-    rows.iter().map(|row| modelled::cell(profile, row, phase)).collect()
+fn errors(basis: Basis<'_>, rows: &[&PerfRow], phase: Phase) -> Vec<String> {
+    rows.iter().map(|row| modelled::cell(basis, row, phase)).collect()
+}
+
+/// Returns what the asterisk of an error says. Empty if no error has one.
+fn marked(columns: &[(&'static str, Vec<String>)]) -> &'static str {
+    let errors = columns.iter().filter(|(name, _)| name.ends_with("error"));
+    let is_marked = errors.flat_map(|(_, cells)| cells).any(|cell| cell.ends_with('*'));
+    if is_marked { "; * extrapolated: outside the published speeds" } else { "" }
 }
 
 /// The columns that identify a row's case.
@@ -272,7 +279,12 @@ mod tests {
             subjects(&run.plan.accuracy[0].task, &scores),
             performance(&times, clock, None),
             phase(&times, Phase::Prefill, clock, None),
-            phase(&times, Phase::Decode, clock, Some("mine sha256:0")),
+            phase(
+                &times,
+                Phase::Decode,
+                clock,
+                Some(Basis { profile: "mine sha256:0", parameters: None, graphs: None }),
+            ),
             token_latency(&times, &requests, clock, None),
         ];
         for table in &tables {

@@ -100,7 +100,9 @@ pub(crate) fn yes_if(holds: bool) -> Outcome {
 }
 
 fn completeness(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRecord]) -> Check {
-    let planned: u64 = run.plan.accuracy.iter().map(|case| case.items).sum();
+    // The plan of a merged run that lacks a part has what is there.
+    let plan = run.lacking().unwrap_or(&run.plan);
+    let planned: u64 = plan.accuracy.iter().map(|case| case.items).sum();
     let status = match run.status {
         Status::Complete => "complete",
         Status::Running => "still running, or killed",
@@ -108,10 +110,10 @@ fn completeness(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRe
     };
     let items = (planned > 0).then(|| format!("{} of {}", samples.len(), counted(planned, "item")));
     // For an incomplete run: what else is missing.
-    let unfinished = run.status != Status::Complete && !run.plan.performance.is_empty();
+    let unfinished = run.status != Status::Complete && !plan.performance.is_empty();
     let cases = unfinished.then(|| {
         let done = run.plan.performance.iter().filter(|case| case.is_finished(requests)).count();
-        format!("{done} of {}", counted(run.plan.performance.len() as u64, "timed case"))
+        format!("{done} of {}", counted(plan.performance.len() as u64, "timed case"))
     });
     Check {
         name: PLAN,
@@ -123,12 +125,24 @@ fn completeness(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRe
             .chain(run.part_words())
             .collect::<Vec<_>>()
             .join("; "),
-        advice: if run.is_part() {
-            "Run the other shards and put them together with `glmbench merge`."
-        } else {
-            "Run the same command with --resume: finished items and repetitions stay."
-        },
+        advice: advice(run),
         required: false,
+    }
+}
+
+/// What to do about a plan that was not run to its end.
+fn advice(run: &RunRecord) -> &'static str {
+    let is_one_shard = run.shards.as_ref().is_some_and(|shards| shards.single().is_some());
+    match (run.is_part(), run.status) {
+        (false, _) => "Run the same command with --resume: finished items and repetitions stay.",
+        (true, Status::Complete) => "Run the other shards and put them together with `glmbench merge`.",
+        (true, _) if is_one_shard => {
+            "Run the same command with --resume: finished items and repetitions stay. Then run the other shards and put \
+             them together with `glmbench merge`."
+        }
+        (true, _) => {
+            "Run the shards that are missing or in part with --resume, and put all of them together with `glmbench merge`."
+        }
     }
 }
 

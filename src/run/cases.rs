@@ -21,45 +21,58 @@ use crate::suite::{PromptSource, Suite};
 pub trait Case: Debug {
     /// Returns the name within a run.
     fn id(&self) -> String;
+
     /// Returns the number of tensor-parallel ranks.
     fn tp(&self) -> usize;
+
     /// Returns what the case needs room for.
     fn room(&self) -> Room;
+
     /// Whether the case takes the largest batch that fits, down to its smallest.
     fn is_elastic(&self) -> bool {
         false
     }
+
     /// Returns why the case does not run, e.g. because the device cannot hold it; `None` if it runs.
     fn unfit(&self) -> Option<&str> {
         None
     }
+
     /// Leaves the case out, if its [room](Case::room) says that it can be.
     fn leave_out(&mut self, _reason: String) {}
+
     /// Returns the capabilities that the case needs of a backend with the capabilities `can`.
     fn needs(&self, can: Capabilities) -> Capabilities;
+
     /// Returns the hash of all token ids, if the case has real prompts. Random prompts follow from the suite.
     fn input_hash(&self) -> Option<String> {
         None
     }
+
     /// Describes the real prompts, for `glmbench check`; `None` for random tokens.
     fn prompts(&self) -> Option<String> {
         None
     }
+
     /// Describes what the case does in one line or more, for `--dry-run`.
     fn words(&self) -> Vec<String>;
+
     /// Returns what the case costs at most on a server; `None` if no server can run it.
     fn wanted(&self) -> Option<Wanted> {
         None
     }
+
     /// Returns how many requests are under way at once on a server by the case's plan, however fast the server is.
     fn at_once(&self) -> usize {
         self.room().batch.1
     }
+
     /// Returns the least work of the case in bytes of memory traffic, by which a plan is cut into shards. Depends on the
     /// plan only.
     fn work(&self, _on: Counted<'_>) -> u64 {
         0
     }
+
     /// Estimates the duration from the rates of earlier runs; without them, from the case alone.
     fn expected(&self, _rates: Option<(&Rates, Counted<'_>)>) -> Expected {
         Expected::Unknown

@@ -26,10 +26,10 @@ use std::path::{Path, PathBuf};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, Precision};
 use glmbench_engine::EngineError;
-use glmbench_engine::config::ModelConfig;
+use glmbench_engine::config::{ModelConfig, RopeScaling};
 use glmbench_engine::load::{ModelPath, load_tokenizer};
 use glmbench_engine::tokenizer::Tokenizer;
-use glmbench_remote::{Client, Endpoint, KnownPrompt, Probe, RemoteError};
+use glmbench_remote::{Client, Endpoint, FailureKind, KnownPrompt, Phase, Probe, RemoteError};
 
 use crate::backend::{Backend, MOST_UNDER_WAY, Remote, RemoteFacts};
 use crate::record::RunRecord;
@@ -99,7 +99,9 @@ impl ServedModel {
     pub fn read(dir: &Path) -> Result<Self, RunError> {
         let has_config = dir.join("config.json").is_file();
         let config = if has_config {
-            ModelPath::Folder(dir.to_owned()).config(None)?
+            let path = ModelPath::Folder(dir.to_owned());
+            // The server rotates: what a rope_ratio scales is its own, and either meaning reads the rest.
+            path.config(None).or_else(|error| path.config(Some(RopeScaling::Base)).map_err(|_| error))?
         } else {
             ModelConfig::chatglm2_6b()
         };
@@ -131,6 +133,20 @@ pub fn ask(client: &Client, tokenizer: Option<&Tokenizer>) -> Result<Probe, Remo
     client.probe(&KnownPrompt { text: KNOWN.into(), ids })
 }
 
+/// Names the server in an error of a request, and asks whether it runs if there was no connection.
+fn located(error: RemoteError, at: &Endpoint) -> RemoteError {
+    match error {
+        RemoteError::Request { what, mut failure } => {
+            if matches!(failure.kind, FailureKind::Connect | FailureKind::Timeout(Phase::Connect)) {
+                let stop = if failure.text.is_empty() { "" } else { "; " };
+                failure.text += &format!("{stop}is the server running?");
+            }
+            RemoteError::Request { what: format!("{}: {what}", at.url), failure }
+        }
+        other => other,
+    }
+}
+
 /// Tokens of a step, of which a server tells nothing. Only costs depend on it, and they are left out.
 const STEP_TOKENS: usize = 512;
 
@@ -153,7 +169,8 @@ impl Server {
     pub fn find(of: &EndpointChoice, folder: &Path) -> Result<Self, RunError> {
         let mut model = ServedModel::read(folder)?;
         let client = Client::new(of.endpoint.clone())?;
-        let probe = ask(&client, Some(&model.tokenizer))?;
+        let probe =
+            ask(&client, Some(&model.tokenizer)).map_err(|error| located(error, client.endpoint()))?;
         if let Some(most) = probe.limits.max_total {
             let most = usize::try_from(most).unwrap_or(usize::MAX);
             model.config.seq_length = model.config.seq_length.min(most);

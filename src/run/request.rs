@@ -78,20 +78,27 @@ impl RunRequest {
     /// Several configurations, or blocks, cannot be cut into shards.
     pub fn keep_shard(&self, setups: &[Setup], plans: &mut [Plan<'_>]) -> Result<(), RunError> {
         let Some(shard) = self.shard else { return Ok(()) };
-        let ([setup], [plan]) = (setups, plans) else {
-            let names: Vec<&str> = setups.iter().filter_map(|setup| setup.name.as_deref()).collect();
-            return Err(RunError::Request(format!(
-                "--shard {shard}: the suite has {} configurations ({}), and a shard is of one; give --only NAME, or --shard none",
-                setups.len(),
-                names.join(", ")
-            )));
-        };
-        if self.interleave {
-            return Err(RunError::Request(format!(
-                "--shard {shard}: --interleave times on one machine; give one of them, or --shard none"
-            )));
+        let names: Vec<&str> = setups.iter().filter_map(|setup| setup.name.as_deref()).collect();
+        refuse_shard(shard, (setups.len(), &names), self.interleave)?;
+        match (setups, plans) {
+            ([setup], [plan]) => setup.keep_shard(plan, shard),
+            _ => Ok(()),
         }
-        setup.keep_shard(plan, shard)
+    }
+
+    /// Checks that the request can be cut into shards, without reading models.
+    ///
+    /// # Errors
+    /// Those of [`RunRequest::keep_shard`] about configurations and blocks, and those of the suite's configurations.
+    pub fn check_shard(
+        suite: &Suite,
+        choice: &SetupChoice,
+        interleave: bool,
+        shard: Shard,
+    ) -> Result<(), RunError> {
+        let configured = choice.configurations(suite)?;
+        let names: Vec<&str> = configured.iter().filter_map(|one| one.name.as_deref()).collect();
+        refuse_shard(shard, (configured.len(), &names), interleave)
     }
 
     /// Runs the suite to its end: finds the models, checks memory, loads, records, reports, and compares the runs of several
@@ -112,6 +119,22 @@ impl RunRequest {
         observer.recording(false);
         ended
     }
+}
+
+/// Refuses a shard of several configurations, or of blocks.
+fn refuse_shard(shard: Shard, (count, names): (usize, &[&str]), interleave: bool) -> Result<(), RunError> {
+    if count != 1 {
+        return Err(RunError::Request(format!(
+            "--shard {shard}: the suite has {count} configurations ({}), and a shard is of one; give --only NAME, or --shard none",
+            names.join(", ")
+        )));
+    }
+    if interleave {
+        return Err(RunError::Request(format!(
+            "--shard {shard}: --interleave times on one machine; give one of them, or --shard none"
+        )));
+    }
+    Ok(())
 }
 
 /// How the runs of a request ended.

@@ -71,12 +71,15 @@ pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<F
     same.find(|found| !found.says_finished())
 }
 
-/// Finds a finished run of the same shard, on whatever machine it ran. `None` for a record that is of no shard.
+/// Finds a finished run of the same shard by the same [`maker`], on whatever machine it ran. `None` for a record that is
+/// of no shard.
 pub fn finished_shard(root: &Path, record: &RunRecord) -> Option<Found> {
     record.shards.as_ref()?;
     runs(root).find(|found| {
         found.record.identity.hash() == record.identity.hash()
             && is_same_shard(&found.record, record)
+            && maker(&found.record.provenance) == maker(&record.provenance)
+            && is_same_server(&found.record.provenance, &record.provenance)
             && found.has_nothing(Wanted::Missing)
     })
 }
@@ -99,11 +102,28 @@ fn is_same_shard(there: &RunRecord, ours: &RunRecord) -> bool {
 /// Whether two records are of the same server, or of no server. A server does not tell its weights, so its address, name
 /// and model stand for them.
 fn is_same_server(there: &Provenance, ours: &Provenance) -> bool {
-    const FACTS: [&str; 6] = ["url", "api", "route", "server", "server version", "served model"];
-    let is_server = there.device_details.contains_key("served model");
-    !is_server
-        || (there.model == ours.model
-            && FACTS.iter().all(|fact| there.device_details.get(*fact) == ours.device_details.get(*fact)))
+    let address = |of: &Provenance| of.device_details.get("url").cloned();
+    let theirs = server(there);
+    theirs.is_empty() || (theirs == server(ours) && address(there) == address(ours))
+}
+
+/// Returns the facts that tell a server from others, but for its address; none for a run without one.
+fn server(of: &Provenance) -> Vec<String> {
+    const FACTS: [&str; 5] = ["api", "route", "server", "server version", "served model"];
+    if !of.device_details.contains_key("served model") {
+        return Vec::new();
+    }
+    let facts = FACTS.iter().map(|fact| of.device_details.get(*fact).cloned().unwrap_or_default());
+    std::iter::once(of.model.clone()).chain(facts).collect()
+}
+
+/// Returns what the shards of a run have in common beside identity and plan, whatever their machines: program, device,
+/// clock, chip profile and server. The server's address is left out: each machine may have a server of its own.
+pub(super) fn maker(of: &Provenance) -> Vec<String> {
+    let mut facts = vec![of.engine.clone(), of.device.to_string(), of.clock.to_string()];
+    facts.push(of.clock_profile.clone().unwrap_or_default());
+    facts.extend(server(of));
+    facts
 }
 
 /// Returns a unique group name: start time, suite, and a hash of time and process id.

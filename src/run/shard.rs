@@ -13,7 +13,7 @@ use glmbench_device::Precision;
 use glmbench_engine::config::ModelConfig;
 use sha2::{Digest, Sha256};
 
-use crate::record::{MOST_SHARDS, Places, ShardCase, ShardPart, Shards};
+use crate::record::{MOST_SHARDS, Places, ShardCase, ShardPart, Shards, grouped};
 use crate::suite::Suite;
 
 use super::RunError;
@@ -45,8 +45,8 @@ impl Shard {
         Ok(Self { index, count })
     }
 
-    /// Whether an item belongs to the shard: the first 8 bytes of a SHA-256 over the task's length, the task and the
-    /// document, as a big-endian number modulo the number of shards.
+    /// Whether an item belongs to the shard. The hash is SHA-256 over the task's length, task and document. Its first
+    /// 8 bytes, big-endian, modulo the number of shards give the shard.
     pub fn has(self, task: &str, doc_id: &str) -> bool {
         let mut digest = Sha256::new();
         digest.update((task.len() as u64).to_le_bytes());
@@ -68,9 +68,11 @@ impl FromStr for Shard {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // As it is printed: no sign, no zeros before it.
+        let plain = |text: &str| text.parse().ok().filter(|number: &u32| number.to_string() == text);
         let numbers = || {
             let (index, count) = text.split_once('/')?;
-            Some((index.parse().ok()?, count.parse().ok()?))
+            Some((plain(index)?, plain(count)?))
         };
         let (index, count) =
             numbers().ok_or_else(|| format!("found `{text}`; expected a shard such as 3/16"))?;
@@ -152,11 +154,12 @@ impl Plan<'_> {
         let items: u64 = whole.accuracy.iter().map(|case| case.items).sum();
         if items > 0 {
             let own: usize = self.accuracy.iter().map(|run| run.own.len()).sum();
-            words.push(format!("{own} of {items} items"));
+            words.push(format!("{} of {} items", grouped(own as u64), grouped(items)));
         }
         let cases = whole.timed_ids().len();
         if cases > 0 {
-            words.push(format!("{} of {cases} timed cases", self.timed().len()));
+            let own = self.timed().len() as u64;
+            words.push(format!("{} of {} timed cases", grouped(own), grouped(cases as u64)));
         }
         Some(format!("{}: {}", shards.words(), words.join(", ")))
     }

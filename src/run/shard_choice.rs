@@ -82,10 +82,13 @@ fn number(of: Variables<'_>, name: &str) -> Result<Option<u32>, String> {
 impl SlurmTask {
     fn read(of: Variables<'_>) -> Result<Option<Self>, String> {
         let Some(id) = number(of, "SLURM_ARRAY_TASK_ID")? else { return Ok(None) };
+        let count = number(of, "SLURM_ARRAY_TASK_COUNT")?;
+        // The only task is the first, whatever its number.
+        let least = if count == Some(1) { id } else { 0 };
         Ok(Some(Self {
             id,
-            count: number(of, "SLURM_ARRAY_TASK_COUNT")?,
-            min: number(of, "SLURM_ARRAY_TASK_MIN")?.unwrap_or(0),
+            count,
+            min: number(of, "SLURM_ARRAY_TASK_MIN")?.unwrap_or(least),
             max: number(of, "SLURM_ARRAY_TASK_MAX")?,
             step: number(of, "SLURM_ARRAY_TASK_STEP")?.unwrap_or(1).max(1),
         }))
@@ -228,6 +231,10 @@ mod tests {
         assert_eq!(resolve("auto/4", &slurm("0", "4", "0", "3", "1")), Ok(Some((1, 4))));
         // A job that is no array, or one of a single task.
         assert_eq!(resolve("", &slurm("7", "1", "7", "7", "1")), Ok(None));
+        assert_eq!(resolve("", &slurm("7", "1", "", "", "")), Ok(None));
+        for bad in ["+1/3", "01/3", "1/03", "1/+3", " 1/3"] {
+            assert!(resolve(bad, &[]).is_err(), "{bad}");
+        }
         assert_eq!(resolve("none", &slurm("2", "4", "0", "3", "1")), Ok(None));
         assert_eq!(resolve("auto/8", &[("JOB_COMPLETION_INDEX", "0")]), Ok(Some((1, 8))));
         // Both agree.

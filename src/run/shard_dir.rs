@@ -11,8 +11,8 @@ use super::observer::Observer;
 /// Time between two looks at another machine's beats.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Waits until the writer of an unfinished run is known to be gone, if that can become known: a process on another machine
-/// counts as gone when its beats stop. A requeued task may start elsewhere before that.
+/// Waits until the writer of an unfinished run is gone. A process on another machine counts as gone when its beats
+/// stop. A requeued task may start elsewhere before that.
 ///
 /// # Errors
 /// [`RecordError::Busy`] if the writer is alive. A new run of the same shard does not wait.

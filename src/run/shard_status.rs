@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::record::{FoundWriter, RecordError, RunDir, RunRecord, Status, numbers, runs_in};
+use crate::record::{Clock, FoundWriter, RecordError, RunDir, RunRecord, Status, numbers, runs_in};
 
 use super::duration::in_words;
+use super::resume::maker;
 
 /// How a shard stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,8 +49,9 @@ pub struct ShardStatus {
     pub cases: (usize, usize),
     /// Share of its work that is done, from 0 to 1.
     pub share: f64,
-    /// Time that its process has measured so far, on the run's clock.
-    pub spent: Duration,
+    /// How long the rest takes at the speed so far. `None` if items or timed cases are left and none of them is done, and on
+    /// a virtual clock, by which nobody waits.
+    pub left: Option<Duration>,
 }
 
 impl ShardStatus {
@@ -61,7 +64,8 @@ impl ShardStatus {
             _ => Standing::Stopped,
         };
         let done = dir.progress(&record.plan)?;
-        let planned_items: u64 = record.plan.accuracy.iter().map(|case| case.items).sum();
+        let planned_items: u64 =
+            record.plan.accuracy.iter().fold(0, |sum, case| sum.saturating_add(case.items));
         let planned_cases = record.plan.timed_ids();
         let works: BTreeMap<&str, u64> = record
             .shards
@@ -81,6 +85,15 @@ impl ShardStatus {
             (false, true) => of_cases,
             (false, false) => 1.0,
         };
+        // Items by their number, timed cases by their work, each at the speed of its like.
+        let open: f64 =
+            planned_cases.iter().filter(|id| !done.cases.iter().any(|of| of == *id)).map(|id| work(id)).sum();
+        let timed: f64 = done.timed.iter().map(|id| work(id)).sum();
+        let items = (planned_items.saturating_sub(done.items) as f64, done.items as f64, done.items_ns);
+        let left = match standing {
+            Standing::Done => Some(Duration::ZERO),
+            _ => left(record.provenance.clock, items, (open, timed, done.cases_ns)),
+        };
         let share = if standing == Standing::Done { 1.0 } else { share };
         let who = match &writer {
             Some(found) => found.words(),
@@ -94,16 +107,8 @@ impl ShardStatus {
             items: (done.items, planned_items),
             cases: (done.cases.len(), planned_cases.len()),
             share,
-            spent: Duration::from_nanos(done.until_ns),
+            left,
         })
-    }
-
-    /// Returns how long the rest takes at the speed so far; `None` before anything is done.
-    pub fn to_go(&self) -> Option<Duration> {
-        if self.standing == Standing::Done {
-            return Some(Duration::ZERO);
-        }
-        (self.share > 0.0).then(|| self.spent.mul_f64((1.0 - self.share) / self.share))
     }
 
     /// Describes it in one line.
@@ -116,13 +121,27 @@ impl ShardStatus {
                 words += &format!(", {done} of {planned} {unit}");
             }
         }
-        match (self.standing, self.to_go()) {
+        match (self.standing, self.left) {
             (Standing::Done, _) => {}
             (_, Some(left)) => words += &format!(", about {} to go", in_words(left.as_secs_f64())),
             (_, None) => words += ", time to go unknown",
         }
         format!("{words}; {}", self.who)
     }
+}
+
+/// What is open of a kind of work, what is done of it, and the nanoseconds that this took.
+type Kind = (f64, f64, u64);
+
+/// Returns how long the rest takes; `None` if it cannot be known: nothing of a kind is done, or the clock is virtual.
+fn left(clock: Clock, items: Kind, cases: Kind) -> Option<Duration> {
+    let rest = |(open, done, took_ns): Kind| match (open > 0.0, done > 0.0) {
+        (false, _) => Some(0.0),
+        (true, true) => Some(took_ns as f64 * open / done),
+        (true, false) => None,
+    };
+    let seconds = (rest(items)? + rest(cases)?) / 1e9;
+    if clock == Clock::Measured { Duration::try_from_secs_f64(seconds).ok() } else { None }
 }
 
 fn ratio(done: f64, planned: f64) -> f64 {
@@ -140,22 +159,40 @@ pub struct PlanStatus {
     pub shards: Vec<ShardStatus>,
 }
 
+/// Suite, hash of the identity, number of shards, and [`maker`].
+type Key = (String, String, u32, Vec<String>);
+
 impl PlanStatus {
     /// Reads the plans with shards under a folder.
     ///
     /// # Errors
-    /// The folder cannot be read. Runs that cannot be read are passed over.
+    /// The folder cannot be read, or the run of a shard is damaged. Other runs that cannot be read are passed over.
     pub fn read(folder: &Path) -> Result<Vec<Self>, RecordError> {
-        let mut plans: BTreeMap<(String, String, u32), BTreeMap<u32, ShardStatus>> = BTreeMap::new();
+        let mut plans: BTreeMap<Key, BTreeMap<u32, ShardStatus>> = BTreeMap::new();
         let paths =
             if folder.join("run.json").is_file() { vec![folder.to_owned()] } else { runs_in(folder)? };
         for path in paths {
-            let Ok(record) = RunDir::open(&path).and_then(|dir| dir.read_run()) else { continue };
+            // A run that was removed meanwhile.
+            let Ok(dir) = RunDir::open(&path) else { continue };
+            let record = match dir.read_sound_run() {
+                Ok(record) => record,
+                Err(error @ RecordError::Malformed { .. }) if dir.names_shards() => return Err(error),
+                Err(_) => continue,
+            };
             let Some(shards) = &record.shards else { continue };
             let Some(index) = shards.single().map(|part| part.index) else { continue };
-            // A run that is just being created may not be readable yet.
-            let Ok(status) = ShardStatus::read(&path, &record, index) else { continue };
-            let key = (record.provenance.suite.clone(), record.identity.hash().to_owned(), shards.count);
+            let status = match ShardStatus::read(&path, &record, index) {
+                Ok(status) => status,
+                // A pipe or a folder in a journal's place.
+                Err(RecordError::Io { path, cause, action }) if cause.kind() == ErrorKind::InvalidInput => {
+                    return Err(RecordError::Io { path, cause, action });
+                }
+                // A run that is just being created may not be readable yet.
+                Err(_) => continue,
+            };
+            let maker = maker(&record.provenance);
+            let key =
+                (record.provenance.suite.clone(), record.identity.hash().to_owned(), shards.count, maker);
             let place = plans.entry(key).or_default();
             let rank = |of: &ShardStatus| (of.standing, 1.0 - of.share);
             match place.get(&index) {
@@ -163,10 +200,18 @@ impl PlanStatus {
                 _ => drop(place.insert(index, status)),
             }
         }
-        let of = |((suite, hash, count), shards): ((String, String, u32), BTreeMap<u32, ShardStatus>)| Self {
-            name: format!("{suite} ({})", &hash[..hash.len().min(6)]),
-            count,
-            shards: shards.into_values().collect(),
+        // What made them is told only where it tells plans apart.
+        let mut alike: BTreeMap<(String, String, u32), usize> = BTreeMap::new();
+        for (suite, hash, count, _) in plans.keys() {
+            *alike.entry((suite.clone(), hash.clone(), *count)).or_default() += 1;
+        }
+        let of = |((suite, hash, count, maker), shards): (Key, BTreeMap<u32, ShardStatus>)| {
+            let mut name = format!("{suite} ({})", &hash[..hash.len().min(6)]);
+            if alike.get(&(suite, hash, count)).is_some_and(|plans| *plans > 1) {
+                let facts: Vec<String> = maker.into_iter().filter(|fact| !fact.is_empty()).collect();
+                name += &format!(" by {}", facts.join(", "));
+            }
+            Self { name, count, shards: shards.into_values().collect() }
         };
         Ok(plans.into_iter().map(of).collect())
     }
@@ -197,9 +242,12 @@ impl PlanStatus {
             self.of(Standing::Stopped),
             missing.len()
         );
-        let running = self.shards.iter().filter(|shard| shard.standing == Standing::Running);
-        if let Some(longest) = running.filter_map(ShardStatus::to_go).max() {
-            first += &format!("; the running ones have about {} to go", in_words(longest.as_secs_f64()));
+        let running = || self.shards.iter().filter(|shard| shard.standing == Standing::Running);
+        if let Some(longest) = running().filter_map(|shard| shard.left).max() {
+            // Of some it is not known yet.
+            let least = if running().all(|shard| shard.left.is_some()) { "" } else { "at least " };
+            first +=
+                &format!("; the running ones have {least}about {} to go", in_words(longest.as_secs_f64()));
         }
         let open = self.shards.iter().filter(|shard| shard.standing != Standing::Done);
         let mut lines = vec![first];
@@ -208,5 +256,32 @@ impl PlanStatus {
             lines.push(format!("  not begun: {}", numbers(&missing)));
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_go_is_of_a_real_clock() {
+        let (items, cases) = ((1.0, 3.0, 3_000_000_000), (9.0, 1.0, 10_000_000_000));
+        assert_eq!(left(Clock::Measured, items, cases), Some(Duration::from_secs(91)));
+        assert_eq!(left(Clock::Modelled, items, cases), None);
+        // Items that are done do not tell how long cases take.
+        assert_eq!(left(Clock::Measured, items, (9.0, 0.0, 0)), None);
+        assert_eq!(left(Clock::Measured, (1.0, 0.0, 0), cases), None);
+        assert_eq!(left(Clock::Measured, (0.0, 3.0, 5), (0.0, 0.0, 0)), Some(Duration::ZERO));
+        let shard = ShardStatus {
+            index: 1,
+            path: PathBuf::new(),
+            standing: Standing::Running,
+            who: "somebody".into(),
+            items: (0, 0),
+            cases: (1, 4),
+            share: 0.25,
+            left: None,
+        };
+        assert!(shard.words(2).contains("time to go unknown"), "{}", shard.words(2));
     }
 }

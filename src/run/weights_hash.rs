@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::bounded;
-use crate::record::write_whole;
+use crate::record::{own_ending, write_whole};
 
 /// Name of the file in the model's folder.
 pub(super) const KEPT: &str = ".glmbench-weights.json";
@@ -100,7 +100,7 @@ impl Files {
         let kept = Kept { schema: SCHEMA, files: self.states.clone(), sha256: sha256.to_owned() };
         let Ok(bytes) = serde_json::to_vec_pretty(&kept) else { return };
         // Several shards may write at once, so each has a temporary file of its own.
-        let own = self.folder.join(format!("{KEPT}-{}", std::process::id()));
+        let own = self.folder.join(format!("{KEPT}-{}", own_ending()));
         if write_whole(&own, &bytes).is_ok() && fs::rename(&own, self.path()).is_err() {
             let _ = fs::remove_file(&own);
         }

@@ -200,6 +200,15 @@ fn every_output_in_the_pages_is_a_block() {
     }
 }
 
+/// A draft marks an output that is still to come with this word.
+#[test]
+fn no_page_has_a_placeholder() {
+    for Page { name, text, .. } in pages() {
+        let found = text.lines().find(|line| line.contains("OUTPUT-"));
+        assert_eq!(found, None, "{name} has a placeholder");
+    }
+}
+
 /// The first fence of the README has the commands that `.ci/run` runs.
 #[test]
 fn the_readme_begins_with_the_two_commands() {

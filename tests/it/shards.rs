@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use glmbench::record::{MergeError, Merged, Roofline, RunDir, RunRecord, Status, WRITER, merge};
-use glmbench::report::{Verdict, render};
+use glmbench::record::{Clock, MergeError, Merged, Roofline, RunDir, RunRecord, Status, WRITER, merge};
+use glmbench::report::{Summary, Verdict, render};
 use glmbench::run::setup::Answering;
 use glmbench::run::shard::Shard;
 use glmbench::run::shard_status::{PlanStatus, Standing};
@@ -194,6 +194,9 @@ proptest! {
         prop_assert_eq!(made.record.status, Status::Complete);
         let two = twice[..count as usize].iter().filter(|twice| **twice).count();
         prop_assert_eq!(made.notes.iter().filter(|note| note.contains("two runs without a difference")).count(), two);
+        // Whichever shard has the load: its lines have times only.
+        let bare = made.notes.iter().filter(|note| note.contains("their times were not compared"));
+        prop_assert!(bare.clone().count() <= 1 && bare.clone().all(|note| note.contains("load.jsonl")), "{:?}", made.notes);
     }
 }
 
@@ -310,10 +313,24 @@ fn a_partial_merge_says_so_everywhere() {
     let summary = render(&out).unwrap();
     assert_eq!((summary.verdict(), summary.record_faults()), (Verdict::Incomplete, None));
     assert!(summary.title().contains(says), "{}", summary.title());
+    // What is there is told of the whole plan, not of what is there.
+    let all = made.record.lacking().unwrap().accuracy.iter().map(|case| case.items).sum::<u64>();
+    let there = format!("{} of {all} items", made.items);
+    let found = &summary.checks.iter().find(|check| check.name == "whole plan run").unwrap().found;
+    assert!(made.items < all && summary.title().contains(&there), "{there}: {}", summary.title());
+    assert!(found.contains(&there), "{there}: {found}");
     for file in ["summary.md", "report.html"] {
         let page = fs::read_to_string(out.join(file)).unwrap();
         assert!(page.contains("2 of 4 shards") && page.contains("shard 3 missing"), "{file}");
     }
+    // The advice begins with what is to be done first.
+    let advice = |summary: &Summary| {
+        let check = summary.checks.iter().find(|check| check.name == "whole plan run").unwrap();
+        check.advice.to_owned()
+    };
+    let (of_shard, of_merged) = (advice(&render(&stopped.runs[0]).unwrap()), advice(&summary));
+    assert!(of_shard.starts_with("Run the same command with --resume") && of_shard.contains("other shards"));
+    assert!(of_merged.starts_with("Run the shards that are missing or in part with --resume"), "{of_merged}");
     // What is there stands in the plan's order.
     let whole = run(&root.path().join("whole"), &text, None);
     let (all, part) = (results(&whole), results(&out));
@@ -338,6 +355,16 @@ fn a_finished_shard_is_left_as_it_is() {
     let again = run_in_pieces(root.path(), &text, (1, 2), &[], false);
     assert_eq!((&again, fs::read(first.join("requests.jsonl")).unwrap()), (&first, lines));
     assert!(!first.join(WRITER).exists());
+    // Another program's run of the shard stands for nothing of this one's: a merge would refuse it.
+    let dir = RunDir::open(&first).unwrap();
+    let mut record = dir.read_run().unwrap();
+    record.provenance.engine = "glmbench 0.0.0".into();
+    dir.write_run(&record).unwrap();
+    let own = run_in_pieces(root.path(), &text, (1, 2), &[], false);
+    assert_ne!(own, first);
+    let plans = PlanStatus::read(root.path()).unwrap();
+    let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
+    assert!(names.len() == 2 && names.iter().any(|name| name.contains("glmbench 0.0.0")), "{names:?}");
 }
 
 #[test]
@@ -423,6 +450,16 @@ fn speeds_name_their_host_and_unlike_hosts_have_no_common_verdict() {
         let unlike = made.record.unlike_machines(&case.case_id, &other, &case.case_id);
         assert_eq!(unlike.is_some(), made.record.host_of(&case.case_id) == "slow", "{unlike:?}");
     }
+    // No machine changes a virtual clock.
+    let modelled = |run: &RunRecord| {
+        let mut run = run.clone();
+        run.provenance.clock = Clock::Modelled;
+        run
+    };
+    let (made, other) = (modelled(&made.record), modelled(&other));
+    for case in &other.plan.performance {
+        assert_eq!(made.unlike_machines(&case.case_id, &other, &case.case_id), None);
+    }
 }
 
 #[test]
@@ -468,6 +505,10 @@ fn the_command_line_takes_shards_from_flag_and_environment() {
     assert!(script.out.contains("--shard \"$SLURM_ARRAY_TASK_ID/4\" --resume"), "{}", script.out);
     answer(&["slurm", path, "--shards", "4", "--", "--out", "x"], &[])
         .expect(2, &["the script sets it itself"]);
+    answer(&["slurm", path, "--shards", "4", "--", "--bogus"], &[]).expect(2, &["after `--`", "--bogus"]);
+    let several = concat!(env!("CARGO_MANIFEST_DIR"), "/suites/quickstart.toml");
+    answer(&["slurm", several, "--shards", "3"], &[])
+        .expect(2, &["--shard 1/3: the suite has 3 configurations", "give --only NAME"]);
 }
 
 /// Shards of the engine, started by the program: another process each, as in a cluster.

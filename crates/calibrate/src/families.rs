@@ -21,7 +21,7 @@ pub struct Family {
     pub profiles: &'static [&'static str],
     /// The free figures.
     free: fn() -> Vec<Free>,
-    /// Names of profiles of other variants, with the profile whose fitted figures they take over.
+    /// Names of profiles of other variants, and the profile that gives them their fitted figures.
     pub variants: &'static [(&'static str, &'static str)],
 }
 

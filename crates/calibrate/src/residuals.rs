@@ -10,7 +10,7 @@ use super::families::{FAMILIES, FamilyFit, FitError};
 use super::fit::Case;
 use super::published::{Lengths, Mode, Use};
 use super::text::calibrated;
-use crate::modelled::Residual;
+use crate::modelled::{Residual, rms_over_models};
 
 /// What the profiles of all chips had before they were calibrated.
 const BEFORE: &str = "compute_efficiency = 0.7\nmemory_efficiency = 0.6\nsingle_launch_ns = 0\nprompt_layer_ns = 0\n\
@@ -134,11 +134,13 @@ pub struct Summary {
     pub before: (f64, f64, f64),
     /// The same with the shipped profile.
     pub after: (f64, f64, f64),
-    /// Root mean square and largest logarithm of the ratio with the model left out; `None` if no row was fitted.
+    /// Root mean square over the models and largest logarithm of the ratio with the model left out ([`rms_over_models`]);
+    /// `None` if no row was fitted.
     pub left_out: Option<(f64, f64)>,
 }
 
-/// Summarises the rows that count, by chip, number of chips and phase.
+/// Summarises the rows that count, by chip, number of chips and phase. A chip and phase with several numbers of chips has a line
+/// over all of them besides.
 pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
     let mut groups: Vec<(String, Vec<&Residual>)> = Vec::new();
     for row in rows.iter().filter(|row| row.counts()) {
@@ -159,9 +161,19 @@ pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
         rows: own.len(),
         before: spread(own.iter().filter_map(|row| row.before)),
         after: spread(own.iter().filter_map(|row| row.ratio)),
-        left_out: left_out(&own),
+        left_out: rms_over_models(own.iter().filter_map(|row| Some((row.model.as_str(), row.left_out?)))),
     };
-    groups.into_iter().map(summary).collect()
+    let mut all: Vec<(String, Vec<&Residual>)> = Vec::new();
+    for (_, own) in &groups {
+        let of = format!("{}, {}, all models", own[0].chip, own[0].phase);
+        let several =
+            groups.iter().filter(|(_, rows)| rows[0].chip == own[0].chip && rows[0].phase == own[0].phase);
+        let rows: Vec<&Residual> = several.clone().flat_map(|(_, rows)| rows.iter().copied()).collect();
+        if several.count() > 1 && all.iter().all(|(known, _)| *known != of) {
+            all.push((of, rows));
+        }
+    }
+    groups.into_iter().chain(all).map(summary).collect()
 }
 
 /// Returns geometric mean, least and largest.
@@ -171,26 +183,6 @@ fn spread(ratios: impl Iterator<Item = f64>) -> (f64, f64, f64) {
     let least = logs.iter().copied().fold(f64::MAX, f64::min);
     let most = logs.iter().copied().fold(f64::MIN, f64::max);
     (mean.exp(), least.exp(), most.exp())
-}
-
-/// Returns the root mean square over the models, and the largest, of the logarithm of the ratio with the model left out. Every
-/// model has the same weight.
-pub fn left_out(rows: &[&Residual]) -> Option<(f64, f64)> {
-    let mut models: Vec<(&str, f64, f64)> = Vec::new();
-    let mut worst = 0.0_f64;
-    for row in rows {
-        let Some(log) = row.left_out.map(f64::ln) else { continue };
-        worst = worst.max(log.abs());
-        match models.iter_mut().find(|(model, ..)| *model == row.model) {
-            Some((_, sum, n)) => (*sum, *n) = (*sum + log * log, *n + 1.0),
-            None => models.push((&row.model, log * log, 1.0)),
-        }
-    }
-    if models.is_empty() {
-        return None;
-    }
-    let mean = models.iter().map(|(_, sum, n)| sum / n).sum::<f64>() / models.len() as f64;
-    Some((mean.sqrt(), worst))
 }
 
 /// Returns the shipped profiles with the fitted figures: name and text.
@@ -225,6 +217,14 @@ mod tests {
     use crate::cases::held;
     use crate::modelled;
     use crate::published;
+
+    #[test]
+    fn several_numbers_of_chips_have_a_line_over_all_models() {
+        let groups = summaries(&modelled::residuals());
+        let rows = |of: &str| groups.iter().find(|group| group.of == of).map(|group| group.rows);
+        assert_eq!((rows("310P3, 2 chips, decode"), rows("310P3, decode, all models")), (Some(3), Some(15)));
+        assert_eq!(rows("910B3, decode, all models"), None);
+    }
 
     /// The committed figures and residuals are what `glmbench calibrate --published` derives.
     #[test]

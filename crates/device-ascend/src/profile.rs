@@ -207,7 +207,8 @@ impl Profile {
         lines
     }
 
-    fn parse(text: &str, origin: &str) -> Result<Self, ProfileError> {
+    /// Reads a profile's text. `origin` names it in errors.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ProfileError> {
         let reader = Reader { text, origin };
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             let line = e.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);

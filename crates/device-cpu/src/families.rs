@@ -1,5 +1,5 @@
-//! The laws of every family of kernels, over whole layers: the numbers of a row depend neither on the batch, nor on its
-//! chunks, nor on the threads; all sets of a family give the same bits; and the numbers are those of the reference device.
+//! Laws of every kernel family, over whole layers. A row's numbers depend on neither batch, chunks nor threads. All
+//! sets of a family give the same bits. The numbers agree with the reference device.
 //!
 //! `tests/it/invariance.rs` and `goldens.rs` check the same with whole models, of the families that a build has. The example of
 //! a family, which only test builds of this crate have, is checked here.

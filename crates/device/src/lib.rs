@@ -4,10 +4,10 @@
 //! Activations are matrices `[rows, width]` with one row per token. Every operator accumulates in fp32 and rounds its
 //! result to the device's [`DType`], as NPUs and GPUs do. The result of a row never depends on the other rows.
 //!
-//! This crate holds what all devices share: their words and properties ([`DeviceKind`]), the trait, types and shapes, weights as values ([`LinearWeight`]), the [`rotary`]
-//! table, the minimum work of operators ([`cost`]),
-//! groups of ranks ([`group`]), [`sensors`], binding of threads ([`affinity`]), and a wrapper that times operators
-//! ([`timed`]). [`mod@reference`] is the oracle: every operator in plain loops.
+//! This crate holds what all devices share: their words and properties ([`DeviceKind`]), the trait, types and shapes,
+//! weights as values ([`LinearWeight`]), the [`rotary`] table, the minimum work of operators ([`cost`]), groups of
+//! ranks ([`group`]), [`sensors`], binding of threads ([`affinity`]), and a wrapper that times operators ([`timed`]).
+//! [`mod@reference`] is the oracle: every operator in plain loops.
 //!
 //! It uses no other crate of the workspace. It prints nothing, and its only `unsafe` binds threads.
 
@@ -267,6 +267,9 @@ pub struct DeviceInfo {
     /// Whether a row's numbers are the same to the last bit if it is fed alone and with other rows of its sequence. Then
     /// several candidates for the next tokens can be verified in one step.
     pub rows_are_independent: bool,
+    /// Whether a prompt's numbers are known to be the same to the last bit however it is cut into chunks. Then prompts that
+    /// begin alike can share what they begin with.
+    pub chunks_are_independent: bool,
     /// Named facts about the device: chip, library versions, the operators used for attention, KV write….
     pub details: Vec<(String, String)>,
 }
@@ -282,6 +285,7 @@ impl DeviceInfo {
             tp: 1,
             modelled_by: None,
             rows_are_independent: true,
+            chunks_are_independent: true,
             details: Vec::new(),
         }
     }

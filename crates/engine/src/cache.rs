@@ -10,7 +10,7 @@ use glmbench_device::KV_BLOCK_TOKENS;
 
 use self::prefixes::Prefixes;
 
-/// A sequence shares a multiple of this number of tokens. Fewer are not worth the copy of a block.
+/// Shared tokens come in multiples of this. Fewer are not worth a copied block.
 const SHARED_TOKENS: usize = 8;
 
 /// Stands for a token of the P-tuning prefix, which is the same in all sequences.
@@ -33,7 +33,7 @@ pub struct BlockAllocator {
 pub struct Shared {
     /// Its whole blocks.
     pub blocks: Vec<u32>,
-    /// The block whose first tokens are the last of the beginning.
+    /// Block that is shared in part.
     pub part: Option<u32>,
     /// Its tokens, P-tuning prefix included.
     pub tokens: usize,

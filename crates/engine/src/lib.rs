@@ -1,9 +1,10 @@
 //! The ChatGLM2 engine, independent of the harness: tokens in, tokens and log-probabilities out.
 //!
-//! The engine holds the model's configuration ([`config`]), the [`tokenizer`] and chat template ([`chat`]), the readers of
-//! [`weights`], the forward pass ([`model`]), tensor parallelism ([`parallel`]), the paged KV cache ([`cache`]), the
-//! [`sampler`] with its [`logprobs`], guesses of the next tokens (`lookup`), continuous batching ([`scheduler`]), the [`output`] as text, and the minimum work of a
-//! pass ([`cost`]). [`load`] puts them together from the values of a command line.
+//! The engine holds the model's configuration ([`config`]), the [`tokenizer`] and chat template ([`chat`]), the readers
+//! of [`weights`], the forward pass ([`model`]), tensor parallelism ([`parallel`]), the paged KV cache ([`cache`]), the
+//! [`sampler`] with its [`logprobs`], guesses of the next tokens (`lookup`), continuous batching ([`scheduler`]), the
+//! [`output`] as text, and the minimum work of a pass ([`cost`]). [`load`] puts them together from the values of a
+//! command line.
 //!
 //! It may use the devices: [`glmbench_device`], [`glmbench_cpu`], [`glmbench_ascend`]. Only [`load`] and [`memory`] name the
 //! latter two; everything else is generic over [`glmbench_device::Device`]. The engine prints nothing, and its only `unsafe`
@@ -151,6 +152,9 @@ impl Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Savings {
     /// Takes the beginning of the prompt from the KV cache if an earlier prompt began with it, and leaves its own there.
+    /// Only on devices that are known to give the same numbers for any chunks ([`DeviceInfo::chunks_are_independent`]).
+    ///
+    /// [`DeviceInfo::chunks_are_independent`]: glmbench_device::DeviceInfo::chunks_are_independent
     pub shared_prefixes: bool,
     /// Guesses the next tokens from what followed the same tokens earlier in the sequence, and verifies several in one
     /// step. Devices whose rows depend on each other never do ([`DeviceInfo::rows_are_independent`]).

@@ -52,13 +52,15 @@ pub struct Engine {
     /// Prefill steps since the last decoding step.
     prefills: usize,
     guessing: Guessing,
+    /// [`DeviceInfo::chunks_are_independent`].
+    chunks_are_independent: bool,
 }
 
 impl Engine {
     /// Creates an engine for a loaded model.
     pub fn new(model: Box<dyn Forward>) -> Self {
         let allocator = BlockAllocator::new(model.capacity().kv_blocks);
-        let rows_are_independent = model.device_info().rows_are_independent;
+        let DeviceInfo { rows_are_independent, chunks_are_independent, .. } = model.device_info();
         Self {
             model,
             allocator,
@@ -73,6 +75,7 @@ impl Engine {
             prefill_run: None,
             prefills: 0,
             guessing: Guessing::new(rows_are_independent),
+            chunks_are_independent,
         }
     }
 
@@ -137,8 +140,9 @@ impl Engine {
     ///
     /// # Errors
     /// The model can never run this request: its prompt is empty, a token is unknown, or the sequence is too long.
-    pub fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {
+    pub fn submit(&mut self, mut request: Request) -> Result<RequestId, EngineError> {
         self.check(&request)?;
+        request.savings.shared_prefixes &= self.chunks_are_independent;
         if !request.savings.shared_prefixes {
             // It finds the cache as in a new process, whatever ran before.
             self.allocator.drop_cached();
@@ -278,7 +282,9 @@ impl Engine {
                 sequence.verify(&part.guesses, rows, &of, step)
             } else {
                 let finish = sequence.read(part.rows.len(), rows, &of, step);
-                if sequence.request.savings.shared_prefixes {
+                // What comes after broken numbers is broken, too.
+                let is_good = !matches!(finish, Some(FinishReason::BrokenLogits(_)));
+                if sequence.request.savings.shared_prefixes && is_good {
                     self.allocator.publish(&sequence.content(prefix), &sequence.blocks);
                 }
                 finish

@@ -63,8 +63,9 @@ impl Client {
         let call =
             self.protocol().generate(route, model, generation).map_err(|text| self.unsupported(&text))?;
         let body = call.body.to_string();
-        let (mut response, attempts) = self.with_retries(|| {
-            crate::generate::once(self, &call, (body.as_bytes(), generation.max_tokens), model, on_event)
+        let (mut response, attempts) = self.with_retries(|attempts| {
+            let sent = (body.as_bytes(), generation.max_tokens);
+            crate::generate::once(self, &call, sent, (model, attempts), on_event)
         })?;
         response.attempts = attempts;
         Ok(response)
@@ -236,8 +237,9 @@ impl Client {
     /// Sends a request whose answer is one object, with retries.
     fn ask<T>(&self, unary: &Unary<T>) -> Result<(T, Times, Vec<Attempt>), Failure> {
         let body = unary.body.to_string();
-        let ((value, times), attempts) = self.with_retries(|| {
-            let exchange = self.transport.post(&self.endpoint.url, unary.route, body.as_bytes(), false)?;
+        let ((value, times), attempts) = self.with_retries(|attempts| {
+            let (url, body) = (&self.endpoint.url, body.as_bytes());
+            let exchange = self.transport.post(url, unary.route, body, false, attempts)?;
             let mut exchange = exchange.expect_ok()?;
             let bytes = exchange.read_all()?;
             let json = self.transport.json(&bytes).map_err(|e| not_json(&exchange, &bytes, &e))?;
@@ -248,18 +250,18 @@ impl Client {
         Ok((value, times, attempts))
     }
 
-    /// Repeats what sent no byte of an answer, and keeps the times of every attempt.
+    /// Repeats what sent no byte of an answer, and keeps the times of every attempt. An attempt adds those that met a closed
+    /// connection itself: they are no retries.
     fn with_retries<T>(
         &self,
-        mut attempt: impl FnMut() -> Result<T, Failure>,
+        mut attempt: impl FnMut(&mut Vec<Attempt>) -> Result<T, Failure>,
     ) -> Result<(T, Vec<Attempt>), Failure> {
-        let mut attempts: Vec<Attempt> = Vec::new();
+        let (mut attempts, mut number) = (Vec::new(), 0);
         loop {
-            let mut failure = match attempt() {
+            let mut failure = match attempt(&mut attempts) {
                 Ok(value) => return Ok((value, attempts)),
                 Err(failure) => failure,
             };
-            let number = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
             let wait = wait_before_retry(&failure, number);
             let retry = self.endpoint.retry;
             let Some(wait) = wait.filter(|&wait| number < retry.times && wait <= retry.longest_wait) else {
@@ -267,6 +269,7 @@ impl Client {
                 return Err(failure);
             };
             attempts.push(Attempt { times: *failure.times, kind: failure.kind, waited: wait });
+            number += 1;
             std::thread::sleep(wait);
         }
     }

@@ -116,7 +116,11 @@ const LEAST_BEGUN: usize = 4;
 
 /// A bearer key. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key(String);
+pub struct Key {
+    secret: String,
+    /// How a server may show the key, longest first.
+    forms: Vec<String>,
+}
 
 impl Key {
     /// Takes a key. White space around it is removed.
@@ -130,7 +134,7 @@ impl Key {
                 "the key is empty or holds bytes other than printable ASCII: expected one line".into(),
             ));
         }
-        Ok(Self(key.to_owned()))
+        Ok(Self { secret: key.to_owned(), forms: forms(key) })
     }
 
     /// Reads a key from a file of at most 64 KiB.
@@ -149,24 +153,77 @@ impl Key {
     }
 
     pub(crate) fn secret(&self) -> &str {
-        &self.0
+        &self.secret
     }
 
-    /// Returns a text with `[key]` in the place of the key.
+    /// Returns a text with `[key]` in the place of the key, plain or escaped for JSON, URLs or HTML.
     pub(crate) fn hide(&self, text: String) -> String {
-        if text.contains(&self.0) { text.replace(&self.0, HIDDEN) } else { text }
+        self.forms.iter().fold(text, |text, form| {
+            if text.contains(form.as_str()) { text.replace(form.as_str(), HIDDEN) } else { text }
+        })
     }
 
     /// The same for a text that may be cut off within the key: a beginning of the key at the text's end goes, too.
     pub(crate) fn hide_cut(&self, text: String) -> String {
         let mut text = self.hide(text);
-        let begun = (LEAST_BEGUN..self.0.len()).rev().find(|&length| text.ends_with(&self.0[..length]));
-        if let Some(length) = begun {
+        // All forms are ASCII.
+        let begun =
+            |form: &String| (LEAST_BEGUN..form.len()).rev().find(|&length| text.ends_with(&form[..length]));
+        if let Some(length) = self.forms.iter().filter_map(begun).max() {
             text.truncate(text.len() - length);
             text.push_str(HIDDEN);
         }
         text
     }
+}
+
+/// Returns the key's forms, longest first: plain, escaped for JSON, percent-encoded, escaped for HTML.
+fn forms(key: &str) -> Vec<String> {
+    let each = |escape: &dyn Fn(char) -> Option<String>| -> String {
+        key.chars().map(|c| escape(c).unwrap_or_else(|| c.to_string())).collect()
+    };
+    let json = |slash: bool| {
+        each(&|c| match c {
+            '"' | '\\' => Some(format!("\\{c}")),
+            '/' if slash => Some("\\/".into()),
+            _ => None,
+        })
+    };
+    // Encoders differ in what they leave as it is.
+    let percent = |upper: bool, left: &str| {
+        each(&|c| match c {
+            'A'..='Z' | 'a'..='z' | '0'..='9' | '-' | '.' | '_' | '~' => None,
+            _ if left.contains(c) => None,
+            _ if upper => Some(format!("%{:02X}", u32::from(c))),
+            _ => Some(format!("%{:02x}", u32::from(c))),
+        })
+    };
+    let html = |quote: &str, apostrophe: &str| {
+        each(&|c| match c {
+            '&' => Some("&amp;".into()),
+            '<' => Some("&lt;".into()),
+            '>' => Some("&gt;".into()),
+            '"' => Some(quote.into()),
+            '\'' => Some(apostrophe.into()),
+            _ => None,
+        })
+    };
+    let mut all = vec![
+        key.to_owned(),
+        json(false),
+        json(true),
+        html("&quot;", "&#39;"),
+        html("&quot;", "&#x27;"),
+        html("&#34;", "&#39;"),
+        html("&quot;", "'"),
+        html("\"", "'"),
+    ];
+    for left in ["", "/", "!'()*"] {
+        all.extend([percent(true, left), percent(false, left)]);
+    }
+    all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    all.dedup();
+    all
 }
 
 impl fmt::Debug for Key {
@@ -294,5 +351,35 @@ impl Endpoint {
 
     pub(crate) fn metrics(&self) -> &Url {
         self.metrics.as_ref().or(self.management.as_ref()).unwrap_or(&self.url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_hidden_however_a_server_shows_it() {
+        let key = Key::new(r#"sk/a"b\c+d=&<e>'f"#).unwrap();
+        for shown in [
+            r#"sk/a"b\c+d=&<e>'f"#,
+            r#"sk/a\"b\\c+d=&<e>'f"#,
+            r#"sk\/a\"b\\c+d=&<e>'f"#,
+            "sk%2Fa%22b%5Cc%2Bd%3D%26%3Ce%3E%27f",
+            "sk/a%22b%5Cc%2Bd%3D%26%3Ce%3E%27f",
+            "sk%2Fa%22b%5Cc%2Bd%3D%26%3Ce%3E'f",
+            "sk%2fa%22b%5cc%2bd%3d%26%3ce%3e%27f",
+            r"sk/a&quot;b\c+d=&amp;&lt;e&gt;&#39;f",
+            r"sk/a&quot;b\c+d=&amp;&lt;e&gt;&#x27;f",
+            r#"sk/a"b\c+d=&amp;&lt;e&gt;'f"#,
+        ] {
+            assert_eq!(key.hide(format!("no {shown}, {shown}")), "no [key], [key]", "{shown}");
+            let cut = key.hide_cut(format!("no {}", &shown[..shown.len() - 1]));
+            assert_eq!(cut, "no [key]", "{shown}");
+        }
+        assert_eq!(key.hide("sk/a".into()), "sk/a");
+        let plain = Key::new("sk-1").unwrap();
+        assert_eq!((plain.forms.len(), plain.hide("a sk-1 b".into())), (1, "a [key] b".into()));
+        assert_eq!(format!("{key:?}"), "Key(hidden)");
     }
 }

@@ -1,7 +1,7 @@
 //! One attempt to generate: the stream, its end, and its times.
 
 use crate::protocol::{self, Answer, Call, Ending, Update};
-use crate::response::EventTime;
+use crate::response::{Attempt, EventTime};
 use crate::stream::{Frame, Framing, Nul, Sse};
 use crate::transport::Exchange;
 use crate::{Client, Event, Failure, FailureKind, Finish, Response, json::Json};
@@ -12,15 +12,17 @@ const DONE: &str = "[DONE]";
 /// Tokens that a server may count beyond the limit: the rest of a character of several bytes.
 const REST_OF_CHARACTER: u32 = 4;
 
-/// Sends the request and reads the stream to its end marker. `max_tokens` is the limit that the body states.
+/// Sends the request and reads the stream to its end marker. `max_tokens` is the limit that the body states. `attempts`
+/// gets those that met a closed connection.
 pub(crate) fn once(
     client: &Client,
     call: &Call,
     (body, max_tokens): (&[u8], u32),
-    model: Option<&str>,
+    (model, attempts): (Option<&str>, &mut Vec<Attempt>),
     on_event: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Response, Failure> {
-    let exchange = client.transport.post(&client.endpoint.url, call.route, body, true)?.expect_ok()?;
+    let url = &client.endpoint.url;
+    let exchange = client.transport.post(url, call.route, body, true, attempts)?.expect_ok()?;
     let mut stream = Stream {
         client,
         call,

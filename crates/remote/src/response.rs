@@ -118,6 +118,9 @@ pub struct ServerTimes {
 }
 
 /// An attempt that failed before the one that is reported.
+///
+/// Without any [`Retry`](crate::Retry), only one of kind [`FailureKind::Cut`] that waited for nothing: the server had closed the
+/// kept connection, and nothing of an answer came.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
     /// Its times.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use glmbench_remote::testing::stub::{self, Schedule};
 use glmbench_remote::testing::{Script, Server, Step};
-use glmbench_remote::{Api, Client, Endpoint, Generation, Prompt, Response, Retry};
+use glmbench_remote::{Api, Client, Endpoint, FailureKind, Generation, Prompt, Response, Retry};
 
 fn client(url: &str, api: Api) -> Client {
     let mut endpoint = Endpoint::new(url.parse().unwrap(), api);
@@ -56,7 +56,11 @@ fn first_and_further_tokens_come_when_the_stub_sends_them() {
             for (best, value) in best.iter_mut().zip([ttft.abs(), tpot.abs(), worst]) {
                 *best = best.min(value);
             }
-            assert!(response.ttft().unwrap() >= schedule.first, "{api}: no token is early");
+            // Each clock is held against itself, and both on one machine: `sent` is read after the bytes are gone.
+            assert!(written[0] - answered.received >= schedule.first, "{api}: the stub waits");
+            for (event, &at) in response.events.iter().zip(written) {
+                assert!(event.at + Duration::from_millis(1) >= at, "{api}: no token is early");
+            }
         }
         eprintln!(
             "{api}: TTFT off by {:.3} ms, TPOT by {:.4} ms, an event by at most {:.3} ms",
@@ -138,7 +142,37 @@ fn a_kept_connection_that_was_closed_is_no_answer() {
     let client = client(&server.url(), Api::OpenAi);
     assert!(one(&client).times.connected.is_some());
     let second = one(&client);
-    assert!(second.times.connected.is_some() && second.attempts.is_empty());
+    // It is no retry, which this client has none of, but it was sent twice, and both times are kept.
+    let [closed] = second.attempts.as_slice() else { panic!("{:?}", second.attempts) };
+    assert_eq!(
+        (&closed.kind, closed.waited, closed.times.connected),
+        (&FailureKind::Cut, Duration::ZERO, None)
+    );
+    assert!(closed.times.started < second.times.started && closed.times.sent < second.times.sent);
     let seen: Vec<_> = server.wait_for(3).iter().map(|answer| answer.request.connection).collect();
     assert_eq!(seen, [0, 0, 1]);
+}
+
+/// Only a connection that was closed before is no answer: a server that ends it later, or within an answer, may have begun.
+#[test]
+fn a_request_that_the_server_may_have_begun_is_not_sent_again() {
+    for (wait, begin) in [(400, ""), (100, ""), (0, "HTTP/1.1 200 OK\r\nContent-Ty")] {
+        let event = format!(
+            r#"{{"model":"{}","choices":[{{"index":0,"text":"a","finish_reason":"length"}}]}}"#,
+            stub::MODEL
+        );
+        let server = Server::start(move |request| {
+            if request.number == 0 {
+                return Script::stream().event(&event).event("[DONE]").chunk("");
+            }
+            let script = Script::default().until(Duration::from_millis(wait)).write(begin.as_bytes());
+            script.step(Step::Close)
+        });
+        let client = client(&server.url(), Api::OpenAi);
+        assert!(one(&client).attempts.is_empty());
+        let again = Generation::greedy(Prompt::Text("a b".into()), 16);
+        let failure = client.generate(&again, &mut |_| {}).unwrap_err();
+        assert!(failure.attempts.is_empty() && failure.times.connected.is_none(), "{failure}");
+        assert_eq!((failure.kind, server.received()), (FailureKind::Cut, 2));
+    }
 }

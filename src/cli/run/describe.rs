@@ -103,11 +103,10 @@ fn sharing(setup: &Setup, plan: &Plan<'_>, run: &AccuracyRun<'_>) -> String {
     let computed = if run.savings.shared_prefixes { computed } else { all };
     let fewer = match computed {
         computed if computed < all => {
-            format!(
-                ", {} computed: {:.1} × fewer, because prompts begin alike",
-                grouped(computed),
-                all as f64 / computed as f64
-            )
+            let ratio = all as f64 / computed as f64;
+            // Below, it would read `1.0 ×`.
+            let fewer = if ratio < 1.05 { String::new() } else { format!(": {ratio:.1} × fewer") };
+            format!(", {} computed{fewer}, because prompts begin alike", grouped(computed))
         }
         _ => ", all computed".to_owned(),
     };

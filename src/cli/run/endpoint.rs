@@ -10,6 +10,7 @@ use glmbench_remote::{Api, Url};
 
 use crate::cli::endpoint::{ReachArgs, parse_api, parse_url};
 use crate::cli::{Exit, emit, exit_of, say};
+use crate::record::grouped;
 use crate::run::RunRequest;
 use crate::run::endpoint::{EndpointChoice, Target};
 use crate::run::requests::{Wanted, total};
@@ -47,6 +48,11 @@ pub(in crate::cli) struct EndpointArgs {
 }
 
 impl EndpointArgs {
+    /// Whether a server is named.
+    pub(in crate::cli) fn is_given(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
     /// Returns the server that the flags name. Nothing is sent.
     pub(in crate::cli) fn choice(&self) -> anyhow::Result<Option<EndpointChoice>> {
         let Some(url) = &self.endpoint else { return Ok(None) };
@@ -100,28 +106,15 @@ fn describe(target: &Target, parts: &[(String, Wanted)]) -> String {
 
 /// `64 to 96 requests, up to 8,000 prompt tokens and 640 generated tokens`.
 fn cost(wanted: &Wanted) -> String {
-    let requests = match (thousands(wanted.least_requests), thousands(wanted.requests)) {
+    let requests = match (grouped(wanted.least_requests), grouped(wanted.requests)) {
         (least, most) if least == most => most,
         (least, most) => format!("{least} to {most}"),
     };
     format!(
         "{requests} requests, up to {} prompt tokens and {} generated tokens",
-        thousands(wanted.prompt_tokens),
-        thousands(wanted.output_tokens)
+        grouped(wanted.prompt_tokens),
+        grouped(wanted.output_tokens)
     )
-}
-
-/// `1,234,567`.
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -10,13 +10,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use anyhow::anyhow;
+use clap::{Args as ClapArgs, Command, FromArgMatches};
 
 use glmbench_engine::EngineError;
 
 use crate::report::Summary;
 use crate::report::compare::ComparisonSummary;
 use crate::run::setup::{Setup, SetupChoice};
+use crate::run::shard::Shard;
 use crate::run::shard_choice::ShardChoice;
 use crate::run::turns as run_turns;
 use crate::run::{Observer, Progress, RunError, RunRequest, Wanted};
@@ -111,6 +113,29 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Checks that `glmbench run` takes these flags for a shard of a suite, in another process. Reads the suite alone.
+///
+/// # Errors
+/// Flags that `run` does not know, or a suite that cannot be cut into shards.
+pub(super) fn check_shard(suite: &Path, flags: &[String], shard: Shard) -> anyhow::Result<()> {
+    let command = Args::augment_args(Command::new("glmbench run").no_binary_name(true));
+    let own = ["--shard=none", "--resume"].map(OsString::from);
+    let words = own.into_iter().chain(flags.iter().map(OsString::from)).chain(["--".into(), suite.into()]);
+    let args = command.try_get_matches_from(words).and_then(|found| Args::from_arg_matches(&found));
+    let args = args.map_err(|error| {
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        anyhow!("after `--`, for glmbench run: {}", first.trim_start_matches("error: "))
+    })?;
+    let suite = Suite::load(&args.suite, &args.set)?;
+    let choice = args.setup.choice()?;
+    // A server gets one configuration.
+    if !args.endpoint.is_given() {
+        RunRequest::check_shard(&suite, &choice, args.interleave, shard)?;
+    }
+    Ok(())
 }
 
 /// Returns what the flags ask for.

@@ -100,11 +100,20 @@ pub(super) fn gather(
     let count = all[0].shards().count;
     let mut of_shard: BTreeMap<u32, Vec<Source>> = BTreeMap::new();
     for source in all {
-        if let Some(found) = FoundWriter::read(&source.path)?.filter(|found| !found.stale && !partial) {
-            return Err(source.refused(&format!(
-                "it is being written by {}; --partial takes what is there",
-                found.words()
-            )));
+        // A run that is complete and sealed is checked against its seal, whoever left a writer.json there.
+        if !partial && !source.is_complete() {
+            match FoundWriter::read(&source.path)? {
+                Some(found) if !found.stale => {
+                    return Err(source.refused(&format!(
+                        "it is being written by {}; --partial takes what is there",
+                        found.words()
+                    )));
+                }
+                Some(found) => {
+                    notes.push(format!("{} was written by {}", source.path.display(), found.words()))
+                }
+                None => {}
+            }
         }
         of_shard.entry(source.index).or_default().push(source);
     }
@@ -124,7 +133,8 @@ pub(super) fn gather(
     Ok(chosen)
 }
 
-/// Reads the runs in the paths, each once. A folder may also hold other runs, which are passed over.
+/// Reads the runs in the paths, each once. A folder may also hold other runs, which are passed over. A damaged run of a shard
+/// is not: its work would be missing without a word.
 fn read_all(paths: &[PathBuf], notes: &mut Vec<String>) -> Result<Vec<Source>, MergeError> {
     let mut seen = std::collections::BTreeSet::new();
     let mut all = Vec::new();
@@ -135,9 +145,10 @@ fn read_all(paths: &[PathBuf], notes: &mut Vec<String>) -> Result<Vec<Source>, M
             if !seen.insert(run.canonicalize().unwrap_or_else(|_| run.clone())) {
                 continue;
             }
-            let record = match RunDir::open(&run).and_then(|dir| dir.read_run()) {
+            let dir = RunDir::open(&run)?;
+            let record = match dir.read_sound_run() {
                 Ok(record) => record,
-                Err(error) if !is_run => {
+                Err(error) if !is_run && !dir.names_shards() => {
                     notes.push(format!("{} is passed over: {error}", run.display()));
                     continue;
                 }
@@ -180,6 +191,11 @@ pub fn runs_in(folder: &Path) -> Result<Vec<PathBuf>, RecordError> {
 
 /// Checks that all runs are shards of the same plan, of the same weights, program, device and clock.
 fn agree(all: &[Source]) -> Result<(), MergeError> {
+    for source in all {
+        if source.whole()?.hash() != source.shards().plan_hash {
+            return Err(source.refused("run.json: plan_hash is not that of its whole plan"));
+        }
+    }
     let first = &all[0];
     for other in &all[1..] {
         let refuse = |what: String| {
@@ -243,24 +259,32 @@ fn one_of(mut runs: Vec<Source>, notes: &mut Vec<String>) -> Result<Source, Merg
     for other in others {
         compare::<SampleRecord>(&chosen, &other, "samples.jsonl", without_times)?;
         compare::<PromptRecord>(&chosen, &other, "prompts.jsonl", without_times)?;
-        super::super::Plan::compare_timed(&chosen, &other)?;
-        notes.push(format!(
+        let bare = super::super::Plan::compare_timed(&chosen, &other)?;
+        let mut note = format!(
             "{} has two runs without a difference; {} is taken, {} is not needed",
             numbers(&[chosen.index]),
             chosen.path.display(),
             other.path.display()
-        ));
+        );
+        if !bare.is_empty() {
+            note += &format!(
+                "; the lines of {} have no output to compare, and their times were not compared",
+                bare.join(" and ")
+            );
+        }
+        notes.push(note);
     }
     Ok(chosen)
 }
 
-/// Compares the lines that two runs of a shard have in common, by what `facts` keeps of them.
+/// Compares the lines that two runs of a shard have in common, by what `facts` keeps of them. Returns whether it keeps
+/// nothing of one of them.
 fn compare<R: Keyed>(
     a: &Source,
     b: &Source,
     file: &str,
     facts: fn(&serde_json::Value) -> serde_json::Value,
-) -> Result<(), MergeError> {
+) -> Result<bool, MergeError> {
     let of = |record: &R| serde_json::to_value(record).map(|value| facts(&value)).unwrap_or_default();
     let mut known: HashMap<String, serde_json::Value> = HashMap::new();
     journal::examine_each(&a.file(file), |line: Line<R>| {
@@ -268,16 +292,18 @@ fn compare<R: Keyed>(
             known.insert(record.key().to_string(), of(record));
         }
     })?;
-    let mut differs = None;
+    let (mut differs, mut bare) = (None, false);
     journal::examine_each(&b.file(file), |line: Line<R>| {
         let Some(record) = line.sound() else { return };
         let key = record.key().to_string();
-        if differs.is_none() && known.get(&key).is_some_and(|facts| *facts != of(record)) {
+        let Some(facts) = known.get(&key) else { return };
+        bare |= facts.is_null();
+        if differs.is_none() && *facts != of(record) {
             differs = Some(key);
         }
     })?;
     match differs {
-        None => Ok(()),
+        None => Ok(bare),
         Some(key) => Err(MergeError::Refused(format!(
             "{file}: {key} differs in two runs of shard {}: {} and {}; give only the one that counts",
             a.index,
@@ -287,11 +313,11 @@ fn compare<R: Keyed>(
     }
 }
 
-/// Compares the timed lines of one kind. Times differ from run to run; outputs do not.
+/// Compares the timed lines of one kind. Times differ from run to run; outputs do not. Returns whether a line has none.
 pub(in crate::record) fn compare_lines<C: super::super::course::Course>(
     a: &Source,
     b: &Source,
-) -> Result<(), MergeError>
+) -> Result<bool, MergeError>
 where
     C::Line: Timed + Serialize,
 {

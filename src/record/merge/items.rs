@@ -52,7 +52,7 @@ struct Lines {
 impl Lines {
     fn open(source: &Source, name: &str) -> Result<Self, RecordError> {
         let path = source.file(name);
-        let file = match File::open(&path) {
+        let file = match bounded::open(&path) {
             Ok(file) => Some(BufReader::with_capacity(1 << 16, file)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(RecordError::io("read", &path)(e)),
@@ -146,16 +146,25 @@ impl Reader<'_> {
 
     /// Checks that nothing is left, and that the journals are as they were sealed.
     fn finish(mut self) -> Result<(), MergeError> {
+        let taken = self.samples.count;
+        let left = |reader: &Self| {
+            reader.source.refused(&format!(
+                "samples.jsonl:{}: found an item that no task of the plan asks for; a run.json is damaged",
+                taken + 1
+            ))
+        };
         if !self.source.is_complete() {
-            return Ok(());
+            return if !self.ended && self.samples.advance()? { Err(left(&self)) } else { Ok(()) };
         }
+        let mut count = 0;
         for (lines, name) in [(&mut self.samples, "samples.jsonl"), (&mut self.prompts, "prompts.jsonl")] {
             while lines.advance()? {}
             let digest = lines.digest.take().map(|digest| hex(&digest.finalize())).unwrap_or_default();
             let found = lines.file.as_ref().map(|_| (lines.count, digest.as_str()));
             self.source.check_seal(name, found)?;
+            count = count.max(if name == "samples.jsonl" { lines.count } else { 0 });
         }
-        Ok(())
+        if count > taken { Err(left(&self)) } else { Ok(()) }
     }
 }
 
@@ -181,7 +190,7 @@ pub(super) fn merge(
         for case in cases.iter_mut().filter(|case| case.tp == *tp) {
             let owners = owners(case, sources, partial)?;
             let (mut hasher, mut there) = (ItemsHasher::default(), 0);
-            for owner in owners {
+            for (_, owner) in owners {
                 let Some(reader) = readers.get_mut(usize::from(owner)) else { continue };
                 if reader.copy(&case.task, &mut hasher, &mut to)? {
                     there += 1;
@@ -214,30 +223,31 @@ pub(super) fn merge(
     Ok(Read { items, torn })
 }
 
-/// Place in `owners` of an item whose shard is not there.
-const NOBODY: u16 = u16::MAX;
-
-/// Returns the index in `sources` of each item's shard, in the plan's order.
-fn owners(case: &AccuracyCase, sources: &[Source], partial: bool) -> Result<Vec<u16>, MergeError> {
-    let mut owners = vec![NOBODY; usize::try_from(case.items).unwrap_or(usize::MAX)];
+/// Returns the places of items in the plan's order, each with the index in `sources` of its shard. Places of shards that are
+/// not there are left out. The list is no longer than the shards' own lists, whatever number of items a plan claims.
+fn owners(case: &AccuracyCase, sources: &[Source], partial: bool) -> Result<Vec<(usize, u16)>, MergeError> {
+    let mut owners = Vec::new();
     for (source, number) in sources.iter().zip(0_u16..) {
         let Some(places) = source.part().items.get(&case.task) else { continue };
-        for place in places.read(case.items).map_err(|why| source.refused(&format!("run.json: {why}")))? {
-            if owners[place] != NOBODY {
-                let other = &sources[usize::from(owners[place])];
-                return Err(source.refused(&format!(
-                    "run.json: item {place} of task {} is of shard {}, too",
-                    case.task, other.index
-                )));
-            }
-            owners[place] = number;
-        }
+        let places = places.read(case.items).map_err(|why| source.refused(&format!("run.json: {why}")))?;
+        owners.extend(places.into_iter().map(|place| (place, number)));
     }
-    match owners.iter().position(|owner| *owner == NOBODY) {
-        Some(place) if !partial => Err(MergeError::Refused(format!(
-            "item {place} of task {} is of no shard; a run.json is damaged",
+    owners.sort_unstable();
+    let twice = owners.windows(2).find(|pair| pair[0].0 == pair[1].0);
+    if let Some(&[(place, first), (_, second)]) = twice {
+        return Err(sources[usize::from(second)].refused(&format!(
+            "run.json: item {place} of task {} is of shard {}, too",
+            case.task,
+            sources[usize::from(first)].index
+        )));
+    }
+    if !partial && owners.len() as u64 != case.items {
+        let gap =
+            owners.iter().zip(0..).find(|((place, _), at)| place != at).map_or(owners.len(), |(_, at)| at);
+        return Err(MergeError::Refused(format!(
+            "item {gap} of task {} is of no shard; a run.json is damaged",
             case.task
-        ))),
-        _ => Ok(owners),
+        )));
     }
+    Ok(owners)
 }

@@ -10,10 +10,12 @@ mod output;
 mod provenance;
 mod timed;
 
+use super::cases::Plan;
 use super::dir::RunDir;
 use super::error::RecordError;
 use super::run::{RunRecord, Status};
 use super::shard::{ShardOrigin, ShardPart, Shards, numbers};
+use super::writer::own_ending;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,6 +71,7 @@ pub fn merge(
     }
     let mut notes = Vec::new();
     let sources = gather::gather(paths, partial, &mut notes)?;
+    keep_out(out, paths, &sources)?;
     let folder = Temporary::create(out)?;
     let dir = RunDir::for_merging(folder.path());
     let (mut record, items) = put_together(&dir, &sources, partial)?;
@@ -78,6 +81,32 @@ pub fn merge(
     folder.rename(out)?;
     notes.extend(provenance::differences(&sources));
     Ok(Merged { path: out.to_owned(), record, items, notes })
+}
+
+/// Refuses a result inside the directory of a run that is merged.
+fn keep_out(out: &Path, paths: &[PathBuf], sources: &[Source]) -> Result<(), MergeError> {
+    // Folders above the result are made if they are missing.
+    let here = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
+    let parent = out.ancestors().skip(1).find_map(|path| here(path).canonicalize().ok()).unwrap_or_default();
+    let given = paths.iter().filter(|path| path.join("run.json").is_file());
+    let runs = sources.iter().map(|source| &source.path).chain(given);
+    match runs.into_iter().find(|run| run.canonicalize().is_ok_and(|run| parent.starts_with(run))) {
+        Some(run) => Err(MergeError::Refused(format!(
+            "{} is inside {}, which is to be merged; expected a place outside of it",
+            out.display(),
+            run.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a plan is all of another one: the same timed cases, and as many items of each task.
+fn is_all_of(plan: &Plan, whole: &Plan) -> bool {
+    let items = |plan: &Plan| -> Vec<(String, u32, u64)> {
+        let some = plan.accuracy.iter().filter(|case| case.items > 0);
+        some.map(|case| (case.task.clone(), case.tp, case.items)).collect()
+    };
+    plan.timed_ids() == whole.timed_ids() && items(plan) == items(whole)
 }
 
 /// Writes the journals and returns the record.
@@ -111,6 +140,12 @@ fn put_together(dir: &RunDir, sources: &[Source], partial: bool) -> Result<(RunR
         parts,
     };
     let is_whole = shards.is_whole();
+    if is_whole && !is_all_of(&plan, &whole) {
+        return Err(MergeError::Refused(
+            "every shard is complete, and together they have not all of the plan; a run.json is damaged"
+                .into(),
+        ));
+    }
     if !is_whole {
         shards.whole = Some(whole);
     }
@@ -135,7 +170,7 @@ impl Temporary {
     fn create(out: &Path) -> Result<Self, RecordError> {
         let mut name = std::ffi::OsString::from(".");
         name.push(out.file_name().unwrap_or_default());
-        name.push(format!(".merging-{}", std::process::id()));
+        name.push(format!(".merging-{}", own_ending()));
         let path = out.with_file_name(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(RecordError::io("create", parent))?;

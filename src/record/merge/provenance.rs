@@ -1,14 +1,24 @@
 //! Where a merged run was made.
 
 use super::super::run::Provenance;
+use super::super::work::TaskWork;
 use super::gather::Source;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Returns the different values of a fact, in the order of the shards.
 fn values<'a>(sources: &'a [Source], of: impl Fn(&'a Provenance) -> &'a str) -> Vec<&'a str> {
     let mut seen = BTreeSet::new();
     let all = sources.iter().map(|source| of(&source.record.provenance));
     all.filter(|value| seen.insert(*value)).collect()
+}
+
+/// Returns the work of all shards, by task.
+fn work(sources: &[Source]) -> BTreeMap<String, TaskWork> {
+    let mut sums: BTreeMap<String, TaskWork> = BTreeMap::new();
+    for (task, work) in sources.iter().flat_map(|source| &source.record.provenance.work) {
+        sums.entry(task.clone()).or_default().add(*work);
+    }
+    sums
 }
 
 /// Returns the provenance of a merged run. Facts that differ are listed; what belongs to one machine stays with the shards.
@@ -42,6 +52,7 @@ pub(super) fn merged(sources: &[Source]) -> Provenance {
         started: values(sources, |of| &of.started).into_iter().min().unwrap_or_default().to_owned(),
         finished: sources.iter().filter_map(|source| source.record.provenance.finished.clone()).max(),
         resumed: sources.iter().map(|source| source.record.provenance.resumed).sum(),
+        work: work(sources),
         command_line: Vec::new(),
         ..first.clone()
     }
@@ -59,4 +70,23 @@ pub(super) fn differences(sources: &[Source]) -> Vec<String> {
         (values.len() > 1).then(|| format!("the shards have different {what}: {}", values.join("; ")))
     };
     facts.into_iter().filter_map(told).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merged_run_has_the_work_of_all_shards() {
+        let source = |index, tasks: &[(&str, u64)]| {
+            let mut record = crate::record::golden::run();
+            let work = |prefilled| TaskWork { prefilled, generated: 1, ..TaskWork::default() };
+            record.provenance.work = tasks.iter().map(|(task, n)| ((*task).to_owned(), work(*n))).collect();
+            Source { path: "r".into(), record, index }
+        };
+        let merged = merged(&[source(1, &[("ceval", 5)]), source(2, &[("boolq", 2), ("ceval", 3)])]);
+        let work = |prefilled, generated| TaskWork { prefilled, generated, ..TaskWork::default() };
+        let expected = [("boolq", work(2, 1)), ("ceval", work(8, 2))];
+        assert_eq!(merged.work, expected.map(|(task, work)| (task.to_owned(), work)).into());
+    }
 }

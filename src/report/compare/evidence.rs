@@ -55,6 +55,8 @@ pub enum Basis {
     Floor(f64),
     /// No verdict: two runs not timed in turn and without a noise floor, or several a side that do not alternate.
     Apart,
+    /// No verdict: the two were timed on unlike machines.
+    Unlike,
 }
 
 /// A difference in a time between the two sides of a case.
@@ -91,7 +93,7 @@ impl Evidence {
         match self.basis {
             Basis::Blocks(_) | Basis::Runs(..) => self.shift.as_ref()?.interval(0.95).map(exp),
             Basis::Floor(floor) => self.within_runs.map(|ratio| widened(ratio.interval, floor)),
-            Basis::Apart => None,
+            Basis::Apart | Basis::Unlike => None,
         }
     }
 
@@ -103,7 +105,7 @@ impl Evidence {
                 let (low, high) = widened(self.within_runs?.equivalence_interval, floor);
                 Some((low.ln(), high.ln()))
             }
-            Basis::Apart => None,
+            Basis::Apart | Basis::Unlike => None,
         }
     }
 }
@@ -141,7 +143,7 @@ impl Joined<'_> {
         let (a, b) = (self.a.run(), self.b.run());
         if let Some(why) = a.unlike_machines(&self.case_a.case_id, b, &self.case_b.case_id) {
             return Some(Evidence {
-                basis: Basis::Apart,
+                basis: Basis::Unlike,
                 ratio,
                 shift: None,
                 within_runs: None,
@@ -192,7 +194,7 @@ impl Joined<'_> {
             let logs = match basis {
                 Basis::Blocks(_) => block_medians(metric, &Repetitions::of(case, &side.requests).good),
                 Basis::Runs(..) => run_medians(metric, side, case),
-                Basis::Floor(_) | Basis::Apart => return,
+                Basis::Floor(_) | Basis::Apart | Basis::Unlike => return,
             };
             row.median_ns = mean(&logs).map(|log| log.exp().round() as u64);
             if let Basis::Runs(..) = basis {

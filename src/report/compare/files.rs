@@ -245,7 +245,7 @@ fn accuracy_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
 fn figure(basis: Option<Basis>) -> &'static str {
     match basis {
         Some(Basis::Blocks(_) | Basis::Runs(..)) => "mean of medians",
-        Some(Basis::Floor(_) | Basis::Apart) | None => "median",
+        Some(Basis::Floor(_) | Basis::Apart | Basis::Unlike) | None => "median",
     }
 }
 
@@ -300,6 +300,7 @@ pub(super) fn basis_words(basis: Basis) -> String {
         Basis::Runs(a, b) => format!("by {a} and {b} runs"),
         Basis::Floor(floor) => format!("against a floor of {:.1} % between equal runs", 100.0 * floor),
         Basis::Apart => "by runs that were not timed in turn".to_owned(),
+        Basis::Unlike => "on unlike machines".to_owned(),
     }
 }
 

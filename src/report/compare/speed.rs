@@ -104,6 +104,10 @@ impl PhaseComparison {
             self.verdict = SpeedVerdict::NotInTurn;
             return;
         }
+        if evidence.basis == Basis::Unlike {
+            self.verdict = SpeedVerdict::CannotTell;
+            return;
+        }
         if !evidence.unstable.is_empty() {
             self.verdict = SpeedVerdict::Unstable;
             return;

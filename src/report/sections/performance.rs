@@ -9,15 +9,15 @@ pub(super) struct Performance;
 impl Section for Performance {
     fn tables(&self, of: Material<'_>) -> Vec<Table> {
         let (run, rows) = (of.run(), &of.summary.performance);
-        vec![tables::performance(rows, run.provenance.clock, modelled::profile_of(run))]
+        vec![tables::performance(rows, run.provenance.clock, modelled::basis_of(run))]
     }
 
     fn details(&self, of: Material<'_>) -> Vec<Table> {
         let (run, rows) = (of.run(), &of.summary.performance);
-        let (clock, profile) = (run.provenance.clock, modelled::profile_of(run));
-        let phases = [Phase::Prefill, Phase::Decode, Phase::E2e]
-            .map(|phase| tables::phase(rows, phase, clock, profile));
-        let tokens = tables::token_latency(rows, of.requests, clock, profile);
+        let (clock, basis) = (run.provenance.clock, modelled::basis_of(run));
+        let phases =
+            [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(rows, phase, clock, basis));
+        let tokens = tables::token_latency(rows, of.requests, clock, basis);
         let known = machines::table(run).into_iter().chain(published::reference(run, rows));
         let modelled = modelled::memory(run, rows).into_iter().chain(modelled::evidence(run));
         phases.into_iter().chain([tokens]).chain(known).chain(modelled).collect()

@@ -178,7 +178,18 @@ impl Compared for Loads {
 
     fn headline(&self) -> Vec<String> {
         let words = |load: &LoadComparison| {
+            let untold = |sustained: &Sustained| sustained.good.or(sustained.bad).is_none();
+            if !load.is_closed() && load.sustained.iter().all(untold) {
+                return format!("{}: sustained rates cannot be told: too few requests", load.case.load_id);
+            }
             let (_, [a, b]) = load.peak();
+            let or_unknown = |side: usize, words: String| match &load.sustained[side] {
+                sustained if !load.is_closed() && untold(sustained) => {
+                    "an unknown rate (too few requests)".into()
+                }
+                _ => words,
+            };
+            let (a, b) = (or_unknown(0, a), or_unknown(1, b));
             let verb = if load.is_closed() { "serves" } else { "sustains" };
             format!("{} {verb} {b} against {a} requests/s", load.case.load_id)
         };

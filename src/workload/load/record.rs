@@ -143,9 +143,13 @@ impl Objectives {
         request.error.is_none()
             && within(Some(request.ttft_ns() as f64), self.ttft)
             && within(request.tpot_ns(), self.tpot)
-            // What cannot be told is not kept.
-            && (self.tpot.is_none() || request.has_token_times())
             && within(Some(request.e2e_ns() as f64), self.e2e)
+    }
+
+    /// Whether the times of a served request tell if it meets the objectives. If tokens arrived together, its TPOT is
+    /// unknown; then goodput is unknown, neither met nor missed.
+    pub fn are_told(&self, request: &LoadRequest) -> bool {
+        self.tpot.is_none() || request.output_tokens <= 1 || request.has_token_times()
     }
 }
 
@@ -187,7 +191,8 @@ pub struct Wire {
     pub closed_ns: u64,
     /// Events that carried text or tokens. Those that arrived together count once.
     pub events: u64,
-    /// How often the request was sent.
+    /// How often the request was sent: 2 if the server had closed the kept connection, which did not answer. Then the first time
+    /// is [`LoadRequest::start_ns`], and `sent_ns` is the second.
     pub attempts: u32,
     /// Prompt tokens as the server counted them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -589,6 +594,19 @@ mod tests {
         assert!(!Objectives::default().keeps(&failed));
         let one = LoadRequest { output_tokens: 1, itl_ns: vec![], end_ns: 180, ..timeline() };
         assert!(Objectives { tpot: ns(1), ..Objectives::default() }.keeps(&one), "one token has no TPOT");
+        // Tokens that arrive together tell no TPOT, so an objective for it is neither met nor missed.
+        let wire = Wire {
+            sent_ns: 0,
+            connect_ns: 0,
+            first_byte_ns: None,
+            closed_ns: 0,
+            events: 1,
+            attempts: 1,
+            prompt_tokens: None,
+        };
+        let joined = LoadRequest { wire: Some(wire), ..timeline() };
+        assert!(all.are_told(&timeline()) && !all.are_told(&joined));
+        assert!(Objectives { tpot: None, ..all }.are_told(&joined));
     }
 
     #[test]

@@ -39,7 +39,11 @@ const DEFINITIONS: &[(&str, &str)] = &[
          until this program began to connect, its own delay. Connect: address, TCP and TLS; 0 for a reused connection. Events \
          a token count those that arrive together once: below 0.95, gaps between events are not gaps between tokens, ITL and TPOT are empty, and E2E ends with the answer.",
     ),
-    ("Goodput", "share of all requests that keep every stated objective; a failed one keeps none."),
+    (
+        "Goodput",
+        "share of all requests that keep every stated objective; a failed one keeps none. Empty if an objective is for TPOT and \
+         tokens of a request arrived together.",
+    ),
     (
         "Saturated",
         "E2E grows by more than 5 % of the time that passes (fewer than 95 % of the requests offered are served), and surely: \
@@ -54,6 +58,8 @@ pub(crate) struct LoadReport {
     rows: Vec<LoadRow>,
     /// Loads with failed requests, and the error of the first one.
     failures: Vec<(String, String)>,
+    /// Loads with requests that were sent again, and how many times.
+    resends: Vec<(String, u64)>,
 }
 
 impl LoadReport {
@@ -70,7 +76,8 @@ impl Part for LoadReport {
 
     fn details(&self, run: &RunRecord) -> Vec<Table> {
         let of_case = |case: &LoadCase| {
-            let wire = wire(case, run, &self.rows);
+            let own = self.resends.iter().find(|(load, _)| *load == case.load_id);
+            let wire = wire(case, run, &self.rows, own.map_or(0, |(_, count)| *count));
             [requests(case, run, &self.rows), quantiles(case, run, &self.rows)].into_iter().chain(wire)
         };
         run.plan.loads.iter().flat_map(of_case).collect()
@@ -101,7 +108,9 @@ impl Reported for LoadReport {
     fn of(run: &RunRecord, levels: &[LoadLevelRecord]) -> Self {
         let failed = |case: &LoadCase| Some((case.load_id.clone(), first_failure(case, levels)?));
         let failures = run.plan.loads.iter().filter_map(failed).collect();
-        Self { rows: load_rows(run, levels), failures }
+        let resends = run.plan.loads.iter().map(|case| (case.load_id.clone(), resends(case, levels)));
+        let resends = resends.filter(|(_, count)| *count > 0).collect();
+        Self { rows: load_rows(run, levels), failures, resends }
     }
 
     fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Option<Box<dyn Compared>> {
@@ -113,7 +122,14 @@ impl Reported for LoadReport {
 pub(crate) fn tables_of(case: &LoadCase, run: &RunRecord, levels: &[LoadLevelRecord]) -> Vec<Table> {
     let rows = load_rows(run, levels);
     let tables = [summary(case, run, &rows), requests(case, run, &rows), quantiles(case, run, &rows)];
-    tables.into_iter().chain(wire(case, run, &rows)).collect()
+    tables.into_iter().chain(wire(case, run, &rows, resends(case, levels))).collect()
+}
+
+/// How often requests of a load were sent again, because the server had closed a kept connection.
+fn resends(case: &LoadCase, levels: &[LoadLevelRecord]) -> u64 {
+    let own = levels.iter().filter(|level| level.load_id == case.load_id);
+    let wires = own.flat_map(|level| &level.requests).filter_map(|request| request.wire.as_ref());
+    wires.map(|wire| u64::from(wire.attempts.saturating_sub(1))).sum()
 }
 
 /// Returns a row for each level, load by load in plan order.
@@ -148,9 +164,10 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
     // A server does not tell how long a request waited.
     let queue = Times::of(&served, |r| r.wire.is_none().then(|| r.queue_ns() as f64));
     let ttft = Times::of(&served, |r| Some(r.ttft_ns() as f64));
-    let tpot = Times::of(&served, LoadRequest::tpot_ns);
     let events = events_per_token(&served);
-    let gaps = served.iter().filter(|_| events.is_none_or(|ratio| ratio >= LEAST_EVENTS_PER_TOKEN));
+    let tells_tokens = events.is_none_or(|ratio| ratio >= LEAST_EVENTS_PER_TOKEN);
+    let tpot = Times::of(&served, |r| r.tpot_ns().filter(|_| tells_tokens));
+    let gaps = served.iter().filter(|_| tells_tokens);
     let itl = Times(gaps.flat_map(|r| &r.itl_ns).map(|&ns| ns as f64).collect());
     let ttft_sent = Times::of(&served, |r| Some(r.ttft_sent_ns()? as f64));
     let e2e_sent = Times::of(&served, |r| Some(r.e2e_sent_ns()? as f64));
@@ -164,6 +181,7 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
     let output_tokens = served.iter().map(|r| u64::from(r.output_tokens)).sum::<u64>();
     let good = level.requests.iter().filter(|r| case.objectives.keeps(r)).count() as f64;
     let stated = !case.objectives.is_empty() && !level.requests.is_empty();
+    let is_told = stated && served.iter().all(|r| case.objectives.are_told(r));
     let growth = level.growth();
     LoadRow {
         schema: SCHEMA,
@@ -210,8 +228,8 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
         slo_ttft_ns: case.objectives.ttft.map(Objective::ns),
         slo_tpot_ns: case.objectives.tpot.map(Objective::ns),
         slo_e2e_ns: case.objectives.e2e.map(Objective::ns),
-        goodput_share: stated.then(|| good / level.requests.len() as f64),
-        goodput_per_s: per_s(good).filter(|_| stated),
+        goodput_share: is_told.then(|| good / level.requests.len() as f64),
+        goodput_per_s: per_s(good).filter(|_| is_told),
         growth_slope: growth.map(|g| g.slope),
         growth_low: growth.map(|g| g.low),
         saturated: level.is_saturated(),
@@ -408,7 +426,7 @@ fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
 
 /// One row per level of one load over a wire: what this program and the network add, and what was counted. `None` for an
 /// engine in this process.
-fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Option<Table> {
+fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow], resends: u64) -> Option<Table> {
     let own = of_load(case, rows);
     if !own.iter().any(|row| row.is_over_wire()) {
         return None;
@@ -421,7 +439,11 @@ fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Option<Table> {
     table.add_ms("Connect p50 ms", |row| row.connect_p50_ns);
     table.add_ms("Late p99 ms", |row| row.late_p99_ns);
     table.add("Events a token", |row| row.events_per_token);
-    Some(table.table(format!("Over the wire: {}, {}", case.load_id, run.provenance.clock)))
+    let again = match resends {
+        0 => String::new(),
+        count => format!("; {count} sent again, because the server had closed their connection"),
+    };
+    Some(table.table(format!("Over the wire: {}, {}{again}", case.load_id, run.provenance.clock)))
 }
 
 /// One row per rate of one load: the gaps between tokens, and the upper quantiles of the rest.
@@ -517,9 +539,13 @@ pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, 
         };
         let row = own.iter().rfind(|row| good.or(bad).is_none_or(|rate| row.rate_per_s == Some(rate)))?;
         let ms = |ns: Option<u64>| or_none(ns, |ns| significant(ns as f64 / 1e6, 3));
-        let goodput = row
-            .goodput_share
-            .map_or_else(String::new, |share| format!(", {} % of requests served well", percent(share)));
+        let goodput = match row.goodput_share {
+            Some(share) => format!(", {} % of requests served well", percent(share)),
+            None if row.slo_tpot_ns.is_some() => {
+                ", goodput unknown because tokens arrived together and tell no TPOT".to_owned()
+            }
+            None => String::new(),
+        };
         Some(format!(
             "{}: {words} ({} TTFT {} ms and E2E {} ms in the median{goodput}), {} on {} in {}{}.",
             case.load_id,

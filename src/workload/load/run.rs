@@ -164,7 +164,7 @@ impl Case for LoadRun {
         }
     }
 
-    /// Returns the time of the schedule, which is the least that the case takes.
+    /// Counts batches of mean length, as many as the requests fill.
     fn work(&self, on: Counted<'_>) -> u64 {
         let Some(wanted) = self.wanted() else { return 0 };
         let mean = |tokens: u64| (tokens / wanted.requests.max(1)) as usize;
@@ -174,6 +174,7 @@ impl Case for LoadRun {
             .saturating_mul(wanted.requests.div_ceil(batch as u64))
     }
 
+    /// Returns the time of the schedule, which is the least that the case takes.
     fn expected(&self, _: Option<(&Rates, Counted<'_>)>) -> Expected {
         let Some(rates) = &self.rates else { return Expected::Unknown };
         let of_rate = |rate: &f64| match (&self.schedule, self.duration_ns) {

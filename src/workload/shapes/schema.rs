@@ -59,10 +59,14 @@ impl CaseTable for PerformanceCase {
 
     fn words(&self, modelled: &[bool]) -> String {
         let shapes = self.batches.len() * self.lengths.len();
+        let counted = match self.repetitions {
+            1 => "1 repetition each".to_owned(),
+            several => format!("{several} repetitions each"),
+        };
         let repetitions = match (modelled.contains(&true), modelled.contains(&false)) {
             (true, false) => "1 repetition each, because modelled times have no noise".to_owned(),
-            (true, true) => format!("{} repetitions each, 1 where times are modelled", self.repetitions),
-            (false, _) => format!("{} repetitions each", self.repetitions),
+            (true, true) if self.repetitions > 1 => format!("{counted}, 1 where times are modelled"),
+            _ => counted,
         };
         format!("performance  {shapes} shapes, {repetitions}")
     }

@@ -79,6 +79,8 @@ impl Device for Ascend {
             // and prefill may have different operators.
             rows_are_independent: self.settings.emulation.is_some()
                 && (self.choices.decode, self.choices.prefill) == (Decode::Matmul, Prefill::Matmul),
+            // No card has been measured, and its operators may sum in another order for another number of rows.
+            chunks_are_independent: self.settings.emulation.is_some(),
             details: self.details(),
         }
     }

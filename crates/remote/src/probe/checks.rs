@@ -55,12 +55,18 @@ pub(super) fn all(
         ids_out: ids_out(&first),
         ignores_end: ignores_end(&plain, &ignoring),
         streams: streams(&texts),
-        events_per_token: events_per_token(&plain.unwrap_or_else(|_| first.clone()), notes),
+        events_per_token: events_per_token(longest(&first, [&plain, &ignoring]), notes),
         usage: usage(&first, known, notes),
         server_times: server_times(&first),
         metrics: metrics(client),
         repeats: repeats(&first, &second),
     })
+}
+
+/// Returns the one with the most tokens: there, an end token without an event of its own weighs least.
+fn longest<'a>(first: &'a Response, others: [&'a Result<Response, Failure>; 2]) -> &'a Response {
+    let tokens = |response: &&Response| response.output_tokens;
+    others.into_iter().flatten().chain([first]).max_by_key(tokens).unwrap_or(first)
 }
 
 fn works(evidence: String) -> Capability {
@@ -220,7 +226,7 @@ fn events_per_token(response: &Response, notes: &mut Vec<String>) -> Capability 
     let evidence =
         format!("{} events for {} tokens", response.events.len(), response.output_tokens.unwrap_or_default());
     let mut capability = if ratio >= EVENTS_PER_TOKEN { works(evidence) } else { fails(evidence) };
-    capability.value = Some(ratio);
+    capability.value = Some((ratio * 100.0).round() / 100.0);
     if ratio < EVENTS_PER_TOKEN {
         notes.push(format!(
             "An event holds {:.2} tokens: times between tokens cannot be measured.",

@@ -17,6 +17,10 @@ const ROUTE: &str = "/completion";
 const WHOLE: &str = "A";
 /// Lets that token win over any other.
 const BIAS: f32 = 1e6;
+/// Log-probabilities below are no model's own.
+const NO_MODELS: f64 = -1e4;
+/// Log-probability of a token that is certain.
+const CERTAIN: f64 = -1e-3;
 
 pub(super) struct LlamaCpp;
 
@@ -184,14 +188,40 @@ fn read_candidates(json: &Json) -> Result<Candidates, Wrong> {
     if json.get("content").text().is_none() {
         return Err(lacks("content", json));
     }
-    let list = candidates_of(json.get("completion_probabilities").at(0));
+    let position = json.get("completion_probabilities").at(0);
+    let list = candidates_of(position);
     if list.is_empty() {
         return Err((
             FailureKind::NotRevealed,
             "no `completion_probabilities` of the generated token".into(),
         ));
     }
+    if is_biased(&list, position.get("logprob").number()) {
+        return Err((
+            FailureKind::NotRevealed,
+            format!(
+                "the log-probabilities are those after the bias on `{WHOLE}`, not the model's own: this version of llama.cpp \
+                 cannot score choices"
+            ),
+        ));
+    }
     Ok(Candidates { list, prompt_tokens: json.get("tokens_evaluated").count(), model: None })
+}
+
+/// Whether the probabilities are those after the bias. It leaves nothing for the tokens without it: they are at zero, or all
+/// at the same floor. (The bias may be on two tokens: a space, and the token.) A model that is certain of a token still tells the others
+/// apart, so that certainty alone says nothing, unless there is one other token. `chosen` is the value of the generated token, which
+/// has the bias.
+fn is_biased(list: &[TokenLogprob], chosen: Option<f64>) -> bool {
+    let mut values: Vec<f64> = list.iter().map(|token| token.logprob).collect();
+    values.sort_by(|a, b| b.total_cmp(a));
+    let [first, second, third, .., last] = values.as_slice() else {
+        let [first, last] = values.as_slice() else { return false };
+        // One value cannot be told from a floor, unless the model is certain of a token without the bias.
+        let is_chosen = chosen.is_none_or(|chosen| chosen >= CERTAIN);
+        return *first >= CERTAIN && (is_chosen || *last < NO_MODELS);
+    };
+    *third < NO_MODELS || (*first >= CERTAIN && second == last)
 }
 
 /// The server's side, for tests.
@@ -249,5 +279,49 @@ mod tests {
         let Ok(unary) = asked else { panic!("the protocol has candidates") };
         assert_eq!(unary.body["logit_bias"], json!([["A", 1e6]]));
         assert_eq!(unary.body["post_sampling_probs"], json!(false));
+    }
+
+    fn told(values: &[&str]) -> Result<Candidates, Wrong> {
+        let show =
+            |(at, value): (usize, &&str)| format!(r#"{{"id":{at},"token":"t{at}","logprob":{value}}}"#);
+        let tops: Vec<String> = values.iter().enumerate().map(show).collect();
+        let text = format!(
+            r#"{{"content":"A","completion_probabilities":[{{"id":0,"token":"t0","logprob":{},"top_logprobs":[{}]}}]}}"#,
+            values[0],
+            tops.join(",")
+        );
+        read_candidates(&Json::parse(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn probabilities_after_the_bias_are_refused() {
+        let lowest = "-3.4028234663852886e38";
+        for biased in [
+            &["0.0", lowest, lowest, lowest][..],
+            &["-0.0", "-1000012.5", "-1000013.0"],
+            &["-0.7", "-0.7", lowest, lowest],
+            &["0.0", lowest],
+            &["0.0", "-23.0"],
+            &["0.0", "-23.02585", "-23.02585", "-23.02585"],
+        ] {
+            let (kind, text) = told(biased).err().unwrap();
+            assert!(
+                kind == FailureKind::NotRevealed && text.contains("after the bias"),
+                "{biased:?}: {text}"
+            );
+        }
+        // The one candidate asked for, and the generated token beside it.
+        let own = r#"{"content":"A","completion_probabilities":[{"id":0,"token":"A","logprob":-23.0,"top_logprobs":[{"id":1,"token":"B","logprob":0.0}]}]}"#;
+        let told_beside = read_candidates(&Json::parse(own.as_bytes()).unwrap());
+        assert_eq!(told_beside.ok().map(|told| told.list.len()), Some(2));
+        // A model may be certain by itself.
+        for own in [
+            &["-1.0", "-2.0", "-3.0"][..],
+            &["-1e-9", "-21.0", "-22.5", "-30.0"],
+            &["0.0"],
+            &["-0.1", "-2.4"],
+        ] {
+            assert_eq!(told(own).ok().map(|told| told.list.len()), Some(own.len()), "{own:?}");
+        }
     }
 }

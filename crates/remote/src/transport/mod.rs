@@ -18,7 +18,7 @@ pub(crate) use self::exchange::Exchange;
 use self::resolve::LookUpOnce;
 use self::stamp::StampConnector;
 use crate::json::Json;
-use crate::response::Times;
+use crate::response::{Attempt, Times};
 use crate::{Endpoint, Failure, FailureKind, Phase, RemoteError, Url};
 
 /// Bytes of a response's head.
@@ -28,64 +28,76 @@ const BUFFER: usize = 32 << 10;
 /// Connections kept alive. A sweep's largest concurrency should find all of its connections again.
 const MAX_IDLE: usize = 4_096;
 
-/// Kept connections that may turn out to be closed, one after another, before a request fails.
-const CLOSED: usize = 3;
-/// A connection that ends later after the request was sent was not closed before.
-const CLOSED_WITHIN: Duration = Duration::from_secs(1);
+/// A connection that ends later after the request was sent was not closed before: the server may have begun, so that the
+/// request fails.
+/// The end of one that was closed before is here within a round trip.
+const CLOSED_WITHIN: Duration = Duration::from_millis(250);
+/// The same without retries, which is load: a request that a server sees twice is load that nobody offered.
+const CLOSED_WITHIN_LOAD: Duration = Duration::from_millis(20);
 
 /// The connections to one endpoint.
 #[derive(Debug)]
 pub(crate) struct Transport {
     agent: Agent,
+    /// Keeps no connections: what a closed one swallowed goes over a new one, and not over another that may be closed, too.
+    fresh: Agent,
     endpoint: Endpoint,
 }
 
 impl Transport {
     /// Reads certificates if one of the URLs needs them.
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, RemoteError> {
-        let idle = if endpoint.keep_alive { MAX_IDLE } else { 0 };
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .no_delay(true)
-            .user_agent(concat!("glmbench/", env!("CARGO_PKG_VERSION")))
-            // Nobody is asked to compress: compressors hold events back. Compressed answers are read all the same.
-            .accept_encoding(AutoHeaderValue::None)
-            .max_response_header_size(MAX_HEAD)
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
-            .max_idle_connections(idle)
-            .max_idle_connections_per_host(idle)
-            .timeout_resolve(Some(endpoint.timeouts.connect))
-            .timeout_connect(Some(endpoint.timeouts.connect))
-            .timeout_global(Some(endpoint.timeouts.whole));
         let urls = [Some(&endpoint.url), endpoint.management.as_ref(), endpoint.metrics.as_ref()];
-        if urls.into_iter().flatten().any(Url::is_https) {
-            config = config.tls_config(tls::config(&endpoint.tls)?);
-        }
-        let connector =
-            ().chain(TcpConnector::default()).chain(RustlsConnector::default()).chain(StampConnector);
+        let encrypts = urls.into_iter().flatten().any(Url::is_https);
+        let tls = if encrypts { Some(tls::config(&endpoint.tls)?) } else { None };
+        let resolver = LookUpOnce::default();
+        let agent = |idle: usize| {
+            let mut config = Agent::config_builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .proxy(None)
+                .no_delay(true)
+                .user_agent(concat!("glmbench/", env!("CARGO_PKG_VERSION")))
+                // Nobody is asked to compress: compressors hold events back. Compressed answers are read all the same.
+                .accept_encoding(AutoHeaderValue::None)
+                .max_response_header_size(MAX_HEAD)
+                .input_buffer_size(BUFFER)
+                .output_buffer_size(BUFFER)
+                .max_idle_connections(idle)
+                .max_idle_connections_per_host(idle)
+                .timeout_resolve(Some(endpoint.timeouts.connect))
+                .timeout_connect(Some(endpoint.timeouts.connect))
+                .timeout_global(Some(endpoint.timeouts.whole));
+            if let Some(tls) = &tls {
+                config = config.tls_config(tls.clone());
+            }
+            let connector =
+                ().chain(TcpConnector::default()).chain(RustlsConnector::default()).chain(StampConnector);
+            Agent::with_parts(config.build(), connector, resolver.clone())
+        };
         Ok(Self {
-            agent: Agent::with_parts(config.build(), connector, LookUpOnce::default()),
+            agent: agent(if endpoint.keep_alive { MAX_IDLE } else { 0 }),
+            fresh: agent(0),
             endpoint: endpoint.clone(),
         })
     }
 
-    /// Sends a `POST` of JSON, and returns once the head of the answer is there.
+    /// Sends a `POST` of JSON, and returns once the head of the answer is there. An attempt that met a closed connection is added
+    /// to `attempts`.
     pub(crate) fn post(
         &self,
         url: &Url,
         route: &str,
         body: &[u8],
         stream: bool,
+        attempts: &mut Vec<Attempt>,
     ) -> Result<Exchange<'_>, Failure> {
         let at = url.join(route);
         let accept = if stream { "text/event-stream" } else { "application/json" };
-        self.exchange(|| {
+        self.exchange(attempts, |agent| {
             let mut request =
-                self.agent.post(&at).header("Content-Type", "application/json").header("Accept", accept);
+                agent.post(&at).header("Content-Type", "application/json").header("Accept", accept);
             if let Some(key) = self.endpoint.key_for(url) {
                 request = request.header("Authorization", format!("Bearer {}", key.secret()));
             }
@@ -96,8 +108,8 @@ impl Transport {
     /// Sends a `GET`, and returns once the head of the answer is there.
     pub(crate) fn get(&self, url: &Url, route: &str) -> Result<Exchange<'_>, Failure> {
         let at = url.join(route);
-        self.exchange(|| {
-            let mut request = self.agent.get(&at);
+        self.exchange(&mut Vec::new(), |agent| {
+            let mut request = agent.get(&at);
             if let Some(key) = self.endpoint.key_for(url) {
                 request = request.header("Authorization", format!("Bearer {}", key.secret()));
             }
@@ -105,21 +117,26 @@ impl Transport {
         })
     }
 
-    /// Sends a request. A kept connection that the server had closed is no answer: the request goes over another one.
+    /// Sends a request. A kept connection that the server had closed is no answer: the request goes over a new one, once, and
+    /// `attempts` gets the times of the first.
     fn exchange(
         &self,
-        send: impl Fn() -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        attempts: &mut Vec<Attempt>,
+        send: impl Fn(&Agent) -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Exchange<'_>, Failure> {
-        let started = Instant::now();
         let first_byte = self.endpoint.timeouts.first_byte;
+        let within = if self.endpoint.retry.times == 0 { CLOSED_WITHIN_LOAD } else { CLOSED_WITHIN };
+        let mut started = Instant::now();
         stamp::begin(first_byte);
-        let mut sent = send();
-        for _ in 0..CLOSED {
-            if !sent.as_ref().is_err_and(was_closed) {
-                break;
-            }
+        let mut sent = send(&self.agent);
+        if let Err(error) = &sent
+            && was_closed(error, within)
+        {
+            let times = *self.failure(error, started).times;
+            attempts.push(Attempt { times, kind: FailureKind::Cut, waited: Duration::ZERO });
+            started = Instant::now();
             stamp::begin(first_byte);
-            sent = send();
+            sent = send(&self.fresh);
         }
         match sent {
             Ok(response) => Ok(Exchange::new(self, started, response)),
@@ -191,14 +208,16 @@ impl Transport {
 }
 
 /// Whether the server had closed a kept connection when a request was sent over it. llama.cpp closes connections behind a
-/// stream without saying so, just when the next request is on its way.
-fn was_closed(error: &ureq::Error) -> bool {
+/// stream without saying so, just when the next request is on its way. A request of which bytes were sent was not begun only if the end
+/// is here `within` this time.
+fn was_closed(error: &ureq::Error, within: Duration) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let ureq::Error::Io(error) = error else { return false };
     let clock = stamp::read();
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
         && clock.connected.is_none()
-        && clock.sent.is_none_or(|sent| sent.elapsed() < CLOSED_WITHIN)
+        && !clock.answered
+        && clock.sent.is_none_or(|sent| sent.elapsed() < within)
 }
 
 /// Reads a file of at most `limit` bytes. `what` names it in messages.

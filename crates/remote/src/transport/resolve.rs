@@ -1,7 +1,7 @@
 //! Name lookup, once per host and client.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ureq::Error;
 use ureq::config::Config;
@@ -13,7 +13,14 @@ use ureq::unversioned::transport::NextTimeout;
 #[derive(Debug, Default)]
 pub(super) struct LookUpOnce {
     inner: DefaultResolver,
-    known: Mutex<HashMap<String, ResolvedSocketAddrs>>,
+    /// Shared by clones.
+    known: Arc<Mutex<HashMap<String, ResolvedSocketAddrs>>>,
+}
+
+impl Clone for LookUpOnce {
+    fn clone(&self) -> Self {
+        Self { inner: DefaultResolver::default(), known: Arc::clone(&self.known) }
+    }
 }
 
 impl Resolver for LookUpOnce {

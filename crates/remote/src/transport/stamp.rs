@@ -21,8 +21,10 @@ pub(super) struct Clock {
     pub(super) connected: Option<Instant>,
     /// The last byte was handed over.
     pub(super) sent: Option<Instant>,
-    /// The latest bytes arrived.
+    /// The latest bytes arrived, or the end of the connection.
     pub(super) arrived: Option<Instant>,
+    /// A byte of an answer arrived.
+    pub(super) answered: bool,
     /// When waiting for input ends.
     pub(super) deadline: Option<Instant>,
     /// The limit behind the deadline.
@@ -37,6 +39,7 @@ impl Clock {
             connected: None,
             sent: None,
             arrived: None,
+            answered: false,
             deadline: None,
             phase: Phase::FirstByte,
             first_byte: Duration::MAX,
@@ -120,7 +123,10 @@ impl<T: Transport> Transport for Stamped<T> {
             }
         }
         let more = self.0.await_input(timeout)?;
-        update(|clock| clock.arrived = Some(Instant::now()));
+        update(|clock| {
+            clock.arrived = Some(Instant::now());
+            clock.answered |= more;
+        });
         Ok(more)
     }
 
