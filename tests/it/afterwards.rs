@@ -313,7 +313,7 @@ fn what_is_meant_is_found_or_what_there_is_is_said() {
     for (word, says) in [
         ("nix", "it has items such as ceval/val/"),
         ("ceval", "ceval matches "),
-        ("b", "items and cases: boolq/dev/0"),
+        ("b", "items, cases and loads: boolq/dev/0"),
         ("", "has no item, case or load"),
         ("../run.json", "has no item, case or load"),
     ] {

@@ -61,7 +61,7 @@ fn a_refusal_names_its_cause() {
     let path = dir.path().join("s.toml");
     fs::write(&path, "schema = 1\nname = \"s\"\n").unwrap();
     let (code, _, words) = glmbench(&["run", path.to_str().unwrap(), "--dry-run"]);
-    assert!(code == 2 && words.contains("no cases") && !words.contains("on this machine"), "{words}");
+    assert!(code == 2 && words.contains("no case") && !words.contains("on this machine"), "{words}");
     let most = ["--set", "performance.0.batch=[4294967296]", "--set", "performance.0.lengths=[[16,16]]"];
     let run = ["run", "suites/performance.toml", "--model", "demo", "--dry-run"];
     let (code, _, words) = glmbench(&[&run[..], &most].concat());

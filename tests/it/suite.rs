@@ -214,7 +214,8 @@ fn every_suite_in_the_repository_loads() {
             "performance",
             "performance-boolq",
             "performance-ceval",
-            "quickstart"
+            "quickstart",
+            "serving"
         ]
     );
 }
