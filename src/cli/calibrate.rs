@@ -134,7 +134,10 @@ impl Measured {
             bail!("{}: not what the plan says: {faults}; a fit needs an unchanged run", run.run_id);
         }
         if run.status != Status::Complete {
-            bail!("{}: incomplete; a fit needs a complete run; glmbench run --resume goes on with it", run.run_id);
+            bail!(
+                "{}: incomplete; a fit needs a complete run; glmbench run --resume goes on with it",
+                run.run_id
+            );
         }
         if run.provenance.clock == Clock::Modelled {
             bail!(
@@ -201,7 +204,7 @@ impl Measured {
 
     /// Whether decode steps ran as graphs.
     fn ran_graphs(&self) -> bool {
-        self.run.provenance.device_details.keys().any(|key| key.starts_with("graphs"))
+        self.run.provenance.device_details.get("graph").is_some_and(|word| word != "off")
     }
 }
 

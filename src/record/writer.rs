@@ -202,7 +202,7 @@ impl Holder {
                 };
             }
             told = Some(format!(
-                "{} was being written by {}; it is taken for gone. If it still runs, it notices and ends",
+                "{} was being written by {}. It is taken for gone. If it still runs, it notices and ends",
                 dir.display(),
                 found.words()
             ));

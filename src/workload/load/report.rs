@@ -415,9 +415,12 @@ fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     table.add_text("Requests", |row| row.requests.to_string());
     table.add_text("Failed", |row| row.failed.to_string());
     table.add("Output tokens/s", |row| row.output_tokens_per_s);
-    table.add_ms("Queue p50 ms", |row| row.queue_p50_ns);
-    table.add_ms("p90", |row| row.queue_p90_ns);
-    table.add_ms("max", |row| row.queue_max_ns);
+    // A server does not tell how long a request waited.
+    if !own.iter().any(|row| row.is_over_wire()) {
+        table.add_ms("Queue p50 ms", |row| row.queue_p50_ns);
+        table.add_ms("p90", |row| row.queue_p90_ns);
+        table.add_ms("max", |row| row.queue_max_ns);
+    }
     if case.concurrency.is_empty() {
         table.add("E2E growth %", |row| row.growth_slope.map(|slope| 100.0 * slope));
     }
