@@ -54,7 +54,7 @@ pub struct Args {
     /// Fit the shipped profiles to the published speeds
     #[arg(long, conflicts_with = "measured")]
     published: bool,
-    /// The runs' model, for its shape: a folder, or `dummy:…`; unless given, the run's own word, else ChatGLM2-6B
+    /// The runs' model, for its shape: a folder, or `dummy:…` [default: the run's own word, else ChatGLM2-6B]
     #[arg(long, value_name = "DIR|dummy:…")]
     model: Option<PathBuf>,
     /// The file for the fitted profile; with --published, the folder for `profiles/` and `calibration/residuals.csv`

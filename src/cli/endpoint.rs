@@ -22,16 +22,16 @@ pub struct ReachArgs {
     /// Generation route of MindIE: default (/v1/completions), infer, or generate
     #[arg(long, value_name = "ROUTE", value_parser = route, default_value = "default", help_heading = "Endpoint")]
     route: Route,
-    /// Model id to ask for; the server's only model unless given
+    /// Model id to ask for [default: the server's only model]
     #[arg(long, value_name = "ID", help_heading = "Endpoint")]
     served_model: Option<String>,
-    /// File with the bearer key; GLMBENCH_ENDPOINT_KEY unless given. It goes to the endpoint's scheme, host and port only
+    /// File with the bearer key, which goes to the endpoint's scheme, host and port only [default: GLMBENCH_ENDPOINT_KEY]
     #[arg(long, value_name = "FILE", help_heading = "Endpoint")]
     key_file: Option<PathBuf>,
     /// Send the key to --management-url and --metrics-url, too, if they are elsewhere
     #[arg(long, help_heading = "Endpoint")]
     key_elsewhere: bool,
-    /// PEM file of the authorities to trust; the system's unless given
+    /// PEM file of the authorities to trust [default: the system's]
     #[arg(long, value_name = "FILE", help_heading = "Endpoint")]
     cacert: Option<PathBuf>,
     /// PEM file of this client's certificate (mutual TLS)

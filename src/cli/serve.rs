@@ -50,13 +50,13 @@ pub struct Args {
     /// Port to listen on; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 8000)]
     port: u16,
-    /// File with the key that requests must carry as `Authorization: Bearer KEY`; GLMBENCH_SERVE_KEY unless given
+    /// File with the key that requests must carry as `Authorization: Bearer KEY` [default: GLMBENCH_SERVE_KEY]
     #[arg(long, value_name = "FILE", conflicts_with = "no_auth")]
     key_file: Option<PathBuf>,
     /// Serve other machines without a key
     #[arg(long)]
     no_auth: bool,
-    /// The model's name in requests and replies; that of its folder unless given
+    /// The model's name in requests and replies [default: the name of its folder]
     #[arg(long, value_name = "NAME")]
     served_name: Option<String>,
     /// Accept requests for a model of any name
@@ -71,7 +71,7 @@ pub struct Args {
     /// Sequences at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_batch: u16,
-    /// Longest sequence, prompt and output, in tokens; the model's own limit or 8192, whichever is less, unless given
+    /// Longest sequence, prompt and output, in tokens [default: the model's own limit, at most 8192]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_context: Option<u32>,
     /// Sequences that may wait

@@ -309,28 +309,24 @@ impl ShardOrigin {
                 found.push(format!("{what} {a} and {b}"));
             }
         }
-        match (&self.roofline, &other.roofline) {
-            (Some(a), Some(b)) => {
-                let (memory, arithmetic) = (
-                    (a.bandwidth_bytes_per_s, b.bandwidth_bytes_per_s),
-                    (a.peak_flops_per_s, b.peak_flops_per_s),
-                );
-                for (what, (a, b), unit) in
-                    [("bandwidth", memory, "GB/s"), ("arithmetic", arithmetic, "GFLOP/s")]
-                {
-                    if (a - b).abs() > ALIKE_SHARE * a.max(b) {
-                        found.push(format!("{what} {:.1} and {:.1} {unit}", a / 1e9, b / 1e9));
-                    }
+        if let (Some(a), Some(b)) = (&self.roofline, &other.roofline) {
+            let (memory, arithmetic) = (
+                (a.bandwidth_bytes_per_s, b.bandwidth_bytes_per_s),
+                (a.peak_flops_per_s, b.peak_flops_per_s),
+            );
+            for (what, (a, b), unit) in [("bandwidth", memory, "GB/s"), ("arithmetic", arithmetic, "GFLOP/s")]
+            {
+                if (a - b).abs() > ALIKE_SHARE * a.max(b) {
+                    found.push(format!("{what} {:.1} and {:.1} {unit}", a / 1e9, b / 1e9));
                 }
             }
+        } else {
             // Measured limits show what threads make of a machine.
-            _ => {
-                if self.threads != other.threads {
-                    found.push(format!("threads {} and {}", self.threads, other.threads));
-                }
-                if self.host != other.host {
-                    found.push("limits that were not measured on both".to_owned());
-                }
+            if self.threads != other.threads {
+                found.push(format!("threads {} and {}", self.threads, other.threads));
+            }
+            if self.host != other.host {
+                found.push("limits that were not measured on both".to_owned());
             }
         }
         found

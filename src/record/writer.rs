@@ -151,10 +151,15 @@ impl FoundWriter {
         Ok(Some(Self { writer, age, ahead, stale, seen: runs == Some(true) }))
     }
 
+    /// Whether the last beat is so far in the future that it says nothing.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.ahead > STALE
+    }
+
     /// Describes the writer: `process 4711 on host a, since …, last sign of life 12 s ago`.
     pub fn words(&self) -> String {
         let who = self.writer.as_ref().map_or_else(|| "an unknown process".to_owned(), Writer::words);
-        if self.ahead > STALE {
+        if self.is_ahead() {
             return format!(
                 "{who}, last sign of life {} s in the future: its clock is ahead",
                 self.ahead.as_secs()
@@ -374,6 +379,13 @@ mod tests {
         plant(dir.path(), &far, STALE + BEAT);
         let Claim::Mine(holder, Some(told)) = Holder::claim(dir.path(), "h").unwrap() else { panic!("busy") };
         assert!(told.contains("host far") && told.contains("stop it"), "{told}");
+        // A file of the future would never grow old.
+        let future = tempfile::tempdir().unwrap();
+        plant(future.path(), &far, Duration::ZERO);
+        let file = OpenOptions::new().write(true).open(future.path().join(WRITER)).unwrap();
+        file.set_modified(SystemTime::now() + 2 * STALE).unwrap();
+        let Claim::Mine(_, Some(told)) = Holder::claim(future.path(), "h").unwrap() else { panic!("busy") };
+        assert!(told.contains("its clock is ahead"), "{told}");
         // The machine was not gone after all: whoever has the file last has the directory.
         plant(dir.path(), &far, Duration::ZERO);
         assert!(!holder.is_own());

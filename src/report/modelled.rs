@@ -282,13 +282,16 @@ fn power(card: &Card) -> String {
     format!("{:.0} W, published{of}", card.watts)
 }
 
+/// A row with its run.
+type Timed<'a> = (&'a RunRecord, &'a PerfRow);
+
 /// Returns the error of a ratio of modelled times, or of a mean of such ratios, to stand after it: ` ± 25 %`, with an asterisk if a
 /// time is extrapolated. The relative errors of both sides are combined as the root of the sum of their squares; of several ratios
 /// it is the root mean square, since the error of a model is common to all shapes. Empty if an error is not known.
-fn ratio_error(pairs: &[((&RunRecord, &PerfRow), (&RunRecord, &PerfRow))]) -> String {
-    let of = |(run, row): (&RunRecord, &PerfRow)| error_of(basis_of(run)?, row, row.phase).ok();
+fn ratio_error(pairs: &[[Timed<'_>; 2]]) -> String {
+    let of = |(run, row): Timed<'_>| error_of(basis_of(run)?, row, row.phase).ok();
     let (mut squares, mut beyond) = (0.0, false);
-    for &(a, b) in pairs {
+    for &[a, b] in pairs {
         let Some((a, b)) = of(a).zip(of(b)) else { return String::new() };
         squares += a.error * a.error + b.error * b.error;
         beyond |= !a.beyond.is_empty() || !b.beyond.is_empty();
@@ -332,7 +335,7 @@ pub(super) fn cards(a: Side<'_>, b: Side<'_>) -> Option<Table> {
                 error(a.0, row),
                 ms(beside),
                 error(b.0, beside),
-                format!("{ratio:.2}{}", ratio_error(&[((a.0, row), (b.0, beside))])),
+                format!("{ratio:.2}{}", ratio_error(&[[(a.0, row), (b.0, beside)]])),
                 share(row, one.watts),
                 share(beside, other.watts),
                 share(row, one.gigabytes),
@@ -350,7 +353,7 @@ pub(super) fn cards_sentence(a: Side<'_>, b: Side<'_>) -> Option<String> {
         let own: Vec<&Beside<'_>> =
             found.iter().filter(|pair| pair.cards == cards && pair.a.phase == phase).collect();
         let logs: f64 = own.iter().map(|pair| pair.ratio.ln()).sum();
-        let pairs: Vec<_> = own.iter().map(|pair| ((a.0, pair.a), (b.0, pair.b))).collect();
+        let pairs: Vec<_> = own.iter().map(|pair| [(a.0, pair.a), (b.0, pair.b)]).collect();
         let errors = [
             span(a.0, own.iter().map(|pair| pair.a), phase),
             span(b.0, own.iter().map(|pair| pair.b), phase),

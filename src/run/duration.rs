@@ -312,11 +312,11 @@ impl Counted<'_> {
 
     /// Returns the least work of a batch in bytes of memory traffic.
     pub(crate) fn work(self, shape: Shape) -> u64 {
-        self.work_of(shape, || case_cost(self.config, self.precision, self.step_tokens, shape))
+        Self::work_of(shape, || case_cost(self.config, self.precision, self.step_tokens, shape))
     }
 
     /// Returns the least work of a batch with this shape, given how to count it.
-    pub(crate) fn work_of(self, shape: Shape, cost: impl Fn() -> (PhaseCost, PhaseCost)) -> u64 {
+    pub(crate) fn work_of(shape: Shape, cost: impl Fn() -> (PhaseCost, PhaseCost)) -> u64 {
         let tokens = shape.batch.saturating_mul(shape.sequence_tokens());
         if tokens > MOST_TOKENS { u64::MAX >> 16 } else { traffic(cost()) }
     }

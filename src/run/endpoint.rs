@@ -143,7 +143,7 @@ fn located(error: RemoteError, at: &Endpoint) -> RemoteError {
             }
             RemoteError::Request { what: format!("{}: {what}", at.url), failure }
         }
-        other => other,
+        RemoteError::Option(_) => error,
     }
 }
 

@@ -298,6 +298,105 @@ fn a_merge_is_refused_with_its_reason() {
     assert!(message.contains("is not the run of a shard"), "{message}");
 }
 
+/// Rewrites the records of runs, with their sums.
+fn with_records(runs: &[PathBuf], change: fn(&mut RunRecord)) {
+    for run in runs {
+        let dir = RunDir::open(run).unwrap();
+        let mut record = dir.read_run().unwrap();
+        change(&mut record);
+        dir.write_run(&record).unwrap();
+    }
+}
+
+/// The whole plan changed, with its hash.
+fn with_whole(record: &mut RunRecord, change: fn(&mut glmbench::record::Plan)) {
+    let shards = record.shards.as_mut().unwrap();
+    let whole = shards.whole.as_mut().unwrap();
+    change(whole);
+    shards.plan_hash = whole.hash();
+}
+
+/// A change of a record.
+type Edit = fn(&mut RunRecord);
+
+#[test]
+fn a_damaged_record_of_a_shard_is_refused_also_in_part() {
+    let root = tempfile::tempdir().unwrap();
+    let text = suite(&PARTS[..2]);
+    let (folder, out) = (root.path().join("s"), root.path().join("merged"));
+    let shards: Vec<PathBuf> = (1..=2).map(|index| run(&folder, &text, Some((index, 2)))).collect();
+    let good: Vec<String> =
+        shards.iter().map(|shard| fs::read_to_string(shard.join("run.json")).unwrap()).collect();
+    let refused = |says: &str| {
+        for (given, partial) in [(&shards[..], false), (&shards[..], true)]
+            .into_iter()
+            .chain([false, true].map(|partial| (std::slice::from_ref(&folder), partial)))
+        {
+            let message = refusal(&out, given, partial);
+            assert!(message.contains(says), "{says:?} is not in: {message}");
+        }
+        for (shard, good) in shards.iter().zip(&good) {
+            fs::write(shard.join("run.json"), good).unwrap();
+        }
+    };
+    // Edited, and the sum is as it was.
+    let edited = good[0].replacen("\"repetitions\": 2", "\"repetitions\": 1", 1);
+    assert_ne!(edited, good[0]);
+    fs::write(shards[0].join("run.json"), edited).unwrap();
+    let message = PlanStatus::read(&folder).unwrap_err().to_string();
+    assert!(message.contains("its sum is not that of its bytes"), "{message}");
+    refused("its sum is not that of its bytes");
+    // The whole plan edited, in one shard or in all.
+    let expects: fn(&mut RunRecord) =
+        |run| run.shards.as_mut().unwrap().whole.as_mut().unwrap().accuracy[0].expected = Some(1.0);
+    for changed in [&shards[..1], &shards[..]] {
+        with_records(changed, expects);
+        refused("plan_hash is not that of its whole plan");
+    }
+    with_records(&shards[..1], expects);
+    assert!(refusal(&out, &shards[..1], true).contains("plan_hash is not that of its whole plan"));
+    refused("plan_hash is not that of its whole plan");
+    // A plan without a task, whose items are there.
+    with_records(&shards, |run| with_whole(run, |whole| drop(whole.accuracy.pop())));
+    refused("found an item that no task of the plan asks for");
+    // A shard without its timed cases.
+    with_records(&shards[..1], |run| {
+        run.plan.performance.clear();
+        run.shards.as_mut().unwrap().parts[0].cases.clear();
+    });
+    refused("a run.json is damaged");
+    // Numbers for which there is neither memory nor time.
+    let numbers: [(Edit, &str); 6] = [
+        (|run| with_whole(run, |whole| whole.accuracy[0].items = 1 << 63), "a run.json is damaged"),
+        (|run| with_whole(run, |whole| whole.accuracy[0].items = 1 << 40), "a run.json is damaged"),
+        (|run| run.shards.as_mut().unwrap().count = 0, "found 0 shards; expected 1 to 65535"),
+        (|run| run.shards.as_mut().unwrap().count = u32::MAX, "found 4294967295 shards"),
+        (|run| run.shards.as_mut().unwrap().parts[0].index = 0, "found shard 0 of 2"),
+        (|run| run.shards.as_mut().unwrap().parts[0].index = 9, "found shard 9 of 2"),
+    ];
+    for (change, says) in numbers {
+        with_records(&shards, change);
+        refused(says);
+    }
+    // A result within a shard.
+    let message = refusal(&shards[1].join("new/merged"), &shards, false);
+    assert!(message.contains("is inside"), "{message}");
+    // A pipe, whose other end nobody opens.
+    #[cfg(unix)]
+    {
+        let (samples, aside) = (shards[0].join("samples.jsonl"), root.path().join("aside"));
+        fs::rename(&samples, &aside).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&samples).status().unwrap().success());
+        refused("expected a regular file");
+        assert!(PlanStatus::read(&folder).is_err());
+        fs::remove_file(&samples).unwrap();
+        fs::rename(&aside, &samples).unwrap();
+    }
+    // Who left his file in a shard that is complete and sealed does not matter.
+    fs::write(shards[0].join(WRITER), "{}").unwrap();
+    assert_eq!(merged(&out, &shards).unwrap().items, 20);
+}
+
 #[test]
 fn a_partial_merge_says_so_everywhere() {
     let root = tempfile::tempdir().unwrap();
@@ -546,6 +645,7 @@ fn measured<T>(work: impl FnOnce() -> T) -> (T, f64, u64) {
 /// `cargo test --release --test it a_million_items -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes minutes and 1.5 GB of disk, and states figures of the machine"]
+#[expect(clippy::too_many_lines, reason = "one measurement, told from begin to end")]
 fn a_million_items_in_64_shards() {
     use glmbench::backend::Scripted;
     use glmbench::record::{CallRecord, Places, PromptRecord, SampleRecord, SampleState, items_hash};

@@ -307,7 +307,7 @@ mod tests {
     fn the_larger_roof_counts_once() {
         let chip = Config::new(Soc::Ascend310P3).profile;
         let (compute_efficiency, memory_efficiency, activation_bytes_per_s) = (0.7, 0.6, 122.4e9);
-        let profile = Profile { compute_efficiency, memory_efficiency, activation_bytes_per_s, ..chip };
+        let profile = Profile { activation_bytes_per_s, compute_efficiency, memory_efficiency, ..chip };
         let cost = Cost { cube: Some(DType::Float16), cube_flops: 49e9, bytes: 122.4e6, ..Cost::default() };
         // 49e9 / (70e12 * 0.7) = 1 ms; 122.4e6 / (204e9 * 0.6) = 1 ms.
         assert_eq!(profile.duration_ns(&cost), 1_000_000 + 5_000);

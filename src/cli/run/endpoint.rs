@@ -34,7 +34,7 @@ pub(in crate::cli) struct EndpointArgs {
         help = format!("Protocol of the server: {}", Api::words())
     )]
     api: Option<Api>,
-    /// Folder with the served model's tokenizer.model, and its config.json if there is one; --model unless given
+    /// Folder with the served model's tokenizer.model, and its config.json if there is one [default: --model]
     #[arg(long, value_name = "DIR", requires = "endpoint", help_heading = "Endpoint")]
     tokenizer: Option<PathBuf>,
     /// Stop, to be resumed, before more than this many requests are sent; the probe's dozen and retries are not counted

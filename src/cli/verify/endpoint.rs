@@ -32,7 +32,7 @@ pub(super) struct ServerArgs {
     /// Protocol of the server: mindie, tgi, openai, vllm or llama.cpp
     #[arg(long, value_name = "API", value_parser = parse_api, requires = "endpoint", help_heading = "Endpoint")]
     api: Option<Api>,
-    /// Folder with the served model's tokenizer.model; --model unless given
+    /// Folder with the served model's tokenizer.model [default: --model]
     #[arg(long, value_name = "DIR", requires = "endpoint", help_heading = "Endpoint")]
     tokenizer: Option<PathBuf>,
     /// How to reach the server

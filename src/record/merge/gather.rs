@@ -5,7 +5,7 @@ use super::super::dir::{RunDir, seal_of};
 use super::super::journal::{self, Keyed, Line};
 use super::super::run::{RunRecord, Status};
 use super::super::shard::{ShardPart, Shards, numbers};
-use super::super::writer::FoundWriter;
+use super::super::writer::{FoundWriter, WRITER};
 use super::super::{PromptRecord, RecordError, SampleRecord};
 use super::{MergeError, lacking};
 use serde::Serialize;
@@ -101,18 +101,18 @@ pub(super) fn gather(
     let mut of_shard: BTreeMap<u32, Vec<Source>> = BTreeMap::new();
     for source in all {
         // A run that is complete and sealed is checked against its seal, whoever left a writer.json there.
-        if !partial && !source.is_complete() {
+        if !source.is_complete() {
             match FoundWriter::read(&source.path)? {
-                Some(found) if !found.stale => {
+                Some(found) if !found.stale && !partial => {
                     return Err(source.refused(&format!(
                         "it is being written by {}; --partial takes what is there",
                         found.words()
                     )));
                 }
-                Some(found) => {
-                    notes.push(format!("{} was written by {}", source.path.display(), found.words()))
+                Some(found) if found.is_ahead() => {
+                    notes.push(format!("{} is of {}", source.file(WRITER).display(), found.words()));
                 }
-                None => {}
+                _ => {}
             }
         }
         of_shard.entry(source.index).or_default().push(source);

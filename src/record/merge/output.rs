@@ -27,7 +27,7 @@ impl Output {
     /// Appends whole lines.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), RecordError> {
         self.digest.update(lines);
-        self.lines += lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        self.lines += lines.split_inclusive(|&byte| byte == b'\n').count() as u64;
         self.file.write_all(lines).map_err(RecordError::io("append to", &self.path))
     }
 

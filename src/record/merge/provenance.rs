@@ -58,14 +58,17 @@ pub(super) fn merged(sources: &[Source]) -> Provenance {
     }
 }
 
+/// A fact of a run.
+type Fact = fn(&Provenance) -> &str;
+
 /// Sentences on what the machines of the shards have not in common.
 pub(super) fn differences(sources: &[Source]) -> Vec<String> {
-    let facts: [(&str, fn(&Provenance) -> &str); 3] = [
+    let facts: [(&str, Fact); 3] = [
         ("processors", |of| &of.cpu_model),
         ("kernels", |of| &of.kernel),
         ("commits", |of| of.git_commit.as_deref().unwrap_or("")),
     ];
-    let told = |(what, of): (&str, fn(&Provenance) -> &str)| {
+    let told = |(what, of): (&str, Fact)| {
         let values = values(sources, of);
         (values.len() > 1).then(|| format!("the shards have different {what}: {}", values.join("; ")))
     };

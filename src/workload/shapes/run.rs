@@ -102,7 +102,7 @@ impl Case for PerformanceRun {
     }
 
     fn work(&self, on: Counted<'_>) -> u64 {
-        let of_one = on.work_of(self.shape, || cost(self, on.config, on.precision, on.step_tokens));
+        let of_one = Counted::work_of(self.shape, || cost(self, on.config, on.precision, on.step_tokens));
         of_one.saturating_mul((self.timed() + self.warm_up.most) as u64)
     }
 

@@ -208,8 +208,8 @@ impl Transport {
 }
 
 /// Whether the server had closed a kept connection when a request was sent over it. llama.cpp closes connections behind a
-/// stream without saying so, just when the next request is on its way. A request of which bytes were sent was not begun only if the end
-/// is here `within` this time.
+/// stream without saying so, just when the next request is on its way. If bytes of the request were sent, the
+/// connection's end must be here `within` this time: later, the server may have begun.
 fn was_closed(error: &ureq::Error, within: Duration) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let ureq::Error::Io(error) = error else { return false };
