@@ -378,7 +378,7 @@ mod tests {
         assert!(!found.seen && !found.stale && found.words().contains("host far"), "{}", found.words());
         plant(dir.path(), &far, STALE + BEAT);
         let Claim::Mine(holder, Some(told)) = Holder::claim(dir.path(), "h").unwrap() else { panic!("busy") };
-        assert!(told.contains("host far") && told.contains("stop it"), "{told}");
+        assert!(told.contains("host far") && told.contains("it notices and ends"), "{told}");
         // A file of the future would never grow old.
         let future = tempfile::tempdir().unwrap();
         plant(future.path(), &far, Duration::ZERO);

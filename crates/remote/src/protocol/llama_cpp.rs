@@ -215,13 +215,16 @@ fn read_candidates(json: &Json) -> Result<Candidates, Wrong> {
 fn is_biased(list: &[TokenLogprob], chosen: Option<f64>) -> bool {
     let mut values: Vec<f64> = list.iter().map(|token| token.logprob).collect();
     values.sort_by(|a, b| b.total_cmp(a));
-    let [first, second, third, .., last] = values.as_slice() else {
-        let [first, last] = values.as_slice() else { return false };
+    match values.as_slice() {
+        [] | [_] => false,
         // One value cannot be told from a floor, unless the model is certain of a token without the bias.
-        let is_chosen = chosen.is_none_or(|chosen| chosen >= CERTAIN);
-        return *first >= CERTAIN && (is_chosen || *last < NO_MODELS);
-    };
-    *third < NO_MODELS || (*first >= CERTAIN && second == last)
+        [first, last] => {
+            let is_chosen = chosen.is_none_or(|chosen| chosen >= CERTAIN);
+            *first >= CERTAIN && (is_chosen || *last < NO_MODELS)
+        }
+        [_, _, third] => *third < NO_MODELS,
+        [first, second, third, .., last] => *third < NO_MODELS || (*first >= CERTAIN && second == last),
+    }
 }
 
 /// The server's side, for tests.
