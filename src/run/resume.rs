@@ -71,7 +71,7 @@ pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<F
     same.find(|found| !found.says_finished())
 }
 
-/// Finds a finished run of the same shard by the same [`maker`], on whatever machine it ran. `None` for a record that is
+/// Finds a finished run of the same shard by the same program, device and clock, on whatever machine it ran. `None` for a record that is
 /// of no shard.
 pub fn finished_shard(root: &Path, record: &RunRecord) -> Option<Found> {
     record.shards.as_ref()?;

@@ -306,7 +306,7 @@ pub struct Endpoint {
     pub model: Option<String>,
     /// The bearer key. It is sent to the scheme, host and port of [`Endpoint::url`] only.
     pub key: Option<Key>,
-    /// Sends the key to [`Endpoint::management`] and [`Endpoint::metrics`], too, if they are elsewhere.
+    /// Sends the key to the management and metrics addresses, too, if they are elsewhere.
     pub key_elsewhere: bool,
     /// Certificates.
     pub tls: Tls,
