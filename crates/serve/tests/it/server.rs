@@ -30,7 +30,7 @@ pub(crate) fn engine(max_batch: usize) -> Engine {
     engine_on(max_batch, None)
 }
 
-/// Loads the demo model for an instruction set, the best one unless given.
+/// Loads the demo model for an instruction set, by default the best one.
 fn engine_on(max_batch: usize, instruction_set: Option<InstructionSet>) -> Engine {
     let path = ModelPath::Folder(folder());
     let config = path.config(None).unwrap();
