@@ -17,7 +17,7 @@ use crate::compute::{Compute, ComputeSpec};
 use crate::record::Roofline;
 use crate::suite::{Configuration, Suite};
 
-use super::RunError;
+use super::error::RunError;
 use super::found::{FoundModel, weight_fault_words};
 use super::observer::Observer;
 use super::plan::{Case, Plan};
