@@ -4,7 +4,8 @@
 use glmbench_device::reference::Reference;
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
-    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, LinearWeight, Role, SequenceView,
+    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvChannels, KvShape, LinearWeight, Role,
+    SequenceView,
 };
 
 /// What a test does around operators. Errors end the operator before it computes.
@@ -85,6 +86,11 @@ impl<H: Hooks> Device for Hooked<H> {
     fn kv_cache(&self, shape: KvShape) -> Of<KvCache> {
         self.hooks.kv_cache()?;
         self.inner.kv_cache(shape)
+    }
+
+    fn kv_cache_of_channels(&self, shape: KvShape, channels: &KvChannels) -> Of<KvCache> {
+        self.hooks.kv_cache()?;
+        self.inner.kv_cache_of_channels(shape, channels)
     }
 
     fn embed(&mut self, table: &Table, ids: &[u32], out: &mut Activation) -> Of<()> {

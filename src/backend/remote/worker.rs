@@ -19,6 +19,8 @@ use super::super::{Exchange, WireTimes};
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 /// How long new requests wait for dropped ones.
 const LET_END: Duration = Duration::from_mins(2);
+/// How long before its time a request's thread is awake.
+const AWAKE: Duration = Duration::from_millis(2);
 /// Stack of a request's thread, in bytes.
 pub(super) const STACK: usize = 512 << 10;
 
@@ -85,8 +87,13 @@ impl Shared {
         self.ns(Instant::now())
     }
 
+    /// Waits until a time of this backend's clock. A sleeping thread can wake some milliseconds late, on a virtual machine
+    /// above all, so the last of the wait is spent awake.
     pub(super) fn sleep_until(&self, ns: u64) {
-        thread::sleep(Duration::from_nanos(ns.saturating_sub(self.now_ns())));
+        thread::sleep(Duration::from_nanos(ns.saturating_sub(self.now_ns())).saturating_sub(AWAKE));
+        while self.now_ns() < ns {
+            thread::yield_now();
+        }
     }
 
     /// Returns the most requests over the wire that a request may need.

@@ -7,6 +7,7 @@ use crate::pack::{PANEL, Widen};
 use crate::product::{self, Gemm};
 use crate::simd::Vectors;
 
+use super::channel_cache::{WidenKeys, WidenValues};
 use super::int8_cache::{WidenColumns, WidenRows};
 use super::kv::Panels;
 use super::products::{Ahead, Block, Chunk, Products};
@@ -72,6 +73,14 @@ impl Products for Vector {
                 }
                 product.of_wide(self.vectors, &self.wide, numbers, (scores, KV_BLOCK_TOKENS));
             }
+            Panels::Channels(keys, by) => {
+                let numbers = channels * PANEL;
+                let keys = keys.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers));
+                for (q, out) in keys.take(panels) {
+                    self.vectors.run_fp32(WidenKeys { q, by, out });
+                }
+                product.of_wide(self.vectors, &self.wide, numbers, (scores, KV_BLOCK_TOKENS));
+            }
         }
     }
 
@@ -99,6 +108,14 @@ impl Products for Vector {
             Panels::Int8(values, scales) => {
                 for (q, out) in values.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers)) {
                     self.vectors.run(WidenRows { q, scales: &scales[..block.tokens], out });
+                }
+                product.of_wide(self.vectors, &self.wide, numbers, out);
+            }
+            Panels::Channels(values, by) => {
+                let panels = values.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers));
+                for (panel, (q, out)) in panels.enumerate() {
+                    let (first, tokens) = (panel * PANEL, block.tokens);
+                    self.vectors.run_fp32(WidenValues { q, by, first, tokens, out });
                 }
                 product.of_wide(self.vectors, &self.wide, numbers, out);
             }
