@@ -24,7 +24,7 @@ use glmbench_engine::{EngineError, Request, RequestId, Saved, Step, StepKind};
 use glmbench_remote::{Client, Endpoint, RemoteError, Retry};
 
 use self::worker::{Done, PATIENCE, STACK, Shared, watch};
-use super::{Allowance, Backend, Capabilities, Exchange};
+use super::{Allowance, Backend, Capabilities, Exchange, MetricSample};
 
 /// Most requests under way. A thread of each has a small stack, but the system limits their number.
 pub const MOST_UNDER_WAY: usize = 8_192;
@@ -272,7 +272,7 @@ impl Backend for Remote {
         Some(Allowance { left, most, for_choices: self.shared.most_for_choices })
     }
 
-    fn take_server_metrics(&mut self) -> Vec<(u64, String, f64)> {
+    fn take_server_metrics(&mut self) -> Vec<MetricSample> {
         std::mem::take(&mut *self.shared.metrics.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

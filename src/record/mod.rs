@@ -81,7 +81,7 @@ pub use error::RecordError;
 pub use files::{create_unique, csv_table, write_accuracy_csv, write_whole};
 pub use identity::{Difference, Identity, UNTOLD, hex};
 pub use journal::{Examined, JournalState, Keyed, Line};
-pub use mend::{Mending, PlannedItem};
+pub use mend::{ItemLines, Mending, PlannedItem};
 pub use merge::{MergeError, Merged, merge, runs_in};
 pub use noise::{Noise, NoiseFloor};
 pub use objective::{Objective, Objectives};

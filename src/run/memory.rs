@@ -80,7 +80,7 @@ impl Plan<'_> {
     pub(super) fn largest(&self, config: &ModelConfig, tp: usize) -> Capacity {
         let prefix = config.pre_seq_len.unwrap_or(0);
         self.elastic(tp).into_iter().fold(self.fixed(config, tp), |capacity, room| {
-            union(capacity, wanted_capacity(room.tokens, room.batch.1, prefix, capacity))
+            union(capacity, wanted_capacity(room.tokens, room.most_batch, prefix, capacity))
         })
     }
 
@@ -96,7 +96,7 @@ impl Plan<'_> {
     /// estimate.
     pub fn largest_batch(&self, case: &dyn Case, config: &ModelConfig) -> usize {
         let (capacity, prefix) = (self.capacity(case.tp()), config.pre_seq_len.unwrap_or(0));
-        let Room { batch: (low, high), tokens, .. } = case.room();
+        let Room { least_batch: low, most_batch: high, tokens, .. } = case.room();
         let fits = |batch: usize| {
             let wanted = wanted_capacity(tokens, batch, prefix, capacity);
             wanted.kv_blocks <= capacity.kv_blocks && batch <= capacity.max_batch
@@ -129,7 +129,7 @@ impl Plan<'_> {
         };
         let most = |&room: &Room| {
             // Bisects for the largest batch that fits, because memory grows with the batch.
-            let (mut good, mut bad) = (room.batch.0, room.batch.1 + 1);
+            let (mut good, mut bad) = (room.least_batch, room.most_batch + 1);
             while bad - good > 1 {
                 let middle = good + (bad - good) / 2;
                 if fits(with(room, middle, base)) { good = middle } else { bad = middle }
@@ -142,7 +142,7 @@ impl Plan<'_> {
         // fraction.
         let at = |permille: usize| {
             rooms.iter().zip(&alone).fold(base, |capacity, (&room, &batch)| {
-                let low = room.batch.0;
+                let low = room.least_batch;
                 with(room, low + (batch - low) * permille / 1000, capacity)
             })
         };
@@ -187,7 +187,7 @@ fn room(
             verified = verified.max(VERIFIED_ROWS * run.batch);
         }
     }
-    for Room { batch: (_, batch), tokens, .. } in timed.iter().map(|case| case.room()) {
+    for Room { most_batch: batch, tokens, .. } in timed.iter().map(|case| case.room()) {
         grow(batch, tokens, tokens);
     }
     capacity.max_step_tokens = step_tokens.max(capacity.max_batch);

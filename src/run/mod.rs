@@ -89,7 +89,7 @@ pub use self::execute::{Reload, conclude, execute};
 pub use self::observer::{Observer, Progress, Silent};
 pub use self::request::{RunRequest, RunsEnd};
 pub use self::resume::{
-    Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, finished_shard, group_id,
-    unreadable,
+    Found, NOT_COMPARED, Unreadable, Wanted, comparison_folder, find, find_group, finished, finished_shard,
+    group_id, unreadable,
 };
 pub use self::session::{Ending, clock_of};

@@ -11,6 +11,7 @@ use crate::record::{
 };
 use crate::suite::Suite;
 
+use super::cases::InputHash;
 use super::environment::environment;
 use super::machine::Machine;
 use super::model::ModelFacts;
@@ -70,7 +71,7 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
         field("items", evaluation.len().to_string());
         field("inputs", evaluation.input_hash());
     }
-    for (name, hash) in plan.input_hashes() {
+    for InputHash { case: name, hash } in plan.input_hashes() {
         fields.insert(format!("prompts.{name}"), hash);
     }
     Identity::new(fields)

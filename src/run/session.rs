@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use glmbench_device::{DeviceInfo, DeviceName};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, MetricSample};
 use crate::record::{Clock, RecordError, RunDir, ServerMetricRow, TaskWork, TelemetryRow};
 
 use super::case_probe::CaseProbe;
@@ -123,7 +123,7 @@ impl Session<'_> {
     /// Appends what a server said of itself.
     pub(crate) fn sample_server(&mut self) -> Result<(), RecordError> {
         let begin_ns = self.offset_ns.wrapping_neg();
-        for (t_ns, series, value) in self.engine.take_server_metrics() {
+        for MetricSample { t_ns, series, value } in self.engine.take_server_metrics() {
             // A sample from before the run's clock began has no time on it.
             if self.offset_ns < u64::MAX / 2 || t_ns >= begin_ns {
                 let row = ServerMetricRow { t_ns: self.run_ns(t_ns), series, value };

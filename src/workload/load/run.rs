@@ -81,7 +81,7 @@ impl Case for LoadRun {
     }
 
     fn room(&self) -> Room {
-        Room { batch: (self.max_batch, self.max_batch), tokens: self.longest(), optional: false }
+        Room::of(self.max_batch, self.longest())
     }
 
     /// A server that cannot ignore the end answers as a user sees it: shorter answers are counted as they are.

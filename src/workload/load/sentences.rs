@@ -4,6 +4,7 @@ use crate::record::{LoadCase, LoadRow, RunRecord, rate_text};
 use crate::report::format::{or_none, percent, significant};
 use crate::stats::LEAST_FOR_GROWTH;
 
+use super::report::FirstFailure;
 use super::rows::of_load;
 
 /// The sustained rate of a load.
@@ -74,15 +75,14 @@ fn failed_words(own: &[&LoadRow]) -> String {
 }
 
 /// One sentence per load with rows: which rates are sustained and which are not, or why nothing was served.
-pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<String> {
+pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[FirstFailure]) -> Vec<String> {
     let from = &run.provenance;
     let sentence = |case: &LoadCase| {
         let own = of_load(case, rows);
         let count = |of: fn(&LoadRow) -> u64| own.iter().map(|row| of(row)).sum::<u64>();
         let (failed, requests) = (count(|row| row.failed), count(|row| row.requests));
-        if let Some((_, reason)) =
-            failures.iter().find(|(load, _)| failed == requests && *load == case.load_id)
-        {
+        let failure = failures.iter().find(|failure| failed == requests && failure.load_id == case.load_id);
+        if let Some(FirstFailure { reason, .. }) = failure {
             return Some(format!("{}: {failed} of {requests} requests failed ({reason}).", case.load_id));
         }
         if !case.concurrency.is_empty() {

@@ -54,7 +54,7 @@ impl Case for PerformanceRun {
 
     fn room(&self) -> Room {
         let Shape { batch, .. } = self.shape;
-        Room { batch: (batch, batch), tokens: self.shape.sequence_tokens(), optional: true }
+        Room { optional: true, ..Room::of(batch, self.shape.sequence_tokens()) }
     }
 
     fn unfit(&self) -> Option<&str> {
@@ -109,13 +109,13 @@ impl Case for PerformanceRun {
     /// Estimates all repetitions, warm-ups included.
     fn expected(&self, rates: Option<(&Rates, Counted<'_>)>) -> Expected {
         let Some((rates, counted)) = rates else { return Expected::Unknown };
-        let (prefill, decode) = cost(self, counted.config, counted.precision, counted.step_tokens);
+        let cost = cost(self, counted.config, counted.precision, counted.step_tokens);
         // There is no second warm-up if the first took long.
         let warm_ups = |seconds: f64| {
             let most = if seconds * 1e9 >= self.warm_up.most_ns as f64 { 1 } else { self.warm_up.agreeing };
             self.warm_up.most.min(most)
         };
-        let of_one = rates.phases(prefill, decode, self.tp, false);
+        let of_one = rates.phases(cost, self.tp, false);
         of_one.times(|seconds| (self.timed() + warm_ups(seconds)) as f64)
     }
 }
@@ -146,8 +146,8 @@ impl Workload for PerformanceRun {
             largest_batch: self.largest_batch.map(|batch| batch as u32),
             repetitions: self.repetitions as u32,
             seed: self.prompts.is_none().then_some(self.seed),
-            prefill_cost: costs.map(|(prefill, _)| cost(prefill)),
-            decode_cost: costs.map(|(_, decode)| cost(decode)),
+            prefill_cost: costs.map(|costs| cost(costs.prefill)),
+            decode_cost: costs.map(|costs| cost(costs.decode)),
         }
     }
 
