@@ -11,7 +11,9 @@ use glmbench_ascend::{
 use glmbench_device::group::DeviceGroup;
 use glmbench_device::reference::Reference;
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{AttentionShape, DType, Device, DeviceError, KV_BLOCK_TOKENS, KvShape, SequenceView};
+use glmbench_device::{
+    AttentionShape, DType, Device, DeviceError, KV_BLOCK_TOKENS, KvShape, SequenceView, WeightForm,
+};
 use glmbench_engine::Engine;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, LoadOptions, load};
@@ -35,6 +37,7 @@ pub(crate) fn settings(chip: Chip, attention: AttentionShape, lines: &str, force
         chip,
         tp: 1,
         dtype: DType::Fp16,
+        weights: WeightForm::Plain,
         attention,
         bind: false,
         forced: Forced::parse(forced).unwrap(),
@@ -780,7 +783,7 @@ fn the_memory_of_a_card_is_what_was_estimated() {
         }
         let memory = group.telemetry().chip(0).memory.unwrap();
         let used = memory.total_bytes - memory.free_bytes;
-        let on = MemoryOf::Ascend(AscendMemory::new(chip, DType::Fp16));
+        let on = MemoryOf::Ascend(AscendMemory::new(chip, DType::Fp16.into()));
         let estimate = MemoryEstimate::new(&config, on, capacity).total_bytes();
         eprintln!("{} {batch} x {tokens}: {used} bytes, estimated {estimate}", chip.name());
         assert!(used <= estimate, "{}: {used} of {estimate}", chip.name());
