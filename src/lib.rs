@@ -151,9 +151,10 @@
 //! mode ([`glmbench_device::rotary`]). KV cache blocks hold 128 tokens.
 //!
 //! The weight of a linear layer is a value with its own form ([`glmbench_device::LinearWeight`]), layer by layer. With
-//! `w8a8-dynamic` the loader quantises dense weights row by row, while the device packs them. Quantised forms exist on the CPU
-//! ([`glmbench_device::Precision`]). They differ in two places: linear layers within the model have int8 weights and inputs,
-//! and the cache is quantised.
+//! `w8a8-dynamic` and its like the loader quantises dense weights row by row, while the device packs them
+//! ([`glmbench_device::Precision`]). Quantised forms differ in two places: linear layers have integer weights, and integer
+//! inputs in some forms, and the cache may be quantised. The reference device computes every form by its formula. The CPU has
+//! all of them; cards have int8 weights with float inputs or with inputs quantised by a stored scale.
 //!
 //! The minimum work of an operator is defined once ([`glmbench_device::cost`]). The timing device counts a step with it,
 //! [`glmbench_engine::cost`] a pass, and [`mod@bench`] the passes of a case.

@@ -13,7 +13,7 @@ use glmbench_ascend::{
     AscendGroup, Chip, Emulation, Forced, GroupSettings, Scope, Selftest, SelftestRow, Status, Widths,
     selftest,
 };
-use glmbench_device::{DType, DeviceInfo, DeviceKind};
+use glmbench_device::{DType, DeviceInfo, DeviceKind, WeightForm};
 
 use glmbench_engine::load::ModelPath;
 
@@ -183,6 +183,7 @@ impl Test {
             chip: self.chip,
             tp: self.tp,
             dtype: self.dtype,
+            weights: WeightForm::Plain,
             attention: self.widths.heads,
             bind: false,
             forced: self.forced,

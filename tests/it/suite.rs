@@ -213,6 +213,7 @@ fn every_suite_in_the_repository_loads() {
             "ceval",
             "cpu-limits",
             "duo-vs-a2",
+            "duo-vs-a2-w8a8",
             "load",
             "max-batch",
             "performance",
