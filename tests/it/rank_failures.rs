@@ -12,7 +12,8 @@ use glmbench_device::group::DeviceGroup;
 use glmbench_device::reference::{Reference, ReferenceGroup};
 use glmbench_device::rotary::{RotaryMode, RotaryTable};
 use glmbench_device::{
-    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, LinearWeight, Role, SequenceView,
+    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvChannels, KvShape, LinearWeight, Role,
+    SequenceView,
 };
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, Forward, StepInput};
@@ -134,6 +135,9 @@ impl Device for Watched {
     }
     fn kv_cache(&self, shape: KvShape) -> Of<Cache> {
         if self.fault == Fault::Cache { Err(planted()) } else { self.inner.kv_cache(shape) }
+    }
+    fn kv_cache_of_channels(&self, shape: KvShape, channels: &KvChannels) -> Of<Cache> {
+        self.inner.kv_cache_of_channels(shape, channels)
     }
     fn embed(&mut self, table: &Matrix, ids: &[u32], out: &mut Matrix) -> Of<()> {
         self.inner.embed(table, ids, out)

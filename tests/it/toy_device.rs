@@ -15,8 +15,8 @@ use glmbench::suite::Suite;
 use glmbench_device::reference::Reference;
 use glmbench_device::rotary::{RotaryMode, RotaryTable};
 use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, LinearWeight, Role,
-    SequenceView,
+    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvChannels, KvShape, LinearWeight,
+    Role, SequenceView,
 };
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, Model};
@@ -79,6 +79,10 @@ impl Device for Toy {
 
     fn kv_cache(&self, shape: KvShape) -> Of<KvCache> {
         self.reference.kv_cache(shape)
+    }
+
+    fn kv_cache_of_channels(&self, shape: KvShape, channels: &KvChannels) -> Of<KvCache> {
+        self.reference.kv_cache_of_channels(shape, channels)
     }
 
     fn embed(&mut self, table: &Table, ids: &[u32], out: &mut Activation) -> Of<()> {

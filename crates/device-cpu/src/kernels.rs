@@ -7,9 +7,11 @@ use glmbench_device::{DType, Form, Inputs, KvForm};
 
 use crate::attention::CacheKernels;
 use crate::product::WeightKernels;
-use crate::product::int8::{Int8Gemm, Int8Kernels, Multiply};
+use crate::product::int4::Int4Kernels;
+use crate::product::int8::{Int8Gemm, Int8Kernels, Multiply, StaticKernels};
 use crate::product::tiles::{TileKernels, TileLayers, TileUnit, amx_int8, reference_int8};
 use crate::product::vector::VectorKernels;
+use crate::product::weight_only::{Int4, Int8, WeightOnly};
 #[cfg(test)]
 use crate::product::{toy_family::ToyKernels, toy_form::ToyInt4};
 use crate::simd::{InstructionSet, Vectors};
@@ -31,19 +33,27 @@ const WEIGHTS: &[(Form, MakeWeights)] = &[
     }),
     (Form::Dense, |kernels| Some(Box::new(VectorKernels { vectors: kernels.vectors }))),
     (Form::Int8(Inputs::Int8PerToken), |kernels| Some(Box::new(kernels.int8))),
+    (Form::Int8(Inputs::Int8Static), |kernels| Some(Box::new(StaticKernels(kernels.int8)))),
+    (Form::Int8(Inputs::Float), |kernels| Some(Box::new(WeightOnly::<Int8>::new(kernels.vectors)))),
+    (Form::Int4(Inputs::Float), |kernels| Some(Box::new(WeightOnly::<Int4>::new(kernels.vectors)))),
+    (Form::Int4(Inputs::Int8PerToken), |kernels| {
+        let Kernels { vectors, set, .. } = *kernels;
+        Some(Box::new(Int4Kernels { vectors, gemm: Int8Gemm::of(set) }))
+    }),
     #[cfg(test)]
-    (Form::Int4(Inputs::Float), |kernels| Some(Box::new(ToyInt4 { vectors: kernels.vectors }))),
+    (Form::Int4(Inputs::Int8Static), |kernels| Some(Box::new(ToyInt4 { vectors: kernels.vectors }))),
 ];
 
 /// Makes the kernels for a KV cache of one form; `None` as for weights.
 type MakeCache = fn(&Kernels) -> Option<CacheKernels>;
 
 /// The kernels of each form of KV cache, the preferred first.
-const CACHES: [(KvForm, MakeCache); 4] = [
+const CACHES: [(KvForm, MakeCache); 5] = [
     (KvForm::Auto, |kernels| kernels.tiles.map(CacheKernels::Tiles)),
     (KvForm::Auto, |_| Some(CacheKernels::Vector)),
     (KvForm::Int8, |kernels| Some(CacheKernels::Int8Tiles(kernels.tiles?, kernels.int8.tiles()?))),
     (KvForm::Int8, |_| Some(CacheKernels::Vector)),
+    (KvForm::C8, |_| Some(CacheKernels::Vector)),
 ];
 
 /// An implementation of a tile family.
@@ -146,10 +156,10 @@ mod tests {
                 assert_eq!(kernels.is_some(), set.available(), "{set:?} {dtype}");
                 let Some(kernels) = kernels else { continue };
                 for form in Precision::TYPES.map(|precision| precision.weights.form()) {
-                    assert!(kernels.weights(form).unwrap().bytes(1, 1) > 0, "{set:?} {dtype}");
+                    assert!(kernels.weights(form).unwrap().bytes(1, 1, 1) > 0, "{set:?} {dtype}");
                     assert!(kernels.forms().contains(&form), "{set:?} {dtype}");
                 }
-                for form in [KvForm::Auto, KvForm::Int8] {
+                for form in KvForm::ALL {
                     kernels.cache(form);
                 }
             }

@@ -40,8 +40,8 @@ use std::sync::{Mutex, PoisonError};
 use glmbench_device::group::Communicator;
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
-    AttentionShape, Device, DeviceError, DeviceInfo, DeviceKind, HostTensor, KvShape, LinearWeight,
-    Precision, Role, SequenceView,
+    AttentionShape, Device, DeviceError, DeviceInfo, DeviceKind, HostTensor, KvChannels, KvForm, KvShape,
+    LinearWeight, Precision, Role, SequenceView,
 };
 
 use self::attention::{Attention, KvCache, Workspace};
@@ -191,7 +191,8 @@ impl Device for Cpu {
         let Some(kernels) = self.kernels.weights(weight.form()) else {
             return Err(weight.refused("cpu", self.kernels.forms()));
         };
-        if let Some(row_bytes) = kernels.row_bytes(weight.width()) {
+        let group = weight.storage(self.options.precision.dtype).group(weight.width());
+        if let Some(row_bytes) = kernels.row_bytes(weight.width(), group) {
             scratch.reserve(row_bytes)?;
         }
         kernels.pack(weight, bias, &mut pool).map(Weight)
@@ -221,7 +222,27 @@ impl Device for Cpu {
     }
 
     fn kv_cache(&self, shape: KvShape) -> Result<KvCache, DeviceError> {
-        KvCache::new(shape, self.options.precision, &self.kernels.cache(self.options.precision.kv))
+        let precision = self.options.precision;
+        if precision.kv == KvForm::C8 {
+            return Err(DeviceError::Unsupported {
+                device: NAME,
+                problem: format!(
+                    "a KV cache in {} has the scales of a checkpoint, and this one has none; use --kv {}",
+                    KvForm::C8.name(),
+                    KvForm::Auto.name()
+                ),
+            });
+        }
+        KvCache::new(shape, precision, &self.kernels.cache(precision.kv))
+    }
+
+    fn kv_cache_of_channels(&self, shape: KvShape, channels: &KvChannels) -> Result<KvCache, DeviceError> {
+        channels.check(NAME, shape)?;
+        let precision = self.options.precision;
+        if precision.kv != KvForm::C8 {
+            return Err(channels.refused(NAME));
+        }
+        KvCache::of_channels(shape, precision, &self.kernels.cache(precision.kv), channels)
     }
 
     fn embed(&mut self, table: &Table, ids: &[u32], out: &mut Matrix) -> Result<(), DeviceError> {

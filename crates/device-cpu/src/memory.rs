@@ -48,12 +48,12 @@ impl CpuMemory {
 
     /// Returns the size in bytes of the weight `[n, k]` of a linear layer.
     pub fn linear_bytes(&self, n: usize, k: usize) -> u64 {
-        self.products().bytes(n, k) as u64
+        self.products().bytes(n, k, self.precision.storage().group(k)) as u64
     }
 
     /// Returns the size in bytes of the products' workspace, if the widest of their inputs has `k` numbers.
     pub fn product_bytes(&self, k: usize) -> u64 {
-        let row_bytes = self.products().row_bytes(k);
+        let row_bytes = self.products().row_bytes(k, self.precision.storage().group(k));
         row_bytes.map_or(0, |row_bytes| Scratch::bytes(row_bytes, self.threads) as u64)
     }
 
@@ -75,7 +75,9 @@ mod tests {
     use crate::buffer::taken_bytes;
     use crate::pack::PANEL;
     use crate::{Cpu, CpuOptions};
-    use glmbench_device::{AttentionShape, Device, HostTensor, KvForm, KvShape, Role};
+    use glmbench_device::{
+        AttentionShape, Device, HostTensor, KvChannel, KvChannels, KvForm, KvLayerChannels, KvShape, Role,
+    };
 
     /// For all kernels and types.
     #[test]
@@ -121,10 +123,18 @@ mod tests {
 
         let before = taken_bytes();
         let shape = KvShape { layers: 2, kv_heads: 3, channels: 40, blocks: 5 };
-        cpu.kv_cache(shape).unwrap();
+        if precision.kv == KvForm::C8 {
+            let all = vec![KvChannel { scale: 1.0, offset: 0.0 }; 3 * 40];
+            let layer = KvLayerChannels { keys: all.clone(), values: all };
+            cpu.kv_cache_of_channels(shape, &KvChannels::new(vec![layer; 2], 3 * 40).unwrap()).unwrap();
+        } else {
+            cpu.kv_cache(shape).unwrap();
+        }
         let told = 2 * 3 * 5 * memory.kv_block_bytes(40);
-        // The integers of one token, which are needed while it is written, may be added to this.
-        let token = 3 * 40;
+        // The integers of one token, which are needed while it is written, may be added to this, and the scales and offsets
+        // of a checkpoint's channels, in whole panels.
+        let channels = if precision.kv == KvForm::C8 { 2 * 3 * 48 * 4 * 4 } else { 0 };
+        let token = 3 * 40 + channels;
         assert!((told..=told + token).contains(&(taken_bytes() - before)), "{what}");
     }
 }

@@ -15,6 +15,7 @@ pub mod affinity;
 pub mod cost;
 pub mod group;
 mod kind;
+mod kv;
 mod precision;
 pub mod reference;
 pub mod rotary;
@@ -28,9 +29,11 @@ use std::ops::Range;
 use half::slice::HalfFloatSliceExt;
 
 pub use self::kind::{DeviceKind, DeviceName};
+pub use self::kv::{KvChannel, KvChannels, KvLayerChannels};
 pub use self::precision::{KvForm, Precision, WeightForm};
 pub use self::weight::{
-    Form, Inputs, Int4Weight, Int8Weight, InvalidWeight, LinearShape, LinearWeight, Role, Storage,
+    Form, INT4_GROUP, Inputs, Int4Weight, Int8StaticWeight, Int8Weight, InvalidWeight, LinearShape,
+    LinearWeight, Role, StaticChannel, StaticChannels, StaticInput, Storage,
 };
 
 /// The type of weights, activations and KV cache. All of them accumulate in fp32.
@@ -354,7 +357,19 @@ pub trait Device: Send {
     /// Uploads the rotary table.
     fn upload_rotary(&self, table: &rotary::RotaryTable) -> Result<Self::Rotary, DeviceError>;
     /// Allocates a KV cache.
+    ///
+    /// # Errors
+    /// Memory ran out, or the form of the cache needs the channels of a checkpoint.
     fn kv_cache(&self, shape: KvShape) -> Result<Self::KvCache, DeviceError>;
+    /// Allocates a KV cache that is quantised by the channels of a checkpoint ([`KvForm::C8`]).
+    ///
+    /// # Errors
+    /// The device has no such cache, the channels are not those of the shape, or memory ran out.
+    fn kv_cache_of_channels(
+        &self,
+        shape: KvShape,
+        channels: &KvChannels,
+    ) -> Result<Self::KvCache, DeviceError>;
 
     /// `out[i] = table[ids[i]]`.
     fn embed(

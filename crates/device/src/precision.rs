@@ -5,9 +5,15 @@ use std::str::FromStr;
 
 use super::weight::SCALE_BYTES;
 use super::words::one_of;
-use super::{DType, Form, HostTensor, Inputs, Int8Weight, LinearWeight, Storage};
+use super::{
+    DType, Form, HostTensor, INT4_GROUP, Inputs, Int4Weight, Int8StaticWeight, Int8Weight, LinearWeight,
+    StaticInput, Storage,
+};
 
-/// The form into which dense weights of linear layers are brought at load.
+/// Quantisation of the inputs of random weights, whose activations nobody calibrates: ±8 in 127 steps either way.
+const UNCALIBRATED: StaticInput = StaticInput { scale: 8.0 / 127.0, offset: 0.0 };
+
+/// The form of linear layers: that of a quantised checkpoint, or that into which dense weights are brought at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WeightForm {
     /// In the type of the activations.
@@ -18,6 +24,15 @@ pub enum WeightForm {
     /// divergence of the demo model's logits from fp16 would be 3.0e-3 instead of 3.2e-3. At most two of 224 BoolQ
     /// items would change. ChatGLM2-6B would read 4 % more bytes per token.
     W8a8Dynamic,
+    /// int8 weights with inputs quantised by a stored scale, as in ModelSlim's W8A8. The scale comes from a calibrated
+    /// checkpoint. Random weights have one that is made up.
+    W8a8,
+    /// int8 weights with one scale per output channel, and floating-point inputs.
+    W8a16,
+    /// int4 weights with one scale per output channel and group of [`INT4_GROUP`] inputs, and floating-point inputs.
+    W4a16,
+    /// int4 weights as in [`Self::W4a16`], and inputs quantised to int8 with one scale per token.
+    W4a8Dynamic,
 }
 
 impl WeightForm {
@@ -26,6 +41,10 @@ impl WeightForm {
         match self {
             Self::Plain => None,
             Self::W8a8Dynamic => Some("w8a8-dynamic"),
+            Self::W8a8 => Some("w8a8"),
+            Self::W8a16 => Some("w8a16"),
+            Self::W4a16 => Some("w4a16"),
+            Self::W4a8Dynamic => Some("w4a8-dynamic"),
         }
     }
 
@@ -34,7 +53,16 @@ impl WeightForm {
         match self {
             Self::Plain => None,
             Self::W8a8Dynamic => Some("int8 products between fp16 activations"),
+            Self::W8a8 => Some("as w8a8-dynamic, with scales from a calibrated checkpoint"),
+            Self::W8a16 => Some("int8 weights"),
+            Self::W4a16 => Some("int4 weights in groups of 128"),
+            Self::W4a8Dynamic => Some("as w8a8-dynamic, with int4 weights"),
         }
+    }
+
+    /// Whether the form needs numbers that dense weights do not have: scales from a calibration.
+    pub fn is_calibrated(self) -> bool {
+        self == Self::W8a8
     }
 
     /// Returns the form of the values that [`of_dense`](Self::of_dense) makes.
@@ -42,15 +70,26 @@ impl WeightForm {
         match self {
             Self::Plain => Form::Dense,
             Self::W8a8Dynamic => Form::Int8(Inputs::Int8PerToken),
+            Self::W8a8 => Form::Int8(Inputs::Int8Static),
+            Self::W8a16 => Form::Int8(Inputs::Float),
+            Self::W4a16 => Form::Int4(Inputs::Float),
+            Self::W4a8Dynamic => Form::Int4(Inputs::Int8PerToken),
         }
     }
 
     /// Brings a dense weight into this form. It is quantised row by row while the device packs it, so no second copy of the
-    /// integers is in memory.
+    /// integers is in memory. The inputs of a [calibrated](Self::is_calibrated) form have a scale that is made up, which is
+    /// good for random weights only.
     pub fn of_dense(self, dense: HostTensor<'_>) -> LinearWeight<'_> {
         match self {
             Self::Plain => LinearWeight::Dense(dense),
             Self::W8a8Dynamic => LinearWeight::Int8(Int8Weight::quantised(dense, Inputs::Int8PerToken)),
+            Self::W8a8 => LinearWeight::Int8Static(Int8StaticWeight::quantised(dense, UNCALIBRATED)),
+            Self::W8a16 => LinearWeight::Int8(Int8Weight::quantised(dense, Inputs::Float)),
+            Self::W4a16 => LinearWeight::Int4(Int4Weight::quantised(dense, INT4_GROUP, Inputs::Float)),
+            Self::W4a8Dynamic => {
+                LinearWeight::Int4(Int4Weight::quantised(dense, INT4_GROUP, Inputs::Int8PerToken))
+            }
         }
     }
 
@@ -58,7 +97,9 @@ impl WeightForm {
     fn storage(self, dtype: DType) -> Storage {
         match self {
             Self::Plain => Storage::Dense(dtype),
-            Self::W8a8Dynamic => Storage::Int8,
+            Self::W8a8Dynamic | Self::W8a16 => Storage::Int8,
+            Self::W8a8 => Storage::Int8Static,
+            Self::W4a16 | Self::W4a8Dynamic => Storage::Int4 { group: INT4_GROUP },
         }
     }
 }
@@ -71,17 +112,20 @@ pub enum KvForm {
     Auto,
     /// int8, symmetric, with one fp32 scale per token and head.
     Int8,
+    /// int8 with one scale and offset per channel, which a checkpoint stores ([`KvChannels`](super::KvChannels)).
+    C8,
 }
 
 impl KvForm {
     /// All forms.
-    pub const ALL: [Self; 2] = [Self::Auto, Self::Int8];
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Int8, Self::C8];
 
     /// Returns the word of this form, in suites and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Int8 => "int8",
+            Self::C8 => "c8",
         }
     }
 
@@ -89,6 +133,7 @@ impl KvForm {
     pub fn words() -> String {
         one_of(Self::ALL.map(|form| match form.suffix() {
             None => format!("{} (that of --dtype)", form.name()),
+            Some(_) if form == Self::C8 => format!("{} (int8 by the scales of a checkpoint)", form.name()),
             Some(_) => form.name().to_owned(),
         }))
     }
@@ -98,6 +143,7 @@ impl KvForm {
         match self {
             Self::Auto => None,
             Self::Int8 => Some("kv-int8"),
+            Self::C8 => Some("kv-c8"),
         }
     }
 }
@@ -126,16 +172,28 @@ pub struct Precision {
 
 impl Precision {
     /// `w8a8-dynamic` with an fp16 KV cache.
-    pub const W8A8_DYNAMIC: Self =
-        Self { dtype: DType::Fp16, weights: WeightForm::W8a8Dynamic, kv: KvForm::Auto };
+    pub const W8A8_DYNAMIC: Self = Self::quantised(WeightForm::W8a8Dynamic);
 
     /// All number types of activations and weights, with the KV cache in that of the activations.
-    pub const TYPES: [Self; 4] =
-        [Self::plain(DType::Fp16), Self::plain(DType::Bf16), Self::plain(DType::Fp32), Self::W8A8_DYNAMIC];
+    pub const TYPES: [Self; 8] = [
+        Self::plain(DType::Fp16),
+        Self::plain(DType::Bf16),
+        Self::plain(DType::Fp32),
+        Self::W8A8_DYNAMIC,
+        Self::quantised(WeightForm::W8a8),
+        Self::quantised(WeightForm::W8a16),
+        Self::quantised(WeightForm::W4a16),
+        Self::quantised(WeightForm::W4a8Dynamic),
+    ];
 
     /// Everything in one type.
     const fn plain(dtype: DType) -> Self {
         Self { dtype, weights: WeightForm::Plain, kv: KvForm::Auto }
+    }
+
+    /// Linear layers in a form of their own, everything else in fp16.
+    pub const fn quantised(weights: WeightForm) -> Self {
+        Self { dtype: DType::Fp16, weights, kv: KvForm::Auto }
     }
 
     /// Returns the word of the number type, in suites and on the command line.
@@ -175,6 +233,7 @@ impl Precision {
         match self.kv {
             KvForm::Auto => channels.saturating_mul(self.dtype.bytes() as u64),
             KvForm::Int8 => channels.saturating_add(SCALE_BYTES),
+            KvForm::C8 => channels,
         }
     }
 }
@@ -222,10 +281,15 @@ mod tests {
             "bf16+kv-int8",
             "fp32+kv-int8",
             "w8a8-dynamic+kv-int8",
+            "w8a8",
+            "w8a8+kv-c8",
+            "w8a16",
+            "w4a16+kv-c8",
+            "w4a8-dynamic",
         ] {
             assert_eq!(word.parse::<Precision>().unwrap().to_string(), word);
         }
-        for word in ["", "int8", "w8a8", "+kv-int8", "fp16+kv-int8+kv-int8", "fp16 "] {
+        for word in ["", "int8", "w8a8s", "+kv-int8", "fp16+kv-int8+kv-int8", "fp16 "] {
             assert!(word.parse::<Precision>().unwrap_err().contains("expected fp16"), "{word}");
         }
     }
@@ -234,7 +298,9 @@ mod tests {
     fn a_scale_stands_beside_each_channel_and_each_token_of_a_head() {
         assert_eq!(Precision::from(DType::Fp16).storage().bytes(3, 10), 60);
         assert_eq!(Precision::W8A8_DYNAMIC.storage().bytes(3, 10), 42);
+        assert_eq!(Precision::quantised(WeightForm::W4a16).storage().bytes(3, 256), 3 * 128 + 3 * 2 * 4);
         assert_eq!(Precision::from(DType::Fp16).kv_bytes(128), 256);
         assert_eq!(Precision { kv: KvForm::Int8, ..DType::Fp32.into() }.kv_bytes(128), 132);
+        assert_eq!(Precision { kv: KvForm::C8, ..DType::Fp16.into() }.kv_bytes(128), 128);
     }
 }

@@ -2,14 +2,18 @@
 //!
 //! No blocking, no vectors, no threads. Every other device is tested against this one.
 
+mod linear;
+
 use std::sync::Arc;
 
 use super::group::{Communicator, DeviceGroup, HostSum};
 use super::rotary::RotaryTable;
 use super::{
-    AttentionShape, DType, Device, DeviceError, DeviceInfo, DeviceKind, HostTensor, KV_BLOCK_TOKENS, KvShape,
-    LinearWeight, Role, SequenceView,
+    AttentionShape, DType, Device, DeviceError, DeviceInfo, DeviceKind, HostTensor, KV_BLOCK_TOKENS,
+    KvChannels, KvShape, LinearWeight, Role, SequenceView,
 };
+
+pub use self::linear::Linear;
 
 /// The device's name.
 const NAME: &str = DeviceKind::Reference.name();
@@ -83,22 +87,30 @@ impl Matrix {
     }
 }
 
-/// A weight `[out, in]` and an optional bias `[out]`.
-#[derive(Debug)]
-pub struct Linear {
-    weight: Matrix,
-    bias: Option<Vec<f32>>,
-}
-
 /// Keys and values, each `[layers, blocks, 128, kv_heads, channels]`.
 #[derive(Debug)]
 pub struct KvCache {
     shape: KvShape,
     keys: Vec<f32>,
     values: Vec<f32>,
+    /// How keys and values are rounded, if they are integers.
+    channels: Option<KvChannels>,
 }
 
 impl KvCache {
+    /// Rounds the keys and values of one head in place, as far as the cache does.
+    fn round(&mut self, layer: usize, at: usize, head: usize) {
+        let Some(channels) = &self.channels else { return };
+        let of_layer = &channels.layers()[layer];
+        let width = self.shape.channels;
+        let of_head = head * width..(head + 1) * width;
+        for (numbers, channels) in [(&mut self.keys, &of_layer.keys), (&mut self.values, &of_layer.values)] {
+            for (x, channel) in numbers[at..at + width].iter_mut().zip(&channels[of_head.clone()]) {
+                *x = channel.number(channel.quantise(*x));
+            }
+        }
+    }
+
     /// Returns the offset of one head's channels at one slot.
     fn at(&self, layer: usize, (block, place): (usize, usize), head: usize) -> usize {
         let token = (layer * self.shape.blocks + block) * KV_BLOCK_TOKENS + place;
@@ -128,9 +140,7 @@ impl Device for Reference {
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Linear, DeviceError> {
-        let weight = weight.dense(NAME)?;
-        let weight = Matrix { width: weight.width, data: weight.to_f32() };
-        Ok(Linear { weight, bias: bias.map(|b| b.to_f32()) })
+        Ok(Linear::new(weight, bias))
     }
 
     fn upload_vector(&self, values: HostTensor<'_>) -> Result<Vec<f32>, DeviceError> {
@@ -147,7 +157,12 @@ impl Device for Reference {
 
     fn kv_cache(&self, shape: KvShape) -> Result<KvCache, DeviceError> {
         let len = shape.layers * shape.blocks * KV_BLOCK_TOKENS * shape.kv_heads * shape.channels;
-        Ok(KvCache { shape, keys: vec![0.0; len], values: vec![0.0; len] })
+        Ok(KvCache { shape, keys: vec![0.0; len], values: vec![0.0; len], channels: None })
+    }
+
+    fn kv_cache_of_channels(&self, shape: KvShape, channels: &KvChannels) -> Result<KvCache, DeviceError> {
+        channels.check(NAME, shape)?;
+        Ok(KvCache { channels: Some(channels.clone()), ..self.kv_cache(shape)? })
     }
 
     fn embed(&mut self, table: &Matrix, ids: &[u32], out: &mut Matrix) -> Result<(), DeviceError> {
@@ -179,9 +194,7 @@ impl Device for Reference {
     fn linear(&mut self, x: &Matrix, linear: &Linear, out: &mut Matrix) -> Result<(), DeviceError> {
         out.set_len(x.len());
         for (i, row) in x.rows().enumerate() {
-            for (j, (o, weight)) in out.row_mut(i).iter_mut().zip(linear.weight.rows()).enumerate() {
-                *o = dot(row, weight) + linear.bias.as_ref().map_or(0.0, |b| b[j]);
-            }
+            out.row_mut(i).copy_from_slice(&linear.row(row, DType::Fp32));
         }
         Ok(())
     }
@@ -225,6 +238,7 @@ impl Device for Reference {
                     let at = cache.at(layer, slot, head);
                     cache.keys[at..at + shape.channels].copy_from_slice(keys[head]);
                     cache.values[at..at + shape.channels].copy_from_slice(values[head]);
+                    cache.round(layer, at, head);
                 }
             }
         }

@@ -12,8 +12,8 @@ use super::group::DeviceGroup;
 use super::rotary::RotaryTable;
 use super::sensors::Sensors;
 use super::{
-    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, LinearShape, LinearWeight, Role,
-    SequenceView, Storage,
+    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvChannels, KvShape, LinearShape,
+    LinearWeight, Role, SequenceView, Storage,
 };
 
 /// The operators of a forward pass, by their role in it.
@@ -182,6 +182,12 @@ impl<D: Device> Timed<D> {
         Self { device, clock }
     }
 
+    /// Returns the size of a token's keys and values in one layer, in bytes.
+    fn kv_token_bytes(&self, KvShape { kv_heads, channels, .. }: KvShape) -> u64 {
+        let of_token = AttentionShape { heads: kv_heads, kv_heads, channels };
+        self.device.info().precision.kv_token_bytes(of_token)
+    }
+
     /// Times `call`, which does at least this work.
     fn time<T>(
         &mut self,
@@ -248,10 +254,16 @@ impl<D: Device> Device for Timed<D> {
     }
 
     fn kv_cache(&self, shape: KvShape) -> Result<Self::KvCache, DeviceError> {
-        let KvShape { kv_heads, channels, .. } = shape;
-        let of_token = AttentionShape { heads: kv_heads, kv_heads, channels };
-        let each_bytes = self.device.info().precision.kv_token_bytes(of_token);
-        Ok(TimedStore { inner: self.device.kv_cache(shape)?, each_bytes })
+        Ok(TimedStore { inner: self.device.kv_cache(shape)?, each_bytes: self.kv_token_bytes(shape) })
+    }
+
+    fn kv_cache_of_channels(
+        &self,
+        shape: KvShape,
+        channels: &KvChannels,
+    ) -> Result<Self::KvCache, DeviceError> {
+        let inner = self.device.kv_cache_of_channels(shape, channels)?;
+        Ok(TimedStore { inner, each_bytes: self.kv_token_bytes(shape) })
     }
 
     fn embed(

@@ -4,8 +4,8 @@ use ascend_sys::{HCCL_DATA_TYPE_BFP16, HCCL_DATA_TYPE_FP16, HCCL_REDUCE_SUM, cal
 
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, DeviceInfo, DeviceName, HostTensor, KvShape, LinearWeight,
-    Role, SequenceView,
+    AttentionShape, DType, Device, DeviceError, DeviceInfo, DeviceName, HostTensor, KvChannels, KvShape,
+    LinearWeight, Role, SequenceView,
 };
 
 use super::super::api::acl;
@@ -149,6 +149,10 @@ impl Device for Ascend {
     fn kv_cache(&self, shape: KvShape) -> Result<KvCache, DeviceError> {
         let shape = KvShape { channels: self.layout.channels, ..shape };
         KvCache::new(&self.core, shape, BlockOrder::of(self.choices.decode))
+    }
+
+    fn kv_cache_of_channels(&self, _shape: KvShape, channels: &KvChannels) -> Result<KvCache, DeviceError> {
+        Err(channels.refused(self.settings.chip.name()))
     }
 
     fn embed(&mut self, table: &Table, ids: &[u32], out: &mut Activation) -> Result<(), DeviceError> {

@@ -11,13 +11,15 @@
 
 use std::ops::Range;
 
-use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, KvForm, KvShape, Precision};
+use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, KvChannels, KvForm, KvShape, Precision};
 
 use crate::buffer::{Buffer, SharedSlice};
 use crate::pack::quantise::Quantise;
 use crate::pack::{Narrow, Order, PANEL, TILE_DEPTH};
 use crate::product::tiles::{TileKernels, TileUnit};
 use crate::simd::Vectors;
+
+use super::channel_cache::{HeadChannels, Planes, QuantiseChannels};
 
 /// Keys and values of all layers.
 #[derive(Debug)]
@@ -26,6 +28,7 @@ pub struct KvCache {
     keys: Buffer<u8>,
     values: Buffer<u8>,
     int8: Option<Int8>,
+    channels: Option<Channels>,
 }
 
 /// Memory layout of the cache.
@@ -52,6 +55,15 @@ struct Int8 {
     rows: Buffer<i8>,
 }
 
+/// Additional data for keys and values in int8 by the channels of a checkpoint.
+#[derive(Debug)]
+struct Channels {
+    /// Channels of the keys, and of the values.
+    planes: [Planes; 2],
+    /// Quantised channels of each head, used while writing.
+    rows: Buffer<i8>,
+}
+
 /// The panels of one block and head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Panels<'a> {
@@ -59,6 +71,8 @@ pub(crate) enum Panels<'a> {
     Stored(&'a [u8]),
     /// In int8, with one scale per token.
     Int8(&'a [i8], &'a [f32]),
+    /// In int8, with one scale and offset per channel.
+    Channels(&'a [i8], HeadChannels<'a>),
 }
 
 impl<'a> Panels<'a> {
@@ -67,6 +81,7 @@ impl<'a> Panels<'a> {
         match self {
             Self::Stored(bytes) => [&[], bytes],
             Self::Int8(numbers, scales) => [bytemuck::cast_slice(scales), bytemuck::cast_slice(numbers)],
+            Self::Channels(numbers, _) => [&[], bytemuck::cast_slice(numbers)],
         }
     }
 
@@ -102,7 +117,7 @@ impl Layout {
     fn new(shape: KvShape, precision: Precision, kernels: &CacheKernels) -> Self {
         let bytes = match precision.kv {
             KvForm::Auto => precision.dtype.bytes(),
-            KvForm::Int8 => 1,
+            KvForm::Int8 | KvForm::C8 => 1,
         };
         let (keys, values) = match kernels {
             CacheKernels::Vector => (Order::rows(shape.channels), Order::rows(KV_BLOCK_TOKENS)),
@@ -143,7 +158,7 @@ impl KvCache {
         let layout = Layout::new(shape, precision, kernels);
         let scales = || Buffer::zeroed(layout.heads() * KV_BLOCK_TOKENS, WHAT);
         let int8 = match precision.kv {
-            KvForm::Auto => None,
+            KvForm::Auto | KvForm::C8 => None,
             KvForm::Int8 => Some(Int8 {
                 key_scales: scales()?,
                 value_scales: scales()?,
@@ -152,14 +167,32 @@ impl KvCache {
         };
         let keys = Buffer::zeroed(layout.heads() * layout.key_bytes(), WHAT)?;
         let values = Buffer::zeroed(layout.heads() * layout.value_bytes(), WHAT)?;
-        Ok(Self { layout, keys, values, int8 })
+        Ok(Self { layout, keys, values, int8, channels: None })
+    }
+
+    /// Allocates an empty cache that is quantised by the channels of a checkpoint, which fit the shape.
+    pub(crate) fn of_channels(
+        shape: KvShape,
+        precision: Precision,
+        kernels: &CacheKernels,
+        channels: &KvChannels,
+    ) -> Result<Self, DeviceError> {
+        let rows = Buffer::zeroed(shape.kv_heads * shape.channels, WHAT)?;
+        let channels = Some(Channels { planes: Planes::both(shape, channels)?, rows });
+        Ok(Self { channels, ..Self::new(shape, precision, kernels)? })
+    }
+
+    /// Returns the channels of a head of the keys (0) or of the values (1), if there are any.
+    fn of_head(&self, which: usize, at: usize) -> Option<HeadChannels<'_>> {
+        let KvShape { blocks, kv_heads, .. } = self.layout.shape;
+        self.channels.as_ref().map(|c| c.planes[which].of(at / (blocks * kv_heads), at % kv_heads))
     }
 
     /// Returns the size of one block of one layer and head, in bytes.
     pub(crate) fn block_bytes(channels: usize, precision: Precision, kernels: &CacheKernels) -> usize {
         let layout = Layout::new(KvShape { layers: 1, kv_heads: 1, channels, blocks: 1 }, precision, kernels);
         let scales = match precision.kv {
-            KvForm::Auto => 0,
+            KvForm::Auto | KvForm::C8 => 0,
             KvForm::Int8 => 2 * KV_BLOCK_TOKENS * size_of::<f32>(),
         };
         layout.key_bytes() + layout.value_bytes() + scales
@@ -173,13 +206,21 @@ impl KvCache {
     /// Returns the keys of one block and head ([`KvCache::index`]): eight panels.
     pub(crate) fn keys(&self, at: usize) -> Panels<'_> {
         let bytes = self.layout.key_bytes();
-        panels(&self.keys[at * bytes..(at + 1) * bytes], at, self.int8.as_ref().map(|i| &*i.key_scales))
+        let stored = &self.keys[at * bytes..(at + 1) * bytes];
+        match self.of_head(0, at) {
+            Some(channels) => Panels::Channels(bytemuck::cast_slice(stored), channels),
+            None => panels(stored, at, self.int8.as_ref().map(|i| &*i.key_scales)),
+        }
     }
 
     /// Returns the values of one block and head ([`KvCache::index`]): one panel per sixteen channels.
     pub(crate) fn values(&self, at: usize) -> Panels<'_> {
         let bytes = self.layout.value_bytes();
-        panels(&self.values[at * bytes..(at + 1) * bytes], at, self.int8.as_ref().map(|i| &*i.value_scales))
+        let stored = &self.values[at * bytes..(at + 1) * bytes];
+        match self.of_head(1, at) {
+            Some(channels) => Panels::Channels(bytemuck::cast_slice(stored), channels),
+            None => panels(stored, at, self.int8.as_ref().map(|i| &*i.value_scales)),
+        }
     }
 
     /// Copies the first `tokens` tokens of a block to another, in every layer. Whole blocks are copied, and what tiles multiply
@@ -214,7 +255,8 @@ impl KvCache {
             rows: int8.rows.shared(),
         });
         let (keys, values) = (self.keys.shared(), self.values.shared());
-        Writer { layout: self.layout, vectors, keys, values, int8 }
+        let channels = self.channels.as_mut().map(|c| (&c.planes, c.rows.shared()));
+        Writer { layout: self.layout, vectors, keys, values, int8, channels }
     }
 }
 
@@ -240,6 +282,7 @@ pub(crate) struct Writer<'a> {
     keys: SharedSlice<'a, u8>,
     values: SharedSlice<'a, u8>,
     int8: Option<Int8Writer<'a>>,
+    channels: Option<(&'a [Planes; 2], SharedSlice<'a, i8>)>,
 }
 
 #[derive(Debug)]
@@ -284,13 +327,22 @@ impl Writer<'_> {
                 let token = token..token + 1;
                 (row, int8.key_scales.range(token.clone()), int8.value_scales.range(token))
             };
-            key_scale[0] = self.vectors.run(Quantise { x: key, out: row }).scale;
+            key_scale[0] = self.vectors.run(Quantise { x: key, out: row, by: None }).scale;
             layout.put_key(keys.as_chunks_mut().0, place, 0, numbers(row));
-            value_scale[0] = self.vectors.run(Quantise { x: value, out: row }).scale;
+            value_scale[0] = self.vectors.run(Quantise { x: value, out: row, by: None }).scale;
             layout.put_value(values.as_chunks_mut().0, place, 0, numbers(row));
             if value_scale[0].is_nan() {
                 (key_scale[0], value_scale[0]) = (f32::NAN, 0.0);
             }
+        } else if let Some((planes, rows)) = &self.channels {
+            let channels = layout.shape.channels;
+            // SAFETY: as above.
+            let row = unsafe { rows.range(head * channels..(head + 1) * channels) };
+            let [of_keys, of_values] = planes.each_ref().map(|planes| planes.of(layer, head));
+            self.vectors.run_fp32(QuantiseChannels { x: key, by: of_keys, out: row });
+            layout.put_key(keys.as_chunks_mut().0, place, 0, numbers(row));
+            self.vectors.run_fp32(QuantiseChannels { x: value, by: of_values, out: row });
+            layout.put_value(values.as_chunks_mut().0, place, 0, numbers(row));
         } else if layout.bytes == 2 {
             self.put::<2>(keys, values, place, key, value);
         } else {

@@ -8,6 +8,7 @@
 //! Blocks are summed to runs of [`RUN_TOKENS`] tokens, and runs to the context, always from token 0 and in order. A
 //! row's numbers therefore depend on its own context only, and threads may split a context by runs.
 
+mod channel_cache;
 mod int8;
 mod int8_cache;
 mod kv;

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use glmbench_device::{
-    AttentionShape, DType, Device, KV_BLOCK_TOKENS, KvForm, KvShape, Precision, SequenceView,
+    AttentionShape, DType, Device, KV_BLOCK_TOKENS, KvChannel, KvChannels, KvForm, KvLayerChannels, KvShape,
+    Precision, SequenceView,
 };
 
 use crate::{Cpu, CpuOptions, Family, InstructionSet, Matrix};
@@ -84,8 +85,15 @@ impl Bench {
         let cpu = Cpu::new(options).unwrap();
         let blocks = context.div_ceil(KV_BLOCK_TOKENS);
         let AttentionShape { kv_heads, channels, .. } = setup.shape;
-        let cache =
-            cpu.kv_cache(KvShape { layers: 1, kv_heads, channels, blocks: blocks * sequences }).unwrap();
+        let shape = KvShape { layers: 1, kv_heads, channels, blocks: blocks * sequences };
+        let cache = if setup.precision.kv == KvForm::C8 {
+            let all: Vec<KvChannel> = (0..kv_heads).flat_map(|_| (0..channels).map(channel)).collect();
+            let layer = KvLayerChannels { keys: all.clone(), values: all };
+            cpu.kv_cache_of_channels(shape, &KvChannels::new(vec![layer], kv_heads * channels).unwrap())
+        } else {
+            cpu.kv_cache(shape)
+        };
+        let cache = cache.unwrap();
         let qkv = cpu.activation(context * sequences, setup.width()).unwrap();
         let out = cpu.activation(context * sequences, setup.q_width()).unwrap();
         Self { setup, cpu, cache, qkv, out, blocks }
@@ -140,14 +148,20 @@ fn sets() -> Vec<InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.available()).collect()
 }
 
+/// A channel of a head, in a cache whose channels a checkpoint has.
+fn channel(i: usize) -> KvChannel {
+    KvChannel { scale: 1.0 / (50 + i % 7) as f32, offset: (i % 5) as f32 - 2.0 }
+}
+
 /// Returns the numbers as the cache reproduces them.
 fn cached(precision: Precision, row: &[f32]) -> Vec<f64> {
     let scale = row.iter().fold(0.0f32, |max, x| max.max(x.abs())) / 127.0;
-    let of = |x: &f32| match precision.kv {
+    let of = |(i, x): (usize, &f32)| match precision.kv {
         KvForm::Auto => *x,
+        KvForm::C8 => channel(i).number(channel(i).quantise(*x)),
         KvForm::Int8 => (x / scale).round_ties_even() * scale,
     };
-    row.iter().map(|x| f64::from(of(x))).collect()
+    row.iter().enumerate().map(|x| f64::from(of(x))).collect()
 }
 
 /// Computes one head of one token by the formula in f64, with the permitted error of each number.
@@ -233,6 +247,7 @@ fn contexts_of_several_runs_give_what_the_formula_says() {
         (vector, DType::Fp16.into(), LONGER),
         (vector, DType::Bf16.into(), LONGER),
         (vector, int8(DType::Fp16), LONGER),
+        (vector, Precision { kv: KvForm::C8, ..DType::Fp16.into() }, LONGER),
         (InstructionSet::AmxPortable, DType::Fp16.into(), LONG),
         (InstructionSet::AmxPortable, DType::Bf16.into(), LONG),
         (InstructionSet::AmxPortable, int8(DType::Fp16), LONG),
@@ -250,7 +265,7 @@ fn contexts_of_several_runs_give_what_the_formula_says() {
 
 fn precision() -> impl Strategy<Value = Precision> {
     let dtype = prop::sample::select(vec![DType::Fp16, DType::Bf16]);
-    let kv = prop::sample::select(vec![KvForm::Auto, KvForm::Auto, KvForm::Int8]);
+    let kv = prop::sample::select(vec![KvForm::Auto, KvForm::Auto, KvForm::Int8, KvForm::C8]);
     (dtype, kv).prop_map(|(dtype, kv)| Precision { kv, ..dtype.into() })
 }
 
@@ -307,6 +322,7 @@ fn threads_chunks_and_company_do_not_move_a_bit() {
         (InstructionSet::AmxPortable, DType::Fp16.into(), LONG),
         (InstructionSet::AmxPortable, DType::Bf16.into(), LONG),
         (InstructionSet::AmxPortable, int8, LONG),
+        (InstructionSet::AmxPortable, Precision { kv: KvForm::C8, ..int8 }, LONG),
     ] {
         let shape = if set.family() == Family::Tiles { ONE_GROUP } else { SMALL };
         let setup = Setup { shape, ..Setup::new(set, precision) };
@@ -355,7 +371,7 @@ fn chunks_of_rows_do_not_know_of_each_other() {
 #[test]
 fn what_a_block_held_before_reaches_nobody() {
     for set in sets() {
-        for kv in [KvForm::Auto, KvForm::Int8] {
+        for kv in KvForm::ALL {
             for dtype in [DType::Fp32, DType::Fp16, DType::Bf16] {
                 let shape = AttentionShape { heads: 2, ..SMALL };
                 let setup = Setup { shape, ..Setup::new(set, Precision { kv, ..dtype.into() }) };

@@ -7,6 +7,7 @@ use crate::pack::PANEL;
 use crate::product::Gemm;
 use crate::simd::Vectors;
 
+use super::channel_cache::{WidenKeys, WidenValues};
 use super::int8_cache::{WidenColumns, WidenRows};
 use super::kv::Panels;
 use super::products::{Ahead, Block, Chunk, Products};
@@ -62,6 +63,13 @@ impl Products for Vector {
                 }
                 (bytemuck::cast_slice(&self.wide), self.vectors.fp32(), false)
             }
+            Panels::Channels(keys, by) => {
+                let keys = keys.chunks_exact(channels * PANEL);
+                for (q, out) in keys.zip(self.wide.chunks_exact_mut(channels * PANEL)).take(panels) {
+                    self.vectors.run_fp32(WidenKeys { q, by, out });
+                }
+                (bytemuck::cast_slice(&self.wide), self.vectors.fp32(), false)
+            }
         };
         scores[..chunk.rows * KV_BLOCK_TOKENS].fill(0.0);
         by.run(Gemm {
@@ -93,6 +101,15 @@ impl Products for Vector {
                 let numbers = KV_BLOCK_TOKENS * PANEL;
                 for (q, out) in values.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers)) {
                     self.vectors.run(WidenRows { q, scales: &scales[..block.tokens], out });
+                }
+                (bytemuck::cast_slice(&self.wide), self.vectors.fp32(), false)
+            }
+            Panels::Channels(values, by) => {
+                let numbers = KV_BLOCK_TOKENS * PANEL;
+                let panels = values.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers));
+                for (panel, (q, out)) in panels.enumerate() {
+                    let (first, tokens) = (panel * PANEL, block.tokens);
+                    self.vectors.run_fp32(WidenValues { q, by, first, tokens, out });
                 }
                 (bytemuck::cast_slice(&self.wide), self.vectors.fp32(), false)
             }

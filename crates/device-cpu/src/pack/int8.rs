@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use glmbench_device::{DeviceError, HostTensor, Int8Weight};
+use glmbench_device::{DeviceError, HostTensor, Int8StaticWeight, Int8Weight, StaticChannel, StaticInput};
 
 use crate::buffer::Buffer;
 use crate::pool::Pool;
@@ -13,6 +13,32 @@ use super::{PANEL, QUAD, TILE_BYTES, TILE_K, padded_vector};
 /// Maximum number of products of ±127 that fit a 32-bit sum.
 const MOST_K: usize = i32::MAX as usize / (127 * 127);
 
+/// A weight, by how its inputs are quantised.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// Per token.
+    PerToken(Int8Weight<'a>),
+    /// By a stored scale.
+    Static(Int8StaticWeight<'a>),
+}
+
+impl Source<'_> {
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::PerToken(int8) => (int8.rows, int8.width),
+            Self::Static(int8) => (int8.rows, int8.width),
+        }
+    }
+
+    /// Writes the integers of an output channel, and returns what turns their sum into a number.
+    fn row(&self, row: usize, numbers: &mut [f32], out: &mut [i8]) -> StaticChannel {
+        match self {
+            Self::PerToken(int8) => StaticChannel { deq_scale: int8.row(row, numbers, out), quant_bias: 0 },
+            Self::Static(int8) => int8.row(row, numbers, out),
+        }
+    }
+}
+
 /// A weight `[out, in]` in panels of sixteen output columns, each `[in/4][16][4]` with `in` padded to a multiple of 64.
 /// Every 64 inputs are one tile of 1 KiB. The distance between panels is an odd number of tiles. This spreads the same
 /// inputs of many panels over the sets of a cache.
@@ -22,9 +48,13 @@ pub(crate) struct Int8Linear {
     pub(crate) n: usize,
     /// Input width.
     pub(crate) k: usize,
+    /// Quantisation of the inputs; `None` if each token has a scale of its own.
+    pub(crate) input: Option<StaticInput>,
     data: Buffer<i8>,
     /// One scale per output channel.
     scales: Buffer<f32>,
+    /// One integer bias per output channel, for inputs with a stored scale.
+    quant_bias: Option<Buffer<i32>>,
     bias: Option<Buffer<f32>>,
 }
 
@@ -35,12 +65,12 @@ impl Int8Linear {
     /// # Errors
     /// Rows are too long for 32-bit sums, or memory ran out.
     pub(crate) fn pack(
-        weight: Int8Weight<'_>,
+        weight: Source<'_>,
         bias: Option<HostTensor<'_>>,
         vectors: Vectors,
         pool: &mut Pool,
     ) -> Result<Self, DeviceError> {
-        let (n, k) = (weight.rows, weight.width);
+        let (n, k) = weight.shape();
         if k > MOST_K {
             return Err(DeviceError::Unsupported {
                 device: crate::NAME,
@@ -53,7 +83,9 @@ impl Int8Linear {
         let (padded, stride) = (k.next_multiple_of(TILE_K), panel_stride(k));
         let mut data = Buffer::zeroed(panels * stride, "weights")?;
         let mut scales = Buffer::zeroed(panels * PANEL, "weights")?;
-        let (panels_of, scales_of) = (data.shared(), scales.shared());
+        let input = if let Source::Static(weight) = weight { Some(weight.input) } else { None };
+        let mut quant_bias = Buffer::zeroed(if input.is_some() { panels * PANEL } else { 0 }, "weights")?;
+        let (panels_of, scales_of, biases_of) = (data.shared(), scales.shared(), quant_bias.shared());
         pool.split(panels, n * k, &|range| {
             let (mut row, mut integers) = (vec![0.0; k], vec![0i8; padded]);
             for panel in range {
@@ -62,7 +94,13 @@ impl Int8Linear {
                 // SAFETY: as above.
                 let scales = unsafe { scales_of.range(panel * PANEL..(panel + 1) * PANEL) };
                 for (column, n) in (panel * PANEL..n.min((panel + 1) * PANEL)).enumerate() {
-                    scales[column] = weight.row(n, &mut row, &mut integers[..k]);
+                    let channel = weight.row(n, &mut row, &mut integers[..k]);
+                    scales[column] = channel.deq_scale;
+                    if input.is_some() {
+                        // SAFETY: as above.
+                        let quant_bias = unsafe { biases_of.range(n..n + 1) };
+                        quant_bias[0] = channel.quant_bias;
+                    }
                     let quads = integers.as_chunks::<QUAD>().0.iter().zip(out.chunks_exact_mut(QUAD * PANEL));
                     quads.for_each(|(quad, out)| {
                         out[column * QUAD..(column + 1) * QUAD].copy_from_slice(quad);
@@ -71,12 +109,18 @@ impl Int8Linear {
             }
         });
         let bias = bias.map(|b| padded_vector(b, vectors.dtype())).transpose()?;
-        Ok(Self { n, k, data, scales, bias })
+        let quant_bias = input.is_some().then_some(quant_bias);
+        Ok(Self { n, k, input, data, scales, quant_bias, bias })
     }
 
     /// Returns the size of a weight `[n, k]` with its scales, in bytes.
     pub(crate) fn bytes(n: usize, k: usize) -> usize {
         n.div_ceil(PANEL) * (panel_stride(k) + PANEL * size_of::<f32>())
+    }
+
+    /// Returns the size of the integer biases of a weight with `n` outputs, in bytes.
+    pub(crate) fn quant_bias_bytes(n: usize) -> usize {
+        n.next_multiple_of(PANEL) * size_of::<i32>()
     }
 
     /// Returns the number of panels.
@@ -92,6 +136,11 @@ impl Int8Linear {
     /// Returns the scales of `columns`.
     pub(crate) fn scales(&self, columns: Range<usize>) -> &[f32] {
         &self.scales[columns]
+    }
+
+    /// Returns the integer biases of `columns`; `None` if each token has a scale of its own.
+    pub(crate) fn quant_bias(&self, columns: Range<usize>) -> Option<&[i32]> {
+        self.quant_bias.as_ref().map(|bias| &bias[columns])
     }
 
     /// Returns the bias of `columns`, which are whole panels.

@@ -1,6 +1,7 @@
 //! Layouts: weights in panels and tiles, rows of activations, and integers with their scales.
 
 mod convert;
+pub(crate) mod grouped;
 pub(crate) mod int8;
 mod linear;
 mod matrix;

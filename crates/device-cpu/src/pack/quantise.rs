@@ -1,10 +1,13 @@
-//! Quantisation to int8: `scale = max|x| / 127`, and `q = x / scale` rounded to the nearest integer, ties to even,
-//! within ±127. A run that contains NaN or infinity has the scale NaN and only zeros.
+//! Quantisation of activations to int8. Per row: `scale = max|x| / 127`, and `q = x / scale` rounded to the nearest integer, ties to even,
+//! within ±127. A run that contains NaN or infinity has the scale NaN and only zeros. By a stored scale:
+//! `q = x / scale + offset`, rounded in the same way, from -128 to 127; infinity is clipped.
 //!
 //! Panels of sixteen output columns are stored as `[k/4][16][4]`, with `k` padded by zeros to a multiple of 64. Four
 //! numbers of a column are one 32-bit lane of `vpdpbusd`, and 64 of `k` are one AMX tile of sixteen rows of 64 bytes.
 
 use std::ops::Range;
+
+use glmbench_device::StaticInput;
 
 use crate::buffer::SharedSlice;
 use crate::simd::{Element, Isa, Kernel};
@@ -111,10 +114,30 @@ fn quotient(x: f32, y: f32, inverse: f32) -> f32 {
     correct(correct(x * inverse))
 }
 
+/// Quantises numbers by a stored scale and offset. NaN becomes -128.
+#[inline(always)]
+fn round_static(x: &[f32], by: StaticInput, out: &mut [i8]) {
+    for (q, x) in out.iter_mut().zip(x) {
+        let whole = (x / by.scale + by.offset).round_ties_even().max(-128.0).min(127.0);
+        // SAFETY: an integer from -128 to 127: of NaN and a number, `max` is the number.
+        *q = unsafe { whole.to_int_unchecked::<i32>() } as i8;
+    }
+}
+
+/// Returns the scale of a row that is quantised by a stored one, which the weight already has: 1, or NaN if a number is
+/// NaN.
+#[inline(always)]
+fn validity(x: &[f32]) -> f32 {
+    let magnitude = |x: &f32| x.to_bits() & (u32::MAX >> 1);
+    if x.iter().map(magnitude).fold(0, u32::max) > f32::INFINITY.to_bits() { f32::NAN } else { 1.0 }
+}
+
 /// Quantises a run into the first numbers of the output, followed by zeros.
 pub(crate) struct Quantise<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) out: &'a mut [i8],
+    /// The stored scale and offset; `None` for a scale of the run's own.
+    pub(crate) by: Option<StaticInput>,
 }
 
 impl Kernel for Quantise<'_> {
@@ -122,9 +145,13 @@ impl Kernel for Quantise<'_> {
 
     #[inline(always)]
     fn run<I: Isa, E: Element>(self, _isa: I) -> Scaled {
-        let scale = scale_of(self.x);
         let (out, padding) = self.out.split_at_mut(self.x.len());
         padding.fill(0);
+        if let Some(by) = self.by {
+            round_static(self.x, by, out);
+            return Scaled { scale: validity(self.x), sum: out.iter().map(|&q| i32::from(q)).sum() };
+        }
+        let scale = scale_of(self.x);
         if is_void(scale) {
             out.fill(0);
             return Scaled { scale, sum: 0 };
@@ -138,6 +165,8 @@ impl Kernel for Quantise<'_> {
 pub(crate) struct QuantiseTiles<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) to: TileRow<'a>,
+    /// As in [`Quantise`].
+    pub(crate) by: Option<StaticInput>,
 }
 
 impl Kernel for QuantiseTiles<'_> {
@@ -145,19 +174,25 @@ impl Kernel for QuantiseTiles<'_> {
 
     #[inline(always)]
     fn run<I: Isa, E: Element>(self, _isa: I) -> f32 {
-        let Self { x, mut to } = self;
-        let scale = scale_of(x);
+        let Self { x, mut to, by } = self;
+        let scale = if by.is_some() { validity(x) } else { scale_of(x) };
         for (block, x) in x.chunks(to.block * TILE_K).enumerate() {
             let (whole, rest) = x.as_chunks::<TILE_K>();
             for (tile, x) in whole.iter().enumerate() {
                 let piece = to.piece(block, tile);
-                if is_void(scale) { piece.fill(0) } else { round::<I>(x, scale, piece) }
+                match by {
+                    Some(by) => round_static(x, by, piece),
+                    None if is_void(scale) => piece.fill(0),
+                    None => round::<I>(x, scale, piece),
+                }
             }
             if !rest.is_empty() {
                 let piece = to.piece(block, whole.len());
                 piece.fill(0);
-                if !is_void(scale) {
-                    round::<I>(rest, scale, piece);
+                match by {
+                    Some(by) => round_static(rest, by, piece),
+                    None if is_void(scale) => {}
+                    None => round::<I>(rest, scale, piece),
                 }
             }
         }

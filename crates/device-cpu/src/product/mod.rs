@@ -1,9 +1,11 @@
-//! Products of activations with packed weights, one module per way to multiply: vectors ([`vector`]), integers
-//! ([`int8`]), tiles ([`tiles`]).
+//! Products of activations with packed weights, one module per way to multiply: vectors ([`vector`]), tiles
+//! ([`tiles`]), int8 and int4 weights with int8 activations ([`int8`], [`int4`]), and integer weights with
+//! floating-point activations ([`weight_only`]).
 //!
 //! A way to multiply implements [`WeightKernels`]. The registry of the crate selects one for each form of weight.
 
 mod gemm;
+pub(crate) mod int4;
 pub(crate) mod int8;
 mod scratch;
 pub(crate) mod tiles;
@@ -12,6 +14,7 @@ pub(crate) mod toy_family;
 #[cfg(test)]
 pub(crate) mod toy_form;
 pub(crate) mod vector;
+pub(crate) mod weight_only;
 
 use std::fmt::Debug;
 
@@ -39,12 +42,12 @@ pub(crate) trait WeightKernels: Debug + Send + Sync {
         pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError>;
 
-    /// Returns the size in bytes of a packed weight of `n` outputs and `k` inputs.
-    fn bytes(&self, n: usize, k: usize) -> usize;
+    /// Returns the size in bytes of a packed weight of `n` outputs and `k` inputs, of which `group` share a scale.
+    fn bytes(&self, n: usize, k: usize, group: usize) -> usize;
 
-    /// Returns the workspace in bytes per row of `k` inputs ([`Scratch::reserve`]); `None` if products need no
-    /// workspace.
-    fn row_bytes(&self, k: usize) -> Option<usize>;
+    /// Returns the workspace in bytes per row of `k` inputs, of which `group` share a scale ([`Scratch::reserve`]);
+    /// `None` if products need no workspace.
+    fn row_bytes(&self, k: usize, group: usize) -> Option<usize>;
 }
 
 /// A packed weight, with the kernels that multiply it.

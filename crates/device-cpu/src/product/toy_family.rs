@@ -47,11 +47,11 @@ impl WeightKernels for ToyKernels {
         Ok(Box::new(ToyLinear { n, k, panels, bias, kernels: *self }))
     }
 
-    fn bytes(&self, n: usize, k: usize) -> usize {
+    fn bytes(&self, n: usize, k: usize, _group: usize) -> usize {
         n.next_multiple_of(PANEL) * k * DType::Fp32.bytes()
     }
 
-    fn row_bytes(&self, _k: usize) -> Option<usize> {
+    fn row_bytes(&self, _k: usize, _group: usize) -> Option<usize> {
         None
     }
 }

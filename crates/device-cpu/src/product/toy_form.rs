@@ -1,5 +1,5 @@
-//! The smallest example of a weight form, for tests only: packed int4 with group scales ([`Form::Int4`]). `docs/ADDING.md`
-//! points here.
+//! The smallest example of a weight form, for tests only: int4 with group scales ([`Form::Int4`]) under inputs that no
+//! other kernels take. `docs/ADDING.md` points here.
 //!
 //! The numbers are dequantised when the weight is packed, and then multiplied in the type of the device.
 //!
@@ -37,11 +37,12 @@ impl WeightKernels for ToyInt4 {
         pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int4(int4) = weight else { return Err(weight.refused("cpu", [])) };
-        let mut integers = vec![0; int4.width];
+        let (mut numbers, mut integers) = (vec![0.0; int4.width], vec![0; int4.width]);
+        let mut scales = vec![0.0; int4.groups()];
         let mut data = Vec::new();
         for row in 0..int4.rows {
-            let scales = int4.row(row, &mut integers);
-            let groups = integers.chunks_exact(int4.group).zip(scales);
+            int4.row(row, &mut numbers, &mut integers, &mut scales);
+            let groups = integers.chunks(int4.group).zip(&scales);
             let numbers = groups.flat_map(|(group, scale)| group.iter().map(move |q| f32::from(*q) * scale));
             data.extend(numbers.flat_map(f32::to_le_bytes));
         }
@@ -49,12 +50,12 @@ impl WeightKernels for ToyInt4 {
         self.dense().pack(LinearWeight::Dense(dense), bias, pool)
     }
 
-    fn bytes(&self, n: usize, k: usize) -> usize {
-        self.dense().bytes(n, k)
+    fn bytes(&self, n: usize, k: usize, group: usize) -> usize {
+        self.dense().bytes(n, k, group)
     }
 
-    fn row_bytes(&self, k: usize) -> Option<usize> {
-        self.dense().row_bytes(k)
+    fn row_bytes(&self, k: usize, group: usize) -> Option<usize> {
+        self.dense().row_bytes(k, group)
     }
 }
 
@@ -62,8 +63,7 @@ impl WeightKernels for ToyInt4 {
 mod tests {
     use crate::{Cpu, CpuOptions};
     use glmbench_device::{
-        AttentionShape, DType, Device, Form, HostTensor, Inputs, Int4Weight, Int8Weight, LinearWeight,
-        Precision, Role,
+        AttentionShape, DType, Device, Form, HostTensor, Inputs, Int4Weight, LinearWeight, Precision, Role,
     };
 
     const SHAPE: AttentionShape = AttentionShape { heads: 2, kv_heads: 1, channels: 16 };
@@ -88,23 +88,19 @@ mod tests {
 
     #[test]
     fn a_layer_in_the_form_is_the_layer_of_its_numbers() {
-        let (packed, scales) = ([0x7F, 0x80, 0x12, 0x9E, 0x31, 0x0C], [0.5, 0.25, 1.0, 2.0, 0.125, 3.0]);
-        let int4 = Int4Weight::stored(3, 4, 2, &packed, &scales, Inputs::Float).unwrap();
-        let numbers: [f32; 12] = [3.5, -0.5, -2.0, 0.0, 1.0, 2.0, -14.0, -4.0, 0.375, 0.125, 0.0, -12.0];
+        // The largest of each pair is 7 times its scale.
+        let numbers: [f32; 12] = [3.5, -0.5, -1.75, 0.0, 7.0, 2.0, -14.0, -4.0, 0.875, 0.125, 0.0, -21.0];
         let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
         let dense = HostTensor { dtype: DType::Fp32, rows: 3, width: 4, data: &bytes };
+        let int4 = Int4Weight::quantised(dense, 2, Inputs::Int8Static);
         assert_eq!(product(LinearWeight::Int4(int4)), product(LinearWeight::Dense(dense)));
     }
 
-    /// The message about another form names this one, without a list to keep.
+    /// Messages about a form without kernels name this one, without a list to keep.
     #[test]
-    fn a_form_without_kernels_is_told_of_it() {
-        let float = Int8Weight::stored(1, 2, &[1, 2], &[1.0], Inputs::Float).unwrap();
-        let error = cpu().upload_linear(Role::Down, LinearWeight::Int8(float), None).unwrap_err().to_string();
-        let expected = "int8 with floating-point inputs, expected fp16, bf16, fp32, int8 with inputs quantised per token or int4 \
-                        with floating-point inputs";
-        assert!(error.ends_with(expected), "{error}");
+    fn messages_name_the_form() {
         let forms = cpu().kernels.forms();
-        assert_eq!(forms.last(), Some(&Form::Int4(Inputs::Float)));
+        assert_eq!(forms.last(), Some(&Form::Int4(Inputs::Int8Static)));
+        assert!(Form::one_of(forms).ends_with(" or int4 with inputs quantised by a stored scale"));
     }
 }

@@ -44,11 +44,11 @@ impl WeightKernels for VectorKernels {
         Ok(Box::new(VectorLinear { linear, vectors: self.vectors }))
     }
 
-    fn bytes(&self, n: usize, k: usize) -> usize {
+    fn bytes(&self, n: usize, k: usize, _group: usize) -> usize {
         Linear::bytes(n, Order::rows(k), self.vectors.dtype())
     }
 
-    fn row_bytes(&self, _k: usize) -> Option<usize> {
+    fn row_bytes(&self, _k: usize, _group: usize) -> Option<usize> {
         None
     }
 }

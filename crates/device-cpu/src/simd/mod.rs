@@ -40,6 +40,8 @@ pub(crate) const LANES: usize = 16;
 pub(crate) trait Isa: Copy + Debug + Send + Sync + 'static {
     /// Sixteen lanes of fp32.
     type Vector: Simd16;
+    /// Sixteen lanes of eight int4 each.
+    type Nibbles: Copy;
     /// Rows of the largest GEMM tile whose sums fit the registers, at most eight.
     const TILE_ROWS: usize;
     /// Panels of that tile, at most three.
@@ -57,6 +59,15 @@ pub(crate) trait Isa: Copy + Debug + Send + Sync + 'static {
     fn load_f16(self, from: &[u16; LANES]) -> Self::Vector;
     /// Loads sixteen bf16 and widens them (exact).
     fn load_bf16(self, from: &[u16; LANES]) -> Self::Vector;
+
+    /// Loads sixteen int8 and widens them (exact).
+    fn load_i8(self, from: &[i8; LANES]) -> Self::Vector;
+    /// Loads sixteen lanes of four bytes, each of two int4.
+    fn load_nibbles(self, from: &[[u8; 4]; LANES]) -> Self::Nibbles;
+    /// Widens the lowest int4 of every lane (exact).
+    fn lowest(self, nibbles: Self::Nibbles) -> Self::Vector;
+    /// Drops the lowest int4 of every lane.
+    fn without_lowest(self, nibbles: Self::Nibbles) -> Self::Nibbles;
 
     /// Loads up to fifteen fp32, followed by zeros.
     #[inline(always)]

@@ -5,10 +5,12 @@
 
 use std::arch::aarch64::{
     float32x4_t, uint32x4_t, vaddq_f32, vaddq_s32, vaddq_u32, vandq_u32, vbslq_f32, vbslq_u32, vceqq_f32,
-    vcgtq_f32, vcltq_f32, vcvt_f16_f32, vcvt_f32_f16, vcvtq_s32_f32, vdivq_f32, vdupq_n_f32, vdupq_n_s32,
-    vdupq_n_u32, vfmaq_f32, vld1_u16, vld1q_f32, vmovl_u16, vmulq_f32, vorrq_u32, vreinterpret_f16_u16,
-    vreinterpret_u16_f16, vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_u32_f32, vrndnq_f32,
-    vshlq_n_s32, vshlq_n_u32, vshrn_n_u32, vshrq_n_u32, vst1_u16, vst1q_f32, vsubq_f32,
+    vcgtq_f32, vcltq_f32, vcvt_f16_f32, vcvt_f32_f16, vcvtq_f32_s32, vcvtq_s32_f32, vdivq_f32, vdupq_n_f32,
+    vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vget_high_s8, vget_high_s16, vget_low_s8, vget_low_s16, vld1_u16,
+    vld1q_f32, vld1q_s8, vld1q_u8, vmovl_s8, vmovl_s16, vmovl_u16, vmulq_f32, vorrq_u32,
+    vreinterpret_f16_u16, vreinterpret_u16_f16, vreinterpretq_f32_s32, vreinterpretq_f32_u32,
+    vreinterpretq_s32_u32, vreinterpretq_u32_f32, vreinterpretq_u32_u8, vrndnq_f32, vshlq_n_s32, vshlq_n_u32,
+    vshrn_n_u32, vshrq_n_s32, vshrq_n_u32, vst1_u16, vst1q_f32, vsubq_f32,
 };
 
 use super::{Element, Isa, Kernel, LANES, Simd16};
@@ -50,6 +52,7 @@ macro_rules! registers {
 
 impl Isa for Neon {
     type Vector = NeonVector;
+    type Nibbles = [uint32x4_t; 4];
     // 6 rows: 24 accumulators, four registers of weights and a broadcast: 29 of 32 registers.
     const TILE_ROWS: usize = 6;
     const TILE_PANELS: usize = 1;
@@ -108,6 +111,54 @@ impl Isa for Neon {
                 load_bf16(from[8..].as_ptr()),
                 load_bf16(from[12..].as_ptr()),
             )
+        }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> NeonVector {
+        // SAFETY: sixteen numbers; the set is present, by `self`.
+        unsafe {
+            let all = vld1q_s8(from.as_ptr());
+            let (low, high) = (vmovl_s8(vget_low_s8(all)), vmovl_s8(vget_high_s8(all)));
+            NeonVector(
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn load_nibbles(self, from: &[[u8; 4]; LANES]) -> [uint32x4_t; 4] {
+        let bytes: &[u8] = from.as_flattened();
+        // SAFETY: sixteen bytes each; the set is present, by `self`.
+        unsafe {
+            [
+                vreinterpretq_u32_u8(vld1q_u8(bytes.as_ptr())),
+                vreinterpretq_u32_u8(vld1q_u8(bytes[16..].as_ptr())),
+                vreinterpretq_u32_u8(vld1q_u8(bytes[32..].as_ptr())),
+                vreinterpretq_u32_u8(vld1q_u8(bytes[48..].as_ptr())),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn lowest(self, nibbles: [uint32x4_t; 4]) -> NeonVector {
+        // SAFETY: the set is present, by `self`.
+        unsafe { NeonVector(lowest(nibbles[0]), lowest(nibbles[1]), lowest(nibbles[2]), lowest(nibbles[3])) }
+    }
+
+    #[inline(always)]
+    fn without_lowest(self, nibbles: [uint32x4_t; 4]) -> [uint32x4_t; 4] {
+        // SAFETY: the set is present, by `self`.
+        unsafe {
+            [
+                vshrq_n_u32::<4>(nibbles[0]),
+                vshrq_n_u32::<4>(nibbles[1]),
+                vshrq_n_u32::<4>(nibbles[2]),
+                vshrq_n_u32::<4>(nibbles[3]),
+            ]
         }
     }
 }
@@ -226,6 +277,13 @@ fn bf16_lanes(x: float32x4_t) -> uint32x4_t {
     let rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7FFF)), odd);
     let quiet = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
     vbslq_u32(vceqq_f32(x, x), rounded, quiet)
+}
+
+/// Widens the lowest int4 of four lanes.
+#[inline]
+#[target_feature(enable = "neon")]
+fn lowest(lanes: uint32x4_t) -> float32x4_t {
+    vcvtq_f32_s32(vshrq_n_s32::<28>(vreinterpretq_s32_u32(vshlq_n_u32::<28>(lanes))))
 }
 
 #[inline(always)]

@@ -20,6 +20,7 @@ impl Portable {
 
 impl Isa for Portable {
     type Vector = Lanes;
+    type Nibbles = [u32; LANES];
     const TILE_ROWS: usize = 4;
     const TILE_PANELS: usize = 1;
     const HAS_FMA: bool = false;
@@ -47,6 +48,26 @@ impl Isa for Portable {
     #[inline(always)]
     fn load_bf16(self, from: &[u16; LANES]) -> Lanes {
         Lanes(from.map(widen_bf16))
+    }
+
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Lanes {
+        Lanes(from.map(f32::from))
+    }
+
+    #[inline(always)]
+    fn load_nibbles(self, from: &[[u8; 4]; LANES]) -> [u32; LANES] {
+        from.map(u32::from_le_bytes)
+    }
+
+    #[inline(always)]
+    fn lowest(self, nibbles: [u32; LANES]) -> Lanes {
+        Lanes(nibbles.map(|lane| ((lane << 28) as i32 >> 28) as f32))
+    }
+
+    #[inline(always)]
+    fn without_lowest(self, nibbles: [u32; LANES]) -> [u32; LANES] {
+        nibbles.map(|lane| lane >> 4)
     }
 }
 

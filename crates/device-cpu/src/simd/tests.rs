@@ -116,6 +116,32 @@ fn every_set_widens_all_sixteen_bit_numbers_as_the_portable_one() -> Result<(), 
     Ok(())
 }
 
+/// Checks that integers are widened as the portable set does.
+fn widens_integers<I: Isa>(isa: I, bytes: [u8; 64]) -> Result<(), TestCaseError> {
+    let integers: [i8; 16] = std::array::from_fn(|i| bytes[i] as i8);
+    prop_assert_eq!(isa.load_i8(&integers).lanes(), integers.map(f32::from));
+    let lanes: [[u8; 4]; 16] = std::array::from_fn(|i| std::array::from_fn(|j| bytes[4 * i + j]));
+    let mut nibbles = isa.load_nibbles(&lanes);
+    for j in 0..8 {
+        let expected = lanes.map(|lane| {
+            let nibble = lane[j / 2] >> (j % 2 * 4) & 15;
+            f32::from(nibble) - if nibble > 7 { 16.0 } else { 0.0 }
+        });
+        prop_assert_eq!(isa.lowest(nibbles).lanes(), expected, "int4 number {}", j);
+        nibbles = isa.without_lowest(nibbles);
+    }
+    Ok(())
+}
+
+#[test]
+fn every_set_widens_all_integers() -> Result<(), TestCaseError> {
+    for first in 0..=u8::MAX {
+        let bytes: [u8; 64] = std::array::from_fn(|i| first.wrapping_add((i * 37) as u8));
+        on_every_set!(widens_integers(bytes));
+    }
+    Ok(())
+}
+
 /// Checks that the second number is chosen if one is NaN, and from two zeros of any signs: [`Simd16::max`] and
 /// [`Simd16::min`] are the x86-64 instructions.
 fn chooses_the_second<I: Isa>(isa: I) -> Result<(), TestCaseError> {

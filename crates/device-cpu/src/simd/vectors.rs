@@ -84,6 +84,12 @@ impl Vectors {
         self.set.tile_panels()
     }
 
+    /// Runs a kernel that neither loads nor stores numbers of the storage type.
+    #[inline]
+    pub(crate) fn run_fp32<K: Kernel>(self, kernel: K) -> K::Output {
+        self.set.run::<F32, K>(kernel)
+    }
+
     /// Runs a kernel.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {

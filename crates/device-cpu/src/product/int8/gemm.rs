@@ -97,7 +97,7 @@ impl Int8Gemm {
     }
 
     /// Returns the name for the record.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! Linear layers in int8: weights with one scale per output channel, activations with one scale per token.
+//! Linear layers in int8: weights with one scale per output channel, activations with one scale per token or a stored one.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use glmbench_device::{DeviceError, Form, HostTensor, Inputs, LinearWeight};
 
 use crate::buffer::{SharedSlice, Strided};
 use crate::elementwise::{Finish, SwiGlu};
-use crate::pack::int8::Int8Linear;
+use crate::pack::int8::{Int8Linear, Source};
 use crate::pack::quantise::Scaled;
 use crate::pack::{PANEL, Rows, RowsMut};
 use crate::pool::Pool;
@@ -30,16 +30,47 @@ impl WeightKernels for Int8Kernels {
         let LinearWeight::Int8(weight) = weight else {
             return Err(weight.refused("cpu", [Form::Int8(Inputs::Int8PerToken)]));
         };
-        let linear = Int8Linear::pack(weight, bias, self.vectors, pool)?;
+        let linear = Int8Linear::pack(Source::PerToken(weight), bias, self.vectors, pool)?;
         Ok(Box::new(Layer { linear, kernels: *self }))
     }
 
-    fn bytes(&self, n: usize, k: usize) -> usize {
+    fn bytes(&self, n: usize, k: usize, _group: usize) -> usize {
         Int8Linear::bytes(n, k)
     }
 
     /// Rows have the same size in either layout.
-    fn row_bytes(&self, k: usize) -> Option<usize> {
+    fn row_bytes(&self, k: usize, _group: usize) -> Option<usize> {
+        Some(rows::row_stride(k))
+    }
+}
+
+/// The same products for inputs that are quantised by a stored scale (static W8A8).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StaticKernels(pub(crate) Int8Kernels);
+
+impl WeightKernels for StaticKernels {
+    fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    fn pack(
+        &self,
+        weight: LinearWeight<'_>,
+        bias: Option<HostTensor<'_>>,
+        pool: &mut Pool,
+    ) -> Result<Box<dyn PackedWeight>, DeviceError> {
+        let LinearWeight::Int8Static(weight) = weight else {
+            return Err(weight.refused("cpu", [Form::Int8(Inputs::Int8Static)]));
+        };
+        let linear = Int8Linear::pack(Source::Static(weight), bias, self.0.vectors, pool)?;
+        Ok(Box::new(Layer { linear, kernels: self.0 }))
+    }
+
+    fn bytes(&self, n: usize, k: usize, _group: usize) -> usize {
+        Int8Linear::bytes(n, k) + Int8Linear::quant_bias_bytes(n)
+    }
+
+    fn row_bytes(&self, k: usize, _group: usize) -> Option<usize> {
         Some(rows::row_stride(k))
     }
 }
@@ -60,8 +91,8 @@ impl PackedWeight for Layer {
         true
     }
 
-    /// The exact sum of integer products, times the token's scale, times the channel's scale, plus the bias. Each step
-    /// is in fp32; the result is rounded to the type of the device.
+    /// The exact sum of integer products plus the integer bias, times the token's scale, times the channel's scale, plus
+    /// the bias. Each step is in fp32; the result is rounded to the type of the device.
     fn multiply(
         &self,
         x: Rows<'_>,
@@ -87,11 +118,11 @@ impl PackedWeight for Layer {
             };
             match kernels.multiply {
                 Multiply::Rows(gemm) => {
-                    rows::quantise(x, linear.k, vectors, scratch, pool);
+                    rows::quantise(x, linear, vectors, scratch, pool);
                     rows::multiply(&of_rows(scratch, gemm.offset()), gemm, pool);
                 }
                 Multiply::Tiles(unit) => {
-                    let layout = tiles::quantise(x, linear.k, vectors, scratch, pool);
+                    let layout = tiles::quantise(x, linear, vectors, scratch, pool);
                     tiles::multiply(&of_rows(scratch, 0), unit, layout, pool);
                 }
             }
@@ -158,6 +189,7 @@ impl Int8Layer<'_> {
                 sums_stride: halves * stride,
                 rows: &self.scratch.scaled[first..first + rows],
                 offset: self.offset,
+                quant_bias: self.linear.quant_bias(column..column + columns),
                 scales: self.linear.scales(column..column + columns),
                 bias: self.linear.bias(column..column + columns),
                 to: Strided::new(to, rows, columns, stride),
@@ -180,8 +212,8 @@ impl Int8Layer<'_> {
     }
 }
 
-/// Converts sums to numbers: `((sum - offset * x.sum) * x.scale) * scale + bias`, each step rounded to fp32. Columns
-/// are whole panels.
+/// Converts sums to numbers: `((sum - offset * x.sum + quant_bias) * x.scale) * scale + bias`, each step rounded to fp32.
+/// Integers wrap. Columns are whole panels.
 struct Scale<'a> {
     sums: &'a [i32],
     /// Distance between rows of sums, in numbers.
@@ -190,6 +222,8 @@ struct Scale<'a> {
     rows: &'a [Scaled],
     /// The offset that the product added to every weight.
     offset: i32,
+    /// One integer bias per column.
+    quant_bias: Option<&'a [i32]>,
     /// One scale per column.
     scales: &'a [f32],
     /// One bias per column.
@@ -204,13 +238,18 @@ impl Kernel for Scale<'_> {
     fn run<I: Isa, E: Element>(mut self, _isa: I) {
         let (scales, _) = self.scales.as_chunks::<PANEL>();
         let bias = self.bias.map(|bias| bias.as_chunks::<PANEL>().0);
+        let quant_bias = self.quant_bias.map(|bias| bias.as_chunks::<PANEL>().0);
         for (row, x) in self.rows.iter().enumerate() {
             let excess = self.offset.wrapping_mul(x.sum);
             let (sums, _) = self.sums[row * self.sums_stride..].as_chunks::<PANEL>();
             let (to, _) = self.to.row(row).as_chunks_mut::<PANEL>();
             for (panel, ((sums, w), to)) in sums.iter().zip(scales).zip(to).enumerate() {
-                let mut y: [f32; PANEL] =
-                    std::array::from_fn(|i| sums[i].wrapping_sub(excess) as f32 * x.scale * w[i]);
+                let mut sums = sums.map(|sum| sum.wrapping_sub(excess));
+                if let Some(bias) = quant_bias {
+                    let bias = &bias[panel];
+                    sums = std::array::from_fn(|i| sums[i].wrapping_add(bias[i]));
+                }
+                let mut y: [f32; PANEL] = std::array::from_fn(|i| sums[i] as f32 * x.scale * w[i]);
                 if let Some(bias) = bias {
                     let bias = &bias[panel];
                     y = std::array::from_fn(|i| y[i] + bias[i]);

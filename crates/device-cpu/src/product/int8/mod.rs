@@ -1,7 +1,7 @@
 //! Products of int8 weights with int8 activations.
 //!
-//! Numbers are quantised symmetrically ([`quantise`](crate::pack::quantise)). Results that use a run with NaN or
-//! infinity are NaN, so the fault is visible. Sums of products are exact, because 32 bits hold them. They are therefore
+//! Numbers are quantised ([`quantise`](crate::pack::quantise)) with one scale per token, or by the scale and the offset
+//! that are stored beside the weight. Results that use a run with NaN are NaN, so the fault is visible. Sums of products are exact, because 32 bits hold them. They are therefore
 //! the same for every instruction set, batch, chunk and number of threads.
 //!
 //! A linear layer quantises its input one block of rows at a time. Vector kernels multiply rows stored one after the
@@ -22,6 +22,8 @@ use crate::product::tiles::TileUnit;
 use crate::simd::Vectors;
 
 pub(crate) use self::gemm::Int8Gemm;
+pub(crate) use self::layer::StaticKernels;
+pub(crate) use self::rows::row_stride;
 
 /// The implementation of the product, with the layout of activation rows that it needs.
 #[derive(Debug, Clone, Copy)]

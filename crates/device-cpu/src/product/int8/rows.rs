@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::buffer::{SharedSlice, Strided};
-use crate::pack::int8::panel_stride;
+use crate::pack::int8::{Int8Linear, panel_stride};
 use crate::pack::quantise::Quantise;
 use crate::pack::{PANEL, Rows, TILE_K};
 use crate::pool::{Pool, part};
@@ -27,12 +27,19 @@ const PIECES_A_THREAD: usize = 4;
 
 /// Returns the distance between rows, in numbers. It is an odd number of blocks of depth, which spreads a block of
 /// several rows over the sets of a cache.
-pub(super) fn row_stride(k: usize) -> usize {
+pub(crate) fn row_stride(k: usize) -> usize {
     (k.div_ceil(BLOCK_K) | 1) * BLOCK_K
 }
 
-/// Quantises rows of `k` numbers.
-pub(super) fn quantise(x: Rows<'_>, k: usize, vectors: Vectors, scratch: &mut Scratch, pool: &mut Pool) {
+/// Quantises rows for a weight.
+pub(super) fn quantise(
+    x: Rows<'_>,
+    linear: &Int8Linear,
+    vectors: Vectors,
+    scratch: &mut Scratch,
+    pool: &mut Pool,
+) {
+    let k = linear.k;
     let stride = row_stride(k);
     let data = SharedSlice::new(bytemuck::cast_slice_mut(&mut scratch.rows));
     let scaled = SharedSlice::new(&mut scratch.scaled);
@@ -43,7 +50,7 @@ pub(super) fn quantise(x: Rows<'_>, k: usize, vectors: Vectors, scratch: &mut Sc
                 let out = data.range(row * stride..row * stride + k.next_multiple_of(TILE_K));
                 (out, scaled.range(row..row + 1))
             };
-            scaled[0] = vectors.run(Quantise { x: &x.data[row * x.stride..][..k], out });
+            scaled[0] = vectors.run(Quantise { x: &x.data[row * x.stride..][..k], out, by: linear.input });
         }
     });
 }

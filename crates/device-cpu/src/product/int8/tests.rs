@@ -2,10 +2,14 @@
 
 use proptest::prelude::*;
 
-use glmbench_device::{DType, HostTensor, Inputs, Int8Weight, LinearWeight};
+use glmbench_device::reference::Linear;
+use glmbench_device::{
+    DType, HostTensor, Inputs, Int8StaticWeight, Int8Weight, LinearWeight, StaticChannels, StaticInput,
+};
 
+use super::super::weight_only::tests::{apply as apply_value, bytes};
 use super::gemm::Product;
-use super::{Int8Gemm, Int8Kernels, Multiply};
+use super::{Int8Gemm, Int8Kernels, Multiply, StaticKernels};
 use crate::buffer::{SharedSlice, Strided};
 use crate::elementwise::SwiGlu;
 use crate::pack::quantise::{Quantise, QuantiseTiles, TileRow};
@@ -76,7 +80,6 @@ fn apply_with(
     (x, w, bias): (&[f32], &[f32], Option<&[f32]>),
     (rows, n, k): (usize, usize, usize),
 ) -> Vec<f32> {
-    let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>();
     let (w, bias) = (bytes(w), bias.map(bytes));
     let host = |data, rows, width| HostTensor { dtype: DType::Fp32, rows, width, data };
     let mut pool = Pool::new(threads);
@@ -88,7 +91,7 @@ fn apply_with(
     x.chunks_exact(k).zip(padded.chunks_mut(x_stride)).for_each(|(x, out)| out[..k].copy_from_slice(x));
     let mut out = vec![f32::NAN; rows * stride + PANEL];
     let mut scratch = Scratch::new(threads).unwrap();
-    scratch.reserve(int8.row_bytes(k).unwrap()).unwrap();
+    scratch.reserve(int8.row_bytes(k, k).unwrap()).unwrap();
     // The earlier contents must not matter.
     scratch.rows.fill(1);
     packed.multiply(
@@ -173,7 +176,7 @@ proptest! {
         let (expected, _) = plain(&x);
         for int8 in kernels() {
             let mut q = vec![1; x.len() + 3];
-            let scaled = int8.vectors.run(Quantise { x: &x, out: &mut q });
+            let scaled = int8.vectors.run(Quantise { x: &x, out: &mut q, by: None });
             prop_assert!(q[..x.len()].iter().map(|&q| i32::from(q)).eq(expected.iter().copied()), "{}", int8.name);
             prop_assert_eq!(scaled.sum, expected.iter().sum::<i32>());
         }
@@ -203,6 +206,39 @@ fn spoilt_rows_and_channels_are_nan_and_the_others_are_not() {
         let y = apply(int8, 1, (&x, &w, None), (rows, n, k));
         for (i, y) in y.iter().enumerate() {
             assert_eq!(y.is_nan(), i / n == 1 || i % n == 7, "{} at {i}: {y}", int8.name);
+        }
+    }
+}
+
+/// Static layers are what the reference device's formula says, to the bit, on every kernel: with an offset, biases that wrap
+/// the sums, inputs that are clipped, and rows with NaN.
+#[test]
+fn static_layers_are_what_the_formula_says_on_every_kernel() {
+    for (rows, n, k, offset) in
+        [(1, 17, 3, 0.0), (3, 40, 130, -128.0), (17, 33, 257, 5.0), (30, 70, 64, 127.0), (530, 20, 70, -3.0)]
+    {
+        let mut x: Vec<f32> = integers(rows * k, 37).into_iter().map(|q| f32::from(q) / 16.0).collect();
+        (x[0], x[k - 1]) = (f32::INFINITY, -1e30);
+        x[(rows / 2) * k] = if rows > 1 { f32::NAN } else { 1.0 };
+        let weights = integers(n * k, 91);
+        let quant_bias: Vec<i32> =
+            (0..n as i32).map(|i| (i - 7) * if i == 3 { 536_870_912 } else { 999 }).collect();
+        let deq_scale: Vec<f32> = (0..n).map(|i| 0.01 + i as f32 / 700.0).collect();
+        let channels = StaticChannels { deq_scale: &deq_scale, quant_bias: &quant_bias };
+        let input = StaticInput::new(0.03, offset).unwrap();
+        let weight = Int8StaticWeight::stored(n, k, &weights, input, channels).unwrap();
+        let weight = LinearWeight::Int8Static(weight);
+        let bias = bytes(&(0..n).map(|i| i as f32 / 8.0 - 3.0).collect::<Vec<_>>());
+        let bias = || Some(HostTensor { dtype: DType::Fp32, rows: 1, width: n, data: &bias });
+        let plain = Linear::new(weight, bias());
+        let expected: Vec<f32> = x.chunks_exact(k).flat_map(|x| plain.row(x, DType::Fp16)).collect();
+        for int8 in kernels() {
+            for threads in [1, 2] {
+                let ours = apply_value(&StaticKernels(int8), weight, bias(), &x, threads);
+                for (i, (a, b)) in ours.iter().zip(&expected).enumerate() {
+                    assert!(same(*a, *b), "{} {rows} x {n} x {k} at {i}: {a} for {b}", int8.name);
+                }
+            }
         }
     }
 }
@@ -268,8 +304,8 @@ fn rows_in_tiles_are_rows() {
                 // SAFETY: nothing else accesses the tiles.
                 let to =
                     unsafe { TileRow::new(SharedSlice::new(&mut tiles), 5 * TILE_K, BLOCK, block_stride) };
-                let scaled = int8.vectors.run(Quantise { x: &x, out: &mut run });
-                let scale = int8.vectors.run(QuantiseTiles { x: &x, to });
+                let scaled = int8.vectors.run(Quantise { x: &x, out: &mut run, by: None });
+                let scale = int8.vectors.run(QuantiseTiles { x: &x, to, by: None });
                 assert!(same(scaled.scale, scale), "{} {k}", int8.name);
                 for (i, piece) in run.chunks_exact(TILE_K).enumerate() {
                     let at = i / BLOCK * block_stride + i % BLOCK * TILE_BYTES + 5 * TILE_K;

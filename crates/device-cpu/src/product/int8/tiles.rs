@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::buffer::SharedSlice;
+use crate::pack::int8::Int8Linear;
 use crate::pack::quantise::{QuantiseTiles, Scaled, TileRow};
 use crate::pack::{Rows, TILE_K, TILE_ROWS};
 use crate::pool::Pool;
@@ -12,14 +13,15 @@ use crate::simd::Vectors;
 
 use super::layer::Int8Layer;
 
-/// Quantises rows of `k` numbers into tiles.
+/// Quantises rows for a weight into tiles.
 pub(super) fn quantise(
     x: Rows<'_>,
-    k: usize,
+    linear: &Int8Linear,
     vectors: Vectors,
     scratch: &mut Scratch,
     pool: &mut Pool,
 ) -> Layout {
+    let k = linear.k;
     let layout = Layout::new(x.rows, k.div_ceil(TILE_K), 1);
     let (data, scaled) = (scratch.rows.shared(), SharedSlice::new(&mut scratch.scaled));
     pool.split(x.rows, x.rows * k, &|rows| {
@@ -30,7 +32,8 @@ pub(super) fn quantise(
                 let to = TileRow::new(data, first, layout.block(), layout.block_stride());
                 (to, scaled.range(row..row + 1))
             };
-            let scale = vectors.run(QuantiseTiles { x: &x.data[row * x.stride..][..k], to });
+            let scale =
+                vectors.run(QuantiseTiles { x: &x.data[row * x.stride..][..k], to, by: linear.input });
             scaled[0] = Scaled { scale, sum: 0 };
         }
     });

@@ -39,12 +39,12 @@ impl WeightKernels for TileLayers {
         Ok(Box::new(TileLinear { linear, kernels: *self }))
     }
 
-    fn bytes(&self, n: usize, k: usize) -> usize {
+    fn bytes(&self, n: usize, k: usize, _group: usize) -> usize {
         Linear::bytes(n, Order::tiles(k), self.vectors.dtype())
     }
 
     /// Rows are padded to the largest block of depth.
-    fn row_bytes(&self, k: usize) -> Option<usize> {
+    fn row_bytes(&self, k: usize, _group: usize) -> Option<usize> {
         let tiles = k.div_ceil(TILE_DEPTH).next_multiple_of(BLOCK_BYTES / TILE_BYTES);
         Some(tiles * self.tiles.parts * (TILE_BYTES / TILE_ROWS))
     }

@@ -63,7 +63,7 @@ fn ended(
     let x = Rows { data: &padded, rows, stride };
     let mut to = RowsMut { data: &mut out, stride: out_stride };
     let mut scratch = Scratch::new(pool.threads()).unwrap();
-    scratch.reserve(kernels.row_bytes(k).unwrap()).unwrap();
+    scratch.reserve(kernels.row_bytes(k, k).unwrap()).unwrap();
     packed.multiply(x, epilogue, &mut to, &mut scratch, &mut pool);
     out.chunks_exact(out_stride).flat_map(|row| row[..columns].to_vec()).collect()
 }

@@ -2,13 +2,15 @@
 
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _mm_add_ps, _mm_cvtss_f32,
-    _mm_loadu_si128, _mm_max_ps, _mm_movehdup_ps, _mm_movehl_ps, _mm_packus_epi32, _mm_storeu_si128,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_blendv_epi8, _mm256_blendv_ps,
-    _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
-    _mm256_cmpgt_epi32, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph,
-    _mm256_div_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm_loadl_epi64, _mm_loadu_si128, _mm_max_ps, _mm_movehdup_ps, _mm_movehl_ps, _mm_packus_epi32,
+    _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_blendv_epi8,
+    _mm256_blendv_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
+    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph, _mm256_div_ps,
+    _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
     _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_round_ps, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_srai_epi32, _mm256_srli_epi32,
+    _mm256_storeu_ps, _mm256_sub_ps,
 };
 
 use super::{Avx2, NEAREST, fold_lanes};
@@ -63,6 +65,7 @@ macro_rules! lanewise {
 
 impl Isa for Avx2 {
     type Vector = Avx2Vector;
+    type Nibbles = (__m256i, __m256i);
     // 6 rows: 12 accumulators, two weight registers, one broadcast: 15 of 16 registers.
     const TILE_ROWS: usize = 6;
     const TILE_PANELS: usize = 1;
@@ -112,6 +115,41 @@ impl Isa for Avx2 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
             )
         }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Avx2Vector {
+        // SAFETY: sixteen numbers; the set is present, by `self`.
+        unsafe {
+            Avx2Vector(
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast()))),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from[8..].as_ptr().cast()))),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn load_nibbles(self, from: &[[u8; 4]; LANES]) -> (__m256i, __m256i) {
+        // SAFETY: 32 bytes each; the set is present, by `self`.
+        unsafe { (_mm256_loadu_si256(from.as_ptr().cast()), _mm256_loadu_si256(from[8..].as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn lowest(self, nibbles: (__m256i, __m256i)) -> Avx2Vector {
+        // SAFETY: the set is present, by `self`.
+        unsafe {
+            let (low, high) = (_mm256_slli_epi32::<28>(nibbles.0), _mm256_slli_epi32::<28>(nibbles.1));
+            Avx2Vector(
+                _mm256_cvtepi32_ps(_mm256_srai_epi32::<28>(low)),
+                _mm256_cvtepi32_ps(_mm256_srai_epi32::<28>(high)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn without_lowest(self, nibbles: (__m256i, __m256i)) -> (__m256i, __m256i) {
+        // SAFETY: the set is present, by `self`.
+        unsafe { (_mm256_srli_epi32::<4>(nibbles.0), _mm256_srli_epi32::<4>(nibbles.1)) }
     }
 }
 

@@ -1,15 +1,16 @@
 //! [`Simd16`] on AVX-512: one 512-bit register.
 
 use std::arch::x86_64::{
-    __m256, __m512, __m512i, _CMP_UNORD_Q, _mm_add_ps, _mm_cvtss_f32, _mm_max_ps, _mm_movehdup_ps,
-    _mm_movehl_ps, _mm256_add_ps, _mm256_castpd_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
-    _mm256_loadu_si256, _mm256_max_ps, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_and_si512, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
-    _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_cvtps_ph,
-    _mm512_div_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps,
-    _mm512_mask_or_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_storeu_ps, _mm512_sub_ps,
+    __m256, __m512, __m512i, _CMP_UNORD_Q, _mm_add_ps, _mm_cvtss_f32, _mm_loadu_si128, _mm_max_ps,
+    _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps, _mm256_castpd_ps, _mm256_castps256_ps128,
+    _mm256_extractf128_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_storeu_si256, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_and_si512, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_cvtps_ph, _mm512_div_ps,
+    _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_blend_ps,
+    _mm512_mask_or_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutexvar_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_ps,
+    _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::{Avx512, NEAREST, fold_lanes};
@@ -49,6 +50,7 @@ macro_rules! lanewise512 {
 
 impl Isa for Avx512 {
     type Vector = Avx512Vector;
+    type Nibbles = __m512i;
     // 8 rows by 3 panels: 24 accumulators, three registers of weights and a broadcast, so 28 of 32 registers. A step of
     // depth has 11 loads for 24 multiply-adds. 12 rows by one panel had 13 loads for 12, the limit of the load units.
     const TILE_ROWS: usize = 8;
@@ -90,6 +92,38 @@ impl Isa for Avx512 {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
             Avx512Vector(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
         }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Avx512Vector {
+        // SAFETY: sixteen numbers; the set is present, by `self`.
+        unsafe {
+            Avx512Vector(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()))))
+        }
+    }
+
+    #[inline(always)]
+    fn load_nibbles(self, from: &[[u8; 4]; LANES]) -> __m512i {
+        // SAFETY: 64 bytes; the set is present, by `self`.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    /// A table of sixteen numbers, which the instruction indexes by the lowest four bits of a lane.
+    #[inline(always)]
+    fn lowest(self, nibbles: __m512i) -> Avx512Vector {
+        // SAFETY: the set is present, by `self`.
+        unsafe {
+            let table = _mm512_setr_ps(
+                0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0,
+            );
+            Avx512Vector(_mm512_permutexvar_ps(nibbles, table))
+        }
+    }
+
+    #[inline(always)]
+    fn without_lowest(self, nibbles: __m512i) -> __m512i {
+        // SAFETY: the set is present, by `self`.
+        unsafe { _mm512_srli_epi32::<4>(nibbles) }
     }
 }
 
