@@ -177,7 +177,8 @@ impl FoundModel {
         let compute = &compute.of_model(&self.config)?;
         let emulate = compute.emulate(&self.path);
         check_tp(&self.config, compute.ranks)?;
-        load::check(compute.device, compute.precision, compute.ranks, emulate.as_ref())?;
+        let types = self.config.types_beside(compute.precision);
+        load::check(compute.device, types, compute.ranks, emulate.as_ref())?;
         if compute.profile_operators {
             load::check_profile(compute.device)?;
         }

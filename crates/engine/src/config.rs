@@ -363,6 +363,16 @@ impl ModelConfig {
         Ok(Precision { dtype: asked.dtype, weights, kv })
     }
 
+    /// Returns the types that a device must have besides the forms of the checkpoint itself. Whether it has kernels for those is
+    /// known when it packs the first weight.
+    pub fn types_beside(&self, precision: Precision) -> Precision {
+        match self.quantised {
+            Some(_) if precision.kv == KvForm::C8 => precision.dtype.into(),
+            Some(_) => Precision { kv: precision.kv, ..precision.dtype.into() },
+            None => precision,
+        }
+    }
+
     /// Returns the number of parameters, prefix excluded.
     pub fn parameters(&self) -> u64 {
         let hidden = self.hidden_size as u64;

@@ -204,12 +204,14 @@ impl<D: Device> Model<D> {
             channels: config.kv_channels,
             blocks: capacity.kv_blocks,
         };
-        let cache = match device.info().precision.kv {
-            KvForm::C8 => {
-                let channels = kv_channels(source, whole, cut.kv_heads(whole))?;
-                device.kv_cache_of_channels(shape, &channels)?
-            }
-            KvForm::Auto | KvForm::Int8 => device.kv_cache(shape)?,
+        // A device that computes in one type does not name the form of the checkpoint's cache.
+        let is_c8 = whole.quantised.as_ref().is_some_and(|quantised| quantised.kv_c8)
+            && device.info().precision.kv != KvForm::Int8;
+        let cache = if is_c8 {
+            let channels = kv_channels(source, whole, cut.kv_heads(whole))?;
+            device.kv_cache_of_channels(shape, &channels)?
+        } else {
+            device.kv_cache(shape)?
         };
         Ok(Self { device, config, capacity, weights, buffers, cache })
     }

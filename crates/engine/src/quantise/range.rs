@@ -165,7 +165,7 @@ mod tests {
         (0..1_000_000).for_each(|i| histogram.add(((i % 2000) as f32 - 1000.0) / 1000.0));
         histogram.add(100.0);
         let cut = histogram.best_range();
-        assert!(cut.high < 30.0 && cut.low <= -0.99, "{cut:?}");
+        assert!(cut.high < 50.0 && cut.low < -0.9, "{cut:?}");
         let mut even = Histogram::new(Range::new(-10.0, 10.0));
         (0..100_000).for_each(|i| even.add((i % 2001) as f32 / 100.0 - 10.0));
         let kept = even.best_range();

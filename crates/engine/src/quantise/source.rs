@@ -244,3 +244,54 @@ impl WeightSource for InMemory<'_> {
         self.maker.job.source.fingerprint(hashed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+    use std::path::Path;
+
+    use glmbench_device::{DType, Role};
+
+    use super::super::range::Range;
+    use super::super::{ActMethod, Settings};
+    use super::*;
+    use crate::load::ModelPath;
+
+    /// With the ranges that NumPy saw, every tensor of every layer has NumPy's bytes.
+    #[test]
+    fn the_tensors_are_those_of_the_numpy_implementation() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/quantised");
+        let text = std::fs::read_to_string(fixture.join("ranges.json")).unwrap();
+        let ranges: HashMap<String, [f32; 2]> = serde_json::from_str(&text).unwrap();
+        let path = ModelPath::Folder(fixture.join("float"));
+        let config = path.config(None).unwrap();
+        let source = path.weights(&config, DType::Fp16).unwrap().into();
+        let layer = |layer, role| LinearId { layer: Some(layer), role };
+        let settings = Settings {
+            scheme: Scheme::W8a8,
+            kv_c8: false,
+            float: BTreeSet::from([layer(1, Role::Qkv), layer(0, Role::Down), LinearId::OUTPUT]),
+            method: ActMethod::MinMax,
+            group: 0,
+            smooth: None,
+            search: None,
+        };
+        let dir = fixture.join("float");
+        let job = Job { dir, config, source, settings, prompts: Vec::new() };
+        let inputs = LinearId::all(&job.config).map(|id| {
+            let [low, high] = ranges[&id.name()];
+            Range::new(low, high).input(StorageType::F16)
+        });
+        let calibration =
+            Calibration { inputs: inputs.collect(), factors: Vec::new(), seen: None, logits: None };
+        let made = InMemory::new(&job, &calibration);
+        let quantised = ModelPath::Folder(fixture.join("w8a8"));
+        let expected = quantised.weights(&quantised.config(None).unwrap(), DType::Fp16).unwrap();
+        assert_eq!(expected.stored().len(), made.stored().len());
+        for tensor in expected.stored() {
+            let (found, expected) = (made.raw(&tensor.name).unwrap(), expected.raw(&tensor.name).unwrap());
+            assert_eq!((&found.dtype, &found.shape), (&expected.dtype, &expected.shape), "{}", tensor.name);
+            assert_eq!(found.data, expected.data, "{}", tensor.name);
+        }
+    }
+}

@@ -124,7 +124,7 @@ fn every_other_global_is_refused_by_name() {
 #[test]
 fn known_globals_are_called_in_one_way_only() {
     for (program, expected) in [
-        (&b"ctorch\nHalfStorage\n)R."[..], "a call of Storage(F16)"),
+        (&b"ctorch\nHalfStorage\n)R."[..], "a call of Storage(Float(F16))"),
         (b"ccollections\nOrderedDict\nN\x85R.", "a call of OrderedDict"),
         (b"ctorch._utils\n_rebuild_tensor_v2\n)R.", "other arguments"),
         (b"ctorch._utils\n_rebuild_tensor_v2\nNR.", "expected a tuple"),
