@@ -6,8 +6,9 @@
 
 use super::cases::{JOURNALS, Plan};
 use super::course::{Course, Timed, in_order, walk};
-use super::dir::{RunDir, write_whole};
+use super::dir::RunDir;
 use super::error::RecordError;
+use super::files::write_whole;
 use super::journal::{self, Examined, Keyed, Line};
 use super::prompt::PromptRecord;
 use super::run::{RunRecord, Status};

@@ -45,6 +45,7 @@ mod clock;
 pub(crate) mod course;
 mod dir;
 mod error;
+mod files;
 mod identity;
 mod journal;
 mod mend;
@@ -75,8 +76,9 @@ pub use arrival::Arrival;
 pub use audit::{Audit, SealState};
 pub use cases::{Contents, JOURNALS, Plan};
 pub use clock::Clock;
-pub use dir::{RunDir, create_unique, csv_table, run_id, write_accuracy_csv, write_whole};
+pub use dir::{RunDir, run_id};
 pub use error::RecordError;
+pub use files::{create_unique, csv_table, write_accuracy_csv, write_whole};
 pub use identity::{Difference, Identity, UNTOLD, hex};
 pub use journal::{Examined, JournalState, Keyed, Line};
 pub use mend::{Mending, PlannedItem};
@@ -104,10 +106,10 @@ pub(crate) use work::grouped;
 pub(crate) use writer::own_ending;
 pub use writer::{BEAT, Claim, FoundWriter, Holder, STALE, WRITER, Writer};
 
-pub use crate::workload::load::record::{
-    Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS, SATURATED_SLOPE, Wire,
-    next_level, rate_text,
-};
+pub use crate::workload::load::level::{Level, MOST_LEVELS, next_level, rate_text};
+pub use crate::workload::load::record::{LoadCase, LoadKey, LoadLevelRecord, SATURATED_SLOPE};
+pub use crate::workload::load::request::{LoadRequest, Wire};
+pub use crate::workload::load::row::LoadRow;
 pub use crate::workload::max_batch::record::{
     ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,
     next_probe, search_answer,

@@ -3,22 +3,21 @@
 //! The record of a shard has the shard's own part as its plan, so that reports, audits and resuming treat it as a run of
 //! fewer items and cases. [`Shards`] beside it holds the whole plan. The identity is that of the whole plan.
 
+mod origin;
+mod places;
+
 use super::cases::Plan;
-use super::clock::Clock;
 use super::identity::hex;
-use super::roofline::Roofline;
-use super::run::{RunRecord, Status};
-use super::target::LoadFacts;
+use super::run::RunRecord;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
+pub use origin::{ALIKE_SHARE, ShardOrigin};
+pub use places::Places;
+
 /// Largest number of shards of a plan.
 pub const MOST_SHARDS: u32 = 65_535;
-
-/// Change of a measured limit, as a share, up to which two machines count as alike. The limits of one machine vary by a
-/// few percent from one measurement to the next.
-pub const ALIKE_SHARE: f64 = 0.1;
 
 /// The shards of a plan that a run has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,79 +57,6 @@ pub struct ShardCase {
     pub id: String,
     /// Its work, in bytes of memory traffic ([`Places`] of items have none). Only sums and ratios of it have a meaning.
     pub work: u64,
-}
-
-/// Where a merged shard ran.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ShardOrigin {
-    /// Its run.
-    pub run_id: String,
-    /// Whether all of it is here.
-    pub complete: bool,
-    /// Host name.
-    pub host: String,
-    /// CPU model.
-    pub cpu_model: String,
-    /// Kernels.
-    pub kernel: String,
-    /// Engine threads.
-    pub threads: u32,
-    /// Frequency governor.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub governor: Option<String>,
-    /// The machine's limits, measured before the shard's cases.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub roofline: Option<Roofline>,
-    /// Time and memory of loading.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load: Option<LoadFacts>,
-    /// When it first started.
-    pub started: String,
-    /// When it last ended.
-    pub finished: Option<String>,
-    /// How often it was resumed.
-    pub resumed: u32,
-}
-
-/// Places in a list in rising order, as text: each number is the distance from the place before, the first from the
-/// list's begin. `3 1 5` are the places 3, 4 and 9.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Places(String);
-
-impl Places {
-    /// Encodes places in rising order.
-    pub fn of(places: impl IntoIterator<Item = usize>) -> Self {
-        let (mut text, mut before) = (String::new(), 0);
-        for place in places {
-            if !text.is_empty() {
-                text.push(' ');
-            }
-            text += &(place - before).to_string();
-            before = place;
-        }
-        Self(text)
-    }
-
-    /// Returns the places, or what is wrong with the text.
-    ///
-    /// # Errors
-    /// The text has no numbers, places that do not rise, or one of `total` or more.
-    pub fn read(&self, total: u64) -> Result<Vec<usize>, String> {
-        let (mut places, mut at) = (Vec::new(), 0_u64);
-        for word in self.0.split_ascii_whitespace() {
-            let step: u64 =
-                word.parse().map_err(|_| format!("found the place `{word}`; expected a number"))?;
-            at = at.saturating_add(step);
-            if at >= total || (step == 0 && !places.is_empty()) {
-                return Err(format!(
-                    "found the place {at} out of order; expected rising places below {total}"
-                ));
-            }
-            places.push(at as usize);
-        }
-        Ok(places)
-    }
 }
 
 impl Plan {
@@ -272,77 +198,6 @@ pub fn numbers(list: &[u32]) -> String {
     }
 }
 
-impl ShardOrigin {
-    /// Returns where a run was made.
-    pub(super) fn of(record: &RunRecord, complete: bool) -> Self {
-        let of = &record.provenance;
-        Self {
-            run_id: record.run_id.clone(),
-            complete,
-            host: of.host.clone(),
-            cpu_model: of.cpu_model.clone(),
-            kernel: of.kernel.clone(),
-            threads: of.threads,
-            governor: of.governor.clone(),
-            roofline: of.roofline.clone(),
-            load: of.load.clone(),
-            started: of.started.clone(),
-            finished: of.finished.clone(),
-            resumed: of.resumed,
-        }
-    }
-
-    /// Whether times of the two machines may be judged together: the same processor and kernels, and measured limits that
-    /// agree within [`ALIKE_SHARE`]. Without measured limits, only the same host with
-    /// the same number of threads is.
-    pub fn is_like(&self, other: &Self) -> bool {
-        self.differences(other).is_empty()
-    }
-
-    /// Describes for which differences times of the two machines must not be judged together.
-    fn differences(&self, other: &Self) -> Vec<String> {
-        let mut found = Vec::new();
-        for (what, a, b) in
-            [("processors", &self.cpu_model, &other.cpu_model), ("kernels", &self.kernel, &other.kernel)]
-        {
-            if a != b {
-                found.push(format!("{what} {a} and {b}"));
-            }
-        }
-        if let (Some(a), Some(b)) = (&self.roofline, &other.roofline) {
-            let (memory, arithmetic) = (
-                (a.bandwidth_bytes_per_s, b.bandwidth_bytes_per_s),
-                (a.peak_flops_per_s, b.peak_flops_per_s),
-            );
-            for (what, (a, b), unit) in [("bandwidth", memory, "GB/s"), ("arithmetic", arithmetic, "GFLOP/s")]
-            {
-                if (a - b).abs() > ALIKE_SHARE * a.max(b) {
-                    found.push(format!("{what} {:.1} and {:.1} {unit}", a / 1e9, b / 1e9));
-                }
-            }
-        } else {
-            // Measured limits show what threads make of a machine.
-            if self.threads != other.threads {
-                found.push(format!("threads {} and {}", self.threads, other.threads));
-            }
-            if self.host != other.host {
-                found.push("limits that were not measured on both".to_owned());
-            }
-        }
-        found
-    }
-
-    /// `same host, bandwidth 1.7 and 2.3 GB/s`, or `a and b: bandwidth 1.7 and 2.3 GB/s`.
-    fn difference_words(&self, other: &Self) -> String {
-        let differences = self.differences(other).join(", ");
-        if self.host == other.host {
-            format!("same host, {differences}")
-        } else {
-            format!("{} and {}: {differences}", self.host, other.host)
-        }
-    }
-}
-
 impl RunRecord {
     /// Describes which part of the plan the run has; `None` for a run of the whole plan.
     pub fn part_words(&self) -> Option<String> {
@@ -358,56 +213,12 @@ impl RunRecord {
     pub fn lacking(&self) -> Option<&Plan> {
         self.shards.as_ref().filter(|shards| shards.single().is_none())?.whole.as_ref()
     }
-
-    /// Returns where a timed case of a merged run was timed.
-    pub fn origin_of(&self, case_id: &str) -> Option<&ShardOrigin> {
-        self.shards.as_ref()?.origin_of(case_id)
-    }
-
-    /// Returns the name of the host that timed a case.
-    pub fn host_of(&self, case_id: &str) -> &str {
-        self.origin_of(case_id).map_or(&self.provenance.host, |origin| &origin.host)
-    }
-
-    /// Returns why the times of two cases must not be judged together: a shard timed one, and the machines are not alike.
-    /// `None` if they may, if no run is merged, or on a virtual clock, which no machine changes.
-    pub fn unlike_machines(&self, case_id: &str, other: &Self, other_id: &str) -> Option<String> {
-        if [self, other].iter().all(|run| run.provenance.clock == Clock::Modelled) {
-            return None;
-        }
-        let of = |run: &Self, id: &str| {
-            run.origin_of(id).cloned().unwrap_or_else(|| ShardOrigin::of(run, run.status == Status::Complete))
-        };
-        if self.origin_of(case_id).is_none() && other.origin_of(other_id).is_none() {
-            return None;
-        }
-        let (a, b) = (of(self, case_id), of(other, other_id));
-        (!a.is_like(&b)).then(|| format!("timed on unlike machines, {}", a.difference_words(&b)))
-    }
-
-    /// Returns the limits of the machine that timed a case, measured before its cases.
-    pub fn roofline_of(&self, case_id: &str) -> Option<&Roofline> {
-        match self.origin_of(case_id) {
-            Some(origin) => origin.roofline.as_ref(),
-            None => self.provenance.roofline.as_ref(),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn places_are_read_back_and_bad_ones_are_refused() {
-        for places in [vec![], vec![0], vec![7], vec![0, 1, 2], vec![3, 4, 9, 1000]] {
-            assert_eq!(Places::of(places.iter().copied()).read(1001), Ok(places));
-        }
-        assert_eq!(Places::of([3, 4, 9]), Places("3 1 5".into()));
-        for bad in ["3 0", "x", "-1", "9", "3 6", "18446744073709551615 2"] {
-            assert!(Places(bad.into()).read(9).is_err(), "{bad}");
-        }
-    }
+    use crate::record::Roofline;
 
     #[test]
     fn a_run_says_what_it_has_of_the_plan() {

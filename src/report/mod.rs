@@ -37,7 +37,7 @@ pub use roofline::limit_rows;
 pub use tables::Table;
 pub use validity::{Check, Verdict};
 
-pub use crate::workload::load::report::load_rows;
+pub use crate::workload::load::rows::load_rows;
 pub use crate::workload::max_batch::report::probe_rows;
 pub use crate::workload::shapes::report as performance;
 pub use crate::workload::shapes::report::perf_rows;

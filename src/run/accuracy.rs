@@ -2,17 +2,51 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use glmbench_engine::{EngineError, Request, RequestId, Step, StepKind};
+use glmbench_engine::{EngineError, Request, RequestId, Savings, Step, StepKind};
 
 use crate::backend::Exchange;
 use crate::record::{CallRecord, PromptRecord, RecordError, RunDir, SampleRecord, SampleState, TaskWork};
 use crate::task::{Evaluation, Heard, Judgement, Next, Outcome, Progress, Stage, State};
 
-use super::{AccuracyRun, Ending, RunError, Session};
+use super::error::RunError;
+use super::session::{Ending, Session};
 
 /// Limit on items running, or done and waiting for an earlier one, as a multiple of the batch. Enough to keep the batch
 /// full, and all that a killed process can lose.
 const WINDOW: usize = 2;
+
+/// An accuracy case that is ready to run.
+pub struct AccuracyRun<'a> {
+    /// Name in the records.
+    pub task: String,
+    /// Items, protocol and tokenizer.
+    pub evaluation: Evaluation<'a>,
+    /// Number of concurrent sequences.
+    pub batch: usize,
+    /// Number of tensor-parallel ranks.
+    pub tp: usize,
+    /// What the engine may spare itself. The results are the same.
+    pub savings: Savings,
+    /// Indices in the evaluation of the items to run, in order: all, or those of a shard.
+    pub own: Vec<usize>,
+}
+
+impl<'a> AccuracyRun<'a> {
+    /// Returns the case with all items of the evaluation.
+    pub fn new(task: String, evaluation: Evaluation<'a>, batch: usize, tp: usize) -> Self {
+        let own = (0..evaluation.len()).collect();
+        Self { task, evaluation, batch, tp, savings: Savings::ALL, own }
+    }
+
+    /// Returns name and content hash of each item to run, in the order of their lines.
+    pub fn items(&self) -> impl Iterator<Item = (&str, &str)> {
+        let plan = self.evaluation.plan();
+        self.own.iter().map(|&index| {
+            let item = plan.item(index);
+            (item.doc_id.as_str(), item.doc_hash.as_str())
+        })
+    }
+}
 
 /// Runs the items that have no line yet.
 pub(super) fn run(case: &AccuracyRun<'_>, session: &mut Session<'_>) -> Result<Ending, RunError> {

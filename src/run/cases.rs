@@ -9,9 +9,11 @@ use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::Capacity;
 use glmbench_engine::tokenizer::Tokenizer;
 
+use super::accuracy::AccuracyRun;
 use super::duration::{Counted, Expected, Rates};
+use super::error::RunError;
 use super::requests::Wanted;
-use super::{AccuracyRun, Ending, RunError, Session};
+use super::session::{Ending, Session};
 use crate::backend::Capabilities;
 use crate::bench::OrdinaryTokens;
 use crate::record::{self, RunDir, course::Course};

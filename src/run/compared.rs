@@ -6,8 +6,9 @@ use crate::record::{RecordError, RunDir, write_whole};
 use crate::report::ReportError;
 use crate::report::compare::{Options, render};
 
+use super::error::RunError;
 use super::observer::Observer;
-use super::{NOT_COMPARED, RunError, comparison_folder};
+use super::resume::{NOT_COMPARED, comparison_folder};
 
 /// Compares the runs of one request: those of equal identity with each other, the others shown beside them. Does nothing if
 /// all identities differ.

@@ -15,7 +15,7 @@ use glmbench_engine::config::ModelConfig;
 use crate::bench::{PhaseCost, Shape, batch_cost, case_cost};
 use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleState};
 
-use super::AccuracyRun;
+use super::accuracy::AccuracyRun;
 use super::resume::{Found, runs};
 use super::sharing::PromptTokens;
 

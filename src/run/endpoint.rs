@@ -35,6 +35,7 @@ use crate::backend::{Backend, MOST_UNDER_WAY, Remote, RemoteFacts};
 use crate::record::RunRecord;
 use crate::suite::Suite;
 
+use super::error::RunError;
 use super::found::model_path;
 use super::model::ModelFacts;
 use super::plan::Plan;
@@ -42,7 +43,7 @@ use super::provenance::{Origin, record};
 use super::requests::{Wanted, total};
 use super::setup::SetupChoice;
 use super::shard::Shard;
-use super::{RunError, telemetry};
+use super::telemetry;
 
 /// A server that answers a run instead of the engine.
 #[derive(Debug, Clone)]

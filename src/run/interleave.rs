@@ -6,8 +6,11 @@
 //! between blocks.
 
 use super::case_probe::CaseProbe;
+use super::error::RunError;
+use super::execute::run_accuracy;
+use super::observer::{Observer, Silent};
 use super::plan::Plan;
-use super::{Ending, Observer, RunError, Session, Shared, Silent, run_accuracy};
+use super::session::{Ending, Session, Shared};
 use crate::backend::Backend;
 use crate::record::{RecordError, RepetitionKind, RunDir, RunRecord};
 use crate::stats::blocks_needed;

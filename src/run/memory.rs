@@ -5,7 +5,7 @@ use glmbench_engine::config::ModelConfig;
 use glmbench_engine::memory::{MemoryBudget, MemoryOf};
 use glmbench_engine::model::Capacity;
 
-use super::AccuracyRun;
+use super::accuracy::AccuracyRun;
 use super::cases::{Case, Room};
 use super::plan::Plan;
 

@@ -8,7 +8,7 @@ use crate::record::{NoiseFloor, Phase};
 use crate::stats::{median, null_floor, spread_between};
 use serde::{Deserialize, Serialize};
 
-use super::Observer;
+use super::observer::Observer;
 
 /// Confidence of a floor: one in twenty null comparisons exceeds it.
 const CONFIDENCE: f64 = 0.95;

@@ -7,18 +7,21 @@ use glmbench_device::Precision;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::tokenizer::Tokenizer;
 
+use crate::backend::Capabilities;
 use crate::bench::OrdinaryTokens;
 use crate::dataset::Source;
-use crate::record::{self, ChoiceToken, FirstPrompt};
+use crate::record::{self, ChoiceToken, FirstPrompt, PlannedItem};
 use crate::suite::{self, Suite};
 use crate::task::{self, Evaluation, TextCodec};
 
+use super::accuracy::AccuracyRun;
 pub use super::cases::{Case, Plan, Room};
 use super::cases::{Planning, Recording};
+use super::error::RunError;
 use super::published::published;
 pub use super::questions::RealPrompts;
 use super::requests::{Wanted, of_items};
-use super::{AccuracyRun, RunError, roofline};
+use super::roofline;
 pub use crate::workload::load::run::LoadRun;
 pub use crate::workload::max_batch::run::SearchRun;
 pub use crate::workload::shapes::run::PerformanceRun;
@@ -143,6 +146,48 @@ impl<'a> Plan<'a> {
     /// Returns the first prompt of the first accuracy case.
     pub fn first_prompt(&self) -> Option<FirstPrompt> {
         self.accuracy.first().and_then(first_prompt_of)
+    }
+
+    /// Returns what the plan needs beyond a backend's capabilities; `None` if it needs nothing more.
+    pub fn beyond(&self, can: Capabilities) -> Option<String> {
+        let scored = || self.accuracy.iter().find(|case| !case.evaluation.choices().is_empty());
+        if !can.choice_logprobs
+            && let Some(case) = scored()
+        {
+            return Some(format!(
+                "task {} compares log-probabilities of choices, which it does not return; a protocol that generates text would do",
+                case.task
+            ));
+        }
+        let timed = self.timed();
+        let need =
+            |what: fn(Capabilities) -> bool| !what(can) && timed.iter().any(|case| what(case.needs(can)));
+        if need(|has| has.ignores_end) {
+            return Some(
+                "timed cases generate a fixed number of tokens, and it ends at the end-of-sequence token"
+                    .into(),
+            );
+        }
+        if need(|has| has.step_times) {
+            return Some(
+                "it reports no times of steps, so prefill and decode cannot be told apart; [[load]] would do"
+                    .into(),
+            );
+        }
+        need(|has| has.memory)
+            .then(|| "it does not know its memory, which [[max_batch]] needs; [[load]] would do".into())
+    }
+
+    /// Returns the items of all accuracy cases, in the order in which they run.
+    pub fn items(&self) -> Vec<PlannedItem<'_>> {
+        let mut all = Vec::new();
+        for tp in self.tp_sizes() {
+            for case in self.accuracy.iter().filter(|case| case.tp == tp) {
+                let item = |(doc_id, doc_hash)| PlannedItem { task: &case.task, doc_id, doc_hash };
+                all.extend(case.items().map(item));
+            }
+        }
+        all
     }
 }
 

@@ -107,7 +107,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         engine: format!("glmbench {}", env!("CARGO_PKG_VERSION")),
         device: origin.device.name.clone().into(),
         kernel: origin.device.kernel.clone(),
-        clock: super::clock_of(&origin.device),
+        clock: super::session::clock_of(&origin.device),
         clock_profile: origin.device.modelled_by.as_ref().map(|p| format!("{} sha256:{}", p.name, p.sha256)),
         dtype: Word::of(origin.device.precision),
         tp: origin.device.tp as u32,

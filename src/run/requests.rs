@@ -1,6 +1,6 @@
 //! How many requests and tokens a plan costs on a server.
 
-use super::AccuracyRun;
+use super::accuracy::AccuracyRun;
 
 /// Requests and tokens of a plan, or of a part of it. Retries and the probe of the server are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -17,7 +17,7 @@ use crate::compute::{Compute, ComputeSpec};
 use crate::record::Roofline;
 use crate::suite::{Configuration, Suite};
 
-use super::RunError;
+use super::error::RunError;
 use super::found::{FoundModel, weight_fault_words};
 use super::observer::Observer;
 use super::plan::{Case, Plan};
@@ -377,7 +377,7 @@ fn restricted(base: &Suite, configuration: &Configuration) -> Suite {
     let mut suite = base.clone();
     if base.configurations.iter().all(|c| c.name != configuration.name) {
         suite.accuracy.iter_mut().for_each(|case| case.configurations.clear());
-        suite.timed_mut().into_iter().for_each(|table| table.apply_to_all());
+        suite.timed_mut().into_iter().for_each(|table| table.scope_mut().configurations.clear());
     }
     suite.of(configuration)
 }

@@ -16,9 +16,9 @@ use sha2::{Digest, Sha256};
 use crate::record::{MOST_SHARDS, Places, ShardCase, ShardPart, Shards, grouped};
 use crate::suite::Suite;
 
-use super::RunError;
 use super::cases::Sharded;
 use super::duration::Counted;
+use super::error::RunError;
 use super::plan::Plan;
 
 /// One of the shards of a plan.

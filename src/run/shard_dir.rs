@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::record::{BEAT, FoundWriter, RecordError, STALE, WRITER};
 
-use super::RunError;
+use super::error::RunError;
 use super::observer::Observer;
 
 /// Time between two looks at another machine's beats.

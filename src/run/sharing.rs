@@ -2,7 +2,7 @@
 
 use glmbench_engine::cache::{BlockAllocator, blocks_for, content};
 
-use super::AccuracyRun;
+use super::accuracy::AccuracyRun;
 
 /// Prompt tokens of the first prompts of all items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

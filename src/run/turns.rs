@@ -10,12 +10,15 @@ use crate::record::{RunDir, RunRecord};
 use crate::report::Verdict;
 
 use super::compared::compare_turns;
+use super::error::RunError;
+use super::execute::conclude;
 use super::interleave::{self, Side, block, blocks_for, first_in, obstacle, open_blocks, spread};
 use super::observer::Observer;
 use super::plan::Plan;
-use super::request::{Life, Ready, RunRequest, RunsEnd, Share};
+use super::request::{RunRequest, RunsEnd};
+use super::runner::{Ready, Runner, Share};
+use super::session::Ending;
 use super::setup::Setup;
-use super::{Ending, RunError, conclude};
 
 /// Times the blocks of two configurations.
 ///
@@ -107,7 +110,7 @@ struct Led {
     record: RunRecord,
 }
 
-impl Life<'_> {
+impl Runner<'_> {
     /// Runs two configurations, from starting the engines to the reports.
     pub(super) fn lead(
         &mut self,

@@ -5,17 +5,35 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::table::{Table, tables};
+use super::table::{Table, case_configurations, tables, tp_ranks};
 use super::{AccuracyCase, Configuration, ModelChoice, SuiteError, Target};
+
+/// Where the cases of a table run: the keys that every table of timed cases has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CaseScope {
+    /// Tensor-parallel sizes.
+    pub tp_ranks: Vec<usize>,
+    /// Configurations that the cases apply to; all if empty.
+    pub configurations: Vec<String>,
+}
+
+impl CaseScope {
+    /// Reads `tp_ranks` and `configurations`.
+    pub(crate) fn read(table: &mut Table) -> Result<Self, SuiteError> {
+        Ok(Self { tp_ranks: tp_ranks(table)?, configurations: case_configurations(table)? })
+    }
+}
 
 /// A table of a suite that stands for timed cases of one workload.
 pub trait CaseTable: Debug {
+    /// Returns where the cases run.
+    fn scope(&self) -> &CaseScope;
     /// Returns the configurations that the cases apply to; all if empty.
-    fn configurations(&self) -> &[String];
-    /// Makes the cases apply to all configurations.
-    fn apply_to_all(&mut self);
-    /// Sets the tensor-parallel size of the cases.
-    fn set_tp(&mut self, tp: usize);
+    fn configurations(&self) -> &[String] {
+        &self.scope().configurations
+    }
+    /// Returns where the cases run, to change it.
+    fn scope_mut(&mut self) -> &mut CaseScope;
     /// Returns the number of cases.
     fn cases(&self) -> usize;
     /// Describes the cases in a line, for `glmbench check`. `modelled` says of each configuration whether its times are.

@@ -116,7 +116,7 @@ pub use crate::record::{Arrival, Objective, Objectives};
 pub use crate::workload::load::table::{DEFAULT_LOAD_BATCH, Extent, LoadCase, Rates};
 pub use crate::workload::max_batch::schema::{DEFAULT_PROBE_REPETITIONS, MaxBatchCase};
 pub use crate::workload::shapes::schema::{DEFAULT_REPETITIONS, DEFAULT_WARMUPS, PerformanceCase};
-pub use cases::{CaseTable, Suite};
+pub use cases::{CaseScope, CaseTable, Suite};
 pub use configuration::Configuration;
 pub use prompts::{PromptSet, PromptSource};
 pub use table::Lengths;
@@ -290,7 +290,7 @@ impl Suite {
     /// Sets the tensor-parallel size of every case.
     pub fn set_tp(&mut self, tp: usize) {
         self.accuracy.iter_mut().for_each(|case| case.tp = tp);
-        self.timed_mut().into_iter().for_each(|table| table.set_tp(tp));
+        self.timed_mut().into_iter().for_each(|table| table.scope_mut().tp_ranks = vec![tp]);
     }
 
     /// Returns the SHA-256 of the settings that determine the results, after overrides. It omits what a run's identity

@@ -6,9 +6,9 @@
 //! | file | layer | holds |
 //! | --- | --- | --- |
 //! | `schema.rs` (`table.rs`) | [`suite`](crate::suite) | the suite table, read and checked: [`CaseTable`](crate::suite::CaseTable) |
-//! | `run.rs` (`plan.rs`, `trace.rs`) | [`run`](crate::run) | cases that are ready to run: `run::Case` |
-//! | `record.rs` | [`record`](crate::record) | the case in `run.json`, its journal's lines, and their order: `record::Course` |
-//! | `report.rs` (`charts.rs`, `compare.rs`) | [`report`](crate::report) | rows, tables, conditions, charts: `report::Part` |
+//! | `run.rs` (`plan.rs`, `serve.rs`, `trace.rs`) | [`run`](crate::run) | cases that are ready to run: `run::Case` |
+//! | `record.rs` (`level.rs`, `request.rs`, `row.rs`) | [`record`](crate::record) | the case in `run.json`, its journal's lines, and their order: `record::Course` |
+//! | `report.rs` (`charts.rs`, `checks.rs`, `compare.rs`, `rows.rs`, `sentences.rs`, `tables.rs`) | [`report`](crate::report) | rows, tables, conditions, charts: `report::Part` |
 //!
 //! This file names the types of a folder for the layers: `Table`, `Run`, `Case` and `Line`, `Report`. The layers know the workloads
 //! by its list. Each makes its own types from it: `suite/cases.rs` the fields of a
@@ -21,13 +21,21 @@
 /// Load: requests that arrive by a schedule, whether or not the engine keeps up.
 pub mod load {
     mod charts;
+    mod checks;
     mod compare;
+    pub mod level;
     mod plan;
     pub mod record;
     pub mod report;
+    pub mod request;
+    pub mod row;
+    pub mod rows;
     pub mod run;
     mod schema;
+    pub mod sentences;
+    mod serve;
     pub mod table;
+    pub(crate) mod tables;
     pub(crate) mod trace;
 
     pub use record::{LoadCase as Case, LoadLevelRecord as Line};

@@ -5,16 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::{fs, io};
 
 use glmbench::backend::Backend;
-use glmbench::record::{RepetitionKind, RunDir};
+use glmbench::record::{RepetitionKind, RunDir, RunRecord};
 use glmbench::report::compare::ComparisonSummary;
 use glmbench::report::{Summary, Verdict};
 use glmbench::run::model::ModelFacts;
-use glmbench::run::provenance::Origin;
+use glmbench::run::plan::Plan;
+use glmbench::run::provenance::{Origin, record};
 use glmbench::run::setup::Answering;
 use glmbench::run::turns::InThisProcess;
-use glmbench::run::{Observer, RunError, RunRequest, RunsEnd, Wanted, telemetry};
+use glmbench::run::{Ending, Observer, RunError, RunRequest, RunsEnd, Wanted, execute, open_dir, telemetry};
 use glmbench::suite::Suite;
 use glmbench_device::rotary::RotaryMode;
+use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 
 /// Stops the run after this number of units.
@@ -47,6 +49,33 @@ pub(crate) fn origin<'a>(suite: &'a Suite, config: &ModelConfig, backend: &dyn B
         command_line: Vec::new(),
         group: None,
     }
+}
+
+/// Executes a plan in the run `r` below `root`, or goes on with that run, until `units` units are done. The engine is never
+/// loaded again.
+pub(crate) fn execute_in(
+    root: &Path,
+    suite: &Suite,
+    config: &ModelConfig,
+    plan: &Plan<'_>,
+    backend: Box<dyn Backend>,
+    units: usize,
+) -> Result<Ending, RunError> {
+    let first = RunRecord { run_id: "r".into(), ..record(&origin(suite, config, &*backend), plan, config) };
+    let path = root.join("r");
+    let (mut dir, mut run) = if path.exists() {
+        let mut dir = RunDir::open(&path)?;
+        dir.hold()?;
+        (dir, first)
+    } else {
+        open_dir(root, None, first)?
+    };
+    let stop = AtomicBool::new(false);
+    let mut observer = StopAfter(AtomicUsize::new(units), &stop);
+    let mut reload = |_: usize, _: &mut dyn Observer| {
+        Err(RunError::Engine(EngineError::Option("one tensor-parallel size only".into())))
+    };
+    execute(plan, backend, &mut reload, &mut dir, &mut run, &mut observer, &stop)
 }
 
 /// A request for two shapes, answered by a script.

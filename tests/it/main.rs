@@ -26,6 +26,7 @@ mod endpoint;
 mod endpoint_parity;
 mod faults;
 mod goldens;
+mod hooked;
 mod hostile;
 mod in_process;
 mod invariance;

@@ -9,18 +9,17 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use glmbench_device::group::DeviceGroup;
-use glmbench_device::reference::{Reference, ReferenceGroup};
-use glmbench_device::rotary::{RotaryMode, RotaryTable};
-use glmbench_device::{
-    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvChannels, KvShape, LinearWeight, Role,
-    SequenceView,
-};
+use glmbench_device::reference::ReferenceGroup;
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DeviceError, DeviceInfo, SequenceView};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, Forward, StepInput};
 use glmbench_engine::parallel::Ranks;
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
 use glmbench_engine::{Engine, EngineError, Request};
+
+use crate::hooked::{Hooked, Hooks};
 
 /// The place at which rank 1 fails.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,7 +41,7 @@ struct Faulty {
 }
 
 impl DeviceGroup for Faulty {
-    type Device = Watched;
+    type Device = Hooked<Watch>;
 
     fn name(&self) -> &'static str {
         "faulty"
@@ -52,20 +51,15 @@ impl DeviceGroup for Faulty {
         self.ranks.tp()
     }
 
-    fn device(&self, rank: usize) -> Result<Watched, DeviceError> {
+    fn device(&self, rank: usize) -> Result<Hooked<Watch>, DeviceError> {
         let fault = if rank == 1 { self.fault } else { Fault::None };
         if fault == Fault::Device {
             return Err(planted());
         }
         self.alive.fetch_add(1, Ordering::SeqCst);
-        Ok(Watched {
-            inner: self.ranks.device(rank)?,
-            rank,
-            fault,
-            additions: 0,
-            alive: Arc::clone(&self.alive),
-            home: std::thread::current().id(),
-        })
+        let (alive, home) = (Arc::clone(&self.alive), std::thread::current().id());
+        let hooks = Watch { rank, fault, additions: 0, alive, home };
+        Ok(Hooked { inner: self.ranks.device(rank)?, hooks })
     }
 
     fn abort(&self) {
@@ -77,9 +71,8 @@ fn planted() -> DeviceError {
     DeviceError::OutOfMemory { device: "faulty", what: "a planted fault".into(), wanted_bytes: 1 }
 }
 
-/// The reference device with a planted fault. It knows its own thread.
-struct Watched {
-    inner: Reference,
+/// A planted fault in the device of a rank. It knows its own thread.
+struct Watch {
     rank: usize,
     fault: Fault,
     additions: usize,
@@ -87,7 +80,7 @@ struct Watched {
     home: ThreadId,
 }
 
-impl Drop for Watched {
+impl Drop for Watch {
     fn drop(&mut self) {
         // A device dropped on another thread still counts as alive.
         if std::thread::current().id() == self.home {
@@ -96,110 +89,24 @@ impl Drop for Watched {
     }
 }
 
-type Of<T> = Result<T, DeviceError>;
-type Matrix = <Reference as Device>::Activation;
-type Linear = <Reference as Device>::Linear;
-type Cache = <Reference as Device>::KvCache;
-
-impl Device for Watched {
-    type Activation = Matrix;
-    type Linear = Linear;
-    type Vector = Vec<f32>;
-    type Table = Matrix;
-    type Rotary = RotaryTable;
-    type KvCache = Cache;
-
-    fn info(&self) -> DeviceInfo {
+impl Hooks for Watch {
+    fn info(&self, of: DeviceInfo) -> DeviceInfo {
         let details = vec![("chip".into(), "c".into()), ("place".into(), format!("seat {}", self.rank))];
-        DeviceInfo { details, ..self.inner.info() }
+        DeviceInfo { details, ..of }
     }
-    fn activation(&self, max_rows: usize, width: usize) -> Of<Matrix> {
-        self.inner.activation(max_rows, width)
+
+    fn kv_cache(&self) -> Result<(), DeviceError> {
+        if self.fault == Fault::Cache { Err(planted()) } else { Ok(()) }
     }
-    fn upload_linear(
-        &self,
-        role: Role,
-        weight: LinearWeight<'_>,
-        bias: Option<HostTensor<'_>>,
-    ) -> Of<Linear> {
-        self.inner.upload_linear(role, weight, bias)
-    }
-    fn upload_vector(&self, values: HostTensor<'_>) -> Of<Vec<f32>> {
-        self.inner.upload_vector(values)
-    }
-    fn upload_table(&self, table: HostTensor<'_>) -> Of<Matrix> {
-        self.inner.upload_table(table)
-    }
-    fn upload_rotary(&self, table: &RotaryTable) -> Of<RotaryTable> {
-        self.inner.upload_rotary(table)
-    }
-    fn kv_cache(&self, shape: KvShape) -> Of<Cache> {
-        if self.fault == Fault::Cache { Err(planted()) } else { self.inner.kv_cache(shape) }
-    }
-    fn kv_cache_of_channels(&self, shape: KvShape, channels: &KvChannels) -> Of<Cache> {
-        self.inner.kv_cache_of_channels(shape, channels)
-    }
-    fn embed(&mut self, table: &Matrix, ids: &[u32], out: &mut Matrix) -> Of<()> {
-        self.inner.embed(table, ids, out)
-    }
-    fn rms_norm(&mut self, x: &Matrix, weight: &Vec<f32>, epsilon: f32, out: &mut Matrix) -> Of<()> {
-        self.inner.rms_norm(x, weight, epsilon, out)
-    }
-    fn linear(&mut self, x: &Matrix, weight: &Linear, out: &mut Matrix) -> Of<()> {
-        self.inner.linear(x, weight, out)
-    }
-    fn rotary(&mut self, qkv: &mut Matrix, t: &RotaryTable, at: &[u32], shape: AttentionShape) -> Of<()> {
-        self.inner.rotary(qkv, t, at, shape)
-    }
-    fn write_kv(
-        &mut self,
-        qkv: &Matrix,
-        cache: &mut Cache,
-        layer: usize,
-        sequences: &[SequenceView<'_>],
-        shape: AttentionShape,
-    ) -> Of<()> {
-        self.inner.write_kv(qkv, cache, layer, sequences, shape)
-    }
-    fn copy_kv_block(&mut self, cache: &mut Cache, from: u32, to: u32, tokens: usize) -> Of<()> {
-        self.inner.copy_kv_block(cache, from, to, tokens)
-    }
-    fn attention(
-        &mut self,
-        qkv: &Matrix,
-        cache: &Cache,
-        layer: usize,
-        sequences: &[SequenceView<'_>],
-        shape: AttentionShape,
-        out: &mut Matrix,
-    ) -> Of<()> {
-        self.inner.attention(qkv, cache, layer, sequences, shape, out)
-    }
-    fn add(&mut self, x: &mut Matrix, y: &Matrix) -> Of<()> {
+
+    fn add(&mut self) -> Result<(), DeviceError> {
         self.additions += 1;
         assert!(self.fault != Fault::Panic(self.additions), "a planted panic");
-        if self.fault == Fault::Error(self.additions) {
-            return Err(planted());
-        }
-        self.inner.add(x, y)
+        if self.fault == Fault::Error(self.additions) { Err(planted()) } else { Ok(()) }
     }
-    fn swiglu(&mut self, h: &Matrix, out: &mut Matrix) -> Of<()> {
-        self.inner.swiglu(h, out)
-    }
-    fn gather(&mut self, x: &Matrix, rows: &[usize], out: &mut Matrix) -> Of<()> {
-        self.inner.gather(x, rows, out)
-    }
-    fn all_reduce(&mut self, x: &mut Matrix) -> Of<()> {
-        self.inner.all_reduce(x)
-    }
+
     fn modelled_ns(&self) -> Option<u64> {
         Some((100 * self.additions + self.rank) as u64)
-    }
-    fn download(&mut self, x: &Matrix, out: &mut Vec<f32>) -> Of<()> {
-        self.inner.download(x, out)
-    }
-    fn upload(&mut self, rows: &[f32], out: &mut Matrix) -> Of<()> {
-        self.inner.upload(rows, out)
     }
 }
 

@@ -3,19 +3,16 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use glmbench::backend::{Capabilities, Script, Scripted, ScriptedAnswer};
-use glmbench::record::{RunDir, RunRecord, SampleState};
+use glmbench::record::{RunDir, SampleState};
 use glmbench::run::plan::Plan;
-use glmbench::run::provenance::record;
-use glmbench::run::{Ending, Observer, RunError, execute, open_dir};
+use glmbench::run::{Ending, RunError};
 use glmbench::suite::Suite;
-use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::tokenizer::Tokenizer;
 
-use crate::in_process::{StopAfter, origin};
+use crate::in_process::execute_in;
 
 fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
@@ -49,21 +46,7 @@ impl Run<'_> {
         let suite = Suite::parse(Path::new("s.toml"), &self.suite, &[]).unwrap();
         let plan = Plan::new(&suite, config, Some(tokenizer), 512)?;
         let backend = Scripted::new(self.script.clone());
-        let origin = origin(&suite, config, &backend);
-        let first = RunRecord { run_id: "r".into(), ..record(&origin, &plan, config) };
-        let (mut dir, mut run_record) = if self.path().exists() {
-            let mut dir = RunDir::open(&self.path())?;
-            dir.hold()?;
-            (dir, first)
-        } else {
-            open_dir(self.root, None, first)?
-        };
-        let stop = AtomicBool::new(false);
-        let mut observer = StopAfter(AtomicUsize::new(units), &stop);
-        let mut reload = |_: usize, _: &mut dyn Observer| {
-            Err(RunError::Engine(EngineError::Option("one tensor-parallel size only".into())))
-        };
-        execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
+        execute_in(self.root, &suite, config, &plan, Box::new(backend), units)
     }
 
     fn journals(&self) -> [String; 3] {

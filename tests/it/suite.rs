@@ -53,7 +53,7 @@ fn a_suite_says_what_it_says() {
     let case = &suite.performance[0];
     let lengths = [Lengths { input: 128, output: 32 }, Lengths { input: 256, output: 64 }];
     assert_eq!((&case.batches[..], &case.lengths[..]), (&[1, 2][..], &lengths[..]));
-    assert_eq!((case.repetitions, case.seed, &case.tp_ranks[..]), (5, 1, &[1][..]));
+    assert_eq!((case.repetitions, case.seed, &case.scope.tp_ranks[..]), (5, 1, &[1][..]));
 }
 
 #[test]

@@ -2,13 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use glmbench::backend::{Script, Scripted};
-use glmbench::record::{LoadLevelRecord, ProbeOutcome, ProbeRecord, RunDir, RunRecord, search_answer};
+use glmbench::record::{LoadLevelRecord, ProbeOutcome, ProbeRecord, RunDir, search_answer};
 use glmbench::run::plan::Plan;
-use glmbench::run::provenance::record;
-use glmbench::run::{Ending, Observer, RunError, execute, open_dir};
+use glmbench::run::{Ending, RunError};
 use glmbench::suite::Suite;
 use glmbench_device::{DType, DeviceError};
 use glmbench_engine::EngineError;
@@ -16,7 +14,7 @@ use glmbench_engine::config::ModelConfig;
 use glmbench_engine::memory::{MemoryBudget, MemoryEstimate};
 use glmbench_engine::model::Capacity;
 
-use crate::in_process::{StopAfter, origin};
+use crate::in_process::execute_in;
 use crate::support::answer;
 
 /// A decode step of n sequences takes 1 + n / 2 ms, and prefill takes 1 ms per 16 tokens.
@@ -70,21 +68,7 @@ impl Run<'_> {
         let limits = plan.capacity(1);
         let model = Some((config.clone(), limits));
         let backend = Scripted::new(Script { model, max_batch: limits.max_batch, ..self.script.clone() });
-        let origin = origin(&suite, &config, &backend);
-        let first = RunRecord { run_id: "r".into(), ..record(&origin, &plan, &config) };
-        let (mut dir, mut run_record) = if self.path().exists() {
-            let mut dir = RunDir::open(&self.path())?;
-            dir.hold()?;
-            (dir, first)
-        } else {
-            open_dir(self.root, None, first)?
-        };
-        let stop = AtomicBool::new(false);
-        let mut observer = StopAfter(AtomicUsize::new(units), &stop);
-        let mut reload = |_: usize, _: &mut dyn Observer| {
-            Err(RunError::Engine(EngineError::Option("one tensor-parallel size only".into())))
-        };
-        execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
+        execute_in(self.root, &suite, &config, &plan, Box::new(backend), units)
     }
 }
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::cli::report::drawn;
 use crate::record::{LoadCase, LoadLevelRecord};
 use crate::text::one_line;
-use crate::workload::load::report::{load_rows, tables_of};
+use crate::workload::load::rows::load_rows;
+use crate::workload::load::tables::tables_of;
 
 use super::{Shown, value};
 

@@ -4,7 +4,7 @@ use super::fields::{
     self, Field, Kind, LOAD, REQUEST, RUN, Row, SAMPLE, load_row, request_row, run_row, sample_row,
 };
 use super::{Export, Output, Records, Sink};
-use crate::workload::load::report::load_rows;
+use crate::workload::load::rows::load_rows;
 use serde_json::Value;
 use std::io;
 

@@ -292,7 +292,8 @@ fn goodput_counts_failed_requests_as_not_served_well_and_p99_needs_a_hundred() {
     assert_eq!(rows[2].saturated, None, "all at once");
     levels.truncate(1);
     levels[0].requests.truncate(9);
-    let said = crate::workload::load::report::sentences(&run, &crate::report::load_rows(&run, &levels), &[]);
+    let said =
+        crate::workload::load::sentences::sentences(&run, &crate::report::load_rows(&run, &levels), &[]);
     assert!(
         said[0]
             .contains("too few requests to say what is sustained (100 at a rate would do) (at 2 TTFT 100 ms"),

@@ -1,6 +1,6 @@
 //! Compares loads in two runs. One pass at each rate has no interval. It is shown without a verdict.
 
-use super::report::{Sustained, best_closed, sustained};
+use super::sentences::{Sustained, best_closed, sustained};
 use crate::record::{LoadCase, LoadRow};
 use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::{NONE, fixed, or_none, percent};

@@ -25,7 +25,7 @@ pub(super) fn plan(tables: &[LoadCase], on: Planning<'_>) -> Result<Vec<LoadRun>
             }
             None => Vec::new(),
         };
-        for &tp in &case.tp_ranks {
+        for &tp in &case.scope.tp_ranks {
             let run = load_run(case, schedule.clone(), &pools, tp);
             fits_model(&run.load_id, run.longest(), config)?;
             if runs.iter().any(|other| other.load_id == run.load_id) {

@@ -5,14 +5,14 @@ use std::path::Path;
 use super::table::{DEFAULT_LOAD_BATCH, Extent, LoadCase, MAX_REQUESTS, Rates};
 use crate::record::{Arrival, Objective, Objectives};
 use crate::stats::ArrivalProcess;
-use crate::suite::SuiteError;
 use crate::suite::cases::Schema;
 use crate::suite::prompts::prompts;
 use crate::suite::table::{
-    Table, array, boolean, case_configurations, count, counts, found, lengths, number, optional_count,
-    optional_number, path, seed, tp_ranks, word,
+    Table, array, boolean, count, counts, found, lengths, number, optional_count, optional_number, path,
+    seed, word,
 };
 use crate::suite::tree::Node;
+use crate::suite::{CaseScope, SuiteError};
 
 /// Minimum number of requests to judge a rate (equal to `stats::LEAST_FOR_GROWTH`). A search for saturation judges
 /// every rate.
@@ -46,9 +46,8 @@ fn load(mut table: Table, dir: &Path) -> Result<LoadCase, SuiteError> {
         prompts,
         max_batch: optional_count(&mut table, "max_batch", 1)?.unwrap_or(DEFAULT_LOAD_BATCH),
         objectives,
-        tp_ranks: tp_ranks(&mut table)?,
         seed: seed(&mut table)?,
-        configurations: case_configurations(&mut table)?,
+        scope: CaseScope::read(&mut table)?,
     };
     table.finish()?;
     Ok(case)

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::record::{Arrival, Objective, Objectives};
 use crate::stats::ArrivalProcess;
-use crate::suite::{CaseTable, Lengths, PromptSource};
+use crate::suite::{CaseScope, CaseTable, Lengths, PromptSource};
 
 /// Maximum number of requests at one rate. Each request keeps the time of each of its tokens.
 pub(crate) const MAX_REQUESTS: usize = 1_000_000;
@@ -58,29 +58,23 @@ pub struct LoadCase {
     pub max_batch: usize,
     /// Service-level objectives of each request.
     pub objectives: Objectives,
-    /// Tensor-parallel sizes.
-    pub tp_ranks: Vec<usize>,
     /// Seed of arrivals and input tokens.
     pub seed: u64,
-    /// Configurations that the case applies to; all if empty.
-    pub configurations: Vec<String>,
+    /// Where the cases run.
+    pub scope: CaseScope,
 }
 
 impl CaseTable for LoadCase {
-    fn configurations(&self) -> &[String] {
-        &self.configurations
+    fn scope(&self) -> &CaseScope {
+        &self.scope
     }
 
-    fn apply_to_all(&mut self) {
-        self.configurations.clear();
-    }
-
-    fn set_tp(&mut self, tp: usize) {
-        self.tp_ranks = vec![tp];
+    fn scope_mut(&mut self) -> &mut CaseScope {
+        &mut self.scope
     }
 
     fn cases(&self) -> usize {
-        self.tp_ranks.len()
+        self.scope.tp_ranks.len()
     }
 
     fn words(&self, _modelled: &[bool]) -> String {

@@ -13,12 +13,12 @@ pub(super) fn plan(tables: &[MaxBatchCase], on: Planning<'_>) -> Result<Vec<Sear
     let mut ids = HashSet::new();
     for case in tables {
         for &Lengths { input: input_tokens, output: output_tokens } in &case.lengths {
-            for &tp in &case.tp_ranks {
+            for &tp in &case.scope.tp_ranks {
                 let run = SearchRun {
                     input_tokens,
                     output_tokens,
-                    low: case.batch_range.0,
-                    high: case.batch_range.1,
+                    low: case.low,
+                    high: case.high,
                     limit_tpot: case.limit_tpot,
                     limit_ttft: case.limit_ttft,
                     repetitions: case.repetitions,

@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 use crate::record::Objective;
 use crate::suite::cases::Schema;
 use crate::suite::table::{
-    Lengths, Table, case_configurations, counts, found, lengths, number, optional_count, optional_number,
-    seed, tp_ranks,
+    Lengths, Table, counts, found, lengths, number, optional_count, optional_number, seed,
 };
-use crate::suite::{CaseTable, SuiteError};
+use crate::suite::{CaseScope, CaseTable, SuiteError};
 
 /// Default number of repetitions of each probe of a max-batch search.
 pub const DEFAULT_PROBE_REPETITIONS: usize = 3;
@@ -20,48 +19,48 @@ pub const DEFAULT_PROBE_REPETITIONS: usize = 3;
 pub struct MaxBatchCase {
     /// Input and output lengths in tokens.
     pub lengths: Vec<Lengths>,
-    /// Smallest and largest batch to consider, inclusive.
-    pub batch_range: (usize, usize),
+    /// Smallest batch to consider.
+    pub low: usize,
+    /// Largest batch to consider.
+    pub high: usize,
     /// Maximum time per token after the first (ModelTest: non-first token time).
     pub limit_tpot: Objective,
     /// Maximum time until every sequence of the batch has its first token.
     pub limit_ttft: Option<Objective>,
     /// Timed repetitions of each probe. Their median decides.
     pub repetitions: usize,
-    /// Tensor-parallel sizes.
-    pub tp_ranks: Vec<usize>,
     /// Seed of the input tokens.
     pub seed: u64,
-    /// Configurations that the case applies to; all if empty.
-    pub configurations: Vec<String>,
+    /// Where the cases run.
+    pub scope: CaseScope,
 }
 
 impl CaseTable for MaxBatchCase {
-    fn configurations(&self) -> &[String] {
-        &self.configurations
+    fn scope(&self) -> &CaseScope {
+        &self.scope
     }
 
-    fn apply_to_all(&mut self) {
-        self.configurations.clear();
-    }
-
-    fn set_tp(&mut self, tp: usize) {
-        self.tp_ranks = vec![tp];
+    fn scope_mut(&mut self) -> &mut CaseScope {
+        &mut self.scope
     }
 
     fn cases(&self) -> usize {
-        self.lengths.len().saturating_mul(self.tp_ranks.len())
+        self.lengths.len().saturating_mul(self.scope.tp_ranks.len())
     }
 
     fn words(&self, _modelled: &[bool]) -> String {
-        let ((low, high), searches) = (self.batch_range, self.lengths.len());
-        format!("max batch    {searches} searches in {low} to {high}, TPOT up to {} ms", self.limit_tpot.ms())
+        let Self { lengths, low, high, limit_tpot, .. } = self;
+        format!(
+            "max batch    {} searches in {low} to {high}, TPOT up to {} ms",
+            lengths.len(),
+            limit_tpot.ms()
+        )
     }
 
     fn content(&self) -> Value {
         json!([
             self.lengths,
-            self.batch_range,
+            [self.low, self.high],
             self.limit_tpot.ms(),
             self.limit_ttft.map(Objective::ms),
             self.repetitions,
@@ -79,7 +78,7 @@ impl Schema for MaxBatchCase {
 fn max_batch(mut table: Table) -> Result<MaxBatchCase, SuiteError> {
     let lengths = lengths(&mut table)?;
     let range_node = table.require("batch_range", "the smallest and largest batch, such as [1, 64]")?;
-    let batch_range = match counts(range_node.clone(), "[smallest, largest] batch")?.as_slice() {
+    let (low, high) = match counts(range_node.clone(), "[smallest, largest] batch")?.as_slice() {
         &[low, high] if low <= high => (low, high),
         &[low, high] => {
             return Err(found(&range_node, &format!("[{low}, {high}]"), "the smaller batch first"));
@@ -96,13 +95,13 @@ fn max_batch(mut table: Table) -> Result<MaxBatchCase, SuiteError> {
     }
     let case = MaxBatchCase {
         lengths,
-        batch_range,
+        low,
+        high,
         limit_tpot,
         limit_ttft: optional_number(&mut table, "limit_ttft_ms")?.map(Objective::of_ms),
         repetitions: optional_count(&mut table, "repetitions", 1)?.unwrap_or(DEFAULT_PROBE_REPETITIONS),
-        tp_ranks: tp_ranks(&mut table)?,
         seed: seed(&mut table)?,
-        configurations: case_configurations(&mut table)?,
+        scope: CaseScope::read(&mut table)?,
     };
     table.finish()?;
     Ok(case)

@@ -24,7 +24,7 @@ pub(super) fn plan(tables: &[PerformanceCase], on: Planning<'_>) -> Result<Vec<P
     let mut ids = HashSet::new();
     for case in tables {
         for (shape, prompts) in shapes(case, config, tokenizer)? {
-            for &tp in &case.tp_ranks {
+            for &tp in &case.scope.tp_ranks {
                 let run = PerformanceRun {
                     shape,
                     prompts: prompts.clone(),

@@ -6,10 +6,8 @@ use serde_json::{Value, json};
 
 use crate::suite::cases::Schema;
 use crate::suite::prompts::prompts;
-use crate::suite::table::{
-    Lengths, Table, case_configurations, count, counts, lengths, optional_count, seed, tp_ranks,
-};
-use crate::suite::{CaseTable, PromptSource, SuiteError};
+use crate::suite::table::{Lengths, Table, count, counts, lengths, optional_count, seed};
+use crate::suite::{CaseScope, CaseTable, PromptSource, SuiteError};
 
 /// Default number of timed repetitions.
 pub const DEFAULT_REPETITIONS: usize = 5;
@@ -25,8 +23,6 @@ pub struct PerformanceCase {
     pub lengths: Vec<Lengths>,
     /// Source of real prompts; random tokens if `None`. With real prompts, input lengths are maxima.
     pub prompts: Option<PromptSource>,
-    /// Tensor-parallel sizes.
-    pub tp_ranks: Vec<usize>,
     /// Number of timed repetitions.
     pub repetitions: usize,
     /// Maximum number of warm-up runs.
@@ -35,25 +31,21 @@ pub struct PerformanceCase {
     pub seed: u64,
     /// Time budget of a shape in seconds. A shape is skipped if the machine's measured limits imply a longer time.
     pub budget_s: Option<u64>,
-    /// Configurations that the case applies to; all if empty.
-    pub configurations: Vec<String>,
+    /// Where the cases run.
+    pub scope: CaseScope,
 }
 
 impl CaseTable for PerformanceCase {
-    fn configurations(&self) -> &[String] {
-        &self.configurations
+    fn scope(&self) -> &CaseScope {
+        &self.scope
     }
 
-    fn apply_to_all(&mut self) {
-        self.configurations.clear();
-    }
-
-    fn set_tp(&mut self, tp: usize) {
-        self.tp_ranks = vec![tp];
+    fn scope_mut(&mut self) -> &mut CaseScope {
+        &mut self.scope
     }
 
     fn cases(&self) -> usize {
-        let counts = [self.batches.len(), self.lengths.len(), self.tp_ranks.len()];
+        let counts = [self.batches.len(), self.lengths.len(), self.scope.tp_ranks.len()];
         counts.into_iter().fold(1, usize::saturating_mul)
     }
 
@@ -89,22 +81,11 @@ fn performance(mut table: Table, dir: &Path) -> Result<PerformanceCase, SuiteErr
     let batches = counts(table.require("batch", "an array such as [1, 2, 4]")?, "an array of batch sizes")?;
     let lengths = lengths(&mut table)?;
     let prompts = prompts(&mut table, dir, true)?;
-    let tp_ranks = tp_ranks(&mut table)?;
     let repetitions = optional_count(&mut table, "repetitions", 1)?.unwrap_or(DEFAULT_REPETITIONS);
     let max_warmups = optional_count(&mut table, "max_warmups", 0)?.unwrap_or(DEFAULT_WARMUPS);
     let seed = seed(&mut table)?;
     let budget_s = table.take("budget_s").map(|node| count(&node, 1)).transpose()?;
-    let configurations = case_configurations(&mut table)?;
+    let scope = CaseScope::read(&mut table)?;
     table.finish()?;
-    Ok(PerformanceCase {
-        batches,
-        lengths,
-        prompts,
-        tp_ranks,
-        repetitions,
-        max_warmups,
-        seed,
-        budget_s,
-        configurations,
-    })
+    Ok(PerformanceCase { batches, lengths, prompts, repetitions, max_warmups, seed, budget_s, scope })
 }

@@ -47,7 +47,7 @@ impl Workload for ToyRun {
         for table in tables {
             let shape = Shape { batch: 1, input_tokens: table.input_tokens, output_tokens: 2 };
             let of_tp = |&tp: &usize| Self { shape, tosses: table.tosses, tp };
-            for run in table.tp_ranks().iter().map(of_tp) {
+            for run in table.scope.tp_ranks.iter().map(of_tp) {
                 fits_model(&run.id(), shape.sequence_tokens(), on.config)?;
                 runs.push(run);
             }

@@ -5,39 +5,28 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::suite::cases::Schema;
-use crate::suite::table::{Table, case_configurations, optional_count, tp_ranks};
-use crate::suite::{CaseTable, SuiteError};
+use crate::suite::table::{Table, optional_count};
+use crate::suite::{CaseScope, CaseTable, SuiteError};
 
 /// One `[[toy]]` table: single requests of `input_tokens` tokens, on each number of ranks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToyTable {
     pub(crate) input_tokens: usize,
     pub(crate) tosses: usize,
-    tp_ranks: Vec<usize>,
-    configurations: Vec<String>,
-}
-
-impl ToyTable {
-    pub(crate) fn tp_ranks(&self) -> &[usize] {
-        &self.tp_ranks
-    }
+    pub(crate) scope: CaseScope,
 }
 
 impl CaseTable for ToyTable {
-    fn configurations(&self) -> &[String] {
-        &self.configurations
+    fn scope(&self) -> &CaseScope {
+        &self.scope
     }
 
-    fn apply_to_all(&mut self) {
-        self.configurations.clear();
-    }
-
-    fn set_tp(&mut self, tp: usize) {
-        self.tp_ranks = vec![tp];
+    fn scope_mut(&mut self) -> &mut CaseScope {
+        &mut self.scope
     }
 
     fn cases(&self) -> usize {
-        self.tp_ranks.len()
+        self.scope.tp_ranks.len()
     }
 
     fn words(&self, _modelled: &[bool]) -> String {
@@ -54,8 +43,7 @@ impl Schema for ToyTable {
         let toy = Self {
             input_tokens: optional_count(&mut table, "input_tokens", 1)?.unwrap_or(8),
             tosses: optional_count(&mut table, "tosses", 1)?.unwrap_or(3),
-            tp_ranks: tp_ranks(&mut table)?,
-            configurations: case_configurations(&mut table)?,
+            scope: CaseScope::read(&mut table)?,
         };
         table.finish()?;
         Ok(toy)

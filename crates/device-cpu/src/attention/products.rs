@@ -67,6 +67,7 @@ pub(super) trait Products: Debug + Send {
 /// rarely exceeds the number of requests that it can have in flight.
 #[derive(Debug)]
 pub(super) struct Ahead<'a> {
+    next: Option<Block<'a>>,
     rest: [&'a [u8]; 4],
     share: usize,
 }
@@ -77,7 +78,13 @@ impl<'a> Ahead<'a> {
         let [keys, values] = block.map_or([[&[][..]; 2]; 2], |b| [b.keys.bytes(), b.values.bytes()]);
         let rest = [keys[0], keys[1], values[0], values[1]];
         let all: usize = rest.iter().map(|b| b.len()).sum();
-        Self { rest, share: all.div_ceil(calls).next_multiple_of(64) }
+        Self { next: block, rest, share: all.div_ceil(calls).next_multiple_of(64) }
+    }
+
+    /// Returns the next block, for products that prefetch it themselves: it is no longer fetched in shares.
+    pub(super) fn take(&mut self) -> Option<Block<'a>> {
+        self.rest = Default::default();
+        self.next
     }
 
     /// Prefetches one share.

@@ -1,10 +1,10 @@
 //! Products of one block with the vector kernels.
 
-use glmbench_device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
+use glmbench_device::{AttentionShape, DType, DeviceError, KV_BLOCK_TOKENS};
 
 use crate::buffer::{Buffer, Strided};
-use crate::pack::PANEL;
-use crate::product::Gemm;
+use crate::pack::{PANEL, Widen};
+use crate::product::{self, Gemm};
 use crate::simd::Vectors;
 
 use super::channel_cache::{WidenKeys, WidenValues};
@@ -14,6 +14,9 @@ use super::products::{Ahead, Block, Chunk, Products};
 use super::softmax::Weights;
 use super::sums::Strips;
 use super::{CHUNK_ROWS, WHAT, values_width};
+
+/// From this number of rows on, panels are widened to fp32 once and then read from cache by every tile of rows.
+const WIDEN_ROWS: usize = 24;
 
 /// The vector GEMM, with the workspace of a thread.
 #[derive(Debug)]
@@ -51,36 +54,34 @@ impl Products for Vector {
         self.queries[row * self.channels..(row + 1) * self.channels].copy_from_slice(query);
     }
 
-    fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], _ahead: &mut Ahead<'_>) {
+    fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>) {
         let (channels, panels) = (self.channels, block.tokens.div_ceil(PANEL));
-        let (w, by, streamed) = match block.keys {
-            Panels::Stored(keys) => (keys, self.vectors, true),
+        scores[..chunk.rows * KV_BLOCK_TOKENS].fill(0.0);
+        let queries = &self.queries[chunk.first * channels..];
+        let product = Product { a: queries, a_stride: channels, k: channels, panels, rows: chunk.rows };
+        match block.keys {
+            Panels::Stored(keys) => {
+                let next = ahead.take().map(|next| next.keys.stored());
+                let out = (scores, KV_BLOCK_TOKENS);
+                product.of_stored(self.vectors, &mut self.wide, (keys, channels * PANEL), next, out);
+            }
             Panels::Int8(keys, scales) => {
                 let numbers = channels * PANEL;
                 let keys = keys.chunks_exact(numbers).zip(scales.chunks_exact(PANEL));
                 for ((q, scales), out) in keys.zip(self.wide.chunks_exact_mut(numbers)).take(panels) {
                     self.vectors.run(WidenColumns { q, scales, out });
                 }
-                (bytemuck::cast_slice(&self.wide), self.vectors.fp32(), false)
+                product.of_wide(self.vectors, &self.wide, numbers, (scores, KV_BLOCK_TOKENS));
             }
             Panels::Channels(keys, by) => {
-                let keys = keys.chunks_exact(channels * PANEL);
-                for (q, out) in keys.zip(self.wide.chunks_exact_mut(channels * PANEL)).take(panels) {
+                let numbers = channels * PANEL;
+                let keys = keys.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers));
+                for (q, out) in keys.take(panels) {
                     self.vectors.run_fp32(WidenKeys { q, by, out });
                 }
-                (bytemuck::cast_slice(&self.wide), self.vectors.fp32(), false)
+                product.of_wide(self.vectors, &self.wide, numbers, (scores, KV_BLOCK_TOKENS));
             }
-        };
-        scores[..chunk.rows * KV_BLOCK_TOKENS].fill(0.0);
-        by.run(Gemm {
-            a: &self.queries[chunk.first * channels..],
-            a_stride: channels,
-            w,
-            panel_stride: channels * PANEL,
-            k: channels,
-            c: Strided::new(scores, chunk.rows, panels * PANEL, KV_BLOCK_TOKENS),
-            streamed,
-        });
+        }
     }
 
     fn weights(&mut self, _row: usize) -> Weights<'_> {
@@ -93,38 +94,108 @@ impl Products for Vector {
         chunk: Chunk,
         weights: &[f32],
         sums: &mut [f32],
-        _ahead: &mut Ahead<'_>,
+        ahead: &mut Ahead<'_>,
     ) {
-        let (w, by, streamed) = match block.values {
-            Panels::Stored(values) => (values, self.vectors, true),
+        let (numbers, panels) = (KV_BLOCK_TOKENS * PANEL, self.channels.div_ceil(PANEL));
+        let out = (sums, values_width(self.channels));
+        let product =
+            Product { a: weights, a_stride: KV_BLOCK_TOKENS, k: block.tokens, panels, rows: chunk.rows };
+        match block.values {
+            Panels::Stored(values) => {
+                let next = ahead.take().map(|next| next.values.stored());
+                product.of_stored(self.vectors, &mut self.wide, (values, numbers), next, out);
+            }
             Panels::Int8(values, scales) => {
-                let numbers = KV_BLOCK_TOKENS * PANEL;
                 for (q, out) in values.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers)) {
                     self.vectors.run(WidenRows { q, scales: &scales[..block.tokens], out });
                 }
-                (bytemuck::cast_slice(&self.wide), self.vectors.fp32(), false)
+                product.of_wide(self.vectors, &self.wide, numbers, out);
             }
             Panels::Channels(values, by) => {
-                let numbers = KV_BLOCK_TOKENS * PANEL;
                 let panels = values.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers));
                 for (panel, (q, out)) in panels.enumerate() {
                     let (first, tokens) = (panel * PANEL, block.tokens);
                     self.vectors.run_fp32(WidenValues { q, by, first, tokens, out });
                 }
-                (bytemuck::cast_slice(&self.wide), self.vectors.fp32(), false)
+                product.of_wide(self.vectors, &self.wide, numbers, out);
             }
-        };
-        let columns = self.channels.div_ceil(PANEL) * PANEL;
-        by.run(Gemm {
-            a: weights,
-            a_stride: KV_BLOCK_TOKENS,
-            w,
-            panel_stride: KV_BLOCK_TOKENS * PANEL,
-            k: block.tokens,
-            c: Strided::new(sums, chunk.rows, columns, values_width(self.channels)),
-            streamed,
-        });
+        }
     }
 
     fn end(&mut self) {}
+}
+
+/// A product of a chunk's rows with the panels of a block.
+struct Product<'a> {
+    a: &'a [f32],
+    a_stride: usize,
+    /// Number of products per sum.
+    k: usize,
+    panels: usize,
+    rows: usize,
+}
+
+impl Product<'_> {
+    /// Multiplies stored panels, `numbers` apart, and adds to `out`, whose rows are as far apart as it says. Prefetches the
+    /// panels `next` meanwhile.
+    ///
+    /// For many rows, panels that a tile reads side by side are widened to fp32 once.
+    fn of_stored(
+        &self,
+        vectors: Vectors,
+        wide: &mut [f32],
+        (stored, numbers): (&[u8], usize),
+        next: Option<&[u8]>,
+        (out, stride): (&mut [f32], usize),
+    ) {
+        let bytes = vectors.dtype().bytes();
+        let ahead = |from: usize| {
+            let next = next.map(|panels| &panels[from * numbers * bytes..]);
+            next.map_or(product::Ahead::Same, |panels| product::Ahead::Next { panels, bytes })
+        };
+        let Self { a, a_stride, k, panels, rows } = *self;
+        let all = Gemm {
+            a,
+            a_stride,
+            w: stored,
+            panel_stride: numbers,
+            k,
+            c: Strided::new(out, rows, panels * PANEL, stride),
+            ahead: Some(ahead(0)),
+        };
+        if rows < WIDEN_ROWS || vectors.dtype() == DType::Fp32 {
+            vectors.run(all);
+            return;
+        }
+        for first in (0..panels).step_by(vectors.tile_panels()) {
+            let some = vectors.tile_panels().min(panels - first);
+            let from = stored[first * numbers * bytes..].chunks_exact(numbers * bytes);
+            for (from, to) in from.zip(wide.chunks_exact_mut(numbers)).take(some) {
+                vectors.run(Widen { from: &from[..k * PANEL * bytes], to: &mut to[..k * PANEL] });
+            }
+            vectors.fp32().run(Gemm {
+                a,
+                a_stride,
+                w: bytemuck::cast_slice(wide),
+                panel_stride: numbers,
+                k,
+                c: Strided::new(&mut out[first * PANEL..], rows, some * PANEL, stride),
+                ahead: next.is_some().then(|| ahead(first)),
+            });
+        }
+    }
+
+    /// Multiplies panels in fp32, which are in cache.
+    fn of_wide(&self, vectors: Vectors, wide: &[f32], numbers: usize, (out, stride): (&mut [f32], usize)) {
+        let Self { a, a_stride, k, panels, rows } = *self;
+        vectors.fp32().run(Gemm {
+            a,
+            a_stride,
+            w: bytemuck::cast_slice(wide),
+            panel_stride: numbers,
+            k,
+            c: Strided::new(out, rows, panels * PANEL, stride),
+            ahead: None,
+        });
+    }
 }

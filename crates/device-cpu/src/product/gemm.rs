@@ -22,10 +22,29 @@ pub(crate) struct Gemm<'a> {
     pub(crate) k: usize,
     /// The sums, whole panels wide.
     pub(crate) c: Strided<'a, f32>,
-    /// Whether panels come from memory and are prefetched; otherwise they are in the first-level cache.
-    pub(crate) streamed: bool,
+    /// What is prefetched while panels are read, if anything.
+    pub(crate) ahead: Option<Ahead<'a>>,
 }
 
+/// What a product prefetches while it reads its panels.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ahead<'a> {
+    /// The panels themselves, which come from memory, further on.
+    Same,
+    /// As many panels of a later product.
+    Next {
+        /// The panels, as far apart as this product's.
+        panels: &'a [u8],
+        /// Bytes per number.
+        bytes: usize,
+    },
+}
+
+/// Rows of a high tile, which is one panel wide. Widening a panel costs little beside sixteen rows.
+const HIGH: usize = 16;
+/// Distance between the rows of a high tile's inputs, in numbers: queries of 128 channels, weights of a block's 128 tokens.
+/// The compiler knows it, so that one register addresses sixteen rows.
+const HIGH_STRIDE: usize = 128;
 /// Prefetch distance in a panel: enough to cover the memory latency, and small enough that the panels read side by side
 /// fit the first-level cache.
 const AHEAD_BYTES: usize = 2048;
@@ -35,7 +54,7 @@ impl Kernel for Gemm<'_> {
 
     #[inline(always)]
     fn run<I: Isa, E: Element>(self, isa: I) {
-        if self.streamed {
+        if self.ahead.is_some() {
             self.multiply::<I, E, true>(isa);
         } else {
             self.multiply::<I, E, false>(isa);
@@ -75,6 +94,14 @@ impl Gemm<'_> {
             (1, _) => self.strip::<I, E, 1, 8, AHEAD>(isa),
             (2, _) => self.strip::<I, E, 2, 4, AHEAD>(isa),
             (3, _) => self.strip::<I, E, 3, 4, AHEAD>(isa),
+            (rows, 3..) if E::BYTES == 2 && rows.is_multiple_of(HIGH) && self.a_stride == HIGH_STRIDE => {
+                for row in (0..rows).step_by(HIGH) {
+                    for panel in 0..self.panels() {
+                        // SAFETY: inside the checked product.
+                        unsafe { self.tile::<I, E, HIGH, 1, HIGH_STRIDE, AHEAD>(isa, row, panel) };
+                    }
+                }
+            }
             // Loops instead of closures, which would be compiled without the instruction set.
             (_, 1) => {
                 for panel in 0..self.panels() {
@@ -101,11 +128,11 @@ impl Gemm<'_> {
         let whole = self.panels() / P * P;
         for panel in (0..whole).step_by(P) {
             // SAFETY: inside the checked product.
-            unsafe { self.tile::<I, E, M, P, AHEAD>(isa, 0, panel) };
+            unsafe { self.tile::<I, E, M, P, 0, AHEAD>(isa, 0, panel) };
         }
         for panel in whole..self.panels() {
             // SAFETY: inside the checked product.
-            unsafe { self.tile::<I, E, M, 1, AHEAD>(isa, 0, panel) };
+            unsafe { self.tile::<I, E, M, 1, 0, AHEAD>(isa, 0, panel) };
         }
     }
 
@@ -119,27 +146,34 @@ impl Gemm<'_> {
             // SAFETY: inside the checked product; no tile is higher than `TILE_ROWS`.
             unsafe {
                 match end - row {
-                    1 => self.tile::<I, E, 1, P, AHEAD>(isa, row, panel),
-                    2 => self.tile::<I, E, 2, P, AHEAD>(isa, row, panel),
-                    3 => self.tile::<I, E, 3, P, AHEAD>(isa, row, panel),
-                    4 => self.tile::<I, E, 4, P, AHEAD>(isa, row, panel),
-                    5 if I::TILE_ROWS >= 5 => self.tile::<I, E, 5, P, AHEAD>(isa, row, panel),
-                    6 if I::TILE_ROWS >= 6 => self.tile::<I, E, 6, P, AHEAD>(isa, row, panel),
-                    7 if I::TILE_ROWS >= 7 => self.tile::<I, E, 7, P, AHEAD>(isa, row, panel),
-                    8 if I::TILE_ROWS >= 8 => self.tile::<I, E, 8, P, AHEAD>(isa, row, panel),
+                    1 => self.tile::<I, E, 1, P, 0, AHEAD>(isa, row, panel),
+                    2 => self.tile::<I, E, 2, P, 0, AHEAD>(isa, row, panel),
+                    3 => self.tile::<I, E, 3, P, 0, AHEAD>(isa, row, panel),
+                    4 => self.tile::<I, E, 4, P, 0, AHEAD>(isa, row, panel),
+                    5 if I::TILE_ROWS >= 5 => self.tile::<I, E, 5, P, 0, AHEAD>(isa, row, panel),
+                    6 if I::TILE_ROWS >= 6 => self.tile::<I, E, 6, P, 0, AHEAD>(isa, row, panel),
+                    7 if I::TILE_ROWS >= 7 => self.tile::<I, E, 7, P, 0, AHEAD>(isa, row, panel),
+                    8 if I::TILE_ROWS >= 8 => self.tile::<I, E, 8, P, 0, AHEAD>(isa, row, panel),
                     _ => {}
                 }
             }
         }
     }
 
-    /// Multiplies `M` rows by `P` panels, with all sums in registers over the whole of `k`. With `AHEAD`, panels come
-    /// from memory and are prefetched.
+    /// Multiplies `M` rows by `P` panels, with all sums in registers over the whole of `k`. `STRIDE` is the distance between
+    /// rows of `a`, or 0 for the one known at run time. With `AHEAD`, something is prefetched.
     ///
     /// # Safety
     /// Rows `row..row + M` and panels `panel..panel + P` must lie inside the product, which was [checked](Self::check).
     #[inline(always)]
-    unsafe fn tile<I: Isa, E: Element, const M: usize, const P: usize, const AHEAD: bool>(
+    unsafe fn tile<
+        I: Isa,
+        E: Element,
+        const M: usize,
+        const P: usize,
+        const STRIDE: usize,
+        const AHEAD: bool,
+    >(
         &self,
         isa: I,
         row: usize,
@@ -155,23 +189,28 @@ impl Gemm<'_> {
                     sums[m][p] = isa.load(&*self.sums(row + m, panel + p));
                 }
             }
+            let (ahead, bytes) = match self.ahead {
+                Some(Ahead::Next { panels, bytes }) => {
+                    (panels.as_ptr().wrapping_add(panel * self.panel_stride * bytes), bytes)
+                }
+                _ => (w.wrapping_add(AHEAD_BYTES), E::BYTES),
+            };
             // One cache line of each panel.
             let line = const { LINE_BYTES / (PANEL * E::BYTES) };
             let mut k = 0;
             while k + line <= self.k {
                 if AHEAD {
                     for p in 0..P {
-                        let from = w.wrapping_add((p * self.panel_stride + k * PANEL) * E::BYTES);
-                        prefetch_line(from.wrapping_add(AHEAD_BYTES));
+                        prefetch_line(ahead.wrapping_add((p * self.panel_stride + k * PANEL) * bytes));
                     }
                 }
                 for k in k..k + line {
-                    self.step::<I, E, M, P>(isa, (a, w), k, &mut sums);
+                    self.step::<I, E, M, P, STRIDE>(isa, (a, w), k, &mut sums);
                 }
                 k += line;
             }
             for k in k..self.k {
-                self.step::<I, E, M, P>(isa, (a, w), k, &mut sums);
+                self.step::<I, E, M, P, STRIDE>(isa, (a, w), k, &mut sums);
             }
             for m in 0..M {
                 for p in 0..P {
@@ -187,7 +226,7 @@ impl Gemm<'_> {
     /// # Safety
     /// As [`Self::tile`]; `k` must be below the depth.
     #[inline(always)]
-    unsafe fn step<I: Isa, E: Element, const M: usize, const P: usize>(
+    unsafe fn step<I: Isa, E: Element, const M: usize, const P: usize, const STRIDE: usize>(
         &self,
         isa: I,
         (a, w): (*const f32, *const u8),
@@ -196,13 +235,14 @@ impl Gemm<'_> {
     ) {
         // SAFETY: inside the operands; stored numbers have no alignment.
         unsafe {
+            let stride = if STRIDE == 0 { self.a_stride } else { STRIDE };
             let mut weights = [isa.splat(0.0); P];
             for p in 0..P {
                 let stored = w.add((p * self.panel_stride + k * PANEL) * E::BYTES).cast::<E::Stored>();
                 weights[p] = E::load(isa, &*stored);
             }
             for m in 0..M {
-                let x = isa.splat(*a.add(m * self.a_stride + k));
+                let x = isa.splat(*a.add(m * stride + k));
                 for p in 0..P {
                     sums[m][p] = x.mul_add(weights[p], sums[m][p]);
                 }
@@ -230,22 +270,30 @@ mod tests {
     /// Every sum is one chain of fused multiply-adds, whatever the tile that computes it, and nothing else is written.
     #[test]
     fn sums_are_chains_of_fused_multiply_adds_on_every_set() {
-        let (k, a_stride, c_stride) = (37, 40, 9 * PANEL + 5);
-        for (rows, panels) in (1..=17).flat_map(|rows| [1, 2, 3, 8, 9].map(|panels| (rows, panels))) {
+        let (k, c_stride) = (37, 9 * PANEL + 5);
+        let low = (1..=17).flat_map(|rows| [1, 2, 3, 8, 9].map(|panels| (rows, panels, 40)));
+        let high = [1, 2].map(|tiles| (tiles * HIGH, 3, HIGH_STRIDE));
+        let shapes = low.map(|shape| (DType::Fp32, shape)).chain(high.map(|shape| (DType::Bf16, shape)));
+        for (dtype, (rows, panels, a_stride)) in shapes {
             let (a, w) = (numbers(rows * a_stride, 37), numbers(panels * k * PANEL, 91));
+            // These numbers are multiples of 1/16 below 8 in size, which bf16 holds.
+            let stored: Vec<u8> = match dtype {
+                DType::Bf16 => w.iter().flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect(),
+                _ => bytemuck::cast_slice(&w).to_vec(),
+            };
             let start = numbers(rows * c_stride, 17);
             for set in InstructionSet::ALL {
-                let Some(vectors) = Vectors::detect(set, DType::Fp32) else { continue };
-                for streamed in [false, true] {
+                let Some(vectors) = Vectors::detect(set, dtype) else { continue };
+                for ahead in [None, Some(Ahead::Same), Some(Ahead::Next { panels: &[], bytes: 2 })] {
                     let mut c = start.clone();
                     vectors.run(Gemm {
                         a: &a,
                         a_stride,
-                        w: bytemuck::cast_slice(&w),
+                        w: &stored,
                         panel_stride: k * PANEL,
                         k,
                         c: Strided::new(&mut c, rows, panels * PANEL, c_stride),
-                        streamed,
+                        ahead,
                     });
                     for (i, (sum, start)) in c.iter().zip(&start).enumerate() {
                         let (row, column) = (i / c_stride, i % c_stride);
@@ -272,7 +320,15 @@ mod tests {
         let run = |a: usize, w: usize| {
             let (a, w, mut c) = (vec![0.0; a], vec![0; w], vec![0.0; 3 * PANEL]);
             let c = Strided::new(&mut c, 3, PANEL, PANEL);
-            vectors.run(Gemm { a: &a, a_stride: 8, w: &w, panel_stride: 0, k: 8, c, streamed: true });
+            vectors.run(Gemm {
+                a: &a,
+                a_stride: 8,
+                w: &w,
+                panel_stride: 0,
+                k: 8,
+                c,
+                ahead: Some(Ahead::Same),
+            });
         };
         run(24, 8 * PANEL * 2);
         for (a, w) in [(23, 8 * PANEL * 2), (24, 8 * PANEL * 2 - 1)] {

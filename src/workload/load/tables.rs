@@ -1,0 +1,160 @@
+//! Tables of a load: one row for each level.
+
+use crate::record::{LoadCase, LoadLevelRecord, LoadRow, Objectives, RunRecord};
+use crate::report::format::{decimals, fixed, or_none, percent};
+use crate::report::tables::{Column, Row, Table};
+
+use super::rows::{load_rows, of_load};
+
+/// Returns all tables of one load.
+pub(crate) fn tables_of(case: &LoadCase, run: &RunRecord, levels: &[LoadLevelRecord]) -> Vec<Table> {
+    let rows = load_rows(run, levels);
+    let tables = [summary(case, run, &rows), requests(case, run, &rows), quantiles(case, run, &rows)];
+    tables.into_iter().chain(wire(case, run, &rows, resends(case, levels))).collect()
+}
+
+/// How often requests of a load were sent again, because the server had closed a kept connection.
+pub(super) fn resends(case: &LoadCase, levels: &[LoadLevelRecord]) -> u64 {
+    let own = levels.iter().filter(|level| level.load_id == case.load_id);
+    let wires = own.flat_map(|level| &level.requests).filter_map(|request| request.wire.as_ref());
+    wires.map(|wire| u64::from(wire.attempts.saturating_sub(1))).sum()
+}
+
+/// Numeric columns from rows, each with aligned decimal points.
+struct Columns<'a> {
+    rows: &'a [&'a LoadRow],
+    columns: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Columns<'_> {
+    fn add(&mut self, name: &'static str, value: impl Fn(&LoadRow) -> Option<f64>) {
+        let values: Vec<Option<f64>> = self.rows.iter().map(|row| value(row)).collect();
+        let places = decimals(values.iter().flatten().copied());
+        self.columns.push((name, values.into_iter().map(|value| fixed(value, places)).collect()));
+    }
+
+    fn add_ms(&mut self, name: &'static str, value: impl Fn(&LoadRow) -> Option<u64>) {
+        self.add(name, |row| value(row).map(|ns| ns as f64 / 1e6));
+    }
+
+    fn add_text(&mut self, name: &'static str, text: impl Fn(&LoadRow) -> String) {
+        self.columns.push((name, self.rows.iter().map(|row| text(row)).collect()));
+    }
+
+    fn table(self, title: String) -> Table {
+        let row = |i: usize| Row {
+            cells: self.columns.iter().map(|(_, cells)| cells[i].clone()).collect(),
+            strong: false,
+        };
+        Table {
+            title,
+            rows: (0..self.rows.len()).map(row).collect(),
+            columns: self
+                .columns
+                .iter()
+                .map(|(name, _)| Column { name: (*name).to_owned(), numeric: true })
+                .collect(),
+        }
+    }
+}
+
+fn columns<'a>(rows: &'a [&'a LoadRow]) -> Columns<'a> {
+    let mut columns = Columns { rows, columns: Vec::new() };
+    let closed = rows.iter().any(|row| row.concurrency.is_some());
+    columns.add_text(if closed { "Concurrency" } else { "Rate /s" }, LoadRow::rate_words);
+    columns
+}
+
+/// One row per rate of one load: throughput, latency and goodput.
+pub(super) fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
+    let own = of_load(case, rows);
+    let mut table = columns(&own);
+    table.add("Served /s", |row| row.achieved_per_s);
+    table.add_ms("TTFT p50 ms", |row| row.ttft_p50_ns);
+    table.add_ms("TTFT p90 ms", |row| row.ttft_p90_ns);
+    table.add_ms("TPOT p50 ms", |row| row.tpot_p50_ns);
+    table.add_ms("TPOT p90 ms", |row| row.tpot_p90_ns);
+    table.add_ms("E2E p50 ms", |row| row.e2e_p50_ns);
+    table.add_ms("E2E p90 ms", |row| row.e2e_p90_ns);
+    if !case.objectives.is_empty() {
+        table.add_text("Goodput %", |row| or_none(row.goodput_share, percent));
+    }
+    if case.concurrency.is_empty() {
+        table.add_text("Saturated", LoadRow::saturated_words);
+    }
+    let slo =
+        objectives(&case.objectives).map_or_else(String::new, |words| format!(", served well: {words}"));
+    table.table(format!("Load {}, {}{slo}", case.load_id, run.provenance.clock))
+}
+
+/// One row per rate of one load: requests, queueing and output tokens.
+pub(super) fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
+    let own = of_load(case, rows);
+    let mut table = columns(&own);
+    if case.concurrency.is_empty() {
+        table.add("Offered /s", |row| row.offered_per_s);
+    }
+    table.add("Served /s", |row| row.achieved_per_s);
+    table.add_text("Requests", |row| row.requests.to_string());
+    table.add_text("Failed", |row| row.failed.to_string());
+    table.add("Output tokens/s", |row| row.output_tokens_per_s);
+    // A server does not tell how long a request waited.
+    if !own.iter().any(|row| row.is_over_wire()) {
+        table.add_ms("Queue p50 ms", |row| row.queue_p50_ns);
+        table.add_ms("p90", |row| row.queue_p90_ns);
+        table.add_ms("max", |row| row.queue_max_ns);
+    }
+    if case.concurrency.is_empty() {
+        table.add("E2E growth %", |row| row.growth_slope.map(|slope| 100.0 * slope));
+    }
+    table.table(format!("Requests of {}, {}: {}", case.load_id, run.provenance.clock, case.prompts))
+}
+
+/// One row per level of one load over a wire: what this program and the network add, and what was counted. `None` for an
+/// engine in this process.
+pub(super) fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow], resends: u64) -> Option<Table> {
+    let own = of_load(case, rows);
+    if !own.iter().any(|row| row.is_over_wire()) {
+        return None;
+    }
+    let mut table = columns(&own);
+    table.add_ms("TTFT from sent p50 ms", |row| row.ttft_sent_p50_ns);
+    table.add_ms("p99", |row| row.ttft_sent_p99_ns);
+    table.add_ms("E2E from sent p50 ms", |row| row.e2e_sent_p50_ns);
+    table.add_ms("p99", |row| row.e2e_sent_p99_ns);
+    table.add_ms("Connect p50 ms", |row| row.connect_p50_ns);
+    table.add_ms("Late p99 ms", |row| row.late_p99_ns);
+    table.add("Events a token", |row| row.events_per_token);
+    let again = match resends {
+        0 => String::new(),
+        count => format!("; {count} sent again, because the server had closed their connection"),
+    };
+    Some(table.table(format!("Over the wire: {}, {}{again}", case.load_id, run.provenance.clock)))
+}
+
+/// One row per rate of one load: the gaps between tokens, and the upper quantiles of the rest.
+pub(super) fn quantiles(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
+    let own = of_load(case, rows);
+    let mut table = columns(&own);
+    table.add_ms("ITL p50 ms", |row| row.itl_p50_ns);
+    table.add_ms("p90", |row| row.itl_p90_ns);
+    table.add_ms("p99", |row| row.itl_p99_ns);
+    table.add_ms("max", |row| row.itl_max_ns);
+    table.add_ms("TTFT p99 ms", |row| row.ttft_p99_ns);
+    table.add_ms("max", |row| row.ttft_max_ns);
+    table.add_ms("TPOT p99 ms", |row| row.tpot_p99_ns);
+    table.add_ms("max", |row| row.tpot_max_ns);
+    table.add_ms("E2E p99 ms", |row| row.e2e_p99_ns);
+    table.add_ms("max", |row| row.e2e_max_ns);
+    table.table(format!("Quantiles of {}, {}", case.load_id, run.provenance.clock))
+}
+
+/// `TTFT ≤ 200 ms, E2E ≤ 1000 ms`. `None` without objectives.
+fn objectives(of: &Objectives) -> Option<String> {
+    let words = [("TTFT", of.ttft), ("TPOT", of.tpot), ("E2E", of.e2e)];
+    let stated: Vec<String> = words
+        .into_iter()
+        .filter_map(|(name, most)| most.map(|most| format!("{name} ≤ {} ms", most.ms())))
+        .collect();
+    (!stated.is_empty()).then(|| stated.join(", "))
+}
