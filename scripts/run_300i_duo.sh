@@ -22,10 +22,21 @@ export ATB_LAYER_INTERNAL_TENSOR_REUSE="${ATB_LAYER_INTERNAL_TENSOR_REUSE:-1}"
 export ATB_WORKSPACE_MEM_ALLOC_GLOBAL="${ATB_WORKSPACE_MEM_ALLOC_GLOBAL:-1}"
 export ATB_OPERATION_EXECUTE_ASYNC="${ATB_OPERATION_EXECUTE_ASYNC:-1}"
 
-if [ "$IS_QUANT" != 0 ]; then
-    echo "$0: IS_QUANT=$IS_QUANT: W8A8 checkpoints cannot be read yet; IS_QUANT=0 runs in fp16" >&2
-    exit 2
-fi
+# 1 says that the weights are quantised; their config.json says how.
+case "$IS_QUANT" in
+    0) ;;
+    1)
+        if ! grep -q '"quantize"' "$weights/config.json"; then
+            echo "$0: IS_QUANT=1 was found, and $weights/config.json has no \"quantize\": make a quantised folder with \
+\`glmbench quantize $weights OUT --scheme w8a8 --calibration ceval\`" >&2
+            exit 2
+        fi
+        ;;
+    *)
+        echo "$0: IS_QUANT=$IS_QUANT was found, 0 or 1 was expected" >&2
+        exit 2
+        ;;
+esac
 
 exec "${GLMBENCH:-glmbench}" chat --model "$weights" --device 300i-duo --dtype fp16 \
     --greedy --max-new-tokens 20 --prompt "What's deep learning?" "$@"

@@ -11,6 +11,7 @@ weights=${1:?usage: $0 WEIGHTS [flags of glmbench chat]}
 shift
 
 export IS_BF16="${IS_BF16:-false}"
+export IS_QUANT="${IS_QUANT:-0}"
 export ASCEND_RT_VISIBLE_DEVICES="${ASCEND_RT_VISIBLE_DEVICES:-0}"
 export TP_WORLD_SIZE="${TP_WORLD_SIZE:-1}"
 export MASTER_PORT="${MASTER_PORT:-20030}"
@@ -26,6 +27,22 @@ case "$IS_BF16" in
     false) dtype=fp16 ;;
     *)
         echo "$0: IS_BF16=$IS_BF16 was found, true or false was expected" >&2
+        exit 2
+        ;;
+esac
+
+# 1 says that the weights are quantised; their config.json says how.
+case "$IS_QUANT" in
+    0) ;;
+    1)
+        if ! grep -q '"quantize"' "$weights/config.json"; then
+            echo "$0: IS_QUANT=1 was found, and $weights/config.json has no \"quantize\": make a quantised folder with \
+\`glmbench quantize $weights OUT --scheme w8a8 --calibration ceval\`" >&2
+            exit 2
+        fi
+        ;;
+    *)
+        echo "$0: IS_QUANT=$IS_QUANT was found, 0 or 1 was expected" >&2
         exit 2
         ;;
 esac

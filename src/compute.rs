@@ -13,6 +13,7 @@ use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DeviceKind, KvForm, Precision};
 
 use glmbench_engine::EngineError;
+use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{Emulate, LoadOptions, ModelPath};
 use glmbench_engine::memory::MemoryOf;
 use glmbench_engine::model::Capacity;
@@ -192,6 +193,14 @@ impl Compute {
     /// As for [`merged`](Self::merged).
     pub fn of_flags(flags: &ComputeSpec) -> Result<Self, EngineError> {
         Self::merged(&flags.clone().or_ranks_of_environment()?, &ComputeSpec::default())
+    }
+
+    /// Returns the same settings in the types of a model: a quantised checkpoint has a form of weights of its own.
+    ///
+    /// # Errors
+    /// The settings ask for another form than the checkpoint's.
+    pub fn of_model(&self, config: &ModelConfig) -> Result<Self, EngineError> {
+        Ok(Self { precision: config.precision(self.precision)?, ..self.clone() })
     }
 
     /// Returns the same settings with `ranks` ranks.

@@ -23,6 +23,7 @@ pub mod parity;
 pub mod probe;
 pub mod progress;
 pub mod prompts;
+pub mod quantize;
 pub mod report;
 pub mod run;
 pub mod runs;
@@ -48,6 +49,7 @@ use serde::Serialize;
 use glmbench_device::DeviceError;
 
 use glmbench_engine::EngineError;
+use glmbench_engine::quantise::QuantiseError;
 use glmbench_engine::weights::convert::ConvertError;
 use glmbench_remote::{FailureKind, RemoteError};
 
@@ -111,6 +113,7 @@ enum Verb {
     List(list::Args),
     Dataset(dataset::Args),
     Convert(convert::Args),
+    Quantize(Box<quantize::Args>),
     Chat(chat::Args),
     Serve(Box<serve::Args>),
     Logits(logits::Args),
@@ -174,6 +177,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::List(args) => list::run(&args),
         Verb::Dataset(args) => dataset::run(&args),
         Verb::Convert(args) => convert::run(&args),
+        Verb::Quantize(args) => quantize::run(&args),
         Verb::Chat(args) => chat::run(&args),
         Verb::Serve(args) => serve::run(&args),
         Verb::Logits(args) => logits::run(&args),
@@ -249,6 +253,7 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
     let is_stop = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(DatasetError::Stopped))
             || matches!(cause.downcast_ref(), Some(ConvertError::Stopped))
+            || matches!(cause.downcast_ref(), Some(QuantiseError::Stopped))
     };
     // The same command can continue once there is space.
     let full = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
@@ -270,7 +275,10 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
         let of_device = cause.downcast_ref::<DeviceError>();
         let of_engine = cause.downcast_ref::<EngineError>().or(match cause.downcast_ref() {
             Some(RunError::Engine(error)) => Some(error),
-            _ => None,
+            _ => match cause.downcast_ref() {
+                Some(QuantiseError::Engine(error)) => Some(error),
+                _ => None,
+            },
         });
         let found = of_device.or(match of_engine {
             Some(EngineError::Device(error)) => Some(error),

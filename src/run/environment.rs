@@ -48,7 +48,7 @@ pub const VARIABLES: &[Variable] = &[
     of("TP_WORLD_SIZE", Glmbench, "ranks of chat, logits and parity, as --tp; suites name their own"),
     of("BIND_CPU", Glmbench, "1 pins every rank to its cores, as --bind"),
     of("IS_BF16", Glmbench, "in scripts/run_800i_a2_pa.sh: true runs in bf16"),
-    of("IS_QUANT", Glmbench, "in scripts/run_300i_duo.sh: 0 only; W8A8 checkpoints cannot be read yet"),
+    of("IS_QUANT", Glmbench, "in the dialogue scripts: 1 expects a quantised folder; config.json says how"),
     of("GLMBENCH_*", Glmbench, "settings of this program"),
     of("MASTER_PORT", Recorded, "ranks are threads of one process, so there is no rendezvous"),
     of("CPU_BINDING_NUM", Recorded, "a rank is bound to all cores of its node"),

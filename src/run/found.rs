@@ -148,7 +148,7 @@ impl FoundModel {
 
     /// Returns what was read from the model, and what was assumed where its folder does not say.
     pub fn facts(&self, tokenizer: Option<&Tokenizer>) -> Result<ModelFacts, EngineError> {
-        let mut weights = self.path.weights_in_words()?;
+        let mut weights = self.path.weights_in_words(&self.config)?;
         if let Some(dir) = &self.ptuning {
             weights += &format!(", with the P-tuning prefix of {}", Choice::of(dir)?.words());
         }
@@ -174,10 +174,12 @@ impl FoundModel {
     /// Checks that the model can be loaded: that it can be split among the ranks, and that device and memory are
     /// available.
     pub fn check(&self, compute: &Compute, capacity: Capacity) -> Result<(), EngineError> {
+        let compute = &compute.of_model(&self.config)?;
         let emulate = compute.emulate(&self.path);
         check_tp(&self.config, compute.ranks)?;
         self.check_calibrated(compute.precision)?;
-        load::check(compute.device, compute.precision, compute.ranks, emulate.as_ref())?;
+        let types = self.config.types_beside(compute.precision);
+        load::check(compute.device, types, compute.ranks, emulate.as_ref())?;
         if compute.profile_operators {
             load::check_profile(compute.device)?;
         }
@@ -218,6 +220,7 @@ impl FoundModel {
         capacity: Capacity,
         observer: &mut dyn Observer,
     ) -> Result<Engine, EngineError> {
+        let compute = &compute.of_model(&self.config)?;
         self.check(compute, capacity)?;
         let options = compute.load_options(&self.path, capacity);
         let source = self.weights(options.precision.dtype)?;

@@ -154,6 +154,7 @@ impl Setup {
             None => "demo".into(),
         };
         let model = FoundModel::find(&word, choice.ptuning.as_deref(), choice.rope_scaling)?;
+        let compute = compute.of_model(&model.config)?;
         let tokenizer = model.tokenizer()?;
         let answering = choice.answering.clone();
         if matches!(answering, Answering::Engine) {

@@ -371,15 +371,13 @@ fn what_claims_to_be_quantised_and_what_is_are_refused_by_name() {
     Model::new().with(&json!({"quantization_bit": 0})).loaded(&["unread    none\n"]);
     let int4 = integers(|k| k / 2, Dtype::I8);
     let said = Model::new().with(&json!({"quantization_bit": 4})).with_tensors(WEIGHTS, &int4);
-    said.refused(&[
+    said.refused(&["query_key_value.weight_scale is missing", "config.json says quantization_bit = 4"]);
+    Model::new().with_tensors(WEIGHTS, &int4).refused(&[
         "an int4 checkpoint",
-        "quantization_bit = 4",
+        "config.json says nothing of it",
         "has type I8 and shape",
-        "F16, BF16 and F32",
+        "expected quantization_bit = 4 in config.json",
     ]);
-    Model::new()
-        .with_tensors(WEIGHTS, &int4)
-        .refused(&["an int4 checkpoint", "config.json says nothing of it"]);
     for dtype in [Dtype::I8, Dtype::U8] {
         let int8 = integers(|k| k, dtype);
         Model::new().with_tensors(WEIGHTS, &int8).refused(&["an int8 checkpoint"]);
@@ -394,7 +392,8 @@ fn what_claims_to_be_quantised_and_what_is_are_refused_by_name() {
     Model::new()
         .with(&json!({"quantize": "w8a8"}))
         .with_tensors(WEIGHTS, &w8a8)
-        .refused(&["a w8a8 checkpoint"]);
+        .refused(&["quant_model_description_w8a8.json is not there"]);
+    Model::new().with_tensors(WEIGHTS, &w8a8).refused(&["a w8a8 checkpoint", "expected quantize = \"w8a8\""]);
     let named = Model::new();
     let bytes = fs::read(named.file(WEIGHTS)).unwrap();
     let named = named.without(WEIGHTS).write("quant_model_weight_w8a8.safetensors", bytes);
@@ -459,7 +458,7 @@ fn the_cases_from_the_field_are_loaded_or_refused() {
         ("stray-single", None, &["model.safetensors and model.safetensors.index.json"]),
         ("claims-int4", None, &["quantization_bit = 4", "not quantised"]),
         ("claims-w8a8", None, &["quantize = \"w8a8\"", "not quantised"]),
-        ("int4", None, &["int4"]),
+        ("int4", Some(&["weights   model.safetensors (int4: 8 of 9 linear layers, the others in float)\n"]), &[]),
         ("lfs-pointer", None, &["a Git LFS pointer, not the file"]),
         ("zero-output", Some(prefix), &[]),
     ];

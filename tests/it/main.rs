@@ -34,6 +34,7 @@ mod library_sets;
 mod npu_bundle;
 mod operators;
 mod paths;
+mod quantise;
 mod rank_failures;
 mod readme;
 mod remote_faults;

@@ -1,6 +1,6 @@
 //! The memory needs of a CPU device, computed before it is allocated, by the code that allocates it.
 
-use glmbench_device::Precision;
+use glmbench_device::{Precision, WeightForm};
 
 use crate::InstructionSet;
 use crate::attention::KvCache;
@@ -39,6 +39,12 @@ impl CpuMemory {
     #[must_use]
     pub fn of_rank(self, tp: usize) -> Self {
         Self { threads: self.threads.div_ceil(tp), ..self }
+    }
+
+    /// Returns the same device with the weights of linear layers in the type of the activations.
+    #[must_use]
+    pub fn with_float_weights(self) -> Self {
+        Self { precision: Precision { weights: WeightForm::Plain, ..self.precision }, ..self }
     }
 
     /// Returns the types.

@@ -6,7 +6,8 @@
 //!
 //! This crate holds what all devices share: their words and properties ([`DeviceKind`]), the trait, types and shapes,
 //! weights as values ([`LinearWeight`]), the [`rotary`] table, the minimum work of operators ([`cost`]), groups of
-//! ranks ([`group`]), [`sensors`], binding of threads ([`affinity`]), and a wrapper that times operators ([`timed`]).
+//! ranks ([`group`]), [`sensors`], binding of threads ([`affinity`]), and wrappers that time operators ([`timed`]) and show what
+//! they compute ([`observed`]).
 //! [`mod@reference`] is the oracle: every operator in plain loops.
 //!
 //! It uses no other crate of the workspace. It prints nothing, and its only `unsafe` binds threads.
@@ -16,6 +17,7 @@ pub mod cost;
 pub mod group;
 mod kind;
 mod kv;
+pub mod observed;
 mod precision;
 pub mod reference;
 pub mod rotary;

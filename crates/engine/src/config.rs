@@ -3,6 +3,7 @@
 //! Every key of the file is used, known to have no effect on the numbers, rejected, or kept as unread (`words`). A key
 //! with value `null` counts as absent.
 
+mod quantised;
 mod scaling;
 mod words;
 
@@ -13,8 +14,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use glmbench_device::rotary::RotaryScaling;
-use glmbench_device::{LinearShape, Role};
+use glmbench_device::{KvForm, LinearShape, Precision, Role, WeightForm};
 
+use crate::EngineError;
+
+pub use self::quantised::{Quantised, Scheme, default_float};
 pub use self::scaling::RopeScaling;
 
 /// Largest accepted file. ChatGLM2-6B's has 1,300 bytes; the labels of a classifier add a few thousand.
@@ -84,8 +88,8 @@ pub struct ModelConfig {
     pub eos_token_ids: Vec<u32>,
     /// `_name_or_path` as written.
     pub name: Option<String>,
-    /// The key and value that mark the weights as quantised, e.g. `quantization_bit = 4`.
-    pub quantised: Option<String>,
+    /// How the weights are quantised; `None` if they are plain numbers.
+    pub quantised: Option<Quantised>,
     /// Keys of the file that this engine does not know, with their values as JSON.
     pub unread: BTreeMap<String, String>,
 }
@@ -320,6 +324,53 @@ impl ModelConfig {
             self.num_kv_heads,
             self.padded_vocab_size
         )
+    }
+
+    /// Returns the types in which a run computes that asked for `asked`: a quantised checkpoint has its own form of weights, and
+    /// may have its own KV cache.
+    ///
+    /// # Errors
+    /// The run asked for another form than the checkpoint's, or for scales that the checkpoint does not have.
+    pub fn precision(&self, asked: Precision) -> Result<Precision, EngineError> {
+        let Some(quantised) = &self.quantised else {
+            return match asked.kv {
+                KvForm::C8 => Err(EngineError::Option(
+                    "KV cache c8 needs the scales of a quantised checkpoint, and config.json has no \"kv_quant_type\": \"C8\"; \
+                     expected --kv auto or int8"
+                        .into(),
+                )),
+                _ => Ok(asked),
+            };
+        };
+        let Some(weights) = quantised.scheme.map(Scheme::form) else { return Ok(asked) };
+        if asked.weights != WeightForm::Plain && asked.weights != weights {
+            return Err(EngineError::Option(format!(
+                "dtype {} was asked for, and the checkpoint is {} (config.json says {}); leave --dtype out",
+                asked.type_name(),
+                quantised.word(),
+                quantised.said
+            )));
+        }
+        let kv = match (asked.kv, quantised.kv_c8) {
+            (KvForm::Auto, true) => KvForm::C8,
+            (KvForm::C8, false) => {
+                return Err(EngineError::Option(
+                    "KV cache c8 was asked for, and the checkpoint has no scales for it; expected --kv auto or int8".into(),
+                ));
+            }
+            (kv, _) => kv,
+        };
+        Ok(Precision { dtype: asked.dtype, weights, kv })
+    }
+
+    /// Returns the types that a device must have besides the forms of the checkpoint itself. Whether it has kernels for those is
+    /// known when it packs the first weight.
+    pub fn types_beside(&self, precision: Precision) -> Precision {
+        match self.quantised {
+            Some(_) if precision.kv == KvForm::C8 => precision.dtype.into(),
+            Some(_) => Precision { kv: precision.kv, ..precision.dtype.into() },
+            None => precision,
+        }
     }
 
     /// Returns the number of parameters, prefix excluded.

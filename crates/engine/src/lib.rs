@@ -3,7 +3,7 @@
 //! The engine holds the model's configuration ([`config`]), the [`tokenizer`] and chat template ([`chat`]), the readers
 //! of [`weights`], the forward pass ([`model`]), tensor parallelism ([`parallel`]), the paged KV cache ([`cache`]), the
 //! [`sampler`] with its [`logprobs`], guesses of the next tokens (`lookup`), continuous batching ([`scheduler`]), the
-//! [`output`] as text, and the minimum work of a pass ([`cost`]). [`load`] puts them together from the values of a
+//! [`output`] as text, the minimum work of a pass ([`cost`]), and the export of quantised checkpoints ([`quantise`]). [`load`] puts them together from the values of a
 //! command line.
 //!
 //! It may use the devices: [`glmbench_device`], [`glmbench_cpu`], [`glmbench_ascend`]. Only [`load`] and [`memory`] name the
@@ -23,6 +23,7 @@ pub mod model;
 pub mod output;
 pub mod parallel;
 pub mod profile;
+pub mod quantise;
 pub mod sampler;
 pub mod scheduler;
 mod sequence;

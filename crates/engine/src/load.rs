@@ -4,11 +4,12 @@
 mod device;
 mod path;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use glmbench_ascend::{AscendGroup, Chip, Forced, GroupSettings};
 use glmbench_cpu::{Cpu, CpuGroup, CpuOptions, InstructionSet, available_threads};
 use glmbench_device::group::DeviceGroup;
+use glmbench_device::observed::{Observed, Observer};
 use glmbench_device::reference::{Reference, ReferenceGroup};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::timed::{OperatorClock, Timed, TimedGroup};
@@ -73,7 +74,8 @@ pub fn load(
     let rank = Cut::new(config, 0, options.tp)?.config(config);
     let alone = options.tp == 1 && !options.bind;
     check_emulated(options.device, options.emulate.as_ref())?;
-    check_precision(options.device, options.precision)?;
+    let options = &LoadOptions { precision: config.precision(options.precision)?, ..options.clone() };
+    check_precision(options.device, config.types_beside(options.precision))?;
     let (rotary, capacity) = (options.rotary, options.capacity);
     if options.profile_operators {
         check_profile(options.device)?;
@@ -135,6 +137,35 @@ pub fn load(
         engine.set_weight_faults(watched.faults());
     }
     Ok(engine)
+}
+
+/// Loads a model on all cores of this machine, for a caller that drives the forward pass itself. `observer` sees what it computes.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_observed(
+    config: &ModelConfig,
+    source: &dyn WeightSource,
+    precision: Precision,
+    capacity: Capacity,
+    observer: Option<Arc<Mutex<dyn Observer>>>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Box<dyn Forward>, EngineError> {
+    let cpu = Cpu::new(CpuOptions {
+        precision,
+        threads: available_threads(),
+        instruction_set: None,
+        max_context: capacity.max_context,
+        attention: attention_shape(config),
+    })?;
+    let rotary = RotaryMode::Model;
+    Ok(match observer {
+        None => Box::new(Model::load(cpu, config, rotary, capacity, source, progress)?),
+        Some(observer) => {
+            let cpu = Observed::new(cpu, observer);
+            Box::new(Model::load(cpu, config, rotary, capacity, source, progress)?)
+        }
+    })
 }
 
 /// The inputs of loading that are common to all devices.

@@ -3,13 +3,14 @@
 use glmbench_ascend::{AscendMemory, Chip};
 use glmbench_cpu::{CpuMemory, InstructionSet};
 use glmbench_device::{
-    AttentionShape, DeviceInfo, DeviceKind, DeviceName, KV_BLOCK_TOKENS, LinearShape, Precision,
+    AttentionShape, DeviceInfo, DeviceKind, DeviceName, KV_BLOCK_TOKENS, LinearShape, Precision, WeightForm,
 };
 
 use super::EngineError;
 use super::config::ModelConfig;
 use super::model::{Capacity, attention_shape};
 use super::parallel::Cut;
+use super::weights::layout::LinearId;
 
 /// Memory that a loaded model may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +100,15 @@ impl MemoryOf {
         match self {
             Self::Plain(_) | Self::Ascend(_) => self,
             Self::Cpu(cpu) => Self::Cpu(cpu.of_rank(tp)),
+        }
+    }
+
+    /// Returns the scheme with weights in the type of the activations.
+    fn with_float_weights(self) -> Self {
+        match self {
+            Self::Plain(precision) => Self::Plain(Precision { weights: WeightForm::Plain, ..precision }),
+            Self::Cpu(cpu) => Self::Cpu(cpu.with_float_weights()),
+            Self::Ascend(_) => self,
         }
     }
 
@@ -208,17 +218,25 @@ impl MemoryEstimate {
 
     /// Estimates the memory of the shard `config` of the model `whole`.
     fn of_rank(whole: &ModelConfig, config: &ModelConfig, on: MemoryOf, capacity: Capacity) -> Self {
-        let layers = config.num_layers as u64;
-        let of_linears = |count: &dyn Fn(LinearShape) -> u64| {
-            let layer = config.layer_linears().map(count).into_iter().fold(0, u64::saturating_add);
-            layer.saturating_mul(layers).saturating_add(count(config.output_linear()))
+        let of_linears = |count: &dyn Fn(LinearId, LinearShape) -> u64| {
+            let [qkv, dense, up, down] = config.layer_linears();
+            let shapes = [qkv, dense, up, down].into_iter().cycle().take(4 * config.num_layers);
+            let all = LinearId::all(config).zip(shapes.chain(std::iter::once(config.output_linear())));
+            all.map(|(id, shape)| count(id, shape)).fold(0, u64::saturating_add)
+        };
+        let heads = attention_shape(config);
+        let float = on.with_float_weights();
+        // The layers that a quantised checkpoint leaves in float stay so.
+        let of_linear = |id: LinearId, shape| match &config.quantised {
+            Some(quantised) if quantised.float.contains(&id) => float.linear_bytes(shape, heads),
+            _ => on.linear_bytes(shape, heads),
         };
         // The embedding is not split, although the output layer is.
         let uncut = product(&[whole.padded_vocab_size - config.padded_vocab_size, config.hidden_size]);
         let others = config
             .parameters()
             .saturating_add(uncut)
-            .saturating_sub(of_linears(&|linear| linear.out.saturating_mul(linear.width)))
+            .saturating_sub(of_linears(&|_, linear| linear.out.saturating_mul(linear.width)))
             .saturating_mul(on.precision().dtype.bytes() as u64);
         let kv_blocks = product(&[capacity.kv_blocks, config.num_layers, config.num_kv_heads]);
         let rows = |rows: usize, widths: &[usize]| {
@@ -231,8 +249,7 @@ impl MemoryEstimate {
         let last = [hidden, config.qkv_width(), config.padded_vocab_size, config.padded_vocab_size];
         let widest = hidden.max(config.q_width()).max(ffn);
         Self {
-            weight_bytes: of_linears(&|linear| on.linear_bytes(linear, attention_shape(config)))
-                .saturating_add(others),
+            weight_bytes: of_linears(&of_linear).saturating_add(others),
             kv_bytes: on.kv_block_bytes(config.kv_channels).saturating_mul(kv_blocks),
             activation_bytes: rows(capacity.max_step_tokens, &step)
                 .saturating_add(rows(capacity.max_logit_rows, &last))

@@ -2,7 +2,7 @@
 
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::sensors::Sensors;
-use glmbench_device::{AttentionShape, Device, DeviceInfo, KvShape, SequenceView};
+use glmbench_device::{AttentionShape, Device, DeviceInfo, KvForm, KvShape, SequenceView};
 
 mod loader;
 
@@ -10,6 +10,7 @@ use super::EngineError;
 use super::cache::blocks_for;
 use super::config::ModelConfig;
 use super::parallel::Cut;
+use super::weights::quantised::kv_channels;
 use super::weights::{WeightError, WeightSource};
 
 use self::loader::Loader;
@@ -203,7 +204,15 @@ impl<D: Device> Model<D> {
             channels: config.kv_channels,
             blocks: capacity.kv_blocks,
         };
-        let cache = device.kv_cache(shape)?;
+        // A device that computes in one type does not name the form of the checkpoint's cache.
+        let is_c8 = whole.quantised.as_ref().is_some_and(|quantised| quantised.kv_c8)
+            && device.info().precision.kv != KvForm::Int8;
+        let cache = if is_c8 {
+            let channels = kv_channels(source, whole, cut.kv_heads(whole))?;
+            device.kv_cache_of_channels(shape, &channels)?
+        } else {
+            device.kv_cache(shape)?
+        };
         Ok(Self { device, config, capacity, weights, buffers, cache })
     }
 }

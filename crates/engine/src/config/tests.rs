@@ -167,8 +167,43 @@ fn words_of_quantisation_are_kept_for_the_weights() {
         (r#""quantization_config":{}"#, None),
     ] {
         let config = with(keys).unwrap();
-        assert_eq!((config.quantised.as_deref(), config.unread.len()), (said, 0), "{keys}");
+        let found = config.quantised.as_ref().map(|quantised| quantised.said.as_str());
+        assert_eq!((found, config.unread.len()), (said, 0), "{keys}");
     }
+}
+
+#[test]
+fn one_known_scheme_is_a_scheme_and_two_are_none() {
+    for (keys, scheme, kv_c8, group) in [
+        (r#""quantize":"w8a8""#, Some(Scheme::W8a8), false, None),
+        (r#""quantize":"w8a8sc""#, None, false, None),
+        (r#""quantize":"int8""#, None, false, None),
+        (r#""quantize":"w8a8","quantization_bit":8"#, None, false, None),
+        (r#""quantization_bit":8"#, Some(Scheme::Int8), false, None),
+        (r#""quantization_bit":4"#, Some(Scheme::Int4), false, None),
+        (r#""quantization_bit":2"#, None, false, None),
+        (
+            r#""quantize":"w8a16","quantization_config":{"kv_quant_type":"C8","group_size":64}"#,
+            Some(Scheme::W8a16),
+            true,
+            Some(64),
+        ),
+        (r#""quantize":"w4a16","quantization_config":{"group_size":128}"#, Some(Scheme::W4a16), false, Some(128)),
+        (r#""quantize":"w8a8","quantization_config":{"kv_quant_type":"C4"}"#, None, false, None),
+        (r#""quantization_config":{"kv_quant_type":"C8"}"#, None, true, None),
+    ] {
+        let found = with(keys).unwrap().quantised.unwrap();
+        assert_eq!((found.scheme, found.kv_c8, found.group), (scheme, kv_c8, group), "{keys}");
+    }
+}
+
+/// The lists of ModelSlim's scripts for ChatGLM2-6B, counted by hand.
+#[test]
+fn the_default_lists_are_the_scripts() {
+    assert_eq!(default_float(Scheme::W8a8, 28).len(), 13 + 5 + 2 + 1);
+    assert_eq!(default_float(Scheme::W8a8s, 28).len(), 12 + 12 + 5 + 2 + 1);
+    assert_eq!(default_float(Scheme::W8a16, 28).len(), 1);
+    assert_eq!(default_float(Scheme::W8a8, 2).len(), 2 + 2 + 1 + 1);
 }
 
 #[test]

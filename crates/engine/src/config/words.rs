@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::ModelConfig;
+use super::quantised::{Quantised, Said};
 
 /// The result of [`sort`].
 #[derive(Debug, Default)]
 pub(super) struct Words {
-    /// The key and value that mark the weights as quantised.
-    pub(super) quantised: Option<String>,
+    /// What the keys say that mark the weights as quantised.
+    pub(super) quantised: Option<Quantised>,
     /// Keys that this engine does not know, with their values as JSON.
     pub(super) unread: BTreeMap<String, String>,
 }
@@ -114,6 +115,7 @@ const QUANTISED: [&str; 4] = ["quantization_bit", "quantize", "quantization_conf
 /// A key would change the numbers. The message gives its value and the value that this engine supports.
 pub(super) fn sort(others: Map<String, Value>, config: &ModelConfig) -> Result<Words, String> {
     let mut words = Words::default();
+    let mut quantised = Said::default();
     for (key, value) in others {
         if value.is_null() || WITHOUT_EFFECT.contains(&key.as_str()) {
             continue;
@@ -125,7 +127,7 @@ pub(super) fn sort(others: Map<String, Value>, config: &ModelConfig) -> Result<W
         }
         if QUANTISED.contains(&key.as_str()) {
             if !says_float(&value) {
-                words.quantised.get_or_insert_with(|| format!("{key} = {}", short(&value)));
+                quantised.add(&key, &value, &short(&value));
             }
             continue;
         }
@@ -142,6 +144,7 @@ pub(super) fn sort(others: Map<String, Value>, config: &ModelConfig) -> Result<W
             }
         }
     }
+    words.quantised = quantised.quantised();
     Ok(words)
 }
 

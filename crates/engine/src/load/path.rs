@@ -9,7 +9,7 @@ use crate::EngineError;
 use crate::config::{ModelConfig, RopeScaling};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::weights::dummy::Dummy;
-use crate::weights::{Choice, StorageType, WeightSource, layout, open_checkpoint, quantised};
+use crate::weights::{Choice, StorageType, WeightSource, layout, open_model, quantised};
 
 /// Seed of the `dummy:` weights.
 const DUMMY_SEED: u64 = 0;
@@ -48,6 +48,9 @@ impl ModelPath {
             Self::Dummy(path) if path.is_dir() => read(&path.join("config.json"))?,
             Self::Dummy(path) => read(path)?,
         };
+        if let Self::Folder(dir) = self {
+            quantised::description::read(dir, &mut config)?;
+        }
         if config.eos_token_ids.is_empty() {
             config.eos_token_ids.push(self.end_of_sequence()?);
         }
@@ -72,9 +75,9 @@ impl ModelPath {
     }
 
     /// Describes the weights in words; [`weights`](Self::weights) opens them.
-    pub fn weights_in_words(&self) -> Result<String, EngineError> {
+    pub fn weights_in_words(&self, config: &ModelConfig) -> Result<String, EngineError> {
         Ok(match self {
-            Self::Folder(dir) => Choice::of(dir)?.words(),
+            Self::Folder(dir) => Choice::of_model(dir, config)?.words() + &quantised::in_words(config),
             Self::DummyChatglm2 | Self::Dummy(_) => format!("random, seed {DUMMY_SEED}"),
         })
     }
@@ -90,7 +93,7 @@ impl ModelPath {
     /// Opens the weights and checks them against the shape, without reading them.
     pub fn weights(&self, config: &ModelConfig, dtype: DType) -> Result<Box<dyn WeightSource>, EngineError> {
         if let Self::Folder(dir) = self {
-            let source = open_checkpoint(dir)?;
+            let source = open_model(dir, config)?;
             layout::check(&*source, config)?;
             return Ok(source);
         }

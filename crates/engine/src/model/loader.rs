@@ -6,6 +6,8 @@ use glmbench_device::{DType, Device, DeviceError, HostTensor, Role, WeightForm};
 use crate::EngineError;
 use crate::config::ModelConfig;
 use crate::parallel::Cut;
+use crate::weights::layout::LinearId;
+use crate::weights::quantised::{StoredLinear, norm_of};
 use crate::weights::{StorageType, TensorView, WeightSource, layout};
 
 use super::{Layer, Weights};
@@ -34,7 +36,11 @@ impl<'a, D: Device> Loader<'a, D> {
         source: &'a dyn WeightSource,
         progress: &'a mut dyn FnMut(usize, usize),
     ) -> Self {
-        let form = device.info().precision.weights;
+        // The layers that a quantised checkpoint leaves in float stay so.
+        let form = match whole.quantised {
+            Some(_) => WeightForm::Plain,
+            None => device.info().precision.weights,
+        };
         Self { device, whole, cut, source, form, done: 0, progress }
     }
 
@@ -52,7 +58,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let c = self.whole;
         let embedding = self.with(layout::EMBEDDING, |d, t| d.upload_table(t))?;
         let layers = (0..c.num_layers).map(|i| self.layer(i)).collect::<Result<_, _>>()?;
-        let final_norm = self.vector(layout::FINAL_NORM)?;
+        let final_norm = self.norm(layout::FINAL_NORM)?;
         let output = self.linear(Role::Output, layout::OUTPUT, None)?;
         let spec = RotarySpec {
             channels: c.rotary_channels(),
@@ -69,10 +75,10 @@ impl<'a, D: Device> Loader<'a, D> {
         let name = |part: &str| layout::layer_tensor(index, part);
         let bias = self.whole.qkv_bias.then(|| name(layout::QKV_BIAS));
         Ok(Layer {
-            input_norm: self.vector(&name(layout::INPUT_NORM))?,
+            input_norm: self.norm(&name(layout::INPUT_NORM))?,
             qkv: self.linear(Role::Qkv, &name(layout::QKV_WEIGHT), bias.as_deref())?,
             dense: self.linear(Role::Dense, &name(layout::ATTENTION_DENSE), None)?,
-            post_norm: self.vector(&name(layout::POST_NORM))?,
+            post_norm: self.norm(&name(layout::POST_NORM))?,
             h_to_4h: self.linear(Role::GateUp, &name(layout::FFN_UP), None)?,
             down: self.linear(Role::Down, &name(layout::FFN_DOWN), None)?,
         })
@@ -121,17 +127,49 @@ impl<'a, D: Device> Loader<'a, D> {
         Ok(out)
     }
 
-    fn vector(&mut self, name: &str) -> Result<D::Vector, EngineError> {
-        self.with(name, |d, t| d.upload_vector(t))
+    /// Uploads the weight of a norm: the one that goes with the layer that reads the norm's result.
+    fn norm(&mut self, name: &str) -> Result<D::Vector, EngineError> {
+        let name = norm_of(self.source, self.whole, name)?;
+        let view = self.source.tensor(&name, &[self.whole.hidden_size])?;
+        let vector = self.device.upload_vector(host(&view))?;
+        drop(view);
+        self.loaded(&name);
+        Ok(vector)
     }
 
-    /// Reads the weight of a linear layer and its bias, if any, and uploads them in the form of the run.
+    /// Reads the weight of a linear layer and its bias, if any, and uploads them: in the form of the checkpoint if that is
+    /// quantised, else in that of the run.
     fn linear(&mut self, role: Role, weight: &str, bias: Option<&str>) -> Result<D::Linear, EngineError> {
+        if let Some(id) = LinearId::of_weight(weight) {
+            let (part, is_first) = (self.cut.part(self.whole, weight), self.cut.rank() == 0);
+            if let Some(stored) = StoredLinear::read(self.source, self.whole, id, &part, is_first)? {
+                return self.stored_linear(role, &stored, bias);
+            }
+        }
         let bias = bias.map(|name| self.with(name, |_, t| Ok(OwnedTensor::of(t)))).transpose()?;
         let form = self.form;
         self.with(weight, |d, dense| {
             d.upload_linear(role, form.of_dense(dense), bias.as_ref().map(OwnedTensor::view))
         })
+    }
+
+    /// Uploads a quantised weight, with the layer's bias unless the weight has it.
+    fn stored_linear(
+        &mut self,
+        role: Role,
+        stored: &StoredLinear<'_>,
+        bias: Option<&str>,
+    ) -> Result<D::Linear, EngineError> {
+        if stored.has_bias() && bias.is_some() {
+            self.count();
+        }
+        let bias = bias.filter(|_| !stored.has_bias());
+        let bias = bias.map(|name| self.with(name, |_, t| Ok(OwnedTensor::of(t)))).transpose()?;
+        let linear =
+            self.device.upload_linear(role, stored.weight()?, bias.as_ref().map(OwnedTensor::view))?;
+        stored.release(self.source);
+        self.count();
+        Ok(linear)
     }
 
     /// Reads this rank's part of one tensor, passes it to `upload`, and releases it.
@@ -144,10 +182,19 @@ impl<'a, D: Device> Loader<'a, D> {
         let view = self.source.part(name, &shape, &self.cut.part(self.whole, name))?;
         let result = upload(&self.device, host(&view))?;
         drop(view);
+        self.loaded(name);
+        Ok(result)
+    }
+
+    /// Releases a tensor that the device holds.
+    fn loaded(&mut self, name: &str) {
         self.source.release(name);
+        self.count();
+    }
+
+    fn count(&mut self) {
         self.done += 1;
         (self.progress)(self.done, self.whole.num_layers * 7 + 3);
-        Ok(result)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::weights::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource};
+use crate::weights::{Part, RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 
 /// A weight source that releases a tensor only once every rank has released it.
 pub(super) struct Together {
@@ -34,6 +34,10 @@ impl WeightSource for Together {
 
     fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
         self.source.part(name, shape, part)
+    }
+
+    fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        self.source.raw(name)
     }
 
     fn release(&self, name: &str) {

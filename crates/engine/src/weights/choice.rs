@@ -6,21 +6,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::WeightError;
 use super::safetensors::{INDEX_FILE, IndexWire, SINGLE_FILE};
+use super::{WeightError, quantised};
+use crate::config::{ModelConfig, Scheme};
 
 /// File names of one checkpoint format.
-pub(super) struct Names {
+pub(super) struct Names<'a> {
     /// The file that holds a whole checkpoint.
-    pub(super) single: &'static str,
+    pub(super) single: &'a str,
     /// The index, which maps tensors to shards.
-    pub(super) index: &'static str,
+    pub(super) index: &'a str,
+    /// Beginning of the shards' names, before the number; `None` for any.
+    pub(super) stem: Option<&'a str>,
     /// File extension of the shards.
     pub(super) extension: &'static str,
 }
 
 /// File names of safetensors checkpoints.
-const SAFETENSORS: Names = Names { single: SINGLE_FILE, index: INDEX_FILE, extension: "safetensors" };
+const SAFETENSORS: Names<'static> =
+    Names { single: SINGLE_FILE, index: INDEX_FILE, stem: None, extension: "safetensors" };
 
 /// The checkpoint of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +50,40 @@ impl Choice {
         }
     }
 
+    /// Searches a folder for the weights that `config` names. Those of ModelSlim have names of their own, and may lie beside
+    /// the float weights. Without such a file, the usual names count.
+    ///
+    /// # Errors
+    /// As for [`of`](Self::of).
+    pub fn of_model(dir: &Path, config: &ModelConfig) -> Result<Self, WeightError> {
+        let scheme = config.quantised.as_ref().and_then(|quantised| quantised.scheme);
+        let Some(scheme) = scheme.filter(|scheme| scheme.description_word().is_some()) else {
+            return Self::of(dir);
+        };
+        let stem = quantised::names::weight_stem(scheme);
+        let (single, index) = (format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json"));
+        let names = Names { single: &single, index: &index, stem: Some(&stem), extension: "safetensors" };
+        if let Some(choice) = Self::among(dir, &names)? {
+            return Ok(choice);
+        }
+        Self::of(dir).map_err(|error| match error {
+            WeightError::NotFound { dir, others } => WeightError::Quantised {
+                place: dir.display().to_string(),
+                problem: format!(
+                    "no weights here, expected {single}: config.json says {}{}",
+                    Scheme::said(scheme),
+                    super::beside(&others)
+                ),
+            },
+            error => error,
+        })
+    }
+
     /// Searches for other file names; returns `None` if there is no such checkpoint.
     ///
     /// # Errors
     /// The folder holds two checkpoints, or an incomplete one.
-    pub(super) fn among(dir: &Path, names: &Names) -> Result<Option<Self>, WeightError> {
+    pub(super) fn among(dir: &Path, names: &Names<'_>) -> Result<Option<Self>, WeightError> {
         Found::read(dir, names)?.choose(dir, names)
     }
 
@@ -96,7 +129,7 @@ struct Set {
 }
 
 impl Found {
-    fn read(dir: &Path, names: &Names) -> Result<Self, WeightError> {
+    fn read(dir: &Path, names: &Names<'_>) -> Result<Self, WeightError> {
         let failed = |source| WeightError::Read { path: dir.to_path_buf(), source };
         let mut found = Self::default();
         for entry in std::fs::read_dir(dir).map_err(failed)? {
@@ -106,12 +139,14 @@ impl Found {
         Ok(found)
     }
 
-    fn add(&mut self, name: String, names: &Names) {
+    fn add(&mut self, name: String, names: &Names<'_>) {
         if name == names.index {
             self.index = true;
         } else if name == names.single {
             self.single = true;
-        } else if let Some((stem, number, count, digits)) = shard(&name, names.extension) {
+        } else if let Some((stem, number, count, digits)) = shard(&name, names.extension)
+            && names.stem.is_none_or(|expected| expected == stem)
+        {
             let key = (stem.to_owned(), count, digits);
             let (stem, numbers, files) = (stem.to_owned(), BTreeSet::new(), BTreeSet::new());
             let extension = names.extension;
@@ -126,7 +161,7 @@ impl Found {
     }
 
     /// Chooses the only set in the folder.
-    fn choose(&self, dir: &Path, names: &Names) -> Result<Option<Choice>, WeightError> {
+    fn choose(&self, dir: &Path, names: &Names<'_>) -> Result<Option<Choice>, WeightError> {
         let two = |first: &str, second: &str| {
             Err(WeightError::TwoSets { dir: dir.to_path_buf(), first: first.into(), second: second.into() })
         };

@@ -16,8 +16,12 @@ use super::torch_zip::{TorchFile, open_regular, tensor_bytes};
 use super::{WeightError, safetensors};
 
 /// File names of pickled checkpoints.
-const PICKLED: Names =
-    Names { single: "pytorch_model.bin", index: "pytorch_model.bin.index.json", extension: "bin" };
+const PICKLED: Names<'static> = Names {
+    single: "pytorch_model.bin",
+    index: "pytorch_model.bin.index.json",
+    stem: None,
+    extension: "bin",
+};
 /// Extensions of small files that belong to a model: config, tokenizer, and the code with which other programs load it.
 const COMPANIONS: [&str; 4] = ["json", "model", "py", "txt"];
 
@@ -330,7 +334,7 @@ fn write_shard(
 }
 
 /// Returns the names of the small files that belong to the model, sorted.
-fn companions(dir: &Path) -> Result<BTreeSet<String>, ConvertError> {
+pub(crate) fn companions(dir: &Path) -> Result<BTreeSet<String>, ConvertError> {
     let failed = |source| ConvertError::File { path: dir.to_path_buf(), source };
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {

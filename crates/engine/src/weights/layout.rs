@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{StorageType, StoredTensor, WeightError, WeightSource, quantised};
+use glmbench_device::Role;
+use glmbench_device::words::one_of;
+
+use super::{StoredTensor, WeightError, WeightSource, quantised};
 use crate::config::ModelConfig;
 
 /// Word embedding, `[padded_vocab_size, hidden_size]`.
@@ -72,6 +75,94 @@ pub fn layer_tensor(layer: usize, part: &str) -> String {
 /// Returns the part that [`layer_tensor`] was given, e.g. [`QKV_BIAS`]; `None` for a tensor outside the layers.
 pub fn part_of_layer(name: &str) -> Option<&str> {
     name.strip_prefix(LAYERS)?.split_once('.').map(|(_, part)| part)
+}
+
+/// A linear layer of the forward pass. The order is that of the forward pass within a layer; the output layer comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinearId {
+    /// The transformer layer; `None` for the output layer.
+    pub layer: Option<usize>,
+    /// What it computes.
+    pub role: Role,
+}
+
+impl LinearId {
+    /// The output layer.
+    pub const OUTPUT: Self = Self { layer: None, role: Role::Output };
+
+    /// Roles of a transformer layer's linear layers, in the order of the forward pass.
+    const ROLES: [(Role, &'static str); 4] = [
+        (Role::Qkv, QKV_WEIGHT),
+        (Role::Dense, ATTENTION_DENSE),
+        (Role::GateUp, FFN_UP),
+        (Role::Down, FFN_DOWN),
+    ];
+
+    /// Returns the linear layer with this weight; `None` if the tensor is no weight of a linear layer.
+    pub fn of_weight(name: &str) -> Option<Self> {
+        if name == OUTPUT {
+            return Some(Self::OUTPUT);
+        }
+        let (index, part) = name.strip_prefix(LAYERS)?.split_once('.')?;
+        let (role, _) = Self::ROLES.into_iter().find(|(_, of)| *of == part)?;
+        Some(Self { layer: Some(index.parse().ok()?), role })
+    }
+
+    /// Returns the linear layers of a model, in the order of the forward pass.
+    pub fn all(config: &ModelConfig) -> impl Iterator<Item = Self> + use<> {
+        let of_layer = |layer| Self::ROLES.map(|(role, _)| Self { layer: Some(layer), role });
+        (0..config.num_layers).flat_map(of_layer).chain(std::iter::once(Self::OUTPUT))
+    }
+
+    /// Returns the name of its weight.
+    pub fn weight(self) -> String {
+        let part = Self::ROLES.into_iter().find(|(role, _)| *role == self.role).map(|(_, part)| part);
+        match (self.layer, part) {
+            (Some(layer), Some(part)) => layer_tensor(layer, part),
+            _ => OUTPUT.to_owned(),
+        }
+    }
+
+    /// Returns its name: that of its weight without `.weight`.
+    pub fn name(self) -> String {
+        let weight = self.weight();
+        weight.strip_suffix(".weight").unwrap_or(&weight).to_owned()
+    }
+
+    /// Returns the shape `[out, in]` of its weight.
+    pub fn shape(self, config: &ModelConfig) -> [usize; 2] {
+        match *expected_shape(config, &self.weight()).unwrap_or_default() {
+            [out, width] => [out, width],
+            _ => [0, 0],
+        }
+    }
+
+    /// Returns the tensor of the norm whose result is its input; `None` if its input is no result of a norm.
+    pub fn norm_before(self) -> Option<String> {
+        match (self.role, self.layer) {
+            (Role::Qkv, Some(layer)) => Some(layer_tensor(layer, INPUT_NORM)),
+            (Role::GateUp, Some(layer)) => Some(layer_tensor(layer, POST_NORM)),
+            (Role::Output, _) => Some(FINAL_NORM.to_owned()),
+            _ => None,
+        }
+    }
+
+    fn order(self) -> (Option<usize>, usize) {
+        let role = Self::ROLES.into_iter().position(|(role, _)| role == self.role);
+        (self.layer, role.unwrap_or(Self::ROLES.len()))
+    }
+}
+
+impl PartialOrd for LinearId {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for LinearId {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
 }
 
 /// Returns the width of a prefix row: keys and values of every layer.
@@ -183,13 +274,14 @@ pub fn check(source: &dyn WeightSource, config: &ModelConfig) -> Result<(), Weig
     let mut stored: BTreeMap<String, StoredTensor> =
         stored.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
     let mut problems = Problems::default();
-    for (name, shape) in model_tensors(config) {
+    for expected in quantised::expected_tensors(config) {
         if problems.is_full() {
             break;
         }
-        match stored.remove(&name) {
-            Some(found) => check_one(&found, &shape, &mut problems),
-            None => problems.missing(|| missing(&name, &shape)),
+        match stored.remove(&expected.name) {
+            Some(found) => check_one(&found, &expected, &mut problems),
+            None if expected.is_optional => {}
+            None => problems.missing(|| missing(&expected)),
         }
     }
     let place = || source.place();
@@ -247,22 +339,54 @@ fn is_of(config: &ModelConfig, name: &str) -> bool {
     name == INV_FREQ || expected_shape(config, name).is_some()
 }
 
-fn check_one(found: &StoredTensor, shape: &[usize], problems: &mut Problems) {
-    if found.shape != shape {
+/// A tensor that a checkpoint needs, or may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ExpectedTensor {
+    pub(super) name: String,
+    /// The shapes that it may have, the usual one first.
+    pub(super) shapes: Vec<Vec<usize>>,
+    /// The types that it may have, as files spell them.
+    pub(super) types: &'static [&'static str],
+    pub(super) is_optional: bool,
+    /// Why it is expected in this form, for messages; empty if it is an ordinary tensor of the model.
+    pub(super) because: String,
+}
+
+impl ExpectedTensor {
+    /// The types of ordinary tensors.
+    pub(super) const FLOAT: &'static [&'static str] = &["F16", "BF16", "F32"];
+
+    /// Returns an ordinary tensor of the model.
+    pub(super) fn dense(name: String, shape: Vec<usize>) -> Self {
+        let shapes = std::iter::once(shape).collect();
+        Self { name, shapes, types: Self::FLOAT, is_optional: false, because: String::new() }
+    }
+
+    fn shapes_in_words(&self) -> String {
+        one_of(self.shapes.iter().map(|shape| format!("{shape:?}")))
+    }
+}
+
+fn check_one(found: &StoredTensor, expected: &ExpectedTensor, problems: &mut Problems) {
+    let ExpectedTensor { types, because, .. } = expected;
+    if !expected.shapes.contains(&found.shape) {
         problems.add(|| {
-            format!("{} has shape {:?} in {}, expected {shape:?}", found.name, found.shape, found.origin)
+            let StoredTensor { name, shape, origin, .. } = found;
+            format!("{name} has shape {shape:?} in {origin}, expected {}{because}", expected.shapes_in_words())
         });
-    } else if StorageType::from_name(&found.dtype).is_none() {
+    } else if !types.contains(&found.dtype.as_str()) {
         problems.add(|| {
-            format!("{} has type {} in {}, expected F16, BF16 or F32", found.name, found.dtype, found.origin)
+            let StoredTensor { name, dtype, origin, .. } = found;
+            format!("{name} has type {dtype} in {origin}, expected {}{because}", one_of(types.iter().copied()))
         });
     }
 }
 
-fn missing(name: &str, shape: &[usize]) -> String {
+fn missing(expected: &ExpectedTensor) -> String {
+    let ExpectedTensor { name, because, .. } = expected;
     let advice =
-        if name.starts_with(PREFIX) { " (config.json has pre_seq_len: a P-tuning prefix)" } else { "" };
-    format!("{name} is missing, expected shape {shape:?}{advice}")
+        if name.starts_with(PREFIX) { " (config.json has pre_seq_len: a P-tuning prefix)" } else { because };
+    format!("{name} is missing, expected shape {}{advice}", expected.shapes_in_words())
 }
 
 fn superfluous(tensor: &StoredTensor, config: &ModelConfig) -> String {

@@ -5,17 +5,18 @@
 //! random numbers of a given shape ([`dummy`]), and a P-tuning prefix over either ([`overlay`]).
 //! [`watch`] finds non-finite numbers in them, and [`layout`] defines the tensors of a model. With several ranks, each
 //! requests its [`Part`] of each tensor. Pickled `.bin` files are converted to safetensors first ([`convert`]).
+//! [`quantised`] reads the integers of quantised checkpoints.
 
 mod choice;
 pub mod convert;
 pub mod dummy;
 pub mod layout;
 mod map;
-mod output;
+pub(crate) mod output;
 pub mod overlay;
 mod part;
 mod pickle;
-pub(crate) mod quantised;
+pub mod quantised;
 pub mod safetensors;
 mod tensor;
 mod torch_zip;
@@ -28,7 +29,9 @@ use sha2::{Digest, Sha256};
 
 pub use self::choice::Choice;
 pub use self::part::Part;
+pub use self::quantised::RawTensor;
 pub use self::tensor::{StorageType, TensorView};
+use crate::config::ModelConfig;
 
 /// Errors of opening or reading weights.
 #[derive(Debug, thiserror::Error)]
@@ -202,6 +205,13 @@ pub trait WeightSource: Send + Sync {
         Ok(part.of(self.tensor(name, shape)?))
     }
 
+    /// Returns the tensor of this name as it is stored, of any type and shape; `None` if there is none. Quantised weights
+    /// consist of such tensors. Sources of plain numbers only may have none.
+    fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        let _ = name;
+        None
+    }
+
     /// Declares that this tensor is no longer needed, so that its pages can leave memory. It may be requested again,
     /// with the same numbers.
     fn release(&self, name: &str);
@@ -234,6 +244,10 @@ impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
         (**self).part(name, shape, part)
     }
 
+    fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        (**self).raw(name)
+    }
+
     fn release(&self, name: &str) {
         (**self).release(name);
     }
@@ -256,7 +270,17 @@ impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
 /// There are no weights, two sets of weights, an incomplete set, or a broken file. If there are pickled weights only,
 /// the message says how to convert them.
 pub fn open_checkpoint(dir: &Path) -> Result<Box<dyn WeightSource>, WeightError> {
-    Ok(Box::new(match Choice::of(dir)? {
+    open(dir, Choice::of(dir)?)
+}
+
+/// Like [`open_checkpoint`], for the weights that `config` names: ModelSlim's quantised weights have names of their own, and
+/// may lie beside the float weights.
+pub fn open_model(dir: &Path, config: &ModelConfig) -> Result<Box<dyn WeightSource>, WeightError> {
+    open(dir, Choice::of_model(dir, config)?)
+}
+
+fn open(dir: &Path, choice: Choice) -> Result<Box<dyn WeightSource>, WeightError> {
+    Ok(Box::new(match choice {
         Choice::Single(path) => safetensors::Checkpoint::open_file(&path)?,
         Choice::Index(path) => safetensors::Checkpoint::open_index(&path)?,
         Choice::Numbered(paths) => safetensors::Checkpoint::open_shards(dir, &paths)?,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// A folder under its hidden name, removed unless published.
 #[derive(Debug)]
-pub(super) struct Staging {
+pub(crate) struct Staging {
     path: PathBuf,
     out: PathBuf,
     /// Lock that keeps other processes from treating the folder as abandoned; `None` if folders cannot be locked.
@@ -21,7 +21,7 @@ impl Staging {
     ///
     /// # Errors
     /// [`io::ErrorKind::DirectoryNotEmpty`] if something exists at `out`, or an I/O error.
-    pub(super) fn new(out: &Path) -> io::Result<Self> {
+    pub(crate) fn new(out: &Path) -> io::Result<Self> {
         if !is_free(out)? {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
@@ -41,7 +41,7 @@ impl Staging {
     }
 
     /// Writes a file of the folder with `fill` and syncs it to disk.
-    pub(super) fn write<E: From<io::Error>>(
+    pub(crate) fn write<E: From<io::Error>>(
         &self,
         name: &str,
         fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
@@ -52,11 +52,16 @@ impl Staging {
         Ok(file.sync_all()?)
     }
 
+    /// Creates a file of the folder, to be written out of order. The caller syncs it to disk.
+    pub(crate) fn create(&self, name: &str) -> io::Result<File> {
+        File::create_new(self.path.join(name))
+    }
+
     /// Renames the folder to its target.
     ///
     /// # Errors
     /// Something exists at the target by now (it is kept), or an I/O error.
-    pub(super) fn publish(self) -> io::Result<()> {
+    pub(crate) fn publish(self) -> io::Result<()> {
         sync_folder(&self.path);
         // The rename may replace an empty folder; the system refuses any other.
         fs::rename(&self.path, &self.out)?;

@@ -1,6 +1,6 @@
 //! A P-tuning prefix from one folder on top of a base model from another.
 
-use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
+use super::{Part, RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
 
 /// Prefix tensors from `prefix`, all others from `base`, which is how THUDM's training saves P-tuning v2.
 pub struct Overlay<P, B> {
@@ -37,6 +37,10 @@ impl<P: WeightSource, B: WeightSource> WeightSource for Overlay<P, B> {
 
     fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
         self.of(name).part(name, shape, part)
+    }
+
+    fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        self.of(name).raw(name)
     }
 
     fn release(&self, name: &str) {

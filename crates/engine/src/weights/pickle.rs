@@ -17,6 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 
 pub use self::refusal::PickleError;
 use self::refusal::opcode_name;
+use super::tensor::ElementType;
 use super::StorageType;
 
 /// A tensor of a state dict: a view of a storage.
@@ -25,7 +26,7 @@ pub(super) struct StateTensor {
     /// Key in the dict.
     pub name: String,
     /// Storage type of its numbers.
-    pub dtype: StorageType,
+    pub dtype: ElementType,
     /// Key of its storage.
     pub storage: String,
     /// Length of that storage, in numbers.
@@ -50,7 +51,7 @@ pub(super) fn read_state(bytes: &[u8]) -> Result<Vec<StateTensor>, PickleError> 
 enum Global {
     OrderedDict,
     RebuildTensor,
-    Storage(StorageType),
+    Storage(ElementType),
 }
 
 impl Global {
@@ -58,9 +59,10 @@ impl Global {
         match (module, name) {
             ("collections", "OrderedDict") => Some(Self::OrderedDict),
             ("torch._utils", "_rebuild_tensor_v2") => Some(Self::RebuildTensor),
-            ("torch", "HalfStorage") => Some(Self::Storage(StorageType::F16)),
-            ("torch", "BFloat16Storage") => Some(Self::Storage(StorageType::Bf16)),
-            ("torch", "FloatStorage") => Some(Self::Storage(StorageType::F32)),
+            ("torch", "HalfStorage") => Some(Self::Storage(StorageType::F16.into())),
+            ("torch", "BFloat16Storage") => Some(Self::Storage(StorageType::Bf16.into())),
+            ("torch", "FloatStorage") => Some(Self::Storage(StorageType::F32.into())),
+            ("torch", "CharStorage") => Some(Self::Storage(ElementType::I8)),
             _ => None,
         }
     }
@@ -101,7 +103,7 @@ impl Value<'_> {
 
 #[derive(Debug, Clone, Copy)]
 struct Storage<'a> {
-    dtype: StorageType,
+    dtype: ElementType,
     key: &'a str,
     len: usize,
 }
@@ -350,7 +352,7 @@ impl<'a> Machine<'a> {
         if let Some(global) = Global::of(module, name) {
             return self.push(Value::Global(global));
         }
-        if let ("torch", "CharStorage" | "ByteStorage") = (module, name) {
+        if let ("torch", "ByteStorage") = (module, name) {
             return Err(PickleError::Integers { at: self.opcode_at, global: format!("{module}.{name}") });
         }
         // Shown escaped and truncated, because the text comes from the file.

@@ -15,7 +15,8 @@ use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
 use super::map::WeightMap;
-use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
+use super::tensor::ElementType;
+use super::{RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
 use crate::lfs;
 
 /// File name of a checkpoint in one file.
@@ -202,7 +203,7 @@ fn read_header(bytes: &[u8]) -> Result<(Metadata, usize), String> {
 }
 
 /// Returns the length field and header of a file with these tensors (name, type, shape) in this order, without gaps.
-pub(super) fn header<'a>(tensors: impl Iterator<Item = (&'a str, StorageType, &'a [usize])>) -> Vec<u8> {
+pub(super) fn header<'a>(tensors: impl Iterator<Item = (&'a str, ElementType, &'a [usize])>) -> Vec<u8> {
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut start = 0;
@@ -212,7 +213,12 @@ pub(super) fn header<'a>(tensors: impl Iterator<Item = (&'a str, StorageType, &'
         header.insert(name.to_owned(), info);
         start = end;
     }
-    let mut text = serde_json::Value::Object(header).to_string();
+    framed(&serde_json::Value::Object(header))
+}
+
+/// Returns a header with its length field.
+pub(crate) fn framed(header: &serde_json::Value) -> Vec<u8> {
+    let mut text = header.to_string();
     // Padded with blanks to a multiple of eight, which aligns the data in the file.
     text.push_str(&" ".repeat(text.len().next_multiple_of(LENGTH_FIELD) - text.len()));
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
@@ -249,6 +255,16 @@ impl WeightSource for Checkpoint {
         };
         let data = Cow::Borrowed(&self.shards[entry.shard].bytes()[entry.range.clone()]);
         Ok(TensorView { name, dtype, shape: entry.shape.clone(), data })
+    }
+
+    fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        let entry = self.entries.get(name)?;
+        Some(RawTensor {
+            dtype: entry.dtype.clone(),
+            shape: entry.shape.clone(),
+            data: Cow::Borrowed(&self.shards[entry.shard].bytes()[entry.range.clone()]),
+            origin: self.origin(entry),
+        })
     }
 
     fn release(&self, name: &str) {

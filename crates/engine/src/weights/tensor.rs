@@ -48,6 +48,45 @@ impl StorageType {
     }
 }
 
+/// Type of a tensor's elements in a file that is converted: numbers, or the integers of quantised weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ElementType {
+    /// Numbers.
+    Float(StorageType),
+    /// Signed integers of 8 bits.
+    I8,
+}
+
+impl ElementType {
+    /// Returns the name in a safetensors header.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Float(dtype) => dtype.name(),
+            Self::I8 => "I8",
+        }
+    }
+
+    /// Returns the size of one element in bytes.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::Float(dtype) => dtype.bytes(),
+            Self::I8 => 1,
+        }
+    }
+}
+
+impl From<StorageType> for ElementType {
+    fn from(dtype: StorageType) -> Self {
+        Self::Float(dtype)
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl fmt::Display for StorageType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

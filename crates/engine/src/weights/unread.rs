@@ -7,7 +7,10 @@ use std::borrow::Cow;
 
 use super::dummy::zeroed;
 use super::part::Part;
-use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout};
+use super::layout::ExpectedTensor;
+use super::{
+    RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout, quantised,
+};
 use crate::config::ModelConfig;
 
 /// The shapes of a model with this config.
@@ -34,6 +37,10 @@ impl WeightSource for Unread {
 
     fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
         let name = name.to_owned();
+        if let Some(raw) = self.raw(&name).filter(|raw| raw.dtype == StorageType::F32.name() && raw.shape == shape) {
+            let data = Cow::Owned(raw.data.into_owned());
+            return Ok(part.of(TensorView { name, dtype: StorageType::F32, shape: raw.shape, data }));
+        }
         if layout::expected_shape(&self.config, &name).is_none_or(|found| found != shape) {
             let (place, expected) = (self.place(), shape.to_vec());
             return Err(WeightError::MissingTensor { place, name, expected });
@@ -44,6 +51,25 @@ impl WeightSource for Unread {
             Some(data) => Ok(TensorView { name, dtype: self.dtype, shape, data: Cow::Owned(data) }),
             None => Err(WeightError::TooLarge { name, shape }),
         }
+    }
+
+    /// Returns the tensors that a quantised checkpoint has and a plain one has not: zeros, and scales of 1.
+    fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        self.config.quantised.as_ref()?;
+        let expected = quantised::expected_tensors(&self.config);
+        let expected = expected.into_iter().find(|expected| expected.name == name && !expected.is_optional)?;
+        if layout::expected_shape(&self.config, name).is_some() && expected.types == ExpectedTensor::FLOAT {
+            return None;
+        }
+        let (dtype, shape) = (*expected.types.last()?, expected.shapes.into_iter().next()?);
+        let count: usize = shape.iter().product();
+        let data = match dtype {
+            "F32" if name.ends_with("scale") => 1f32.to_le_bytes().repeat(count),
+            "I8" => zeroed(count)?,
+            _ => zeroed(count.checked_mul(4)?)?,
+        };
+        let (dtype, origin) = (dtype.to_owned(), self.place());
+        Some(RawTensor { dtype, shape, data: Cow::Owned(data), origin })
     }
 
     fn release(&self, _name: &str) {}
@@ -61,6 +87,27 @@ impl WeightSource for Unread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Quantised, Scheme};
+
+    #[test]
+    fn a_quantised_layer_has_zeros_and_scales_of_one() {
+        let quantised = Quantised {
+            said: "quantize = \"w8a8\"".into(),
+            scheme: Some(Scheme::W8a8),
+            kv_c8: true,
+            group: None,
+            is_described: true,
+            float: std::collections::BTreeSet::new(),
+        };
+        let config = ModelConfig { quantised: Some(quantised), ..ModelConfig::chatglm2_6b() };
+        let source = Unread { config: config.clone(), dtype: StorageType::F16 };
+        let id = layout::LinearId { layer: Some(27), role: glmbench_device::Role::Down };
+        let part = Part::Columns(0..6848);
+        let stored = quantised::StoredLinear::read(&source, &config, id, &part, false).unwrap().unwrap();
+        assert_eq!((stored.weight().unwrap().rows(), stored.weight().unwrap().width()), (4096, 6848));
+        assert!(quantised::kv_channels(&source, &config, 0..1).is_ok());
+        assert!(source.raw(layout::EMBEDDING).is_none());
+    }
 
     #[test]
     fn shapes_are_those_of_the_part() {

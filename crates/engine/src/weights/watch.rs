@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use glmbench_device::{DType, Precision};
 
-use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout};
+use super::{Part, RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout};
 use crate::not_finite;
 
 /// Faults recorded per tensor; beyond this number the count is "or more".
@@ -205,6 +205,10 @@ impl WeightSource for Watched {
         let view = self.source.part(name, shape, part)?;
         self.look(&view, shape, part);
         Ok(view)
+    }
+
+    fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        self.source.raw(name)
     }
 
     fn release(&self, name: &str) {

@@ -29,10 +29,10 @@ pub enum PickleError {
         /// Module and name.
         global: String,
     },
-    /// A storage of 8-bit integers, which plain weights never have.
+    /// A storage of unsigned integers, which neither plain nor THUDM's quantised weights have.
     #[error(
-        "pickle byte {at}: global {global}: these weights are integers, as an int4 or int8 checkpoint's are (quantization_bit in \
-         config.json); only plain tensors in fp32, fp16 and bf16 are read: take the model that was not quantised"
+        "pickle byte {at}: global {global}: these weights are unsigned integers; only tensors in fp32, fp16, bf16 and int8 are \
+         read: take the model that was not quantised"
     )]
     Integers {
         /// Offset of the global.

@@ -1,0 +1,281 @@
+//! `glmbench quantize`: a quantised checkpoint in ModelSlim's layout.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use indicatif::DecimalBytes;
+use serde::Deserialize;
+
+use glmbench_device::words::one_of;
+use glmbench_device::{DType, Role};
+use glmbench_engine::config::{ModelConfig, Scheme, default_float};
+use glmbench_engine::quantise::{ActMethod, Control, Estimate, Job, Progress, Report, Settings};
+use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::weights::layout::LinearId;
+
+use crate::dataset::{CEVAL, Source, read_jsonl};
+use crate::run::observer::BYTES;
+use crate::run::found::FoundModel;
+use crate::task::{self, Evaluation};
+
+use super::progress::{self, Bar};
+use super::signals::{self, Watch};
+
+/// Prompts that `--calibration ceval` takes, as many as ModelSlim's script for ChatGLM2 has.
+const PROMPTS: usize = 20;
+/// The subject of that script's prompts.
+const SUBJECT: &str = "civil_servant";
+
+/// Make a quantised checkpoint of a float model, as ModelSlim does
+///
+/// Writes a new folder OUT: quant_model_weight_<scheme>.safetensors, quant_model_description_<scheme>.json, config.json with the
+/// key `quantize`, and the tokenizer files. `glmbench run --model OUT` and MindIE read it. int4 and int8 checkpoints of THUDM are
+/// rewritten with `--scheme w8a16`.
+///
+/// w8a8 and w8a8s need a calibration: the model runs over prompts on the CPU. An interrupted calibration goes on when the same
+/// command is run again. OUT appears complete, by one rename, or stays as it was.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of the float model, or `demo`
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// New or empty folder
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+    /// The scheme: w8a8, w8a8s (weights within four bits), w8a16 or w4a16 (weights only)
+    #[arg(long, value_name = "SCHEME", value_parser = scheme)]
+    scheme: Scheme,
+    /// Adds scales of an int8 KV cache: `c8`
+    #[arg(long, value_name = "KV", value_parser = ["c8"])]
+    kv: Option<String>,
+    /// Prompts to calibrate with: a file with one JSON object a line (`inputs_pretokenized`, `prompt`, `text` or `ids`), or
+    /// `ceval` for 5-shot prompts of C-Eval
+    #[arg(long, value_name = "FILE.jsonl|ceval")]
+    calibration: Option<PathBuf>,
+    /// Folder of C-Eval for `--calibration ceval` [default: datasets/ceval, else datasets/ceval-sample]
+    #[arg(long, value_name = "DIR")]
+    set: Option<PathBuf>,
+    /// Linear layers to leave in float, by name or by its end: `default` (ModelSlim's list for the scheme), `none`, `output_layer`,
+    /// `dense_4h_to_h`, `layers.3.mlp.dense_4h_to_h`. [default: `default`, or `output_layer` with --search-float]
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    leave_float: Vec<String>,
+    /// Leaves N more layers in float: those with the largest output errors. Compares the logits without and with them
+    #[arg(long, value_name = "N")]
+    search_float: Option<usize>,
+    /// Ranges of activations: 1 min-max, 2 histogram, 3 the better of both for each layer
+    #[arg(long, value_name = "1|2|3", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    act_method: u8,
+    /// Inputs that share a scale under w4a16; 0 for one scale per output channel
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    group: usize,
+    /// Moves outliers of activations into the weights (SmoothQuant) with this strength, 0 to 1; w8a8 only
+    #[arg(long, value_name = "ALPHA")]
+    smooth: Option<f32>,
+    /// Prints what the export takes, and writes nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn scheme(word: &str) -> Result<Scheme, String> {
+    Scheme::of_word(word).ok_or_else(|| {
+        let schemes = Scheme::ALL.into_iter().filter(|scheme| scheme.description_word().is_some());
+        format!("expected {}", one_of(schemes.map(Scheme::word)))
+    })
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    let model = FoundModel::find(args.model.as_os_str(), None, None)?;
+    let Some(dir) = model.path.tokenizer_dir().map(Path::to_path_buf) else {
+        bail!("{}: random weights cannot be quantised; give a model folder", args.model.display());
+    };
+    let source = model.weights(DType::Fp16)?;
+    let settings = settings(args, &model.config)?;
+    let prompts = match &args.calibration {
+        Some(word) => prompts(args, word, &model)?,
+        None if Job::needs_calibration(&settings) => bail!(
+            "scheme {}{} needs prompts to calibrate with; give --calibration FILE.jsonl or --calibration ceval",
+            args.scheme.word(),
+            if args.kv.is_some() { " with --kv c8" } else { "" }
+        ),
+        None => Vec::new(),
+    };
+    let job = Job::new(&dir, model.config, source.into(), settings, prompts)?;
+    super::say(&takes(&job.estimate(), &args.out));
+    if args.dry_run {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = {
+        let mut bar: Option<Bar> = None;
+        let mut show = |progress: Progress| match progress {
+            Progress::Stage { what, unit, total } => {
+                // The former stage ends before the next is drawn.
+                drop(bar.take());
+                let new = progress::bar(what, if unit == "bytes" { BYTES } else { unit });
+                new.set_length(total);
+                bar = Some(new);
+            }
+            Progress::Done(amount) => bar.iter().for_each(|bar| bar.inc(amount)),
+            Progress::Say(words) => {
+                drop(bar.take());
+                super::say(&words);
+            }
+        };
+        let _watch = Watch::new();
+        job.run(&args.out, &mut Control { progress: &mut show, stopped: &signals::asked })?
+    };
+    tell(&report, args, start)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Describes what a job takes.
+fn takes(estimate: &Estimate, out: &Path) -> String {
+    let Estimate { disk_bytes, memory_bytes, tokens, operations } = *estimate;
+    let calibration = if operations == 0 {
+        String::new()
+    } else {
+        format!(", {:.2} TFLOP for {tokens} tokens", operations as f64 / 1e12)
+    };
+    format!(
+        "{}: {} of weights to write, about {} of memory{calibration}",
+        out.display(),
+        DecimalBytes(disk_bytes),
+        DecimalBytes(memory_bytes)
+    )
+}
+
+/// Prints the result.
+fn tell(report: &Report, args: &Args, start: Instant) -> anyhow::Result<()> {
+    for ranked in &report.ranked {
+        super::emit(&format!("{:.3e}  {}", ranked.error, ranked.linear.name()))?;
+    }
+    let (quantised, all) = report.quantised;
+    super::say(&format!(
+        "{}: {} files written; {quantised} of {all} linear layers in {}, weights {} in {:.1} s",
+        args.out.display(),
+        report.files.len(),
+        args.scheme.word(),
+        DecimalBytes(report.weight_bytes),
+        start.elapsed().as_secs_f64(),
+    ));
+    Ok(())
+}
+
+fn settings(args: &Args, config: &ModelConfig) -> anyhow::Result<Settings> {
+    Ok(Settings {
+        scheme: args.scheme,
+        kv_c8: args.kv.is_some(),
+        float: float(args, config)?,
+        method: match args.act_method {
+            1 => ActMethod::MinMax,
+            2 => ActMethod::Histogram,
+            _ => ActMethod::Automatic,
+        },
+        group: args.group,
+        smooth: args.smooth,
+        search: args.search_float,
+    })
+}
+
+/// Returns the layers to leave in float.
+fn float(args: &Args, config: &ModelConfig) -> anyhow::Result<BTreeSet<LinearId>> {
+    let usual = if args.search_float.is_some() { "output_layer" } else { "default" };
+    let words = match args.leave_float.as_slice() {
+        [] => vec![usual.to_owned()],
+        words => words.to_vec(),
+    };
+    let mut float: BTreeSet<LinearId> = BTreeSet::new();
+    for word in words.iter().flat_map(|word| word.split(',')).filter(|word| *word != "none") {
+        if word == "default" {
+            float.extend(default_float(args.scheme, config.num_layers));
+            continue;
+        }
+        let word = word.strip_suffix(".weight").unwrap_or(word);
+        let is_meant = |id: &LinearId| {
+            let name = id.name();
+            name == word || name.ends_with(&format!(".{word}"))
+        };
+        let meant: Vec<LinearId> = LinearId::all(config).filter(is_meant).collect();
+        if meant.is_empty() {
+            let names: BTreeSet<String> = [Role::Qkv, Role::Dense, Role::GateUp, Role::Down]
+                .map(|role| LinearId { layer: Some(0), role }.name())
+                .into_iter()
+                .chain([LinearId::OUTPUT.name()])
+                .collect();
+            bail!("--leave-float {word}: the model has no such linear layer; expected {}, or the end of such a name", one_of(names));
+        }
+        float.extend(meant);
+    }
+    // What THUDM's checkpoints leave in float cannot be quantised from them.
+    if let Some(quantised) = &config.quantised {
+        float.extend(&quantised.float);
+    }
+    Ok(float)
+}
+
+/// A line of a calibration file.
+#[derive(Deserialize)]
+struct Row {
+    inputs_pretokenized: Option<String>,
+    prompt: Option<String>,
+    text: Option<String>,
+    ids: Option<Vec<u32>>,
+}
+
+impl Row {
+    fn text(&self) -> Option<&str> {
+        [&self.inputs_pretokenized, &self.prompt, &self.text].into_iter().find_map(|text| text.as_deref())
+    }
+
+    fn fault(&self) -> Option<String> {
+        let is_there = self.text().is_some_and(|text| !text.is_empty())
+            || self.ids.as_ref().is_some_and(|ids| !ids.is_empty());
+        let keys = "`inputs_pretokenized`, `prompt`, `text` or `ids`";
+        (!is_there).then(|| format!("found no prompt; expected a key {keys} that is not empty"))
+    }
+}
+
+/// Returns the token ids of the calibration's prompts.
+fn prompts(args: &Args, word: &Path, model: &FoundModel) -> anyhow::Result<Vec<Vec<u32>>> {
+    let tokenizer = model.tokenizer()?.context("random weights have no tokenizer")?;
+    let prompts = if word == Path::new("ceval") {
+        of_ceval(args, &tokenizer)?
+    } else {
+        let rows = read_jsonl(word, "a prompt to calibrate with", Row::fault)
+            .with_context(|| format!("--calibration {}", word.display()))?;
+        let ids = |row: Row| match row.text() {
+            Some(text) => tokenizer.encode_prompt(text),
+            None => row.ids.unwrap_or_default(),
+        };
+        rows.into_iter().map(ids).collect()
+    };
+    let most = model.config.seq_length;
+    Ok(prompts.into_iter().map(|ids: Vec<u32>| if ids.len() > most { ids[ids.len() - most..].to_vec() } else { ids }).collect())
+}
+
+/// Returns the first prompts of C-Eval's validation items, 5-shot: those of the civil servants as in ModelSlim's script, or of
+/// all subjects in turn if the set has no such subject.
+fn of_ceval(args: &Args, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>> {
+    let folder = match &args.set {
+        Some(folder) => folder.clone(),
+        None => {
+            let usual = ["ceval", "ceval-sample"].map(|name| Path::new("datasets").join(name));
+            let found = usual.iter().find(|folder| folder.is_dir()).cloned();
+            found.with_context(|| {
+                format!("found no C-Eval in {} or {}; give it with --set DIR", usual[0].display(), usual[1].display())
+            })?
+        }
+    };
+    let source = Source::open(&CEVAL, &folder)?;
+    let protocol = task::find(&CEVAL, "modeltest-5shot").context("the protocol modeltest-5shot is not there")?;
+    let all = source.read("val", &[])?.subjects;
+    let subjects = if all.contains_key(SUBJECT) { vec![SUBJECT.to_owned()] } else { Vec::new() };
+    let settings =
+        task::Settings { split: "val".to_owned(), subjects, limit: Some(PROMPTS), ..task::Settings::default() };
+    let evaluation = Evaluation::new(task::Plan::new(protocol, &source, &settings)?, tokenizer, usize::MAX)?;
+    Ok((0..evaluation.len()).filter_map(|index| evaluation.first_prompt(index)).map(|(_, ids)| ids).collect())
+}
