@@ -1,11 +1,12 @@
 //! Loads: turns levels into the rows of `load.csv`, tables, sentences and conditions.
 
 use crate::record::{
-    LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objective, Objectives, RunRecord, SCHEMA, rate_text,
+    Clock, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objective, Objectives, RunRecord, SCHEMA, rate_text,
 };
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
 use crate::report::format::{NONE, counted, decimals, fixed, or_none, percent, significant};
+use crate::report::modelled;
 use crate::report::performance::p99;
 use crate::report::tables::{Column, Row, Table};
 use crate::report::validity::{Check, Outcome, found_in, yes_if};
@@ -382,6 +383,13 @@ fn of_load<'a>(case: &LoadCase, rows: &'a [LoadRow]) -> Vec<&'a LoadRow> {
     own
 }
 
+/// Adds the error of modelled times: that of the steps behind them.
+fn add_error(table: &mut Columns<'_>, run: &RunRecord) {
+    if run.provenance.clock == Clock::Modelled {
+        table.add_text("Model error", |row| modelled::short(modelled::error_of_load(run, row)));
+    }
+}
+
 /// One row per rate of one load: throughput, latency and goodput.
 fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
@@ -399,6 +407,7 @@ fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     if case.concurrency.is_empty() {
         table.add_text("Saturated", LoadRow::saturated_words);
     }
+    add_error(&mut table, run);
     let slo =
         objectives(&case.objectives).map_or_else(String::new, |words| format!(", served well: {words}"));
     table.table(format!("Load {}, {}{slo}", case.load_id, run.provenance.clock))
@@ -424,6 +433,7 @@ fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     if case.concurrency.is_empty() {
         table.add("E2E growth %", |row| row.growth_slope.map(|slope| 100.0 * slope));
     }
+    add_error(&mut table, run);
     table.table(format!("Requests of {}, {}: {}", case.load_id, run.provenance.clock, case.prompts))
 }
 
@@ -463,6 +473,7 @@ fn quantiles(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     table.add_ms("max", |row| row.tpot_max_ns);
     table.add_ms("E2E p99 ms", |row| row.e2e_p99_ns);
     table.add_ms("max", |row| row.e2e_max_ns);
+    add_error(&mut table, run);
     table.table(format!("Quantiles of {}, {}", case.load_id, run.provenance.clock))
 }
 
@@ -484,17 +495,18 @@ pub(super) fn best_closed<'a>(rows: impl Iterator<Item = &'a LoadRow>) -> Option
 }
 
 /// The throughput of a closed loop at its best concurrency.
-fn closed_sentence(case: &LoadCase, own: &[&LoadRow]) -> Option<String> {
+fn closed_sentence(run: &RunRecord, case: &LoadCase, own: &[&LoadRow]) -> Option<String> {
     let best = best_closed(own.iter().copied())?;
     let ms = |ns: Option<u64>| or_none(ns, |ns| significant(ns as f64 / 1e6, 3));
     Some(format!(
-        "{}: {} output tokens/s at concurrency {} (there TTFT {} ms and TPOT {} ms in the median), {} on {} in {}{}.",
+        "{}: {} output tokens/s at concurrency {} (there TTFT {} ms and TPOT {} ms in the median), {}{} on {} in {}{}.",
         case.load_id,
         or_none(best.output_tokens_per_s, |rate| significant(rate, 3)),
         best.rate_words(),
         ms(best.ttft_p50_ns),
         ms(best.tpot_p50_ns),
         best.clock,
+        modelled::words(modelled::error_of_load(run, best)),
         best.device,
         best.dtype,
         failed_words(own)
@@ -523,7 +535,7 @@ pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, 
             return Some(format!("{}: {failed} of {requests} requests failed ({reason}).", case.load_id));
         }
         if !case.concurrency.is_empty() {
-            return closed_sentence(case, &own);
+            return closed_sentence(run, case, &own);
         }
         let Sustained { good, bad } = sustained(own.iter().copied());
         let words = match (good, bad) {
@@ -550,12 +562,13 @@ pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, 
             None => String::new(),
         };
         Some(format!(
-            "{}: {words} ({} TTFT {} ms and E2E {} ms in the median{goodput}), {} on {} in {}{}.",
+            "{}: {words} ({} TTFT {} ms and E2E {} ms in the median{goodput}), {}{} on {} in {}{}.",
             case.load_id,
             if good.or(bad).is_some() { "there".to_owned() } else { format!("at {}", row.rate_words()) },
             ms(row.ttft_p50_ns),
             ms(row.e2e_p50_ns),
             from.clock,
+            modelled::words(modelled::error_of_load(run, row)),
             from.device,
             from.dtype,
             failed_words(&own)
