@@ -11,7 +11,6 @@ use super::{
 };
 use crate::record::{Clock, rfc3339_utc};
 
-
 /// Details of a device that have a field of their own.
 const CHOICES: [&str; 9] = ["weights", "bias", "kv", "rotary", "decode", "prefill", "add", "reuse", "graph"];
 
@@ -146,7 +145,11 @@ impl FailedStart<'_> {
     pub fn bundle(self) -> Bundle {
         let note = self.error.to_string();
         let calls: Vec<Call> = self.calls.into_iter().map(Call::from).collect();
-        let last = self.failed.last().cloned().map(Call::from);
+        // Other ranks fail after the first, and some failures are expected.
+        let told = |call: &&glmbench_ascend::Call| {
+            note.contains(&call.operator) && call.code.is_none_or(|code| note.contains(&code.to_string()))
+        };
+        let last = self.failed.iter().rfind(told).or_else(|| self.failed.last()).cloned().map(Call::from);
         // The record of first stages has the arguments of operators.
         let call = last.map(|last| {
             let same = |call: &&Call| call.operator == last.operator && call.code == last.code;
@@ -163,8 +166,11 @@ impl FailedStart<'_> {
             time_ns: None,
             note: note.clone(),
         };
-        let no_memory =
-            || ChipMemory { free_bytes: None, total_bytes: None, problem: Some("the card did not start".into()) };
+        let no_memory = || ChipMemory {
+            free_bytes: None,
+            total_bytes: None,
+            problem: Some("the card did not start".into()),
+        };
         Bundle {
             summary: Summary {
                 schema: SCHEMA,
@@ -185,7 +191,9 @@ impl FailedStart<'_> {
             machine: started_on(&found, (0..self.tp).map(|_| no_memory()).collect()),
             capabilities: Capabilities::default(),
             operators: Operators { rows: vec![row] },
-            calls: Calls { calls: calls.into_iter().chain(self.failed.into_iter().map(Call::from)).collect() },
+            calls: Calls {
+                calls: calls.into_iter().chain(self.failed.into_iter().map(Call::from)).collect(),
+            },
             timings: Timings::default(),
         }
     }

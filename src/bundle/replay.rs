@@ -126,6 +126,8 @@ impl Replay {
         let emulator = Bundle { calls: Calls { calls }, operators: Operators::default(), ..card.clone() };
         let mut replay = Self::default();
         replay.compare_calls(card, &emulator);
+        // The emulator goes on where the card failed.
+        replay.only_emulator.clear();
         let what = failure.call.as_ref().map_or_else(|| START.to_owned(), |call| call.operator.clone());
         replay.note(START, what, failure.note.clone(), "starts".to_owned());
         replay

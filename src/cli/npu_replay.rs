@@ -9,8 +9,8 @@ use serde::Serialize;
 use glmbench_ascend::{Chip, Forced, Scope};
 use glmbench_device::{DType, DeviceKind};
 
-use crate::bundle::{Bundle, Failure};
 use crate::bundle::replay::{self, Difference, Replay};
+use crate::bundle::{Bundle, Failure};
 use crate::compute::Emulation;
 use crate::record::Clock;
 

@@ -18,8 +18,8 @@ use glmbench_device::{DType, DeviceError, DeviceInfo, DeviceKind};
 use glmbench_engine::load::ModelPath;
 
 use crate::bundle::collect::{FailedStart, Tested, memory};
-use crate::bundle::{Bundle, Call, Profile};
 use crate::bundle::privacy::Private;
+use crate::bundle::{Bundle, Call, Profile};
 use crate::compute::{Compute, ComputeSpec};
 
 use super::engine::EmulationFlags;

@@ -78,14 +78,16 @@ impl From<&ClockProfile> for ModelledBy {
 
 impl From<&ClockFit> for ProfileFit {
     fn from(of: &ClockFit) -> Self {
-        let ClockFit { phase, chips, rows, shapes, error, worst, batch, tokens, parameters, graphs } = of.clone();
+        let ClockFit { phase, chips, rows, shapes, error, worst, batch, tokens, parameters, graphs } =
+            of.clone();
         Self { phase, chips, rows, shapes, error, worst, batch, tokens, parameters, graphs }
     }
 }
 
 impl From<&ProfileFit> for ClockFit {
     fn from(of: &ProfileFit) -> Self {
-        let ProfileFit { phase, chips, rows, shapes, error, worst, batch, tokens, parameters, graphs } = of.clone();
+        let ProfileFit { phase, chips, rows, shapes, error, worst, batch, tokens, parameters, graphs } =
+            of.clone();
         Self { phase, chips, rows, shapes, error, worst, batch, tokens, parameters, graphs }
     }
 }

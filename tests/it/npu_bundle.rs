@@ -121,9 +121,23 @@ fn a_card_that_does_not_start_leaves_a_bundle() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("b.zip");
     for (words, fault, says, call, arguments, code) in [
-        (&[][..], "set-up:aclInit:507008", "aclInit failed with 507008", "aclInit", &["null"][..], Some(507_008)),
+        (
+            &[][..],
+            "set-up:aclInit:507008",
+            "aclInit failed with 507008",
+            "aclInit",
+            &["null"][..],
+            Some(507_008),
+        ),
         (&[], "set-up:aclrtSetDevice:507033", "cannot be set up", "aclrtSetDevice", &["0"], Some(507_033)),
-        (&["--tp", "2"], "set-up:HcclCommInitRootInfo:4", "HcclCommInitRootInfo", "HcclCommInitRootInfo", &[], Some(4)),
+        (
+            &["--tp", "2"],
+            "set-up:HcclCommInitRootInfo:4",
+            "HcclCommInitRootInfo",
+            "HcclCommInitRootInfo",
+            &[],
+            Some(4),
+        ),
         (&[], "missing:aclrtMalloc", "aclrtMalloc is in none of", "aclrtMalloc", &[], None),
         (&["--device", "800i-a2"], "refused:RmsNorm", "RmsNorm", "aclnnRmsNorm", &[], Some(561_003)),
     ] {
@@ -151,9 +165,11 @@ fn a_card_that_does_not_start_leaves_a_bundle() {
         let start = replay["differences"].as_array().unwrap().iter().find(|d| d["kind"] == "start").unwrap();
         assert_eq!((&start["what"], &start["emulator"]), (&call.into(), &"starts".into()), "{fault}");
         let shown = ["npu-selftest", "--replay", path.to_str().unwrap(), "--emulate"];
-        Answer::of(glmbench(&shown).output().unwrap()).expect(1, &["did not start", "no operators, alternatives and times"]);
+        Answer::of(glmbench(&shown).output().unwrap())
+            .expect(1, &["did not start", "no operators, alternatives and times"]);
         // Nor has `calibrate` anything to fit.
-        let calibrate = ["calibrate", "--profile", "300i-duo", "--rehearsal", "--measured", path.to_str().unwrap()];
+        let calibrate =
+            ["calibrate", "--profile", "300i-duo", "--rehearsal", "--measured", path.to_str().unwrap()];
         Answer::of(glmbench(&calibrate).output().unwrap()).expect(2, &["has no times"]);
         fs::remove_file(&path).unwrap();
     }

@@ -230,7 +230,8 @@ fn the_calibration_suite_times_every_published_row() {
     use glmbench_calibrate::cases::batches_of;
     use glmbench_calibrate::published::{Phase, rows};
     use glmbench_engine::load::ModelPath;
-    let suite = Suite::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/calibration.toml"), &[]).unwrap();
+    let suite =
+        Suite::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/calibration.toml"), &[]).unwrap();
     let mut timed = 0;
     for row in rows().unwrap() {
         let (Ok(config), Some(profile)) = (row.config(), row.profile()) else { continue };
@@ -245,8 +246,7 @@ fn the_calibration_suite_times_every_published_row() {
                 && dtype.as_deref() == Some(row.dtype.as_str())
                 && ModelPath::parse(model).config(None).unwrap().shape() == config.shape()
         };
-        let own: Vec<&str> =
-            suite.configurations.iter().filter(is_own).map(|of| of.name.as_str()).collect();
+        let own: Vec<&str> = suite.configurations.iter().filter(is_own).map(|of| of.name.as_str()).collect();
         assert!(!own.is_empty(), "no configuration for {} on {}", row.model, row.chip);
         for ((batch, tokens), _) in batches_of(&row) {
             let has = suite.performance.iter().any(|case| {

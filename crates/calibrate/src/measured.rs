@@ -169,8 +169,10 @@ mod tests {
             predicted(Phase::Decode, 1, 8, 1.0 / 1.1),
             predicted(Phase::Decode, 2, 8, 1.0),
         ]);
-        let told: Vec<_> =
-            found.iter().map(|fit| (fit.phase.as_str(), fit.chips, fit.rows, fit.batch, fit.tokens)).collect();
+        let told: Vec<_> = found
+            .iter()
+            .map(|fit| (fit.phase.as_str(), fit.chips, fit.rows, fit.batch, fit.tokens))
+            .collect();
         assert_eq!(told, [("prefill", 1, 1, 1, 64), ("decode", 1, 2, 8, 80), ("decode", 2, 1, 8, 80)]);
         assert!((found[1].error - 1.1_f64.ln()).abs() < 1e-9 && found[2].worst == 0.0);
     }

@@ -225,7 +225,8 @@ pub fn rms_over_models<'a>(ratios: impl IntoIterator<Item = (&'a str, f64)>) -> 
 /// # Errors
 /// Why no error is known.
 pub fn stated(ground: Ground<'_>, of: Of, shape: Shape) -> Result<Stated, &'static str> {
-    const UNKNOWN: &str = "error unknown here: neither a shipped profile of this version nor one with a fit of its own";
+    const UNKNOWN: &str =
+        "error unknown here: neither a shipped profile of this version nor one with a fit of its own";
     let rows = residuals();
     let one = |phase: &str| match ground.profile.and_then(chip_of) {
         Some(chip) => stated_of(&Known::published(&rows, chip, phase), phase, shape),
@@ -497,8 +498,14 @@ mod tests {
             "± 4 % (18 measured times of 18 shapes, over all numbers of chips; worst 10 %; extrapolated: TP 4 (fitted: 1, 2), \
              launched as graphs (fitted: one by one), batch 64 (fitted up to 32))"
         );
-        assert!(stated(Ground { fits: &fits[..1], ..ground }, Of::Decode, shape).unwrap_err().contains("no time of this phase"));
-        assert!(stated(Ground { fits: &[], ..ground }, Of::Decode, shape).unwrap_err().contains("unknown here"));
+        assert!(
+            stated(Ground { fits: &fits[..1], ..ground }, Of::Decode, shape)
+                .unwrap_err()
+                .contains("no time of this phase")
+        );
+        assert!(
+            stated(Ground { fits: &[], ..ground }, Of::Decode, shape).unwrap_err().contains("unknown here")
+        );
     }
 
     #[test]

@@ -316,14 +316,16 @@ impl Reader<'_> {
         let of = |(at, value): (usize, &toml::Value)| {
             let line = self.text.lines().enumerate().filter(|(_, line)| line.trim() == "[[fit]]").nth(at);
             let line = line.map(|(index, _)| index + 1);
-            let wrong = |key: &str, expected: &str| self.invalid(line, format!("[[fit]] {key}: expected {expected}"));
+            let wrong =
+                |key: &str, expected: &str| self.invalid(line, format!("[[fit]] {key}: expected {expected}"));
             let empty = toml::Table::new();
             let table = value.as_table().unwrap_or(&empty);
             if let Some(other) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
                 return Err(wrong(other, &format!("one of {}", KEYS.join(", "))));
             }
             let count = |key: &str| {
-                let found = table.get(key).and_then(toml::Value::as_integer).and_then(|n| u32::try_from(n).ok());
+                let found =
+                    table.get(key).and_then(toml::Value::as_integer).and_then(|n| u32::try_from(n).ok());
                 found.filter(|n| *n > 0).ok_or_else(|| wrong(key, "a whole number from 1"))
             };
             let number = |key: &str, most: f64| {

@@ -83,7 +83,10 @@ impl Sensors for TelemetrySource {
     fn peak_memory(&self) -> Option<u64> {
         let peak = |ordinal: usize| {
             let memory = self.chip(ordinal).memory.ok()?;
-            Some(memory.total_bytes.saturating_sub(memory.free_bytes) + self.api.ledger.above_now(ordinal as i32))
+            Some(
+                memory.total_bytes.saturating_sub(memory.free_bytes)
+                    + self.api.ledger.above_now(ordinal as i32),
+            )
         };
         (0..self.tp).filter_map(peak).max()
     }

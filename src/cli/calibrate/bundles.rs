@@ -27,7 +27,9 @@ pub(super) fn read(path: &Path, of: &Source<'_>, pricer: &Pricer) -> anyhow::Res
     let shown = path.display();
     let invalid = |problem: String| anyhow::anyhow!("{shown}: {problem}");
     if card.summary.clock == Clock::Modelled && !of.rehearsal {
-        bail!("{shown}: its times are modelled; a fit needs a bundle of a card. --rehearsal takes modelled ones");
+        bail!(
+            "{shown}: its times are modelled; a fit needs a bundle of a card. --rehearsal takes modelled ones"
+        );
     }
     if card.timings.operators.is_empty() {
         let lost = card.summary.lost.as_deref().unwrap_or("the self-test ended before them");
@@ -73,16 +75,30 @@ pub(super) fn read(path: &Path, of: &Source<'_>, pricer: &Pricer) -> anyhow::Res
         let rows = ours.shape.iter().find(|(name, _)| *name == "rows").map_or(0, |(_, rows)| *rows);
         let phase = if rows > DECODE_ROWS { Phase::Prefill } else { Phase::Decode };
         let timed = (ours.operator, sizes.join(", "), phase);
-        held.extend(pair(pricer, &settings, (1, graph), timed, (&theirs.time_ns, &ours.time_ns, &ours.priced))?);
+        held.extend(pair(
+            pricer,
+            &settings,
+            (1, graph),
+            timed,
+            (&theirs.time_ns, &ours.time_ns, &ours.priced),
+        )?);
     }
     for ours in &here.timings.collectives {
         let same = |theirs: &&SizeTime| theirs.what == ours.what && theirs.bytes == ours.bytes;
         let Some(theirs) = card.timings.collectives.iter().find(same) else { continue };
         let timed = (ours.what, format!("{} bytes", ours.bytes), Phase::Decode);
-        held.extend(pair(pricer, &settings, (tp, graph), timed, (&theirs.time_ns, &ours.time_ns, &ours.priced))?);
+        held.extend(pair(
+            pricer,
+            &settings,
+            (tp, graph),
+            timed,
+            (&theirs.time_ns, &ours.time_ns, &ours.priced),
+        )?);
     }
     if held.is_empty() {
-        bail!("{shown}: no timed operator of it was timed here; expected a bundle of this version's npu-selftest");
+        bail!(
+            "{shown}: no timed operator of it was timed here; expected a bundle of this version's npu-selftest"
+        );
     }
     let bytes = std::fs::read(path)?;
     Ok((held, format!("bundle {}", &hex(&Sha256::digest(&bytes))[..16])))
@@ -97,7 +113,8 @@ fn pair(
     (card, emulator, work): (&[u64], &[u64], &Work),
 ) -> anyhow::Result<Option<Held>> {
     let middle = |times: &[u64]| median(&times.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
-    let Some((measured_ns, here_ns)) = middle(card).zip(middle(emulator)).filter(|(card, _)| *card > 0.0) else {
+    let Some((measured_ns, here_ns)) = middle(card).zip(middle(emulator)).filter(|(card, _)| *card > 0.0)
+    else {
         return Ok(None);
     };
     let rest_ns = (here_ns - pricer.price(settings, work)?).max(0.0);

@@ -66,8 +66,11 @@ pub(super) fn fit_card(args: &Args) -> anyhow::Result<()> {
     let (mut held, mut names): (Vec<Held>, Vec<String>) = (Vec::new(), Vec::new());
     for word in &args.measured {
         let is_bundle = word.extension().is_some_and(|end| end == "zip");
-        let (own, name) =
-            if is_bundle { bundles::read(word, &source, &pricer)? } else { runs::read(word, &source, &pricer)? };
+        let (own, name) = if is_bundle {
+            bundles::read(word, &source, &pricer)?
+        } else {
+            runs::read(word, &source, &pricer)?
+        };
         held.extend(own);
         names.push(name);
     }
@@ -178,16 +181,23 @@ fn warn(free: &[Free], fitted: &Fitted) {
 }
 
 /// Writes the fitted profile, with the errors of its steps.
-fn write(path: &Path, profile: &Profile, figures: &[Figure], held: &[Held], left_out: &[f64]) -> anyhow::Result<()> {
+fn write(
+    path: &Path,
+    profile: &Profile,
+    figures: &[Figure],
+    held: &[Held],
+    left_out: &[f64],
+) -> anyhow::Result<()> {
     let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let steps = held.iter().zip(left_out).filter_map(|(held, log)| {
-        held.step.clone().map(|step| Predicted { left_out: log.exp(), ..step })
-    });
+    let steps = held
+        .iter()
+        .zip(left_out)
+        .filter_map(|(held, log)| held.step.clone().map(|step| Predicted { left_out: log.exp(), ..step }));
     let fits = fits(&steps.collect::<Vec<_>>());
     let text = with_fits(&calibrated(&profile.text, name.as_deref(), figures), &fits)
         .context("the fitted profile; nothing is written")?;
-    let written =
-        Profile::parse(&text, &path.display().to_string()).context("the fitted profile; nothing is written")?;
+    let written = Profile::parse(&text, &path.display().to_string())
+        .context("the fitted profile; nothing is written")?;
     // A fit takes long enough for another to write the file.
     if path.symlink_metadata().is_ok() {
         bail!("--out {}: is there by now; give another path", path.display());
@@ -196,10 +206,8 @@ fn write(path: &Path, profile: &Profile, figures: &[Figure], held: &[Held], left
     let marked = written.entries.iter().filter(|entry| entry.mark == Mark::Calibrated).count();
     say(&format!("written: {}, {marked} calibrated figures", path.display()));
     if fits.is_empty() {
-        say(
-            "a bundle times single operators, so the profile states no error of whole steps; with a run of \
-             suites/calibrate-card.toml beside it, it does",
-        );
+        say("a bundle times single operators, so the profile states no error of whole steps; with a run of \
+             suites/calibrate-card.toml beside it, it does");
     }
     Ok(())
 }

@@ -78,7 +78,11 @@ impl Measured {
         let Some(chip) = from.device.known().and_then(|device| Chip::of(device.kind)) else {
             bail!("{}: run on {}; expected a run on 300i-duo or 800i-a2", self.run.run_id, from.device);
         };
-        super::card::check_chip(profile, chip, &format!("the run {} is of {}", self.run.run_id, from.device))?;
+        super::card::check_chip(
+            profile,
+            chip,
+            &format!("the run {} is of {}", self.run.run_id, from.device),
+        )?;
         let word = model.map_or_else(|| from.model.clone().into(), |path| path.as_os_str().to_owned());
         let path = ModelPath::parse(&word);
         let config = match path {

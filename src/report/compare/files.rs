@@ -263,7 +263,9 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
             for (side, row) in [(comparison.base(), &phase.a), (comparison.other(pair), &phase.b)] {
                 let lengths = [row.batch, row.input_tokens, row.output_tokens];
                 let error = modelled::error_at(side.run(), row.phase, row.tp, lengths);
-                notes.extend(error.map(|error| format!("{} modelled{}", side.letter, modelled::words(Some(error)))));
+                notes.extend(
+                    error.map(|error| format!("{} modelled{}", side.letter, modelled::words(Some(error)))),
+                );
             }
             rows.push(ComparisonRow {
                 subject: case.name(),

@@ -257,7 +257,10 @@ fn phase_cells(
         time(sides[1], &phase.b),
         or_none(phase.ratio, |ratio| {
             let ends = modelled::cards::ratio_ends([(sides[0], &phase.a), (sides[1], &phase.b)], ratio);
-            ends.map_or_else(|| change(ratio), |(low, high)| format!("{} ({} to {})", change(ratio), change(low), change(high)))
+            ends.map_or_else(
+                || change(ratio),
+                |(low, high)| format!("{} ({} to {})", change(ratio), change(low), change(high)),
+            )
         }),
         interval(phase.interval.map(|i| i.0), phase.interval.map(|i| i.1), change),
         or_none(phase.p_holm, probability),
@@ -277,10 +280,13 @@ fn time(run: &RunRecord, row: &PerfRow) -> String {
             let half = (median - ms(low)).max(ms(high) - median) / median;
             format!("{shown} ± {:.0} %", 100.0 * half)
         }
-        _ => match modelled::error_at(run, row.phase, row.tp, [row.batch, row.input_tokens, row.output_tokens]) {
-            Some(Ok(error)) => format!("{shown} {}", error.short()),
-            _ => shown,
-        },
+        _ => {
+            match modelled::error_at(run, row.phase, row.tp, [row.batch, row.input_tokens, row.output_tokens])
+            {
+                Some(Ok(error)) => format!("{shown} {}", error.short()),
+                _ => shown,
+            }
+        }
     }
 }
 

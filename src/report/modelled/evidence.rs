@@ -5,10 +5,10 @@ use glmbench_calibrate::modelled::{Residual, residuals};
 use glmbench_calibrate::published::{self, Phase as PublishedPhase};
 use glmbench_calibrate::residuals::summaries;
 
-use super::{cell, basis_of, profile_of};
+use super::{basis_of, cell, profile_of};
 use crate::record::{PerfRow, Phase, ProfileFigure, RunRecord};
 use crate::report::charts::ratios::{Dot, RatioChart, RatioRow};
-use crate::report::format::{NONE, bytes, fixed, or_none};
+use crate::report::format::{NONE, bytes, counted, fixed, or_none};
 use crate::report::tables::{Table, per_token_ns};
 
 /// Name of the suite that times the published shapes. Its report lists every published row.
@@ -71,7 +71,17 @@ pub(in crate::report) fn timed(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
     let from = &run.provenance;
     let (shape, chip) = (from.model_details.get("shape")?, from.device_details.get("chip")?);
     let text = ["Model", "Chip", "Launches", "Phase", "Use"];
-    let numbers = ["Chips", "Batch", "In", "Out", "Published ms", "Modelled ms", "Error", "Ratio", "Ratio, fit's table"];
+    let numbers = [
+        "Chips",
+        "Batch",
+        "In",
+        "Out",
+        "Published ms",
+        "Modelled ms",
+        "Error",
+        "Ratio",
+        "Ratio, fit's table",
+    ];
     let title = "Published rows that this run times: modelled over published time".to_owned();
     let mut table = Table::new(title, &text, &numbers);
     let published = published::rows().unwrap_or_default();
@@ -204,13 +214,18 @@ fn chart_of(rows: &[Residual]) -> RatioChart {
             let left_out = group.left_out.map_or_else(String::new, |(rms, worst)| {
                 format!("; left out: rms {:.0} %, worst {:.0} %", 100.0 * rms, 100.0 * worst)
             });
-            format!("{mean:.2} [{least:.2} to {most:.2}], {} rows{left_out}", group.rows)
+            format!("{mean:.2} [{least:.2} to {most:.2}], {}{left_out}", counted(group.rows as u64, "row"))
         });
-        let own: Vec<&Residual> = rows.iter().filter(|row| row.ratio.is_some() && row.group() == of).collect();
+        let own: Vec<&Residual> =
+            rows.iter().filter(|row| row.ratio.is_some() && row.group() == of).collect();
         let mean = summary.map(|group| group.after);
         all.push(RatioRow { label: of, strong: true, dots: Vec::new(), mean, words });
-        let mut models: Vec<&str> = own.iter().map(|row| row.model.as_str()).collect();
-        models.dedup();
+        let mut models: Vec<&str> = Vec::new();
+        for row in &own {
+            if !models.contains(&row.model.as_str()) {
+                models.push(&row.model);
+            }
+        }
         all.extend(models.into_iter().map(|model| model_row(model, &own)));
     }
     RatioChart {
@@ -241,8 +256,9 @@ fn model_row(model: &str, rows: &[&Residual]) -> RatioRow {
         .concat(),
         mean: None,
         words: match rows.len() - counts {
-            0 => format!("{counts} rows"),
-            aside => format!("{counts} rows, {aside} reported only"),
+            0 => counted(counts as u64, "row"),
+            aside if counts == 0 => format!("{} reported only", counted(aside as u64, "row")),
+            aside => format!("{}, {aside} reported only", counted(counts as u64, "row")),
         },
     }
 }
@@ -299,7 +315,11 @@ mod tests {
     fn every_row_that_can_be_timed_is_in_the_chart_once() {
         let rows = residuals();
         let chart = chart_of(&rows);
-        let now = chart.rows.iter().flat_map(|row| &row.dots).filter(|dot| matches!(dot, Dot::Now(_) | Dot::Aside(_)));
+        let now = chart
+            .rows
+            .iter()
+            .flat_map(|row| &row.dots)
+            .filter(|dot| matches!(dot, Dot::Now(_) | Dot::Aside(_)));
         assert_eq!(now.count(), rows.iter().filter(|row| row.ratio.is_some()).count());
     }
 }

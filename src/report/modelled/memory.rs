@@ -9,15 +9,8 @@ use crate::report::tables::Table;
 
 /// Returns the memory of the card's chips, one row per case. `None` off a card.
 pub(in crate::report) fn table(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
-    let numbers = [
-        "Batch",
-        "In",
-        "Out",
-        "TP",
-        "Peak of a chip",
-        "Of the case alone",
-        "Largest batch that fits",
-    ];
+    let numbers =
+        ["Batch", "In", "Out", "TP", "Peak of a chip", "Of the case alone", "Largest batch that fits"];
     let title = "Memory of a card: the peak has what the engine holds for the whole plan; the case alone and the largest batch are by \
                  estimate";
     let mut table = Table::new(title.into(), &[], &numbers);
@@ -26,8 +19,11 @@ pub(in crate::report) fn table(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
         let row = rows.iter().find(|row| row.case_id == case.case_id && row.phase == Phase::E2e);
         let peak = row.and_then(|row| row.device_memory_bytes);
         let shape = [case.batch, case.input_tokens, case.output_tokens, case.tp].map(|n| n.to_string());
-        let cells =
-            shape.into_iter().chain([or_none(peak, bytes), or_none(case.alone_bytes, bytes), largest.to_string()]);
+        let cells = shape.into_iter().chain([
+            or_none(peak, bytes),
+            or_none(case.alone_bytes, bytes),
+            largest.to_string(),
+        ]);
         table.push(false, cells.collect());
     }
     (!table.rows.is_empty()).then_some(table)

@@ -162,7 +162,9 @@ pub(super) fn sentence(run: &RunRecord) -> Option<String> {
     let known: Vec<String> = chips.into_iter().map(of).collect();
     let against = match (is_shipped(basis.profile), basis.fits.is_empty()) {
         (true, _) => "published speeds of models that the fit has not seen",
-        (false, false) => "the times of the card that the profile is fitted to, on shapes left out of the fit",
+        (false, false) => {
+            "the times of the card that the profile is fitted to, on shapes left out of the fit"
+        }
         // The record has no error of such a profile.
         (false, true) => {
             let words = "Times are modelled by a profile that is neither a shipped one of this version nor fitted to a card: their \
@@ -272,7 +274,9 @@ mod tests {
         run.provenance.modelled_by =
             Some(Box::new(ModelledBy { title: "mine".into(), figures: Vec::new(), fits }));
         assert_eq!(after(&run, &rows[0], Phase::Decode), " ± 3 % (9 measured times of 9 shapes; worst 7 %)");
-        assert!(sentence(&run).unwrap().contains("fitted to, on shapes left out of the fit: TP 1: prefill ± 3 %"));
+        assert!(
+            sentence(&run).unwrap().contains("fitted to, on shapes left out of the fit: TP 1: prefill ± 3 %")
+        );
         let errors = told(csv(&run, &rows).unwrap().unwrap());
         assert!(errors.lines().nth(1).unwrap().contains(",0.034,0.07,9,9,,"), "{errors}");
     }

@@ -1,7 +1,8 @@
 //! Loads: turns levels into the rows of `load.csv`, tables, sentences and conditions.
 
 use crate::record::{
-    Clock, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objective, Objectives, RunRecord, SCHEMA, rate_text,
+    Clock, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objective, Objectives, RunRecord, SCHEMA,
+    rate_text,
 };
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;

@@ -33,9 +33,9 @@ fn search_chart(run: &RunRecord, probes: &[&ProbeRow]) -> LineChart {
     if !limit.is_empty() {
         series.push(Series { label: "limit".to_owned(), modelled: false, points: limit });
     }
-    let errors = probes.iter().map(|p| {
-        modelled::error_at(run, Phase::Decode, p.tp, [p.batch, p.input_tokens, p.output_tokens])
-    });
+    let errors = probes
+        .iter()
+        .map(|p| modelled::error_at(run, Phase::Decode, p.tp, [p.batch, p.input_tokens, p.output_tokens]));
     LineChart {
         title: format!("Probes of a max-batch search{lengths}"),
         subtitle: subtitle(run, "ms per token after the first", &modelled::span_of(errors)),

@@ -65,7 +65,9 @@ impl Compared for Searches {
                 let batch = found.batch.unwrap_or_default();
                 let lengths = [batch, case.input_tokens, case.output_tokens];
                 let error = modelled::error_at(side.run(), Phase::Decode, case.tp, lengths);
-                let error = error.and_then(Result::ok).map_or_else(String::new, |error| format!(" {}", error.short()));
+                let error = error
+                    .and_then(Result::ok)
+                    .map_or_else(String::new, |error| format!(" {}", error.short()));
                 or_none(found.tpot_ns, |ns| short_ms(ns) + &error)
             };
             table.push(

@@ -1,8 +1,8 @@
 //! Max-batch searches: turns probes into the rows of `max_batch.csv`, tables, sentences and conditions.
 
 use crate::record::{
-    Clock, Objective, Phase, ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer, SearchCase, Status,
-    search_answer,
+    Clock, Objective, Phase, ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer,
+    SearchCase, Status, search_answer,
 };
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
@@ -252,7 +252,8 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
             rate[i].clone(),
         ];
         for phase in [Phase::Decode, Phase::Prefill] {
-            cells.extend(error_of(run, case, f.answer.batch, phase).map(|error| modelled::short(Some(error))));
+            cells
+                .extend(error_of(run, case, f.answer.batch, phase).map(|error| modelled::short(Some(error))));
         }
         cells.extend(on_card.then(|| or_none(memory[i], bytes)));
         cells.extend([f.probes.len().to_string(), next, agreement.to_owned()]);

@@ -203,8 +203,7 @@ impl Timings {
         device.upload(&super::numbers(dtype, batch * rows * width, 7, 1.0), &mut qkv)?;
         let runs = repeated(device, |device| device.write_kv(&qkv, &mut cache, 0, &sequences, heads))?;
         self.note("write_kv", shape, runs);
-        let runs =
-            repeated(device, |device| device.attention(&qkv, &cache, 0, &sequences, heads, &mut out))?;
+        let runs = repeated(device, |device| device.attention(&qkv, &cache, 0, &sequences, heads, &mut out))?;
         self.note(operator, shape, runs);
         let seen: usize = sequences.iter().map(|s| (0..rows).map(|i| s.visible(i)).sum::<usize>()).sum();
         let token_bytes = Precision::from(dtype).kv_token_bytes(heads);
