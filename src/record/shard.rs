@@ -69,6 +69,7 @@ impl Plan {
             if let Some(case) = case.as_object_mut() {
                 case.remove("unfit");
                 case.remove("largest_batch");
+                case.remove("alone_bytes");
             }
         }
         hex(&Sha256::digest(plan.to_string()))
@@ -280,6 +281,7 @@ mod tests {
         let mut other = plan.clone();
         other.performance[0].unfit = Some("over budget".into());
         other.performance[0].largest_batch = Some(3);
+        other.performance[0].alone_bytes = Some(1 << 33);
         assert_eq!(plan.hash(), other.hash());
         other.performance[0].repetitions += 1;
         assert_ne!(plan.hash(), other.hash());

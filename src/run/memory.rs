@@ -2,7 +2,7 @@
 
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::memory::{MemoryBudget, MemoryOf};
+use glmbench_engine::memory::{MemoryBudget, MemoryEstimate, MemoryOf};
 use glmbench_engine::model::Capacity;
 
 use super::accuracy::AccuracyRun;
@@ -55,7 +55,8 @@ impl Plan<'_> {
         }
     }
 
-    /// Sets the largest batch that fits for the lengths of every performance case, each as if it was alone.
+    /// Sets the largest batch that fits for the lengths of every performance case, and the memory that the case takes, each as if it
+    /// was alone. The estimate is up to 5 % above the allocator's count.
     pub fn find_largest_batches(
         &mut self,
         config: &ModelConfig,
@@ -73,6 +74,9 @@ impl Plan<'_> {
                 if fits(middle) { good = middle } else { bad = middle }
             }
             case.largest_batch = Some(good);
+            let own = wanted_capacity(tokens, case.shape.batch, prefix, base);
+            let estimate = MemoryEstimate::per_rank(config, on, own, tp).ok();
+            case.alone_bytes = estimate.map(|estimate| estimate.total_bytes());
         }
     }
 

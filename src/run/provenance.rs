@@ -110,6 +110,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         kernel: origin.device.kernel.clone(),
         clock: super::session::clock_of(&origin.device),
         clock_profile: origin.device.modelled_by.as_ref().map(|p| format!("{} sha256:{}", p.name, p.sha256)),
+        modelled_by: origin.device.modelled_by.as_ref().map(|p| Box::new(p.into())),
         dtype: Word::of(origin.device.precision),
         tp: origin.device.tp as u32,
         device_details: origin.device.details.iter().cloned().collect(),

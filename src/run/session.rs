@@ -91,6 +91,18 @@ impl Session<'_> {
         telemetry::rows(self.engine, self.run_ns(self.engine.now_ns()))
     }
 
+    /// Begins a span of time for [`Session::peak_device_memory`].
+    pub(crate) fn forget_peak(&self) {
+        if let Some(sensors) = self.engine.sensors() {
+            sensors.forget_peak();
+        }
+    }
+
+    /// Returns the most memory in use on one card since [`Session::forget_peak`]. `None` off a card.
+    pub(crate) fn peak_device_memory(&self) -> Option<u64> {
+        self.engine.sensors().and_then(glmbench_device::sensors::Sensors::peak_memory)
+    }
+
     /// Appends rows of telemetry.
     pub(crate) fn append_telemetry(&mut self, rows: &[TelemetryRow]) -> Result<(), RecordError> {
         rows.iter().try_for_each(|row| self.dir.append_telemetry(row))

@@ -145,6 +145,7 @@ impl<'a> Plan<'a> {
             tp,
             unfit: None,
             largest_batch: None,
+            alone_bytes: None,
             repetitions: 1,
             warm_up: WarmUpRule::default(),
             seed: case.seed.unwrap_or_default(),

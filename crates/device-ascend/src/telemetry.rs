@@ -75,6 +75,22 @@ impl Sensors for TelemetrySource {
         (0..self.tp).map(|ordinal| readings(self.chip(ordinal))).collect()
     }
 
+    fn forget_peak(&self) {
+        (0..self.tp as i32).for_each(|ordinal| self.api.ledger.forget_peak(ordinal));
+    }
+
+    /// What the libraries take besides counts as in use now.
+    fn peak_memory(&self) -> Option<u64> {
+        let peak = |ordinal: usize| {
+            let memory = self.chip(ordinal).memory.ok()?;
+            Some(
+                memory.total_bytes.saturating_sub(memory.free_bytes)
+                    + self.api.ledger.above_now(ordinal as i32),
+            )
+        };
+        (0..self.tp).filter_map(peak).max()
+    }
+
     /// The emulator's figures are not measurements, and the text says so.
     fn methods(&self) -> Methods {
         let [power, temperature, utilisation, memory] = Telemetry::methods(self.chip).map(|(_, how)| how);

@@ -59,6 +59,9 @@ fn a_profile_gives_the_least_time_of_its_clock() {
         sha256: String::new(),
         memory_bytes_per_s: 1_000_000_000,
         matmul_flops_per_s: 10_000_000_000,
+        title: "a test".into(),
+        figures: Vec::new(),
+        fits: Vec::new(),
     };
     let rates = Rates::of_profile(profile);
     let prefill = PhaseCost { bytes: 1, flops: 20_000_000_000 };

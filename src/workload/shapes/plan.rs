@@ -31,6 +31,7 @@ pub(super) fn plan(tables: &[PerformanceCase], on: Planning<'_>) -> Result<Vec<P
                     tp,
                     unfit: None,
                     largest_batch: None,
+                    alone_bytes: None,
                     repetitions: case.repetitions,
                     warm_up: WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() },
                     seed: case.seed,

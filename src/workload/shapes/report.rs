@@ -337,6 +337,7 @@ mod tests {
             prompts: None,
             unfit: None,
             largest_batch: None,
+            alone_bytes: None,
             repetitions: 1,
             seed: None,
             prefill_cost: Some(Cost { bytes: 100, flops: 9_000 }),

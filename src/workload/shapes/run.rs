@@ -33,6 +33,8 @@ pub struct PerformanceRun {
     pub unfit: Option<String>,
     /// The largest batch of these lengths that fits a card's memory, by estimate; `None` off a card.
     pub largest_batch: Option<usize>,
+    /// Memory of a chip for this case alone, in bytes, by estimate; `None` off a card.
+    pub alone_bytes: Option<u64>,
     /// Timed repetitions; with real prompts, per batch of prompts.
     pub repetitions: usize,
     /// Rule for the end of the warm-up.
@@ -144,6 +146,7 @@ impl Workload for PerformanceRun {
             prompts: self.prompts.as_ref().map(RealPrompts::record),
             unfit: self.unfit.clone(),
             largest_batch: self.largest_batch.map(|batch| batch as u32),
+            alone_bytes: self.alone_bytes,
             repetitions: self.repetitions as u32,
             seed: self.prompts.is_none().then_some(self.seed),
             prefill_cost: costs.map(|costs| cost(costs.prefill)),
@@ -387,6 +390,7 @@ impl<'a> Timing<'a> {
     ) -> Result<Measured, RunError> {
         let before = self.sample_before(block);
         let batch = &self.batches[repetition % self.batches.len()];
+        session.forget_peak();
         let times = match repeat(session.engine, self.case.shape, batch) {
             Ok(times) => times,
             Err(error) => {
@@ -404,7 +408,7 @@ impl<'a> Timing<'a> {
         let request = RequestRecord {
             block,
             peak_rss_bytes: alone(line.peak_rss_bytes),
-            device_memory_bytes: alone(telemetry.iter().filter_map(|row| row.device_memory_bytes).max()),
+            device_memory_bytes: alone(session.peak_device_memory()),
             roofline_samples,
             ..line
         };
