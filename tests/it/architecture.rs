@@ -77,11 +77,12 @@ fn layer_of(name: &str) -> Option<&'static str> {
 }
 
 /// The crates below the root crate.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "glmbench_calibrate",
     "glmbench_serve",
     "glmbench_engine",
     "glmbench_remote",
+    "glmbench_metrics",
     "glmbench_cpu",
     "glmbench_ascend",
     "glmbench_device",
@@ -113,7 +114,7 @@ const USERS: [(&str, &[&str]); 13] = [
     ("report", &["glmbench_calibrate", "glmbench_device"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device", "glmbench_remote"]),
     ("suite", &["glmbench_engine", "glmbench_device"]),
-    ("task", &["glmbench_engine"]),
+    ("task", &["glmbench_engine", "glmbench_metrics"]),
     ("toy_walk", &["glmbench_engine", "glmbench_device"]),
     ("workload", &["glmbench_engine", "glmbench_device"]),
 ];
@@ -470,12 +471,16 @@ fn only_the_command_line_prints() {
 }
 
 /// Device and emulator meet only at the C ABI. Neither crate names or depends on the other or on a crate of glmbench. The
-/// client of servers depends on none of them either.
+/// client of servers and the metrics depend on none of them either.
 #[test]
 fn the_crates_know_nothing_of_each_other_nor_of_us() {
     let names: Vec<&str> = ["glmbench"].into_iter().chain(CRATES).collect();
-    let alone =
-        [("ascend-sys", "ascend_sys"), ("ascend-emulator", "ascend_emulator"), ("remote", "glmbench_remote")];
+    let alone = [
+        ("ascend-sys", "ascend_sys"),
+        ("ascend-emulator", "ascend_emulator"),
+        ("metrics", "glmbench_metrics"),
+        ("remote", "glmbench_remote"),
+    ];
     for (package, own) in alone {
         let all = sources_in(&format!("crates/{package}/src"));
         assert!(all.len() > 3, "{package}");
