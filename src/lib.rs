@@ -77,11 +77,14 @@
 //! | [`glmbench_calibrate`] | published speeds, fits of profiles to them | [`glmbench_engine`], [`glmbench_ascend`] |
 //! | [`glmbench_serve`] | HTTP routes of TGI and OpenAI around an engine | [`glmbench_engine`] |
 //! | [`glmbench_remote`] | the client of inference servers: protocols, streams, their times, what a server can do | none |
+//! | `glmbench-metrics` | scores of answers, each equal to its Python original | none |
+//! | [`glmbench_sandbox`] | generated programs in namespaces, behind a system call filter, within limits | none |
 //! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |
 //! | [`glmbench_ascend`] | the device for 300I DUO and 800I A2, self-test, chip profiles | [`glmbench_device`], `ascend-sys` |
 //! | [`glmbench_device`] | devices' words, the operators as a trait, weights, costs, groups of ranks, the fp32 oracle | none |
 //! | `ascend-sys` | bindings to AscendCL, aclnn, HCCL and DCMI | none |
 //! | `ascend-emulator` | a stand-in for those libraries, inside this binary | none |
+//! | `include-flate-compress` | a stand-in for the published crate of this name, without C | none |
 //!
 //! The forward pass ([`glmbench_engine::model`]) is written once over [`glmbench_device::Device`]. A device supplies the
 //! operators. [`mod@glmbench_device::reference`] is the oracle: plain loops in fp32. [`glmbench_ascend`] drives the cards through
@@ -108,6 +111,9 @@
 //! repetition with its own limits. [`glmbench_device::timed`] wraps a device and times every operator on request.
 //! [`glmbench_engine::profile`] sums these times by the kind of step.
 //!
+//! Programs that a model writes run only in [`glmbench_sandbox`], which the kernel makes. For that the program starts itself
+//! again, and `main` asks [`glmbench_sandbox::child_main`] first. Where the kernel refuses a part, no such program runs.
+//!
 //! Texts of data sets, suites, models and records are untrusted. Anything shown to people goes through [`mod@text`]: on a
 //! terminal in [`cli`]'s two functions that print, in reports in the templates. All input is bounded in size ([`bounded`]).
 //!
@@ -121,8 +127,8 @@
 //! 2. `stats` and `record` do no arithmetic on devices and print nothing. Only `cli` prints: data to stdout, messages to stderr.
 //! 3. The forward pass exists once. A device supplies operators. A fused operator must justify itself by a measured gain.
 //! 4. `unsafe` exists only in these places: `glmbench-cpu`; `glmbench-ascend` and the two crates behind it; thread binding
-//!    (`affinity.rs` of `glmbench-device`); the weight map (`weights/map.rs` of `glmbench-engine`). Each block says why it
-//!    is sound.
+//!    (`affinity.rs` of `glmbench-device`); the weight map (`weights/map.rs` of `glmbench-engine`); forks of the sandbox
+//!    (`linux/process.rs` of `glmbench-sandbox`). Each block says why it is sound.
 //! 5. A token's numbers do not depend, to the last bit, on four things: the rest of the batch; how its prompt is cut into
 //!    chunks; the number of threads; the instruction set within a kernel family. The families are the vector kernels and
 //!    AMX's tiles, which sum in another order ([`glmbench_cpu`]).

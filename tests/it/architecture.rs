@@ -77,11 +77,13 @@ fn layer_of(name: &str) -> Option<&'static str> {
 }
 
 /// The crates below the root crate.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 11] = [
     "glmbench_calibrate",
     "glmbench_serve",
     "glmbench_engine",
     "glmbench_remote",
+    "glmbench_metrics",
+    "glmbench_sandbox",
     "glmbench_cpu",
     "glmbench_ascend",
     "glmbench_device",
@@ -90,7 +92,7 @@ const CRATES: [&str; 9] = [
 ];
 
 /// Each module of the root crate that uses crates below it, and which.
-const USERS: [(&str, &[&str]); 13] = [
+const USERS: [(&str, &[&str]); 14] = [
     ("backend", &["glmbench_engine", "glmbench_device", "glmbench_remote"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
     ("bundle", &["glmbench_ascend", "glmbench_device"]),
@@ -109,11 +111,13 @@ const USERS: [(&str, &[&str]); 13] = [
     ("compute", &["glmbench_engine", "glmbench_cpu", "glmbench_device"]),
     // The names and properties of devices and number types.
     ("gate", &["glmbench_device"]),
+    // The processes that the sandbox starts.
+    ("main", &["glmbench_sandbox"]),
     ("record", &["glmbench_device"]),
     ("report", &["glmbench_calibrate", "glmbench_device"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device", "glmbench_remote"]),
     ("suite", &["glmbench_engine", "glmbench_device"]),
-    ("task", &["glmbench_engine"]),
+    ("task", &["glmbench_engine", "glmbench_metrics", "glmbench_sandbox"]),
     ("toy_walk", &["glmbench_engine", "glmbench_device"]),
     ("workload", &["glmbench_engine", "glmbench_device"]),
 ];
@@ -434,10 +438,11 @@ fn modules_of_a_room_use_each_other_one_way() {
 
 #[test]
 fn unsafe_stands_only_in_its_rooms() {
-    const ROOMS: [&str; 6] = [
+    const ROOMS: [&str; 7] = [
         "crates/device-cpu/src/",
         "crates/device-ascend/src/",
         "crates/device/src/affinity.rs",
+        "crates/sandbox/src/linux/process.rs",
         "crates/engine/src/weights/map.rs",
         "crates/ascend-sys/",
         "crates/ascend-emulator/",
@@ -479,12 +484,17 @@ fn only_the_command_line_prints() {
 }
 
 /// Device and emulator meet only at the C ABI. Neither crate names or depends on the other or on a crate of glmbench. The
-/// client of servers depends on none of them either.
+/// client of servers, the metrics and the sandbox depend on none of them either.
 #[test]
 fn the_crates_know_nothing_of_each_other_nor_of_us() {
     let names: Vec<&str> = ["glmbench"].into_iter().chain(CRATES).collect();
-    let alone =
-        [("ascend-sys", "ascend_sys"), ("ascend-emulator", "ascend_emulator"), ("remote", "glmbench_remote")];
+    let alone = [
+        ("ascend-sys", "ascend_sys"),
+        ("ascend-emulator", "ascend_emulator"),
+        ("metrics", "glmbench_metrics"),
+        ("remote", "glmbench_remote"),
+        ("sandbox", "glmbench_sandbox"),
+    ];
     for (package, own) in alone {
         let all = sources_in(&format!("crates/{package}/src"));
         assert!(all.len() > 3, "{package}");
