@@ -1,6 +1,8 @@
 //! `glmbench npu-selftest`: runs every operator of an Ascend card once and prints a table to paste into an issue. It packs
 //! the results into one file to send, and runs the calls of such a file again on the emulator.
 
+mod replay;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,7 +25,7 @@ use crate::bundle::{Bundle, Call, Profile};
 use crate::compute::{Compute, ComputeSpec};
 
 use super::engine::EmulationFlags;
-use super::{emit, emit_json, gate_exit, npu_replay, say};
+use super::{emit, emit_json, gate_exit, say};
 
 /// Check every operator of an Ascend card against plain loops, and print a table for an issue
 #[derive(Debug, ClapArgs)]
@@ -83,7 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 "--device {device}: leave it out, because the bundle of --replay says which card is emulated"
             );
         }
-        return npu_replay::run(path, &args.emulation, args.json);
+        return replay::run(path, &args.emulation, args.json);
     }
     let device = args.device.unwrap_or(DeviceKind::Duo300i);
     let Some(chip) = Chip::of(device) else {
