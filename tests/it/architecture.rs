@@ -417,6 +417,28 @@ fn module_uses(all: &[Source], room: &str) -> BTreeMap<String, BTreeSet<String>>
     uses
 }
 
+/// The walks of the architecture page name files that exist, each once in its walk.
+#[test]
+fn every_file_of_a_walk_exists_and_stands_once() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let walks = page.split_once("## Three walks").unwrap().1.split_once("## The crates").unwrap().0;
+    let tables: Vec<&str> = walks.split("| --- | --- | --- |").skip(1).collect();
+    assert_eq!(tables.len(), 3);
+    for table in tables {
+        let is_step = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
+        let rows = table.lines().filter_map(|line| line.strip_prefix("//! | ")).filter(is_step);
+        let steps = rows.filter_map(|row| row.split(" | ").nth(1));
+        let files: Vec<&str> =
+            steps.flat_map(|files| files.split(", ")).map(|f| f.trim_matches('`')).collect();
+        assert!(files.len() > 9, "{files:?}");
+        let once: BTreeSet<&str> = files.iter().copied().collect();
+        assert_eq!(once.len(), files.len(), "{files:?}");
+        let missing: Vec<&&str> = files.iter().filter(|file| !root.join(file).is_file()).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+}
+
 #[test]
 fn unsafe_stands_only_in_its_rooms() {
     const ROOMS: [&str; 7] = [
