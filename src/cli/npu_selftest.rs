@@ -42,8 +42,9 @@ pub struct Args {
     /// Use small shapes instead of those of ChatGLM2-6B
     #[arg(long)]
     small: bool,
-    /// Also write one file to send: versions, choices, every operator with its time and its difference, every call with its
-    /// arguments and status, times over shapes. It has no weights, prompts, host names, user names or home folders. If the card does
+    /// Also write one file to send: versions, choices, and times over shapes. It has every operator with its time and its
+    /// difference, and every call with its arguments and status. It has no weights, prompts, host names, user names or home
+    /// folders. If the card does
     /// not start, it has the failing call, versions and environment
     #[arg(long, value_name = "FILE.zip")]
     bundle: Option<PathBuf>,
@@ -76,8 +77,8 @@ struct JsonRow<'a> {
     note: &'a str,
 }
 
-/// Runs the verb. Exits with 0 if nothing failed, 1 if something failed (or differs, in a replay), 5 if the device is
-/// missing or is lost during the test.
+/// Runs the verb. Exits with 0 if nothing failed, and with 1 if something failed (or differs, in a replay). It exits
+/// with 5 if the device is missing or is lost during the test.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.replay {
         if let Some(device) = args.device {
