@@ -164,9 +164,9 @@
 //!    and a device knows nothing of another.
 //! 2. `stats` and `record` do no arithmetic on devices and print nothing. Only `cli` prints: data to stdout, messages to stderr.
 //! 3. The forward pass exists once. A device supplies operators. A fused operator must justify itself by a measured gain.
-//! 4. `unsafe` exists only in these places: `glmbench-cpu`; `glmbench-ascend` and the two crates behind it; thread binding
-//!    (`affinity.rs` of `glmbench-device`); the weight map (`weights/map.rs` of `glmbench-engine`); forks of the sandbox
-//!    (`linux/process.rs` of `glmbench-sandbox`). Each block says why it is sound.
+//! 4. `unsafe` exists in `glmbench-cpu`, in `glmbench-ascend` and the two crates behind it, and in three files. These are
+//!    thread binding (`affinity.rs` of `glmbench-device`), the weight map (`weights/map.rs` of `glmbench-engine`), and
+//!    forks of the sandbox (`linux/process.rs` of `glmbench-sandbox`). Each block says why it is sound.
 //! 5. A token's numbers do not depend, to the last bit, on the rest of the batch or on how its prompt is cut into chunks.
 //!    Nor do they depend on the number of threads or on the instruction set within a kernel family. The families are the
 //!    vector kernels and

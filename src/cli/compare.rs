@@ -29,8 +29,8 @@ use super::{emit, json_text, say};
 /// The first run is the base. Every other run is compared with it. Runs with different identities (weights, data, protocol, type)
 /// are refused without --allow-mismatch.
 ///
-/// A case is called faster or slower on one of three grounds: the two runs were timed in turn (`run --interleave`); there are
-/// several runs on each side of `--`; the difference exceeds a noise floor between runs.
+/// A case is called faster or slower on one of three grounds. The two runs were timed in turn (`run --interleave`). Or there
+/// are several runs on each side of `--`. Or the difference exceeds a noise floor between runs.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench compare 20261123T02 20261124T02\n  \
     glmbench compare A1 A2 A3 A4 -- B1 B2 B3 B4                      between-run variance\n  \

@@ -29,7 +29,8 @@ use super::{emit, gate_exit, json_text};
 /// Compare logits position by position with a reference (teacher-forced)
 ///
 /// The reference is a file of `glmbench logits` (or arrays with the same names), or the same model on another device or in
-/// another type. --emulate applies to the side that is an Ascend card. Both sides see the same tokens. KL is KL(reference ||
+/// another type. The flag --emulate applies to the side that is an Ascend card. Both sides see the same tokens. KL is
+/// KL(reference ||
 /// engine) in nats, over the whole vocabulary.
 ///
 /// Both sides also generate greedily. Where they choose different tokens, the reference's logits must nearly tie. Otherwise

@@ -263,8 +263,8 @@ fn prompts(args: &Args, word: &Path, model: &FoundModel) -> anyhow::Result<Vec<V
         .collect())
 }
 
-/// Returns the first prompts of C-Eval's validation items, 5-shot: those of the civil servants as in ModelSlim's script, or of
-/// all subjects in turn if the set has no such subject.
+/// Returns the first prompts of C-Eval's validation items, 5-shot. They are those of the civil servants, as in ModelSlim's
+/// script, or of all subjects in turn if the set has no such subject.
 fn of_ceval(args: &Args, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>> {
     let folder = match &args.set {
         Some(folder) => folder.clone(),

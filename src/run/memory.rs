@@ -55,8 +55,8 @@ impl Plan<'_> {
         }
     }
 
-    /// Sets the largest batch that fits for the lengths of every performance case, and the memory that the case takes, each as if it
-    /// was alone. The estimate is up to 5 % above the allocator's count.
+    /// Sets the largest batch that fits for the lengths of every performance case, and the memory that the case takes. Each
+    /// counts as if it was alone. The estimate is up to 5 % above the allocator's count.
     pub fn find_largest_batches(
         &mut self,
         config: &ModelConfig,

@@ -1,5 +1,6 @@
 //! The architecture rules that Cargo cannot hold, checked on the sources. They say which module of the root crate and of the
-//! CPU device may use which module and crate, where `unsafe` is allowed, and who may print. The two Ascend crates share no Rust
+//! CPU device may use which module and crate. They say where `unsafe` is allowed, and who may print. The two Ascend crates
+//! share no Rust
 //! type.
 //!
 //! Cargo holds the directions among the crates: a crate names only what its `Cargo.toml` lists.

@@ -53,8 +53,8 @@ fn check_figures(profile: &Path, share: f64) -> Profile {
     found
 }
 
-/// The suite for cards on an emulated card: its figures come back, the profile states the error of the fit, and a report of a run with
-/// the profile shows it.
+/// The suite for cards on an emulated card: its figures come back, and the profile states the error of the fit. A report of a
+/// run with the profile shows it.
 #[test]
 fn a_run_of_the_cards_suite_gives_the_cards_figures() {
     let folder = tempfile::tempdir().unwrap();

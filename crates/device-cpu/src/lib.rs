@@ -15,9 +15,10 @@
 //! ([`CpuMemory`]), and the measurement of the machine's roofline ([`measure_roofline`], [`RooflineProbe`]). It may use
 //! [`glmbench_device`] and no other crate of the workspace. It prints nothing.
 //!
-//! Its rooms, each using only those before it: memory of the device (`buffer`) and threads (`pool`); instruction sets
-//! and vectors (`simd`); kernels over rows (`elementwise`); layouts of weights and rows (`pack`); products (`product`);
-//! the KV cache and attention (`attention`); the registry, which selects kernels (`kernels`). A kernel is a safe
+//! Each of its rooms uses only those before it. `buffer` has the memory of the device, `pool` the threads, `simd`
+//! instruction sets and vectors. `elementwise` has kernels over rows, `pack` layouts of weights and rows, `product`
+//! products. `attention` has attention and the KV cache, and `kernels` the registry, which selects kernels. A kernel is
+//! a safe
 //! function: only a machine that has an instruction set can make the value that the kernel needs (`simd`). `unsafe`
 //! remains where threads share a buffer, in the inner loops of products, and around single instructions.
 

@@ -137,8 +137,8 @@ mod tests {
             cpu.kv_cache(shape).unwrap();
         }
         let told = 2 * 3 * 5 * memory.kv_block_bytes(40);
-        // The integers of one token, which are needed while it is written, may be added to this, and the scales and offsets
-        // of a checkpoint's channels, in whole panels.
+        // The integers of one token may be added to this: they are needed while it is written. So may the scales and
+        // offsets of a checkpoint's channels, in whole panels.
         let channels = if precision.kv == KvForm::C8 { 2 * 3 * 48 * 4 * 4 } else { 0 };
         let token = 3 * 40 + channels;
         assert!((told..=told + token).contains(&(taken_bytes() - before)), "{what}");

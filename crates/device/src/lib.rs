@@ -4,9 +4,9 @@
 //! Activations are matrices `[rows, width]` with one row per token. Every operator accumulates in fp32 and rounds its
 //! result to the device's [`DType`], as NPUs and GPUs do. The result of a row never depends on the other rows.
 //!
-//! This crate holds what all devices share: their words and properties ([`DeviceKind`]), the trait, types and shapes,
-//! weights as values ([`LinearWeight`]), the [`rotary`] table, the minimum work of operators ([`cost`]), groups of
-//! ranks ([`group`]), [`sensors`], binding of threads ([`affinity`]), and wrappers that time operators ([`timed`]) and show what
+//! This crate holds what all devices share: their words and properties ([`DeviceKind`]), the trait, types and shapes. It has
+//! weights as values ([`LinearWeight`]), the [`rotary`] table, and the minimum work of operators ([`cost`]). It has groups of
+//! ranks ([`group`]), [`sensors`], and the binding of threads ([`affinity`]). Wrappers time operators ([`timed`]) and show what
 //! they compute ([`observed`]).
 //! [`mod@reference`] is the oracle: every operator in plain loops.
 //!

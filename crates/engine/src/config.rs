@@ -326,8 +326,8 @@ impl ModelConfig {
         )
     }
 
-    /// Returns the types in which a run computes that asked for `asked`: a quantised checkpoint has its own form of weights, and
-    /// may have its own KV cache.
+    /// Returns the types in which a run computes that asked for `asked`. A quantised checkpoint has its own form of weights,
+    /// and may have its own KV cache.
     ///
     /// # Errors
     /// The run asked for another form than the checkpoint's, or for scales that the checkpoint does not have.

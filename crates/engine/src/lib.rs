@@ -1,10 +1,10 @@
 //! The ChatGLM2 engine, independent of the harness: tokens in, tokens and log-probabilities out.
 //!
-//! The engine holds the model's configuration ([`config`]), the [`tokenizer`] and chat template ([`chat`]), the readers
-//! of [`weights`], the forward pass ([`model`]), tensor parallelism ([`parallel`]), the paged KV cache ([`cache`]), the
-//! [`sampler`] with its [`logprobs`], guesses of the next tokens (`lookup`), continuous batching ([`scheduler`]), the
-//! [`output`] as text, the minimum work of a pass ([`cost`]), and the export of quantised checkpoints ([`quantise`]). [`load`] puts them together from the values of a
-//! command line.
+//! The engine holds the model's configuration ([`config`]), the [`tokenizer`] and chat template ([`chat`]), and the readers of
+//! [`weights`]. It has the forward pass ([`model`]), tensor parallelism ([`parallel`]), and the paged KV cache ([`cache`]).
+//! Requests are batched continuously ([`scheduler`]): the [`sampler`] with its [`logprobs`] chooses tokens, `lookup` guesses
+//! the next ones, and [`output`] makes text. [`cost`] is the minimum work of a pass, and [`quantise`] exports quantised
+//! checkpoints. [`load`] builds all this from the values of a command line.
 //!
 //! It may use the devices: [`glmbench_device`], [`glmbench_cpu`], [`glmbench_ascend`]. Only [`load`] and [`memory`] name the
 //! latter two; everything else is generic over [`glmbench_device::Device`]. The engine prints nothing, and its only `unsafe`

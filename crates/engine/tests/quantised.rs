@@ -175,7 +175,7 @@ fn write(path: &Path, tensors: &Tensors) {
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-/// An export has the tensors, types, shapes and words of the hand-made file; integers of weights are equal, and ranges are those
+/// An export has the tensors, types, shapes and words of the hand-made file. Integers of weights are equal. Ranges are those
 /// that NumPy saw in fp32, within fp16's rounding.
 #[test]
 fn an_export_has_the_layout_of_the_hand_made_file() {

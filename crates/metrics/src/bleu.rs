@@ -81,8 +81,8 @@ fn replaced(line: String, rules: &Rules) -> String {
     rules.iter().fold(line, |line, (pattern, to)| pattern.replace_all(&line, *to).into_owned())
 }
 
-/// The ranges of sacrebleu's `zh`. Two of them are meant for planes beyond the first, but are written so that Python reads
-/// the last digit as a character of its own. They hold what stands here: general punctuation and much between.
+/// The ranges of sacrebleu's `zh`. Two of them are meant for planes beyond the first. They are written so that Python
+/// reads the last digit as a character of its own. They hold what stands here: general punctuation and much between.
 fn is_chinese(c: char) -> bool {
     matches!(c,
         '\u{3400}'..='\u{4db5}' | '\u{4e00}'..='\u{9fbb}' | '\u{f900}'..='\u{fa2d}' | '\u{fa30}'..='\u{fa6a}'

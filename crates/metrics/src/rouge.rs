@@ -36,7 +36,7 @@ pub fn rouge_l(prediction: &str, reference: &str) -> Result<f64, Undefined> {
 }
 
 /// ROUGE-Lsum: sentences end at line ends. For each sentence of the reference, the positions of the longest common
-/// subsequences with all sentences of the prediction are united; their tokens are hits, each as often as both texts have it.
+/// subsequences with all sentences of the prediction are united. Their tokens are hits, each as often as both texts have it.
 pub fn rouge_l_sum(prediction: &str, reference: &str) -> Result<f64, Undefined> {
     let (prediction, reference) = (prediction.to_lowercase(), reference.to_lowercase());
     let mut numbers = Numbers::default();

@@ -1,7 +1,7 @@
 //! pass@k.
 
-/// Returns the unbiased estimate of pass@k from `samples` answers to one item, `passed` of which passed:
-/// 1 − C(n − c, k) / C(n, k), as a product (Chen et al., "Evaluating Large Language Models Trained on Code", 2021).
+/// Returns the unbiased estimate of pass@k from `samples` answers to one item, if `passed` of them passed. It is 1
+/// − C(n − c, k) / C(n, k), as a product (Chen et al., "Evaluating Large Language Models Trained on Code", 2021).
 ///
 /// `None` if `k` is 0 or there are fewer than `k` answers, or if more passed than there are.
 pub fn pass_at_k(samples: u64, passed: u64, k: u64) -> Option<f64> {

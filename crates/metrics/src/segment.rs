@@ -11,8 +11,8 @@ static JIEBA: LazyLock<Jieba> = LazyLock::new(Jieba::new);
 /// Markov model. The words, joined, are the text.
 ///
 /// The crate jieba-rs has the same dictionary and model, but other borders in two places. They are drawn here as Python
-/// draws them: which characters belong to a block, and how letters and digits that are no word are cut (`GPT-4.5` is `GPT`,
-/// `-`, `4.5`).
+/// draws them. This says which characters belong to a block, and how letters and digits that are no word are cut (`GPT-4.5`
+/// is `GPT`, `-`, `4.5`).
 pub fn segment(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text;

@@ -7,8 +7,8 @@
 //! - A root of its own, in memory and read-only: `/usr`, the loader's libraries, and the folders that its interpreter needs,
 //!   bound read-only. No home folder, no `/sys`, five devices, and a `/proc` with its own processes only.
 //! - `/tmp` in memory, of bounded size, with its working folder. It is gone afterwards.
-//! - A system call filter (seccomp): no tracing, no mounts, no namespaces, no `io_uring`, no keys, no kernel modules, and
-//!   sockets of the internet and Unix families only (a virtual machine's host is reached by another).
+//! - A system call filter (seccomp): no tracing, no mounts, no namespaces, no `io_uring`, no keys, no kernel modules.
+//!   Sockets are of the internet and Unix families only; a virtual machine's host is reached by another.
 //! - Limits on wall time, CPU time, memory, file sizes, processes, open files and kept output ([`Limits`]).
 //!
 //! When the program ends, or its time is over, the first process of its namespace ends, and the kernel kills the rest.

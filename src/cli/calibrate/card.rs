@@ -104,8 +104,8 @@ pub(super) fn fit_card(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the number of times that a figure is fitted to, and the root mean square of the residuals with each shape left out: those
-/// of its phase, and for the links those of several chips.
+/// Returns the number of times that a figure is fitted to, and the root mean square of the residuals with each shape left out.
+/// The times are those of its phase, and for the links those of several chips.
 fn error_of(free: &Free, cases: &[&Case], left_out: &[f64]) -> (usize, f64) {
     let concerns = |case: &Case| match free.key {
         "compute_efficiency" | "prompt_layer_ns" => case.phase == Phase::Prefill,

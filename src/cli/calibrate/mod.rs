@@ -21,9 +21,10 @@ use super::{emit, say};
 
 /// Fit a chip profile of the virtual clock to runs on a card, or to published speeds
 ///
-/// With --measured, the runs' prefill and decode times are held against the same shapes on the emulated card. The profile's free
-/// figures are fitted to them, and marked as calibrated with the number of rows, the error on shapes left out of the fit, and the
-/// hashes of the runs. The profile states that error, and reports of runs with it show it. suites/calibrate-card.toml has shapes that
+/// With --measured, the runs' prefill and decode times are held against the same shapes on the emulated card. The profile's
+/// free figures are fitted to them. They are marked as calibrated with the number of rows, the error on shapes left out of the
+/// fit, and the hashes of the runs. The profile states that error, and reports of runs with it show it.
+/// suites/calibrate-card.toml has shapes that
 /// identify every free figure. A bundle of npu-selftest has times of single operators and collectives, which are held against the
 /// emulator likewise. With --published, the shipped profiles are fitted to the published speeds in this program.
 #[derive(Debug, ClapArgs)]

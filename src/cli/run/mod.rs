@@ -51,7 +51,7 @@ pub struct Args {
     /// A server instead
     #[command(flatten)]
     endpoint: EndpointArgs,
-    /// Time the cases of two configurations in turn (A B B A), in blocks of a process each, and compare them; the same
+    /// Time the cases of two configurations in turn (A B B A), in blocks of a process each, and compare them. The same
     /// configuration twice is the null test
     #[arg(long, conflicts_with = "endpoint")]
     interleave: bool,
@@ -77,8 +77,8 @@ pub struct Args {
     /// With --resume: repeat failed items, timed cases, searches and loads, also those of a finished run
     #[arg(long, requires = "resume")]
     retry_failed: bool,
-    /// Run shard K of N of the plan, such as 3/16; `auto/N` takes K from a Slurm array or a Kubernetes Indexed Job, which
-    /// are also seen without the flag; `none` runs the whole plan. `glmbench merge` puts shards together
+    /// Run shard K of N of the plan, such as 3/16. `auto/N` takes K from a Slurm array or a Kubernetes Indexed Job, which
+    /// are also seen without the flag. `none` runs the whole plan. `glmbench merge` merges shards
     #[arg(long, value_name = "K/N", value_parser = parse_shard)]
     shard: Option<ShardChoice>,
     /// Hash the weights anew, even if their hash is kept beside unchanged files

@@ -1,6 +1,6 @@
-//! Products of activations with packed weights, one module per way to multiply: vectors ([`vector`]), tiles
-//! ([`tiles`]), int8 and int4 weights with int8 activations ([`int8`], [`int4`]), and integer weights with
-//! floating-point activations ([`weight_only`]).
+//! Products of activations with packed weights, one module per way to multiply. Floating-point weights are
+//! multiplied by vectors ([`vector`]) or tiles ([`tiles`]). Int8 and int4 weights have int8 activations
+//! ([`int8`], [`int4`]) or floating-point ones ([`weight_only`]).
 //!
 //! A way to multiply implements [`WeightKernels`]. The registry of the crate selects one for each form of weight.
 

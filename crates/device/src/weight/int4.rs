@@ -39,8 +39,8 @@ impl<'a> Int4Weight<'a> {
     /// holds input `2j` in its high half and input `2j + 1` in its low half.
     ///
     /// # Errors
-    /// A count does not fit the shape, the groups do not divide the inputs, a scale is not a positive number, or the
-    /// inputs need a scale of their own.
+    /// A count does not fit the shape, the groups do not divide the inputs, or a scale is not a positive number. Or
+    /// the inputs need a scale of their own.
     pub fn stored(
         rows: usize,
         width: usize,

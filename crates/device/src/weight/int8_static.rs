@@ -50,7 +50,7 @@ pub struct StaticChannels<'a> {
     pub quant_bias: &'a [i32],
 }
 
-/// An int8 weight for inputs that are quantised by a stored scale, as in ModelSlim's W8A8:
+/// An int8 weight for inputs that are quantised by a stored scale, as in ModelSlim's W8A8. It is
 /// `y = (x_q . w + quant_bias) * deq_scale`, with `x_q` of [`StaticInput::quantise`] and `w` within ±127.
 ///
 /// A rank of a row-parallel layer adds a part of the sum. One of them has the `quant_bias`, the others have zeros.

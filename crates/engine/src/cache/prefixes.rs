@@ -58,8 +58,8 @@ impl Prefixes {
         found
     }
 
-    /// Adds the blocks that hold `content`. Where another block holds the same already, it stays, and the blocks behind
-    /// it are added only if `whole`: the sequence has ended, so none of its blocks has to outlive the other.
+    /// Adds the blocks that hold `content`. Where another block holds the same already, it stays. The blocks behind it
+    /// are added only if `whole`: then the sequence has ended, and none of its blocks has to outlive the other.
     pub(super) fn add(&mut self, content: &[u32], blocks: &[u32], whole: bool) {
         let mut parent = None;
         for (tokens, &block) in content.chunks(KV_BLOCK_TOKENS).zip(blocks) {

@@ -137,8 +137,8 @@ impl<'a, D: Device> Loader<'a, D> {
         Ok(vector)
     }
 
-    /// Reads the weight of a linear layer and its bias, if any, and uploads them: in the form of the checkpoint if that is
-    /// quantised, else in that of the run.
+    /// Reads the weight of a linear layer and its bias, if any, and uploads them. A quantised checkpoint gives the form;
+    /// otherwise the run does.
     fn linear(&mut self, role: Role, weight: &str, bias: Option<&str>) -> Result<D::Linear, EngineError> {
         if let Some(id) = LinearId::of_weight(weight) {
             let (part, is_first) = (self.cut.part(self.whole, weight), self.cut.rank() == 0);

@@ -72,8 +72,8 @@ impl Histogram {
 
     /// Returns the range with the least expected error of quantisation.
     ///
-    /// Every pair of bin edges around 0 is a candidate. Its error is the sum over all numbers of: for a number inside the range,
-    /// `step^2 / 12`, the mean square of rounding; for one outside, the square of its distance from the range. A bin's numbers
+    /// Every pair of bin edges around 0 is a candidate. Its error is a sum over all numbers. A number inside the range adds
+    /// `step^2 / 12`, the mean square of rounding. One outside adds the square of its distance from the range. A bin's numbers
     /// count as its centre. Of equal candidates the widest is chosen. So the search is exact under this model, and depends on
     /// nothing but the counts.
     pub(super) fn best_range(&self) -> Range {

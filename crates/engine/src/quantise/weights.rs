@@ -113,8 +113,9 @@ fn quantise_row(numbers: &[f32], scheme: Scheme, group: usize, q: &mut [i8], sca
     scales.iter_mut().filter(|scale| **scale == 0.0).for_each(|scale| *scale = 1.0);
 }
 
-/// Quantises an output channel to integers from -8 to 7 and returns its scale: of 33 scales from `max|w| / 7` down to half of it,
-/// the one with the least sum of squared errors, the first of equal ones. Most weights of a channel then are 0, which makes
+/// Quantises an output channel to integers from -8 to 7 and returns its scale. 33 scales from `max|w| / 7` down to half of it
+/// are tried. The one with the least sum of squared errors is taken, the first of equal ones. Most weights of a channel then
+/// are 0, which makes
 /// the weight sparse. A channel that is not finite has the scale NaN.
 fn sparse_row(numbers: &[f32], q: &mut [i8]) -> f32 {
     const CANDIDATES: u8 = 33;
@@ -178,7 +179,7 @@ pub(super) fn quant_biases(
     integers.sums(width).enumerate().map(of).collect()
 }
 
-/// Returns, for each of these quantisations of the inputs, the error of the layer's outputs relative to the outputs themselves:
+/// Returns, for each of these quantisations of the inputs, the relative error of the layer's outputs:
 /// `sum (y' - y)^2 / sum y^2` over the samples. `None` stands for inputs that are not quantised.
 pub(super) fn output_errors(
     float: &FloatRows<'_>,

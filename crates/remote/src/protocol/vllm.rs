@@ -110,7 +110,7 @@ fn set_own(body: &mut Value, generation: &Generation) {
 }
 
 /// Reads `prompt_logprobs`: null, then an object a token. It holds the real token, and with 0 alternatives at most the most
-/// probable one beside it; the real token has its id in `prompt_token_ids`, or is the only entry.
+/// probable one beside it. The real token has its id in `prompt_token_ids`, or is the only entry.
 fn read_prompt(json: &Json) -> Result<PromptTokens, Wrong> {
     let choice = json.get("choices").at(0);
     let Json::List(positions) = choice.get("prompt_logprobs") else {

@@ -1,5 +1,5 @@
-//! The sandbox on Linux. The harness asks ([`run`]), a process of its own supervises ([`supervise`]), the first process of
-//! the namespaces builds them and reaps ([`init`]), and the program is executed from there.
+//! The sandbox on Linux. The harness asks ([`run`]), and a process of its own supervises ([`supervise`]). The first
+//! process of the namespaces builds them and reaps ([`init`]). The program is executed from there.
 
 mod filter;
 mod init;

@@ -132,8 +132,8 @@ fn sealed(input: &[u8]) -> Result<OwnedFd, Refused> {
     Ok(file.into())
 }
 
-/// Maps the users of a sandbox, and returns how: `2` for this user and nobody, which only root may; `1` for nobody alone, who
-/// is this user outside.
+/// Maps the users of a sandbox, and returns how. `2` is for this user and nobody, which only root may. `1` is for nobody
+/// alone, who is this user outside.
 fn map_users(first: Pid) -> Result<u8, Refused> {
     let write = |name: &str, text: &str| fs::write(format!("/proc/{first}/{name}"), text);
     let both = format!("0 0 1\n{NOBODY} {NOBODY} 1\n");

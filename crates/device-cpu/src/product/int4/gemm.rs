@@ -13,8 +13,8 @@ use super::x86;
 /// What is added to an int4 so that it is stored without a sign.
 pub(super) const OFFSET: i32 = 8;
 
-/// A product of all rows of `a` and `c` with all panels of `c`, over some groups: `c = c + group sum * scale` by a fused
-/// multiply-add, and without `c` for the first group.
+/// A product of all rows of `a` and `c` with all panels of `c`, over some groups. It is `c = c + group sum * scale` by a
+/// fused multiply-add, without `c` for the first group.
 #[derive(Debug)]
 pub(super) struct Product<'a> {
     /// Rows of activations. Every line of a group must lie inside.

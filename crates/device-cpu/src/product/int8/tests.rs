@@ -210,8 +210,8 @@ fn spoilt_rows_and_channels_are_nan_and_the_others_are_not() {
     }
 }
 
-/// Static layers are what the reference device's formula says, to the bit, on every kernel: with an offset, biases that wrap
-/// the sums, inputs that are clipped, and rows with NaN.
+/// Static layers are what the reference device's formula says, to the bit, on every kernel. They have an offset, biases that
+/// wrap the sums, inputs that are clipped, and rows with NaN.
 #[test]
 fn static_layers_are_what_the_formula_says_on_every_kernel() {
     for (rows, n, k, offset) in

@@ -78,8 +78,8 @@ impl Integers for Int4 {
     }
 }
 
-/// A product of all rows of `a` and `c` with all panels of `c`, over some groups: `c = c + group sum * scale`, and
-/// without `c` for the first group.
+/// A product of all rows of `a` and `c` with all panels of `c`, over some groups. It is
+/// `c = c + group sum * scale`, without `c` for the first group.
 ///
 /// A weight with one group may be multiplied in parts. Before its last part, `c` holds the sum without the scale.
 #[derive(Debug)]
@@ -285,8 +285,8 @@ impl<Q: Integers> GroupGemm<'_, Q> {
         }
     }
 
-    /// Adds the products of up to eight inputs: those of the tile's rows, which begin at `a`, with a line of each panel,
-    /// the first of which is at `w`.
+    /// Adds the products of up to eight inputs with a line of each panel. The inputs are of the tile's rows, which begin
+    /// at `a`; the first line is at `w`.
     ///
     /// # Safety
     /// As [`Self::tile`]; the rows and the line must hold the inputs.
