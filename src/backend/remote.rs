@@ -1,6 +1,6 @@
 //! A server behind an HTTP endpoint as a backend.
 //!
-//! Every request has a thread of its own for as long as it is under way: the client blocks, and an event's time is taken
+//! Every request has a thread of its own for as long as it is under way. The client blocks, and an event's time is taken
 //! where it arrives. [`Remote::step`] waits for the next request to end, so a step of a server is a finished request. A
 //! request for a given time is sent by its thread at that time, whatever the caller does.
 

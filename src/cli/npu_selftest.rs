@@ -1,6 +1,8 @@
 //! `glmbench npu-selftest`: runs every operator of an Ascend card once and prints a table to paste into an issue. It packs
 //! the results into one file to send, and runs the calls of such a file again on the emulator.
 
+mod replay;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,7 +25,7 @@ use crate::bundle::{Bundle, Call, Profile};
 use crate::compute::{Compute, ComputeSpec};
 
 use super::engine::EmulationFlags;
-use super::{emit, emit_json, gate_exit, npu_replay, say};
+use super::{emit, emit_json, gate_exit, say};
 
 /// Check every operator of an Ascend card against plain loops, and print a table for an issue
 #[derive(Debug, ClapArgs)]
@@ -40,8 +42,9 @@ pub struct Args {
     /// Use small shapes instead of those of ChatGLM2-6B
     #[arg(long)]
     small: bool,
-    /// Also write one file to send: versions, choices, every operator with its time and its difference, every call with its
-    /// arguments and status, times over shapes. It has no weights, prompts, host names, user names or home folders. If the card does
+    /// Also write one file to send: versions, choices, and times over shapes. It has every operator with its time and its
+    /// difference, and every call with its arguments and status. It has no weights, prompts, host names, user names or home
+    /// folders. If the card does
     /// not start, it has the failing call, versions and environment
     #[arg(long, value_name = "FILE.zip")]
     bundle: Option<PathBuf>,
@@ -74,8 +77,8 @@ struct JsonRow<'a> {
     note: &'a str,
 }
 
-/// Runs the verb. Exits with 0 if nothing failed, 1 if something failed (or differs, in a replay), 5 if the device is
-/// missing or is lost during the test.
+/// Runs the verb. Exits with 0 if nothing failed, and with 1 if something failed (or differs, in a replay). It exits
+/// with 5 if the device is missing or is lost during the test.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.replay {
         if let Some(device) = args.device {
@@ -83,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 "--device {device}: leave it out, because the bundle of --replay says which card is emulated"
             );
         }
-        return npu_replay::run(path, &args.emulation, args.json);
+        return replay::run(path, &args.emulation, args.json);
     }
     let device = args.device.unwrap_or(DeviceKind::Duo300i);
     let Some(chip) = Chip::of(device) else {

@@ -39,8 +39,9 @@ use super::{Exit, emit, emit_json};
 /// Weights, tokenizer and data sets must be those of the run. If a hash differs, nothing is compared and the exit code is 2.
 /// Device, type, kernels and ranks are the run's by default.
 ///
-/// Answers must equal the record to the last bit if the kernels are of the same CPU family (--kernel lists them) and the number of
-/// ranks is the same: tokens, text and every log-probability. Timed cases must give the recorded output hash. Times are not
+/// Tokens, text and every log-probability must equal the record to the last bit under two conditions. The kernels are of the
+/// same CPU family (--kernel lists them), and the number of ranks is the same. Timed cases must give the recorded output hash.
+/// Times are not
 /// compared.
 ///
 /// In all other cases every log-probability must be within a bound, which is printed with the result. Every recorded token must

@@ -85,8 +85,8 @@ impl Plan<'_> {
     /// same bounds as in the unsharded run.
     ///
     /// # Errors
-    /// [`RunError::Suite`] if two timed cases have one name, or if accuracy cases of one number of ranks do not stand together: a
-    /// shard without items of some tasks would run the others in another order.
+    /// [`RunError::Suite`] if two timed cases have one name, or if accuracy cases of one number of ranks do not stand together.
+    /// A shard without items of some tasks would run the others in another order.
     pub fn keep_shard(
         &mut self,
         shard: Shard,

@@ -195,7 +195,7 @@ impl PlanStatus {
     /// Reads the plans with shards under a folder.
     ///
     /// # Errors
-    /// The folder cannot be read, or the run of a shard is damaged. Other runs that cannot be read are passed over.
+    /// The folder cannot be read, or the run of a shard is damaged. Other runs that cannot be read are skipped.
     pub fn read(folder: &Path) -> Result<Vec<Self>, RecordError> {
         let mut plans: BTreeMap<Key, BTreeMap<u32, ShardStatus>> = BTreeMap::new();
         let paths =

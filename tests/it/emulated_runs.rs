@@ -102,7 +102,7 @@ fn a_search_that_meets_the_end_of_memory_notes_it_and_goes_on() {
             .unwrap();
         let told = found.probes.iter().find(met).expect("some batch wants more memory than the first");
         let reason = told.reason.as_deref().unwrap();
-        assert!(reason.contains("cannot be had") && told.wanted_bytes.is_none(), "{told:?}");
+        assert!(reason.contains("cannot be allocated") && told.wanted_bytes.is_none(), "{told:?}");
         assert_eq!(found.reloads, 1);
         let at = found.probes.iter().position(|p| p == told).unwrap();
         let after: Vec<_> = found.probes[at + 1..].iter().collect();

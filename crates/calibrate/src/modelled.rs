@@ -186,7 +186,8 @@ impl Stated {
     }
 }
 
-/// Returns the chip whose published rows a run's profile is held against. `profile` is `NAME sha256:HASH`, as in records;
+/// Returns the chip with the published rows that belong to a run's profile. `profile` is `NAME sha256:HASH`, as in
+/// records;
 /// `None` if it is no shipped profile of this version.
 fn chip_of(profile: &str) -> Option<&'static str> {
     let (name, hash) = profile.split_once(" sha256:")?;

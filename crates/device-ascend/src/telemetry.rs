@@ -1,6 +1,7 @@
 //! Power, temperature, utilisation and memory of a chip, as far as its libraries report them.
 //!
-//! DCMI comes with the driver and reports power in tenths of a watt: of the chip on a 910B, of the whole card on a 310P.
+//! DCMI comes with the driver and reports power in tenths of a watt. On a 910B it is the power of the chip, on a 310P of
+//! the whole card.
 //! It also reports temperature. AscendCL reports utilisation and memory. DCMI counts all chips of the machine, AscendCL
 //! the visible ones.
 

@@ -102,7 +102,7 @@ impl std::str::FromStr for DType {
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The device is out of memory.
-    #[error("device {device}: {wanted_bytes} bytes for {what} cannot be had")]
+    #[error("device {device}: {wanted_bytes} bytes for {what} cannot be allocated")]
     OutOfMemory {
         /// Name of the device.
         device: &'static str,

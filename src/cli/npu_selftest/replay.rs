@@ -14,9 +14,9 @@ use crate::bundle::{Bundle, Failure};
 use crate::compute::Emulation;
 use crate::record::Clock;
 
-use super::engine::EmulationFlags;
-use super::npu_selftest::{Notes, Test, cell, machine, markdown};
-use super::{emit, emit_json, gate_exit, say};
+use super::super::engine::EmulationFlags;
+use super::super::{emit, emit_json, gate_exit, say};
+use super::{Notes, Test, cell, machine, markdown};
 
 /// Maximum number of calls of one side only that are printed.
 const MAX_SHOWN: usize = 20;
