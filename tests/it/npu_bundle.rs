@@ -147,7 +147,8 @@ fn a_card_that_does_not_start_leaves_a_bundle() {
             fs::remove_file(&path).unwrap();
             continue;
         }
-        let answer = answer.expect(answer.code.unwrap(), &[says, "wrote "]);
+        let code = answer.code.unwrap();
+        let answer = answer.expect(code, &[says, "wrote "]);
         assert!(answer.code > Some(1), "{fault}: {answer:?}");
         let bundle = Bundle::read(&path).unwrap();
         let failure = bundle.start_failure().unwrap();

@@ -255,9 +255,9 @@ fn the_calibration_suite_times_every_published_row() {
                     Phase::Prefill => lengths.input,
                     Phase::Decode => lengths.input + lengths.output / 2,
                 };
-                case.configurations.iter().any(|name| own.contains(&name.as_str()))
+                case.scope.configurations.iter().any(|name| own.contains(&name.as_str()))
                     && case.batches.contains(&batch)
-                    && case.tp_ranks.contains(&row.chips)
+                    && case.scope.tp_ranks.contains(&row.chips)
                     && case.lengths.iter().any(|lengths| place(lengths) == tokens)
             });
             assert!(has, "{} on {}, {:?}: {batch} x {tokens}", row.model, row.chip, row.phase);
