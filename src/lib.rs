@@ -106,7 +106,8 @@
 //! [`glmbench_cpu::measure_roofline`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
 //! them. A run with targets measures them again around each repetition ([`glmbench_cpu::RooflineProbe`]), and compares each
 //! repetition with its own limits. [`glmbench_device::timed`] wraps a device and times every operator on request.
-//! [`glmbench_engine::profile`] sums these times by the kind of step.
+//! [`glmbench_engine::profile`] sums these times by the kind of step. [`glmbench_device::observed`] wraps a device and shows what it
+//! computes. [`glmbench_engine::quantise`] calibrates with it, and writes quantised checkpoints without a forward pass of its own.
 //!
 //! Texts of data sets, suites, models and records are untrusted. Anything shown to people goes through [`mod@text`]: on a
 //! terminal in [`cli`]'s two functions that print, in reports in the templates. All input is bounded in size ([`bounded`]).
@@ -151,7 +152,8 @@
 //! mode ([`glmbench_device::rotary`]). KV cache blocks hold 128 tokens.
 //!
 //! The weight of a linear layer is a value with its own form ([`glmbench_device::LinearWeight`]), layer by layer. With
-//! `w8a8-dynamic` the loader quantises dense weights row by row, while the device packs them. Quantised forms exist on the CPU
+//! `w8a8-dynamic` the loader quantises dense weights row by row, while the device packs them. A quantised checkpoint brings its own
+//! forms ([`glmbench_engine::weights::quantised`]): `config.json` decides on them, and the tensors must confirm it. Quantised forms exist on the CPU
 //! ([`glmbench_device::Precision`]). They differ in two places: linear layers within the model have int8 weights and inputs,
 //! and the cache is quantised.
 //!
@@ -160,7 +162,7 @@
 //!
 //! ## Limitations
 //!
-//! W8A8 checkpoints are not supported. The speed of the AMX and NEON kernels is unmeasured. Their bits were compared with
+//! ModelSlim's compressed `w8a8sc` weights are not read. The speed of the AMX and NEON kernels is unmeasured. Their bits were compared with
 //! those of the reference kernels on emulated processors.
 
 pub mod backend;
