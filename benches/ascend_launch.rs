@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{DType, SequenceView};
+use glmbench_device::{DType, SequenceView, WeightForm};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, Forward, Model, StepInput, attention_shape};
 use glmbench_engine::weights::StorageType;
@@ -47,6 +47,7 @@ fn decode_steps(
         chip,
         tp: 1,
         dtype: DType::Fp16,
+        weights: WeightForm::Plain,
         attention: attention_shape(config),
         bind: false,
         forced: Forced::default(),

@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench kernels`; `-- gemv` and the like select kernels. Memory-bound kernels run layer after layer, as
 //! a decode step does, over more weights or KV cache than fits in any CPU cache. Each line ends with the ratio of the
-//! achieved rate to the machine's limit: bytes per second of streamed reads (BW), or operations per second of the
-//! fastest unit for the type (PEAK).
+//! achieved rate to the machine's limit. The limit is in bytes per second of streamed reads (BW), or in operations per
+//! second of the type's fastest unit (PEAK). `-- gemv` compares all forms of weights.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::cell::RefCell;
@@ -13,7 +13,8 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use glmbench::stats::median;
 use glmbench_cpu::{Cpu, CpuOptions, Roofline, available_threads, measure_roofline};
 use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, HostTensor, KV_BLOCK_TOKENS, KvShape, Role, SequenceView,
+    AttentionShape, DType, Device, DeviceError, HostTensor, KV_BLOCK_TOKENS, KvShape, Precision, Role,
+    SequenceView,
 };
 
 type Activation = <Cpu as Device>::Activation;
@@ -51,32 +52,29 @@ fn main() -> Result<(), DeviceError> {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
-    for dtype in [DType::Fp16, DType::Bf16] {
-        let mut bench = Bench { criterion: &mut criterion, roofline: &roofline, dtype, cpu: cpu(dtype)? };
+    for precision in Precision::TYPES.into_iter().filter(|of| of.dtype != DType::Fp32) {
+        let (roofline, cpu) = (&roofline, cpu(precision)?);
+        let mut bench = Bench { criterion: &mut criterion, roofline, precision, cpu };
         bench.products()?;
-        bench.attention_decode()?;
-        bench.attention_prefill()?;
-        bench.norm()?;
+        if !precision.has_quantised_weights() {
+            bench.attention_decode()?;
+            bench.attention_prefill()?;
+            bench.norm()?;
+        }
     }
     criterion.final_summary();
     Ok(())
 }
 
-fn cpu(dtype: DType) -> Result<Cpu, DeviceError> {
+fn cpu(precision: Precision) -> Result<Cpu, DeviceError> {
     let threads = available_threads();
-    Cpu::new(CpuOptions {
-        precision: dtype.into(),
-        threads,
-        instruction_set: None,
-        max_context: CONTEXT,
-        attention: HEADS,
-    })
+    Cpu::new(CpuOptions { precision, threads, instruction_set: None, max_context: CONTEXT, attention: HEADS })
 }
 
 struct Bench<'a> {
     criterion: &'a mut Criterion,
     roofline: &'a Roofline,
-    dtype: DType,
+    precision: Precision,
     cpu: Cpu,
 }
 
@@ -90,7 +88,7 @@ impl Bench<'_> {
     ) -> Result<(), DeviceError> {
         let times = RefCell::new(Vec::new());
         let mut failure = Ok(());
-        let name = format!("{name}/{}", self.dtype);
+        let name = format!("{name}/{}", self.precision);
         let mut group = self.criterion.benchmark_group("kernels");
         group.sampling_mode(SamplingMode::Flat);
         group.throughput(match *work {
@@ -127,7 +125,7 @@ impl Bench<'_> {
             }
             Work::Flops(flops) => {
                 let rate = flops as f64 / seconds;
-                match self.roofline.peak(self.dtype) {
+                match self.roofline.peak(self.precision) {
                     Some(peak) => {
                         let limit = peak.rate();
                         let (share, unit) = (rate / limit, peak.of.unit.name());
@@ -162,11 +160,12 @@ impl Bench<'_> {
             let work = Work::Flops(2 * PREFILL_ROWS * n * k);
             self.time(&format!("gemm/{name}/{PREFILL_ROWS} rows"), &work, |cpu| cpu.linear(x, weight, out))?;
         }
-        let numbers: usize = shapes.iter().map(|(_, n, k)| n * k).sum();
+        let storage = self.precision.storage();
+        let bytes: u64 = shapes.iter().map(|(_, n, k)| storage.bytes(*n as u64, *k as u64)).sum();
         for rows in [1, 8] {
             let pair = |&(k, n): &(usize, usize)| Ok((self.rows(rows, k)?, self.cpu.activation(rows, n)?));
             let mut pairs = widths.iter().map(pair).collect::<Result<Vec<_>, DeviceError>>()?;
-            let work = Work::Bytes(WEIGHT_LAYERS * numbers * self.dtype.bytes());
+            let work = Work::Bytes(WEIGHT_LAYERS * bytes as usize);
             self.time(&format!("gemv/a layer's four/{rows} rows"), &work, |cpu| {
                 for layer in &layers {
                     for (weight, (x, out)) in layer.iter().zip(&mut pairs) {
@@ -200,7 +199,8 @@ impl Bench<'_> {
         let qkv = self.rows(1, QKV)?;
         let mut out = self.cpu.activation(1, HIDDEN)?;
         let view = [SequenceView { rows: 0..1, context: CONTEXT, blocks: &blocks }];
-        let bytes = CACHE_LAYERS * CONTEXT * 2 * HEADS.kv_heads * HEADS.channels * self.dtype.bytes();
+        let bytes =
+            CACHE_LAYERS * CONTEXT * 2 * HEADS.kv_heads * HEADS.channels * self.precision.dtype.bytes();
         self.time(&format!("attention/decode at {CONTEXT}"), &Work::Bytes(bytes), |cpu| {
             (0..CACHE_LAYERS).try_for_each(|layer| cpu.attention(&qkv, &cache, layer, &view, HEADS, &mut out))
         })
@@ -237,9 +237,10 @@ impl Bench<'_> {
     }
 
     fn weight(&self, n: usize, k: usize) -> Result<Linear, DeviceError> {
-        let data = bytes_of(self.dtype, n * k);
-        let weight = HostTensor { dtype: self.dtype, rows: n, width: k, data: &data };
-        self.cpu.upload_linear(Role::Down, weight.into(), None)
+        let dtype = self.precision.dtype;
+        let data = bytes_of(dtype, n * k);
+        let dense = HostTensor { dtype, rows: n, width: k, data: &data };
+        self.cpu.upload_linear(Role::Down, self.precision.weights.of_dense(dense), None)
     }
 
     fn rows(&mut self, rows: usize, width: usize) -> Result<Activation, DeviceError> {

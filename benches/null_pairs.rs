@@ -1,5 +1,5 @@
-//! False-positive rate and power of comparisons on this machine: how often they report a change where there is none,
-//! and how reliably they find a real one.
+//! False-positive rate and power of comparisons on this machine. The first is how often they report a change where
+//! there is none; the second, how reliably they find a real one.
 //!
 //! - `cargo bench --bench null_pairs`: 20 comparisons of a configuration with itself by `glmbench run --interleave`. At
 //!   most 3 may report a change; otherwise 20 more follow, and the result covers all 40.

@@ -22,7 +22,7 @@
 //! a list, and records name both, so no other room matches on them.
 //!
 //! [`run::RunRequest`] runs a suite from file to comparison, without the command line, on the engine or on a server
-//! ([`run::endpoint`]): an [`run::Observer`] receives progress, messages and results. [`run`] plans all this before any
+//! ([`run::endpoint`]). An [`run::Observer`] receives progress, messages and results. [`run`] plans all this before any
 //! weight is loaded: [`run::model`] holds what was read of the model's folder, [`run::duration`] how long cases take.
 //! Then it drives a [`backend`], normally the engine, and writes a line for every item and repetition as it finishes
 //! ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated. A
@@ -51,22 +51,59 @@
 //!
 //! ## Three walks
 //!
-//! Files in the order in which data passes through them. No step goes back to an earlier file, except that answers return to
-//! their caller.
+//! Files in the order in which data passes through them. Each file stands once, and no step goes back. A caller that waits is no
+//! step: the engine's answer returns to the file that asked, which passes it on to the next one.
 //!
-//! - **An accuracy item**: `src/suite/schema.rs` (the case) → `src/dataset/ceval/` or `boolq.rs` (the item) →
-//!   `src/task/plan.rs`, `evaluation.rs`, with `ceval.rs` or `boolq.rs` (prompt and choices) → `src/run/plan.rs` →
-//!   `src/run/accuracy.rs` (keeps the batch full) → `src/backend/embedded.rs` → the engine; its answer → `src/task/ceval.rs` or
-//!   `boolq.rs`, with `extract.rs` (the judgement) → `outcome.rs` → `src/record/sample.rs`,
-//!   `journal.rs` (a line) → `src/report/accuracy.rs` → `sections/` → `page.rs` → `formats/`.
-//! - **A performance case**: `src/workload/shapes/schema.rs` (its table in the suite) → `plan.rs` beside it (the shape)
-//!   → `run.rs`, with `src/bench/prompts.rs` (its prompts), `mod.rs` (a repetition) and `warmup.rs` →
-//!   `src/backend/embedded.rs` → the engine; its times → `src/workload/shapes/record.rs`, `src/record/journal.rs` (a
-//!   line) → `src/workload/shapes/report.rs` → `src/stats/` (medians, intervals) → `src/report/sections/` → `page.rs` →
-//!   `formats/`. A search or a load takes the same way through its own folder.
-//! - **A token**: `crates/engine/src/scheduler.rs` (a row of a step) → `model.rs` (embedding, layers, output) →
-//!   `crates/device-cpu/src/product/vector.rs`, `attention/mod.rs`, `attention/kv.rs` (or another device) → `model.rs`
-//!   (logits) → `sampler.rs` (the next token) → `scheduler.rs` (the next step, or the completion).
+//! An accuracy item:
+//!
+//! | | file | what happens there |
+//! | --- | --- | --- |
+//! | 1 | `src/suite/schema.rs` | A table `[[accuracy]]` becomes a case. |
+//! | 2 | `src/dataset/boolq.rs`, `src/dataset/ceval/mod.rs` | A row of the data set becomes an item. |
+//! | 3 | `src/task/plan.rs` | The item is chosen, and the demonstrations before it. |
+//! | 4 | `src/run/plan.rs` | The items of a case become a run's case, ready to run. |
+//! | 5 | `src/run/accuracy.rs` | The item starts as soon as the batch has a place. |
+//! | 6 | `src/task/evaluation.rs` | The item's next stage becomes a request, or ends in a judgement. |
+//! | 7 | `src/task/boolq.rs`, `src/task/ceval.rs` | The protocol says what to ask, and what the answer means. |
+//! | 8 | `src/backend/embedded.rs` | The request goes to the engine, and its completion comes back. |
+//! | 9 | `src/task/extract.rs` | The answer is read from a generated text. |
+//! | 10 | `src/task/outcome.rs` | The item has an outcome: scored, unscorable or failed. |
+//! | 11 | `src/record/sample.rs`, `src/record/journal.rs` | The outcome becomes a line, in the plan's order. |
+//! | 12 | `src/report/accuracy.rs` | Lines are counted: scores with their intervals. |
+//! | 13 | `src/report/sections/accuracy.rs` | Scores become tables, charts and a CSV file. |
+//! | 14 | `src/report/page.rs`, `src/report/formats/mod.rs` | The tables become pages. |
+//!
+//! A performance case. A search for the largest batch or a load takes the same way through its own folder:
+//!
+//! | | file | what happens there |
+//! | --- | --- | --- |
+//! | 1 | `src/workload/shapes/schema.rs` | A table `[[performance]]` becomes batches, lengths and ranks. |
+//! | 2 | `src/workload/shapes/plan.rs` | Each combination becomes a case with its shape. |
+//! | 3 | `src/workload/shapes/run.rs` | The case warms up, repeats, and records each repetition. |
+//! | 4 | `src/bench/prompts.rs` | The prompts are drawn, from the seed. |
+//! | 5 | `src/bench/warmup.rs` | Warm-ups end when two times agree. |
+//! | 6 | `src/bench/mod.rs` | One repetition: a batch from its first step to its last token. |
+//! | 7 | `src/backend/embedded.rs` | The engine runs the steps and tells the time of each. |
+//! | 8 | `src/workload/shapes/record.rs`, `src/record/journal.rs` | The repetition becomes a line. |
+//! | 9 | `src/workload/shapes/report.rs` | Lines become rows for each phase. |
+//! | 10 | `src/stats/describe.rs`, `src/stats/bootstrap.rs` | Medians and their intervals. |
+//! | 11 | `src/report/sections/performance.rs` | Rows become tables, charts and a CSV file. |
+//! | 12 | `src/report/page.rs`, `src/report/formats/mod.rs` | The tables become pages. |
+//!
+//! A token:
+//!
+//! | | file | what happens there |
+//! | --- | --- | --- |
+//! | 1 | `crates/engine/src/scheduler/admit.rs` | The request gets its blocks of the KV cache. |
+//! | 2 | `crates/engine/src/scheduler/plan.rs` | Its tokens become rows of a step. |
+//! | 3 | `crates/engine/src/scheduler.rs` | The step is run; each sequence gets its logits. |
+//! | 4 | `crates/engine/src/model.rs` | The forward pass: embedding, layers, output. |
+//! | 5 | `crates/device-cpu/src/lib.rs` | The operators of the CPU; another device has its own. |
+//! | 6 | `crates/device-cpu/src/product/vector.rs` | Linear products, by the kernel of the weight's form. |
+//! | 7 | `crates/device-cpu/src/attention/kv.rs`, `crates/device-cpu/src/attention/mod.rs` | Keys and values are stored; attention reads them. |
+//! | 8 | `crates/engine/src/sequence.rs` | The sequence takes its logits, and ends if the token says so. |
+//! | 9 | `crates/engine/src/sampler.rs` | The next token is chosen. |
+//! | 10 | `crates/engine/src/output.rs` | Tokens become text. |
 //!
 //! ## The crates
 //!
@@ -77,11 +114,14 @@
 //! | [`glmbench_calibrate`] | published speeds, fits of profiles to them | [`glmbench_engine`], [`glmbench_ascend`] |
 //! | [`glmbench_serve`] | HTTP routes of TGI and OpenAI around an engine | [`glmbench_engine`] |
 //! | [`glmbench_remote`] | the client of inference servers: protocols, streams, their times, what a server can do | none |
+//! | `glmbench-metrics` | scores of answers, each equal to its Python original | none |
+//! | [`glmbench_sandbox`] | generated programs in namespaces, behind a system call filter, within limits | none |
 //! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |
 //! | [`glmbench_ascend`] | the device for 300I DUO and 800I A2, self-test, chip profiles | [`glmbench_device`], `ascend-sys` |
 //! | [`glmbench_device`] | devices' words, the operators as a trait, weights, costs, groups of ranks, the fp32 oracle | none |
 //! | `ascend-sys` | bindings to AscendCL, aclnn, HCCL and DCMI | none |
 //! | `ascend-emulator` | a stand-in for those libraries, inside this binary | none |
+//! | `include-flate-compress` | a stand-in for the published crate of this name, without C | none |
 //!
 //! The forward pass ([`glmbench_engine::model`]) is written once over [`glmbench_device::Device`]. A device supplies the
 //! operators. [`mod@glmbench_device::reference`] is the oracle: plain loops in fp32. [`glmbench_ascend`] drives the cards through
@@ -96,11 +136,12 @@
 //! [`mod@bundle`] is the file of a card's self-test: written on one machine, run again on the emulator of another.
 //!
 //! An engine computes nothing twice for accuracy cases ([`glmbench_engine::Savings`]). A request that allows it takes the
-//! beginning of its prompt from the KV cache ([`glmbench_engine::cache`]): blocks are found by their tokens, which are compared
+//! beginning of its prompt from the KV cache ([`glmbench_engine::cache`]). Blocks are found by their tokens, which are compared
 //! one by one. So no request has to say with which others it shares a prefix. The demonstrations of a subject, the stages of an
-//! item and a prompt repeated by another task are found alike, and protocols stay pure functions that know of no engine.
-//! Guesses of the next tokens come from the sequence itself and are verified in one step, as long as that pays by the measured
-//! durations of steps. Both rest on invariant 5: a row has the same numbers whatever is fed with it. Timed cases, `parity` and
+//! item, and a prompt repeated by another task are found alike. Protocols stay pure functions that know of no engine.
+//! Guesses of the next tokens come from the sequence itself and are verified in one step. The engine guesses as long as that
+//! pays by the measured durations of steps. Both rest on invariant 5: a row has the same numbers whatever is fed with it. Timed
+//! cases, `parity` and
 //! `logits` allow neither, and their first request empties the cache.
 //!
 //! [`glmbench_cpu::measure_roofline`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
@@ -109,23 +150,27 @@
 //! [`glmbench_engine::profile`] sums these times by the kind of step. [`glmbench_device::observed`] wraps a device and shows what it
 //! computes. [`glmbench_engine::quantise`] calibrates with it, and writes quantised checkpoints without a forward pass of its own.
 //!
+//! Programs that a model writes run only in [`glmbench_sandbox`], which the kernel makes. For that the program starts itself
+//! again, and `main` asks [`glmbench_sandbox::child_main`] first. Where the kernel refuses a part, no such program runs.
+//!
 //! Texts of data sets, suites, models and records are untrusted. Anything shown to people goes through [`mod@text`]: on a
 //! terminal in [`cli`]'s two functions that print, in reports in the templates. All input is bounded in size ([`bounded`]).
 //!
 //! ## Invariants
 //!
-//! Cargo enforces the directions among the crates. Tests enforce the rest of the first six: `tests/it/architecture.rs` reads
-//! the sources (a workload's file counts as part of its layer), `tests/it/invariance.rs` and `goldens.rs` check the numbers.
+//! Cargo enforces the directions among the crates. Tests enforce the rest of the first six. `tests/it/architecture.rs` reads
+//! the sources; a workload's file counts as part of its layer. `tests/it/invariance.rs` and `goldens.rs` check the numbers.
 //!
 //! 1. The engine and the devices know nothing of suites, data sets, records or reports. The devices know nothing of the engine,
 //!    and a device knows nothing of another.
 //! 2. `stats` and `record` do no arithmetic on devices and print nothing. Only `cli` prints: data to stdout, messages to stderr.
 //! 3. The forward pass exists once. A device supplies operators. A fused operator must justify itself by a measured gain.
 //! 4. `unsafe` exists only in these places: `glmbench-cpu`; `glmbench-ascend` and the two crates behind it; thread binding
-//!    (`affinity.rs` of `glmbench-device`); the weight map (`weights/map.rs` of `glmbench-engine`). Each block says why it
-//!    is sound.
-//! 5. A token's numbers do not depend, to the last bit, on four things: the rest of the batch; how its prompt is cut into
-//!    chunks; the number of threads; the instruction set within a kernel family. The families are the vector kernels and
+//!    (`affinity.rs` of `glmbench-device`); the weight map (`weights/map.rs` of `glmbench-engine`); forks of the sandbox
+//!    (`linux/process.rs` of `glmbench-sandbox`). Each block says why it is sound.
+//! 5. A token's numbers do not depend, to the last bit, on the rest of the batch or on how its prompt is cut into chunks.
+//!    Nor do they depend on the number of threads or on the instruction set within a kernel family. The families are the
+//!    vector kernels and
 //!    AMX's tiles, which sum in another order ([`glmbench_cpu`]).
 //!    - Every sum is one chain in one order. Threads share outputs, never a sum. The exception is attention over a long
 //!      context: its parts are cut at fixed places and added in order. Integer sums are exact.
@@ -152,10 +197,12 @@
 //! mode ([`glmbench_device::rotary`]). KV cache blocks hold 128 tokens.
 //!
 //! The weight of a linear layer is a value with its own form ([`glmbench_device::LinearWeight`]), layer by layer. With
-//! `w8a8-dynamic` the loader quantises dense weights row by row, while the device packs them. A quantised checkpoint brings its own
-//! forms ([`glmbench_engine::weights::quantised`]): `config.json` decides on them, and the tensors must confirm it. Quantised forms exist on the CPU
-//! ([`glmbench_device::Precision`]). They differ in two places: linear layers within the model have int8 weights and inputs,
-//! and the cache is quantised.
+//! `w8a8-dynamic` and its like the loader quantises dense weights row by row, while the device packs them
+//! ([`glmbench_device::Precision`]). A quantised checkpoint brings its own forms
+//! ([`glmbench_engine::weights::quantised`]): `config.json` decides on them, and the tensors must confirm it. Quantised forms differ
+//! in two places: linear layers have integer weights, and integer inputs in some forms, and the cache may be quantised. The
+//! reference device computes every form by its formula. The CPU has all of them; cards have int8 weights with float inputs or
+//! with inputs quantised by a stored scale.
 //!
 //! The minimum work of an operator is defined once ([`glmbench_device::cost`]). The timing device counts a step with it,
 //! [`glmbench_engine::cost`] a pass, and [`mod@bench`] the passes of a case.

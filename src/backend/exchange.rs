@@ -33,6 +33,6 @@ pub struct WireTimes {
     /// Events of the stream that carried text or tokens. Those that arrived together count once.
     pub events: u64,
     /// How often the request was sent. Timed requests are sent once, or twice if the server had closed the kept
-    /// connection of the first: then the first began at the request's start, and the second ended at `sent_ns`.
+    /// connection. Then the first sending began at the request's start, and the second ended at `sent_ns`.
     pub attempts: u32,
 }

@@ -21,6 +21,17 @@ pub use exchange::{Exchange, WireTimes};
 pub use remote::{MOST_UNDER_WAY, Remote, RemoteFacts};
 pub use scripted::{SCRIPTED_DTYPE, Script, Scripted, ScriptedAnswer};
 
+/// One value of a server's metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricSample {
+    /// When it was read, in nanoseconds on the backend's clock.
+    pub t_ns: u64,
+    /// Its name, with labels.
+    pub series: String,
+    /// The value.
+    pub value: f64,
+}
+
 /// What a backend can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent answer of the backend")]
@@ -138,9 +149,8 @@ pub trait Backend {
     /// The clock does not advance while the backend is idle.
     fn wait_until(&mut self, ns: u64) -> Result<(), EngineError>;
 
-    /// Returns what a server said of itself since the last call: time in nanoseconds on the backend's clock, name with
-    /// labels, value. Empty for an engine in this process.
-    fn take_server_metrics(&mut self) -> Vec<(u64, String, f64)> {
+    /// Returns what a server said of itself since the last call. Empty for an engine in this process.
+    fn take_server_metrics(&mut self) -> Vec<MetricSample> {
         Vec::new()
     }
 

@@ -1,6 +1,6 @@
 //! A server behind an HTTP endpoint as a backend.
 //!
-//! Every request has a thread of its own for as long as it is under way: the client blocks, and an event's time is taken
+//! Every request has a thread of its own for as long as it is under way. The client blocks, and an event's time is taken
 //! where it arrives. [`Remote::step`] waits for the next request to end, so a step of a server is a finished request. A
 //! request for a given time is sent by its thread at that time, whatever the caller does.
 
@@ -24,7 +24,7 @@ use glmbench_engine::{EngineError, Request, RequestId, Saved, Step, StepKind};
 use glmbench_remote::{Client, Endpoint, RemoteError, Retry};
 
 use self::worker::{Done, PATIENCE, STACK, Shared, watch};
-use super::{Allowance, Backend, Capabilities, Exchange};
+use super::{Allowance, Backend, Capabilities, Exchange, MetricSample};
 
 /// Most requests under way. A thread of each has a small stack, but the system limits their number.
 pub const MOST_UNDER_WAY: usize = 8_192;
@@ -272,7 +272,7 @@ impl Backend for Remote {
         Some(Allowance { left, most, for_choices: self.shared.most_for_choices })
     }
 
-    fn take_server_metrics(&mut self) -> Vec<(u64, String, f64)> {
+    fn take_server_metrics(&mut self) -> Vec<MetricSample> {
         std::mem::take(&mut *self.shared.metrics.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -182,6 +182,9 @@ impl Backend for Scripted {
             sha256: "script".into(),
             memory_bytes_per_s: 0,
             matmul_flops_per_s: 0,
+            title: "a test".into(),
+            figures: Vec::new(),
+            fits: Vec::new(),
         };
         DeviceInfo { modelled_by: Some(clock), ..DeviceInfo::plain("scripted", "none", 1, SCRIPTED_DTYPE) }
     }

@@ -15,15 +15,25 @@ use super::Shape;
 /// Work of one phase of one repetition: weights once per pass over the model, and KV cache as read and written.
 pub use glmbench_device::cost::Work as PhaseCost;
 
-/// Returns the cost of prefill and of all decode steps together, for a batch of equal sequences. Prefill steps take
+/// Work of the phases of one repetition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaseCost {
+    /// Prefill.
+    pub prefill: PhaseCost,
+    /// All decode steps together.
+    pub decode: PhaseCost,
+}
+
+impl CaseCost {
+    /// No work.
+    pub const NONE: Self =
+        Self { prefill: PhaseCost { bytes: 0, flops: 0 }, decode: PhaseCost { bytes: 0, flops: 0 } };
+}
+
+/// Returns the cost of a batch of equal sequences. Prefill steps take
 /// up to `step_tokens` tokens each. Each step passes over the layers' weights once; a step in which a prompt ends also
 /// computes logits.
-pub fn case_cost(
-    config: &ModelConfig,
-    precision: Precision,
-    step_tokens: usize,
-    shape: Shape,
-) -> (PhaseCost, PhaseCost) {
+pub fn case_cost(config: &ModelConfig, precision: Precision, step_tokens: usize, shape: Shape) -> CaseCost {
     let inputs = vec![shape.input_tokens; shape.batch];
     batch_cost(config, precision, step_tokens, &inputs, shape.output_tokens)
 }
@@ -35,7 +45,7 @@ pub fn batch_cost(
     step_tokens: usize,
     inputs: &[usize],
     output_tokens: usize,
-) -> (PhaseCost, PhaseCost) {
+) -> CaseCost {
     let PassCost { layers, body, head, attention } = PassCost::new(config, precision);
     let (batch, output) = (inputs.len() as u64, output_tokens as u64);
     let prefix = config.pre_seq_len.unwrap_or(0) as u64;
@@ -68,7 +78,7 @@ pub fn batch_cost(
         bytes: steps * (body.bytes + head.bytes) + layers * decode_seen * attention.bytes,
         flops: batch * steps * (body.flops + head.flops) + layers * decode_seen * attention.flops,
     };
-    (prefill, decode)
+    CaseCost { prefill, decode }
 }
 
 #[cfg(test)]
@@ -80,7 +90,7 @@ mod tests {
     fn the_6b_shape_costs_what_the_arithmetic_says() {
         let config = ModelConfig::chatglm2_6b();
         let shape = Shape { batch: 1, input_tokens: 512, output_tokens: 2 };
-        let (prefill, decode) = case_cost(&config, DType::Fp16.into(), 512, shape);
+        let CaseCost { prefill, decode } = case_cost(&config, DType::Fp16.into(), 512, shape);
         // facts: a decode step reads all weights except the embedding, 11.95 GB, and 28,672 bytes per attended token.
         let kv = 513 * 28_672;
         assert_eq!((decode.bytes - kv) / 10_000_000, 1195);
@@ -96,7 +106,7 @@ mod tests {
     #[test]
     fn every_step_in_which_a_prompt_ends_reads_the_weights_behind_the_last_cache() {
         let config = ModelConfig::chatglm2_6b();
-        let bytes = |inputs: &[usize]| batch_cost(&config, DType::Fp16.into(), 512, inputs, 1).0.bytes;
+        let bytes = |inputs: &[usize]| batch_cost(&config, DType::Fp16.into(), 512, inputs, 1).prefill.bytes;
         // Both batches take two steps. With 300, 300 and 300 tokens, the first prompt ends in the first step and the
         // others in the second. With 880, 10 and 10, all end in the second.
         let (two, one) = (bytes(&[300, 300, 300]), bytes(&[880, 10, 10]));
@@ -109,8 +119,8 @@ mod tests {
     fn integers_halve_the_bytes_and_add_their_scales() {
         let config = ModelConfig::chatglm2_6b();
         let shape = Shape { batch: 1, input_tokens: 512, output_tokens: 2 };
-        let fp16 = case_cost(&config, DType::Fp16.into(), 512, shape).1;
-        let int8 = case_cost(&config, "w8a8-dynamic+kv-int8".parse().unwrap(), 512, shape).1;
+        let fp16 = case_cost(&config, DType::Fp16.into(), 512, shape).decode;
+        let int8 = case_cost(&config, "w8a8-dynamic+kv-int8".parse().unwrap(), 512, shape).decode;
         assert_eq!(int8.flops, fp16.flops);
         // One 4-byte scale per output channel, and one per token and head for keys and for values.
         let weights = (fp16.bytes - 513 * 28_672) / 2;

@@ -18,7 +18,7 @@ use glmbench_engine::{EngineError, FinishReason, Request, RequestId, StepKind};
 
 use crate::backend::Backend;
 
-pub use cost::{PhaseCost, batch_cost, case_cost};
+pub use cost::{CaseCost, PhaseCost, batch_cost, case_cost};
 pub use load::{LEAD_NS, Offered, Pace, Served, ServedLoad, serve};
 pub use prompts::{OrdinaryTokens, prompts};
 pub use warmup::{WarmUp, WarmUpRule};

@@ -26,7 +26,7 @@ pub(super) fn run(
         for completion in engine.step()?.finished {
             let Some(index) = ids.iter().position(|id| *id == completion.id) else { continue };
             let exchange = engine.exchange(completion.id);
-            let exchange = checked(exchange, index, (prompts[index].len(), shape.output_tokens))?;
+            let exchange = checked(exchange, index, prompts[index].len(), shape.output_tokens)?;
             outputs[index] = match exchange.text {
                 Some(text) => text.bytes().map(u32::from).collect(),
                 None => completion.tokens,
@@ -52,7 +52,8 @@ pub(super) fn run(
 fn checked(
     exchange: Option<Exchange>,
     index: usize,
-    (input_tokens, output_tokens): (usize, usize),
+    input_tokens: usize,
+    output_tokens: usize,
 ) -> Result<Exchange, EngineError> {
     let of = |problem: String| EngineError::Request(format!("sequence {index} of the batch: {problem}"));
     let exchange = exchange.ok_or_else(|| of("the server's times are missing".into()))?;

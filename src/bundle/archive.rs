@@ -90,8 +90,8 @@ impl Bundle {
     /// Reads a bundle. Nothing of the file is trusted.
     ///
     /// # Errors
-    /// The file cannot be read, is no zip, is too large, lacks a file or has another one, a sum is wrong, a field is missing,
-    /// or the schema is another.
+    /// The file cannot be read, is no zip, is too large, or lacks a file or has another one. Or a sum is wrong, a field is
+    /// missing, or the schema is another.
     pub fn read(path: &Path) -> Result<Self, BundleError> {
         let read = |source| BundleError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(read)?;

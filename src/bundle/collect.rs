@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use glmbench_ascend::{Installation, Selftest, SelftestRow, Status, TelemetrySource, Widths};
+use glmbench_device::{DType, DeviceError};
 
 use super::{
     Alternative, Bundle, Call, Calls, Capabilities, ChipMemory, Failure, KIND, Machine, OperatorTime,
-    Operators, Profile, Row, RowStatus, SCHEMA, SizeTime, Summary, Timings, privacy,
+    Operators, Profile, Row, RowStatus, SCHEMA, START, SizeTime, Summary, Timings, privacy,
 };
 use crate::record::{Clock, rfc3339_utc};
 
@@ -85,11 +86,7 @@ impl Tested<'_> {
     }
 
     fn calls(&self) -> Vec<Call> {
-        let call = |call: &glmbench_ascend::Call| {
-            let glmbench_ascend::Call { phase, operator, arguments, code, message } = call.clone();
-            Call { phase, operator, arguments, code, message }
-        };
-        self.selftest.calls.iter().map(call).collect()
+        self.selftest.calls.iter().cloned().map(Call::from).collect()
     }
 
     fn alternatives(&self) -> Vec<Alternative> {
@@ -120,6 +117,116 @@ impl Tested<'_> {
             collectives: self.timings.collectives.iter().map(size).collect(),
             host_launch_ns: self.timings.host_launch_ns,
         }
+    }
+}
+
+/// A start that failed.
+pub struct FailedStart<'a> {
+    /// The card, as for `--device`.
+    pub card: &'a str,
+    /// The widths.
+    pub widths: Widths,
+    /// Number of ranks.
+    pub tp: usize,
+    /// Type of weights and activations.
+    pub dtype: DType,
+    /// The profile of an emulated card.
+    pub profile: Option<Profile>,
+    /// The error.
+    pub error: &'a DeviceError,
+    /// First stages before it.
+    pub calls: Vec<glmbench_ascend::Call>,
+    /// Calls of any function that failed, the last one at the end.
+    pub failed: Vec<glmbench_ascend::Call>,
+}
+
+impl FailedStart<'_> {
+    /// Returns the bundle: the failing call with its arguments, versions, environment. Its files have no sums yet.
+    pub fn bundle(self) -> Bundle {
+        let note = self.error.to_string();
+        let calls: Vec<Call> = self.calls.into_iter().map(Call::from).collect();
+        // Other ranks fail after the first, and some failures are expected.
+        let told = |call: &&glmbench_ascend::Call| {
+            note.contains(&call.operator) && call.code.is_none_or(|code| note.contains(&code.to_string()))
+        };
+        let last = self.failed.iter().rfind(told).or_else(|| self.failed.last()).cloned().map(Call::from);
+        // The record of first stages has the arguments of operators.
+        let call = last.map(|last| {
+            let same = |call: &&Call| call.operator == last.operator && call.code == last.code;
+            calls.iter().rfind(same).cloned().unwrap_or(last)
+        });
+        let found = self.profile.is_none().then(Installation::look).unwrap_or_default();
+        let row = Row {
+            operator: START.to_owned(),
+            variant: String::new(),
+            shape: String::new(),
+            status: RowStatus::Fail,
+            max_error: None,
+            bound: None,
+            time_ns: None,
+            note: note.clone(),
+        };
+        let no_memory = || ChipMemory {
+            free_bytes: None,
+            total_bytes: None,
+            problem: Some("the card did not start".into()),
+        };
+        Bundle {
+            summary: Summary {
+                schema: SCHEMA,
+                kind: KIND.to_owned(),
+                program: format!("glmbench {}", env!("CARGO_PKG_VERSION")),
+                created: rfc3339_utc(std::time::SystemTime::now()),
+                card: self.card.to_owned(),
+                clock: if self.profile.is_some() { Clock::Modelled } else { Clock::Measured },
+                profile: self.profile,
+                dtype: self.dtype.to_string(),
+                tp: self.tp,
+                widths: self.widths.into(),
+                failed: 1,
+                lost: Some(note.clone()),
+                first_failure: Some(Failure { operator: START.to_owned(), note, call }),
+                files: BTreeMap::new(),
+            },
+            machine: started_on(&found, (0..self.tp).map(|_| no_memory()).collect()),
+            capabilities: Capabilities::default(),
+            operators: Operators { rows: vec![row] },
+            calls: Calls {
+                calls: calls.into_iter().chain(self.failed.into_iter().map(Call::from)).collect(),
+            },
+            timings: Timings::default(),
+        }
+    }
+}
+
+/// Returns what a machine tells whose card did not start.
+fn started_on(found: &Installation, memory: Vec<ChipMemory>) -> Machine {
+    let mut details: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut note = |name: &str, values: Vec<String>| {
+        if !values.is_empty() {
+            details.insert(name.to_owned(), values);
+        }
+    };
+    note("libraries left out", found.left_out.clone());
+    note("device nodes", found.nodes.clone());
+    note("visible devices", found.devices.map(|n| n.to_string()).into_iter().collect());
+    note("ASCEND_OPP_PATH", found.opp_path.clone().into_iter().collect());
+    Machine {
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        chip: found.soc.clone(),
+        runtime: None,
+        driver: Installation::driver_version(),
+        libraries: found.libraries.iter().flat_map(|(_, path)| file_names(path)).collect(),
+        details,
+        memory,
+        environment: privacy::environment(std::env::vars_os()),
+    }
+}
+
+impl From<glmbench_ascend::Call> for Call {
+    fn from(call: glmbench_ascend::Call) -> Self {
+        let glmbench_ascend::Call { phase, operator, arguments, code, message } = call;
+        Self { phase, operator, arguments, code, message }
     }
 }
 

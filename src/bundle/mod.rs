@@ -77,6 +77,16 @@ pub struct Summary {
     pub files: BTreeMap<String, String>,
 }
 
+/// The operator of a failure before there is a device.
+pub const START: &str = "start";
+
+impl Bundle {
+    /// Returns the failure of a card that did not start: there are no operators, alternatives and times then.
+    pub fn start_failure(&self) -> Option<&Failure> {
+        self.summary.first_failure.as_ref().filter(|failure| failure.operator == START)
+    }
+}
+
 /// A chip profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
@@ -242,7 +252,7 @@ pub struct Call {
     pub message: String,
 }
 
-/// Times over shapes, kept for fits to come; `calibrate` does not read them yet.
+/// Times over shapes. `calibrate` holds operators and collectives against the emulator's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
     /// Operators.

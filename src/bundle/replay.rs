@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use glmbench_ascend::Widths;
 
-use super::{Bundle, Call, RowStatus, Shapes};
+use super::{Bundle, Call, Calls, Failure, Operators, RowStatus, START, Shapes};
 use crate::stats::median;
 
 /// Limits of a bundle that is run again: it comes from elsewhere, and its sizes become allocations.
@@ -21,7 +21,7 @@ const MAX_CHANNELS: usize = 128;
 /// A rule that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// `alternative`, `call` or `row`.
+    /// `alternative`, `call`, `row` or `start`.
     pub kind: &'static str,
     /// Which one.
     pub what: String,
@@ -118,6 +118,18 @@ impl Replay {
         replay.alternatives(card, emulator);
         replay.compare_calls(card, emulator);
         replay.rows(card, emulator);
+        replay
+    }
+
+    /// Compares a card that did not start with an emulated one, which did: its calls, and where the card failed.
+    pub fn of_start(card: &Bundle, failure: &Failure, calls: Vec<Call>) -> Self {
+        let emulator = Bundle { calls: Calls { calls }, operators: Operators::default(), ..card.clone() };
+        let mut replay = Self::default();
+        replay.compare_calls(card, &emulator);
+        // The emulator goes on where the card failed.
+        replay.only_emulator.clear();
+        let what = failure.call.as_ref().map_or_else(|| START.to_owned(), |call| call.operator.clone());
+        replay.note(START, what, failure.note.clone(), "starts".to_owned());
         replay
     }
 

@@ -104,7 +104,11 @@ fn kernel_help() -> String {
 /// Returns the help of `--dtype`.
 fn dtype_help() -> String {
     let word = |of: Precision| match of.weights.about() {
-        Some(about) => format!("{} ({about}; cpu only)", of.type_name()),
+        Some(about) => {
+            let cards = [DeviceKind::Duo300i, DeviceKind::A2800i].map(|card| card.instead_of(of));
+            let only = if cards.iter().all(Option::is_none) { "" } else { "; cpu only" };
+            format!("{} ({about}{only})", of.type_name())
+        }
         None => of.type_name().to_owned(),
     };
     format!(

@@ -21,7 +21,8 @@ use super::{Exit, say};
 /// Write the logits of every position of token-id prompts
 ///
 /// Writes `prompt<i>`, float32 of length x vocabulary. With --decode N, also writes a greedy continuation: `greedy<i>`, its
-/// N ids in int32, and `decode<i>`, float32 of N x vocabulary, the logits that chose them. End-of-sequence tokens do not end it.
+/// N ids in int32, and `decode<i>`, float32 of N x vocabulary. These are the logits that chose them. End-of-sequence tokens do
+/// not end it.
 ///
 /// NaN and infinite logits are written unchanged, and their prompt gets no continuation. A message names the first of each prompt,
 /// and the exit code is 4.

@@ -14,7 +14,7 @@ use super::{Exit, command_line, emit, report, say};
 /// Items up to which the report is made at once. It holds all of them in memory, which merging does not.
 const MOST_REPORTED: u64 = 200_000;
 
-/// Put the runs of shards together to one run, as if one machine had run the whole plan
+/// Merge the runs of shards into one run, as if one machine had run the whole plan
 ///
 /// Refuses runs of another suite, data, weights, plan, program or device, and shards that are missing, incomplete or changed.
 /// Two runs of a shard count as one if they have no difference. Exit code 3 if --partial left something out.

@@ -17,7 +17,6 @@ mod gates;
 pub mod list;
 pub mod logits;
 pub mod merge;
-mod npu_replay;
 pub mod npu_selftest;
 pub mod parity;
 pub mod probe;

@@ -1,6 +1,8 @@
 //! `glmbench npu-selftest`: runs every operator of an Ascend card once and prints a table to paste into an issue. It packs
 //! the results into one file to send, and runs the calls of such a file again on the emulator.
 
+mod replay;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,19 +13,19 @@ use serde::Serialize;
 
 use glmbench_ascend::{
     AscendGroup, Chip, Emulation, Forced, GroupSettings, Scope, Selftest, SelftestRow, Status, Widths,
-    selftest,
+    selftest, take_failed_calls,
 };
-use glmbench_device::{DType, DeviceInfo, DeviceKind};
+use glmbench_device::{DType, DeviceError, DeviceInfo, DeviceKind, WeightForm};
 
 use glmbench_engine::load::ModelPath;
 
-use crate::bundle::Bundle;
-use crate::bundle::collect::{Tested, memory};
+use crate::bundle::collect::{FailedStart, Tested, memory};
 use crate::bundle::privacy::Private;
+use crate::bundle::{Bundle, Call, Profile};
 use crate::compute::{Compute, ComputeSpec};
 
 use super::engine::EmulationFlags;
-use super::{emit, emit_json, gate_exit, npu_replay, say};
+use super::{emit, emit_json, gate_exit, say};
 
 /// Check every operator of an Ascend card against plain loops, and print a table for an issue
 #[derive(Debug, ClapArgs)]
@@ -40,8 +42,10 @@ pub struct Args {
     /// Use small shapes instead of those of ChatGLM2-6B
     #[arg(long)]
     small: bool,
-    /// Also write one file to send: versions, choices, every operator with its time and its difference, every call with its
-    /// arguments and status, times over shapes. It has no weights, prompts, host names, user names or home folders
+    /// Also write one file to send: versions, choices, and times over shapes. It has every operator with its time and its
+    /// difference, and every call with its arguments and status. It has no weights, prompts, host names, user names or home
+    /// folders. If the card does
+    /// not start, it has the failing call, versions and environment
     #[arg(long, value_name = "FILE.zip")]
     bundle: Option<PathBuf>,
     /// Run the calls of a bundle again on the emulator of its card, and print where the recorded rules differ from the
@@ -73,8 +77,8 @@ struct JsonRow<'a> {
     note: &'a str,
 }
 
-/// Runs the verb. Exits with 0 if nothing failed, 1 if something failed (or differs, in a replay), 5 if the device is
-/// missing or is lost during the test.
+/// Runs the verb. Exits with 0 if nothing failed, and with 1 if something failed (or differs, in a replay). It exits
+/// with 5 if the device is missing or is lost during the test.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.replay {
         if let Some(device) = args.device {
@@ -82,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 "--device {device}: leave it out, because the bundle of --replay says which card is emulated"
             );
         }
-        return npu_replay::run(path, &args.emulation, args.json);
+        return replay::run(path, &args.emulation, args.json);
     }
     let device = args.device.unwrap_or(DeviceKind::Duo300i);
     let Some(chip) = Chip::of(device) else {
@@ -99,9 +103,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         forced: Forced::from_environment(chip.name())?,
         emulation: machine.0,
     };
-    let (bundle, done) = if args.bundle.is_some() {
-        let (bundle, done) = test.bundle()?;
-        (Some(bundle), done)
+    let (bundle, done) = if let Some(path) = &args.bundle {
+        match test.bundle() {
+            Ok((bundle, done)) => (Some(bundle), done),
+            Err(failed) => return Err(test.pack_failure(failed, path)),
+        }
     } else {
         (None, test.run(Scope::Table)?.0)
     };
@@ -161,6 +167,12 @@ pub(super) fn machine(
     Ok((emulation, compute.ranks))
 }
 
+/// A card that did not start: why, and the first stages before that.
+pub(super) struct NotStarted {
+    pub(super) error: DeviceError,
+    calls: Vec<glmbench_ascend::Call>,
+}
+
 /// A self-test that is ready to run.
 pub(super) struct Test {
     pub(super) chip: Chip,
@@ -178,30 +190,65 @@ impl Test {
         Ok((selftest(&group, self.widths, scope)?, group))
     }
 
-    fn group(&self, emulation: Option<Emulation>) -> anyhow::Result<AscendGroup> {
-        Ok(AscendGroup::new(GroupSettings {
+    fn group(&self, emulation: Option<Emulation>) -> Result<AscendGroup, DeviceError> {
+        AscendGroup::new(GroupSettings {
             chip: self.chip,
             tp: self.tp,
             dtype: self.dtype,
+            weights: WeightForm::Plain,
             attention: self.widths.heads,
             bind: false,
             forced: self.forced,
             emulation,
-        })?)
+        })
+    }
+
+    /// Writes the bundle of a card that did not start, and returns the error. A mistake in the settings leaves none.
+    fn pack_failure(&self, failed: NotStarted, path: &Path) -> anyhow::Error {
+        let NotStarted { error, calls } = failed;
+        if matches!(error, DeviceError::Setting { .. }) {
+            return error.into();
+        }
+        let profile = self.emulation.as_ref().map(|emulation| &emulation.clock);
+        let start = FailedStart {
+            card: self.chip.name(),
+            widths: self.widths,
+            tp: self.tp,
+            dtype: self.dtype,
+            profile: profile.map(|by| Profile { name: by.name.clone(), sha256: by.sha256.clone() }),
+            error: &error,
+            calls,
+            failed: take_failed_calls(),
+        };
+        match write(&start.bundle(), path) {
+            Ok(()) => error.into(),
+            Err(problem) => problem.context(error),
+        }
+    }
+
+    /// Returns the first stages of a start on one emulated chip.
+    pub(super) fn start_calls(&self) -> anyhow::Result<Vec<Call>> {
+        let alone = Self { tp: 1, emulation: self.emulation.clone(), ..*self };
+        let group = alone.group(alone.emulation.clone())?;
+        group.record_start();
+        drop(group.rank(0)?);
+        Ok(group.recorded().into_iter().map(Call::from).collect())
     }
 
     /// Runs everything, and returns the bundle and the test. An emulated card's times over shapes come from its clock alone:
     /// computing thousands of rows would take minutes, and would not change a time.
-    pub(super) fn bundle(&self) -> anyhow::Result<(Bundle, Selftest)> {
-        let group = self.group(self.emulation.clone())?;
+    pub(super) fn bundle(&self) -> Result<(Bundle, Selftest), NotStarted> {
+        let not_started = |error| NotStarted { error, calls: Vec::new() };
+        let group = self.group(self.emulation.clone()).map_err(not_started)?;
         let chips = memory(&group.telemetry(), self.tp);
         let scope = if self.emulation.is_some() { Scope::Survey } else { Scope::All };
-        let done = selftest(&group, self.widths, scope)?;
+        let done = selftest(&group, self.widths, scope)
+            .map_err(|error| NotStarted { error, calls: group.recorded() })?;
         let clock = match &self.emulation {
             Some(emulation) if done.lost.is_none() => {
                 let emulation = Emulation { timing_only: true, ..emulation.clone().with("mode = timing") };
-                let group = self.group(Some(emulation))?;
-                Some(selftest(&group, self.widths, Scope::Times)?.timings)
+                let group = self.group(Some(emulation)).map_err(not_started)?;
+                Some(selftest(&group, self.widths, Scope::Times).map_err(not_started)?.timings)
             }
             _ => None,
         };

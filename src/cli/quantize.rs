@@ -17,8 +17,8 @@ use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::weights::layout::LinearId;
 
 use crate::dataset::{CEVAL, Source, read_jsonl};
-use crate::run::observer::BYTES;
 use crate::run::found::FoundModel;
+use crate::run::observer::BYTES;
 use crate::task::{self, Evaluation};
 
 use super::progress::{self, Bar};
@@ -206,7 +206,10 @@ fn float(args: &Args, config: &ModelConfig) -> anyhow::Result<BTreeSet<LinearId>
                 .into_iter()
                 .chain([LinearId::OUTPUT.name()])
                 .collect();
-            bail!("--leave-float {word}: the model has no such linear layer; expected {}, or the end of such a name", one_of(names));
+            bail!(
+                "--leave-float {word}: the model has no such linear layer; expected {}, or the end of such a name",
+                one_of(names)
+            );
         }
         float.extend(meant);
     }
@@ -254,7 +257,10 @@ fn prompts(args: &Args, word: &Path, model: &FoundModel) -> anyhow::Result<Vec<V
         rows.into_iter().map(ids).collect()
     };
     let most = model.config.seq_length;
-    Ok(prompts.into_iter().map(|ids: Vec<u32>| if ids.len() > most { ids[ids.len() - most..].to_vec() } else { ids }).collect())
+    Ok(prompts
+        .into_iter()
+        .map(|ids: Vec<u32>| if ids.len() > most { ids[ids.len() - most..].to_vec() } else { ids })
+        .collect())
 }
 
 /// Returns the first prompts of C-Eval's validation items, 5-shot: those of the civil servants as in ModelSlim's script, or of
@@ -266,16 +272,25 @@ fn of_ceval(args: &Args, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>>
             let usual = ["ceval", "ceval-sample"].map(|name| Path::new("datasets").join(name));
             let found = usual.iter().find(|folder| folder.is_dir()).cloned();
             found.with_context(|| {
-                format!("found no C-Eval in {} or {}; give it with --set DIR", usual[0].display(), usual[1].display())
+                format!(
+                    "found no C-Eval in {} or {}; give it with --set DIR",
+                    usual[0].display(),
+                    usual[1].display()
+                )
             })?
         }
     };
     let source = Source::open(&CEVAL, &folder)?;
-    let protocol = task::find(&CEVAL, "modeltest-5shot").context("the protocol modeltest-5shot is not there")?;
+    let protocol =
+        task::find(&CEVAL, "modeltest-5shot").context("the protocol modeltest-5shot is not there")?;
     let all = source.read("val", &[])?.subjects;
     let subjects = if all.contains_key(SUBJECT) { vec![SUBJECT.to_owned()] } else { Vec::new() };
-    let settings =
-        task::Settings { split: "val".to_owned(), subjects, limit: Some(PROMPTS), ..task::Settings::default() };
+    let settings = task::Settings {
+        split: "val".to_owned(),
+        subjects,
+        limit: Some(PROMPTS),
+        ..task::Settings::default()
+    };
     let evaluation = Evaluation::new(task::Plan::new(protocol, &source, &settings)?, tokenizer, usize::MAX)?;
     Ok((0..evaluation.len()).filter_map(|index| evaluation.first_prompt(index)).map(|(_, ids)| ids).collect())
 }

@@ -33,8 +33,8 @@ const CONTEXT: usize = 8192;
 /// Serve a model over HTTP, to clients of TGI and OpenAI
 ///
 /// Prints the server's address on stdout once it listens. The log, one JSON object a line, goes to stderr or to --log.
-/// SIGTERM or SIGINT end the server: after --drain-delay it takes no new requests, finishes those that run, and exits with 0; a
-/// second signal ends it at once. docs/SERVING.md has routes, defaults and limits.
+/// SIGTERM or SIGINT end the server: after --drain-delay it takes no new requests, finishes those that run, and exits with 0. A
+/// second signal ends it at once. Routes, defaults and limits are in docs/SERVING.md.
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, ClapArgs)]
 #[command(
@@ -95,8 +95,8 @@ pub struct Args {
     /// Longest time that a stream's reader may be behind, in seconds
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     slow_reader: u32,
-    /// How long the server works on after the first signal while /health says 503, in seconds: time for a load balancer to send
-    /// its clients elsewhere
+    /// Seconds for which the server works on after the first signal while /health says 503, so that a load balancer sends its
+    /// clients elsewhere
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=3600))]
     drain_delay: u32,
     /// Longest wait for running requests when the server ends, in seconds

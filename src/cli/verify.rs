@@ -25,7 +25,6 @@ use crate::run::AccuracyRun;
 use crate::run::found::FoundModel;
 use crate::run::plan::Plan;
 use crate::run::verify::{Bound, Difference, Picked, Skipped, Verified, items, task_run, timed_case};
-use crate::task::TextCodec;
 
 use super::data::dataset_folder;
 use super::engine::{DeviceFlags, OverModel};
@@ -40,8 +39,9 @@ use super::{Exit, emit, emit_json};
 /// Weights, tokenizer and data sets must be those of the run. If a hash differs, nothing is compared and the exit code is 2.
 /// Device, type, kernels and ranks are the run's by default.
 ///
-/// Answers must equal the record to the last bit if the kernels are of the same CPU family (--kernel lists them) and the number of
-/// ranks is the same: tokens, text and every log-probability. Timed cases must give the recorded output hash. Times are not
+/// Tokens, text and every log-probability must equal the record to the last bit under two conditions. The kernels are of the
+/// same CPU family (--kernel lists them), and the number of ranks is the same. Timed cases must give the recorded output hash.
+/// Times are not
 /// compared.
 ///
 /// In all other cases every log-probability must be within a bound, which is printed with the result. Every recorded token must
@@ -103,7 +103,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let faults = contents.audit.words();
     let seed = args.seed.unwrap_or_else(clock_seed);
     let cases = if endpoint::is_given(args) { 0 } else { args.cases as usize };
-    let picked = Picked::of(&contents, (args.items as usize, cases), seed);
+    let picked = Picked::of(&contents, args.items as usize, cases, seed);
     if picked.items.is_empty() && picked.cases.is_empty() {
         if args.items == 0 && args.cases == 0 {
             bail!("--items 0 --cases 0: nothing was asked for");
@@ -222,10 +222,9 @@ impl<'a> Session<'a> {
             let cases: Vec<&PerformanceCase> =
                 picked.cases.iter().filter(|case| recorded_tp(case.tp) == tp).collect();
             let (facts, runs): (Vec<_>, Vec<_>) = own.into_iter().map(|(c, s, task)| ((c, s), task)).unzip();
-            let timed: Vec<_> = cases.iter().map(|case| (*case, tp)).collect();
             let step_tokens = self.compute.device.step_tokens();
-            let shape = (&self.model.config, self.tokenizer.as_ref());
-            let plan = Plan::for_verification(runs, &timed, shape, step_tokens);
+            let (config, tokenizer) = (&self.model.config, self.tokenizer.as_ref());
+            let plan = Plan::for_verification(runs, &cases, tp, config, tokenizer, step_tokens);
             let mut engine =
                 self.model.load(&self.compute.on(tp), plan.capacity(tp), &mut Bars::default())?;
             let info = engine.device_info();
@@ -233,7 +232,7 @@ impl<'a> Session<'a> {
                 let bound = self.bound(&info, case.tp as usize, tp);
                 found.bounds.insert(named(&info), bound);
                 let kept = prompts.get(&case.task).cloned().unwrap_or_default();
-                let verified = items(task, samples, &kept, (&mut engine, bound), &mut || bar.inc(1))?;
+                let verified = items(task, samples, &kept, &mut engine, bound, &mut || bar.inc(1))?;
                 found.add(verified);
             }
             for case in cases {
@@ -264,8 +263,8 @@ impl<'a> Session<'a> {
         let folder = dataset_folder(&self.args.set, None, case)
             .with_context(|| format!("task {} was of {}; --set names its folder", case.task, case.dataset))?;
         let tokenizer = self.tokenizer.as_ref().context("random weights have no tokenizer")?;
-        let codec = (tokenizer as &dyn TextCodec, self.model.config.seq_length);
-        let mut task = task_run((self.contents, case), samples, &folder, codec)?;
+        let seq_length = self.model.config.seq_length;
+        let mut task = task_run(self.contents, case, samples, &folder, tokenizer, seq_length)?;
         if let Some(tp) = self.args.on.tp {
             task.tp = usize::from(tp);
         }

@@ -3,8 +3,8 @@
 //! Uses the dialect that Jenkins, GitLab and GitHub's reporters share: `testsuites` over one `testsuite`. A
 //! `testcase` that did not pass has a `failure`, `error` or `skipped` element.
 //!
-//! `quick-junit` would replace this page. It adds seven crates (an XML writer, UUIDs, dates, a terminal parser), drops
-//! control characters silently where [`printable`] shows them, and keeps invisible ones such as U+202E.
+//! `quick-junit` would replace this page. It adds seven crates (an XML writer, UUIDs, dates, a terminal parser). It
+//! drops control characters silently where [`printable`] shows them, and keeps invisible ones such as U+202E.
 
 use crate::report::compare::{GateOutcome, Judgement};
 use crate::suite::gates::Undecided;

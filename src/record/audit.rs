@@ -5,7 +5,7 @@
 
 use super::cases::{Contents, TimedLines};
 use super::course::{Course, in_order, walk};
-use super::dir::RunDir;
+use super::dir::{FoundRun, RunDir};
 use super::error::RecordError;
 use super::journal::{Examined, JournalState, Keyed, Line};
 use super::prompt::PromptRecord;
@@ -67,7 +67,7 @@ impl Contents {
     /// Fails if a file cannot be read, or if `run.json` is invalid or from a newer program. Faults of a journal are
     /// reported in [`Contents::audit`] instead.
     pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
-        let (run, schema, sum) = dir.read_run_with_sum()?;
+        let FoundRun { record: run, schema, sum } = dir.read_run_with_sum()?;
         let finished = run.status == Status::Complete;
         let now = if finished && run.seal.is_some() { dir.seal()? } else { BTreeMap::new() };
         let mut audit = Auditor { run: &run, finished, now, faults: Vec::new() };
@@ -119,13 +119,27 @@ pub(super) struct Auditor<'a> {
     faults: Vec<String>,
 }
 
+/// Faults of one kind.
+struct Tally {
+    count: usize,
+    /// The first of them, in words.
+    first: Option<String>,
+}
+
+impl Tally {
+    fn add(&mut self, words: String) {
+        self.count += 1;
+        self.first.get_or_insert(words);
+    }
+}
+
 impl Auditor<'_> {
     fn say(&mut self, fault: String) {
         self.faults.push(fault);
     }
 
-    /// Formats a counted fault: `3 lines cannot be read (the first is line 7: …)`.
-    fn say_of(&mut self, file: &str, (count, one, many): (usize, &str, &str), first: Option<String>) {
+    /// Formats a counted fault, in words for one and for many: `3 lines cannot be read (the first is line 7: …)`.
+    fn say_of(&mut self, file: &str, Tally { count, first }: Tally, one: &str, many: &str) {
         let Some(first) = first else { return };
         let words = if count == 1 { format!("1 {one}") } else { format!("{count} {many}") };
         self.say(format!("{file}: {words} ({}{first})", if count == 1 { "" } else { "the first is " }));
@@ -167,13 +181,7 @@ impl Auditor<'_> {
         if found.torn && self.finished {
             self.say(format!("{file}: its last line is torn"));
         }
-        let mut unreadable = (0, None);
-        let mut changed = (0, None);
-        let mut twice = (0, None);
-        let count = |tally: &mut (usize, Option<String>), words: String| {
-            tally.0 += 1;
-            tally.1.get_or_insert(words);
-        };
+        let [mut unreadable, mut changed, mut twice] = [const { Tally { count: 0, first: None } }; 3];
         let mut names = HashSet::with_capacity(found.lines.len());
         let mut records = Vec::with_capacity(found.lines.len());
         for line in found.lines {
@@ -181,25 +189,24 @@ impl Auditor<'_> {
             let record = match line.record {
                 Ok(record) => record,
                 Err(message) => {
-                    count(&mut unreadable, format!("line {number}: {message}"));
+                    unreadable.add(format!("line {number}: {message}"));
                     continue;
                 }
             };
             let key = record.key();
             if !line.is_sound {
-                count(&mut changed, format!("line {number}, {key}"));
+                changed.add(format!("line {number}, {key}"));
             }
             if names.contains(&key) {
-                count(&mut twice, format!("line {number}, {key}"));
+                twice.add(format!("line {number}, {key}"));
             } else {
                 names.insert(key);
                 records.push(record);
             }
         }
-        self.say_of(file, (unreadable.0, "line cannot be read", "lines cannot be read"), unreadable.1);
-        let of_changed = (changed.0, "line is not as it was written", "lines are not as they were written");
-        self.say_of(file, of_changed, changed.1);
-        self.say_of(file, (twice.0, "line repeats another", "lines repeat others"), twice.1);
+        self.say_of(file, unreadable, "line cannot be read", "lines cannot be read");
+        self.say_of(file, changed, "line is not as it was written", "lines are not as they were written");
+        self.say_of(file, twice, "line repeats another", "lines repeat others");
         records
     }
 
@@ -326,7 +333,8 @@ impl Auditor<'_> {
         self.lines(FILE, found, !due.is_empty());
         if exists {
             let first = missing.first().map(|&at: &usize| due[at].doc_id.clone());
-            self.say_of(FILE, (missing.len(), "item has no prompts", "items have no prompts"), first);
+            let tally = Tally { count: missing.len(), first };
+            self.say_of(FILE, tally, "item has no prompts", "items have no prompts");
         } else if !missing.is_empty() && !finished {
             self.say(format!("{FILE} is missing"));
         }

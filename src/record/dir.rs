@@ -58,6 +58,15 @@ pub struct RunDir {
     synced: Option<Instant>,
 }
 
+/// A `run.json`, as it was found.
+pub(super) struct FoundRun {
+    pub(super) record: RunRecord,
+    /// Its schema.
+    pub(super) schema: u32,
+    /// Whether its sum is that of its bytes.
+    pub(super) sum: Sum,
+}
+
 /// Longest time for which the lines of a shared directory stay in this machine's memory.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
@@ -271,12 +280,12 @@ impl RunDir {
 
     /// Reads `run.json` and checks the hash of the identity. [`Contents`](super::Contents) checks the rest.
     pub fn read_run(&self) -> Result<RunRecord, RecordError> {
-        self.read_run_with_sum().map(|(record, ..)| record)
+        self.read_run_with_sum().map(|found| found.record)
     }
 
     /// Like [`RunDir::read_run`], and refuses a file that was changed after it was written.
     pub(crate) fn read_sound_run(&self) -> Result<RunRecord, RecordError> {
-        let (record, _, sum) = self.read_run_with_sum()?;
+        let FoundRun { record, sum, .. } = self.read_run_with_sum()?;
         if sum == Sum::Wrong {
             let message = "its sum is not that of its bytes".to_owned();
             return Err(RecordError::Malformed { path: self.file("run.json"), line: 1, message });
@@ -292,7 +301,7 @@ impl RunDir {
     }
 
     /// Like [`RunDir::read_run`], with the schema and the result of the checksum.
-    pub(super) fn read_run_with_sum(&self) -> Result<(RunRecord, u32, Sum), RecordError> {
+    pub(super) fn read_run_with_sum(&self) -> Result<FoundRun, RecordError> {
         let path = self.file("run.json");
         let bytes = bounded::file(&path, MAX_RUN_BYTES).map_err(RecordError::io("read", &path))?;
         let malformed = |message| RecordError::Malformed { path: path.clone(), line: 1, message };
@@ -308,7 +317,7 @@ impl RunDir {
             Sum::Absent if schema >= WITH_SUMS => Sum::Wrong,
             sum => sum,
         };
-        Ok((record, schema, sum))
+        Ok(FoundRun { record, schema, sum })
     }
 
     /// Appends a row to `telemetry.csv`.

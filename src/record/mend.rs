@@ -6,7 +6,7 @@
 
 use super::cases::{JOURNALS, Plan};
 use super::course::{Course, Timed, in_order, walk};
-use super::dir::RunDir;
+use super::dir::{FoundRun, RunDir};
 use super::error::RecordError;
 use super::files::write_whole;
 use super::journal::{self, Examined, Keyed, Line};
@@ -54,6 +54,15 @@ impl SampleRecord {
     }
 }
 
+/// The journal entries of an item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemLines {
+    /// The line of `samples.jsonl`.
+    pub sample: SampleRecord,
+    /// The line of `prompts.jsonl`; `None` for an item that the model was never asked.
+    pub prompts: Option<PromptRecord>,
+}
+
 impl RunDir {
     /// Repairs every journal and returns one sentence for each change. The directory must be [locked](Self::lock).
     ///
@@ -72,13 +81,13 @@ impl RunDir {
         Ok(said)
     }
 
-    /// Returns the kept samples, each with its prompts if it was put to the model.
-    pub fn kept_samples(&self) -> Result<Vec<(SampleRecord, Option<PromptRecord>)>, RecordError> {
+    /// Returns the kept lines of items: good lines of a repaired run, which wait for their places.
+    pub fn kept_samples(&self) -> Result<Vec<ItemLines>, RecordError> {
         let mut prompts: HashMap<SampleKey, PromptRecord> =
             self.kept::<PromptRecord>("prompts.jsonl")?.into_iter().map(|p| (p.key(), p)).collect();
         let with_prompts = |sample: SampleRecord| {
-            let own = prompts.remove(&sample.key());
-            (sample, own)
+            let prompts = prompts.remove(&sample.key());
+            ItemLines { sample, prompts }
         };
         Ok(self.kept::<SampleRecord>("samples.jsonl")?.into_iter().map(with_prompts).collect())
     }
@@ -140,7 +149,7 @@ impl RunDir {
 
     /// Describes the faults of `run.json`, which is rewritten.
     fn record_faults(&self, found: &RunRecord) -> Result<Vec<String>, RecordError> {
-        let (_, schema, sum) = self.read_run_with_sum()?;
+        let FoundRun { schema, sum, .. } = self.read_run_with_sum()?;
         let mut said = Vec::new();
         if sum == Sum::Wrong {
             let started = &found.provenance.started;

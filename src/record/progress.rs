@@ -23,9 +23,18 @@ pub struct Progress {
     pub items_ns: u64,
     /// Time that the whole timed cases took.
     pub cases_ns: u64,
-    /// The end of each line, and the place of its case in `names`. Gone when the progress is returned.
-    ends: Vec<(u64, Option<usize>)>,
+    /// The end of each line. Gone when the progress is returned.
+    ends: Vec<LineEnd>,
     names: Vec<String>,
+}
+
+/// When a line ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct LineEnd {
+    /// In nanoseconds on the run's clock.
+    end_ns: u64,
+    /// The place of its case in `names`; `None` for an item.
+    case: Option<usize>,
 }
 
 impl Progress {
@@ -34,9 +43,9 @@ impl Progress {
         self.ends.sort_unstable();
         let whole: BTreeSet<&str> = self.timed.iter().map(String::as_str).collect();
         let mut before = 0;
-        for (end, case) in std::mem::take(&mut self.ends) {
-            let took = end - before;
-            before = end;
+        for LineEnd { end_ns, case } in std::mem::take(&mut self.ends) {
+            let took = end_ns - before;
+            before = end_ns;
             match case.map(|at| self.names[at].as_str()) {
                 None => self.items_ns += took,
                 Some(name) if whole.contains(name) => self.cases_ns += took,
@@ -64,7 +73,7 @@ impl RunDir {
             if let Ok(end) = serde_json::from_slice::<End>(text) {
                 progress.items += 1;
                 progress.until_ns = progress.until_ns.max(end.t_end_ns);
-                progress.ends.push((end.t_end_ns, None));
+                progress.ends.push(LineEnd { end_ns: end.t_end_ns, case: None });
             }
         })?;
         plan.add_timed_progress(self, &mut progress)?;
@@ -85,7 +94,7 @@ impl RunDir {
             C::take(states.entry(case.id().to_owned()).or_default(), record);
             let end = super::course::Timed::end_ns(record);
             to.until_ns = to.until_ns.max(end);
-            to.ends.push((end, Some(*place)));
+            to.ends.push(LineEnd { end_ns: end, case: Some(*place) });
         })?;
         let whole = |case: &&C| match states.get(case.id()) {
             Some(state) => case.is_whole(state),
@@ -110,7 +119,9 @@ mod tests {
             timed: vec!["done".into()],
             names: vec!["done".into(), "begun".into()],
             // Not in the order of time: the journals are read one after the other.
-            ends: vec![(10, None), (30, None), (100, Some(0)), (120, Some(1)), (35, Some(0))],
+            ends: [(10, None), (30, None), (100, Some(0)), (120, Some(1)), (35, Some(0))]
+                .map(|(end_ns, case)| LineEnd { end_ns, case })
+                .to_vec(),
             ..Progress::default()
         };
         progress.deal_time();

@@ -3,6 +3,7 @@
 use super::cases::Plan;
 use super::clock::Clock;
 use super::identity::{Identity, hex};
+use super::modelled::ModelledBy;
 use super::roofline::Roofline;
 use super::shard::Shards;
 use super::target::LoadFacts;
@@ -93,6 +94,9 @@ pub struct Provenance {
     pub clock: Clock,
     /// Name and hash of the chip profile of a modelled clock.
     pub clock_profile: Option<String>,
+    /// Its figures and fits. `None` with a measured clock, and in records older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modelled_by: Option<Box<ModelledBy>>,
     /// The types of weights, activations and KV cache.
     pub dtype: Word<Precision>,
     /// Tensor-parallel ranks of the precision cases. Performance cases have their own.

@@ -1,6 +1,6 @@
 //! Shards: parts of a plan that run on their own, on several machines, and are merged afterwards.
 //!
-//! The record of a shard has the shard's own part as its plan, so that reports, audits and resuming treat it as a run of
+//! The record of a shard has the shard's own part as its plan. So reports, audits and resuming treat it as a run of
 //! fewer items and cases. [`Shards`] beside it holds the whole plan. The identity is that of the whole plan.
 
 mod origin;
@@ -60,8 +60,8 @@ pub struct ShardCase {
 }
 
 impl Plan {
-    /// Returns the SHA-256 (hex) of everything that a plan asks for. Reasons for which a machine leaves cases out and the
-    /// largest batches that it holds do not count: they depend on its memory and its speed.
+    /// Returns the SHA-256 (hex) of everything that a plan asks for. Reasons to leave cases out, and largest batches, do
+    /// not count: they depend on the memory and the speed of a machine.
     pub fn hash(&self) -> String {
         let mut plan = serde_json::to_value(self).unwrap_or_default();
         let lists = plan.as_object_mut().into_iter().flat_map(|plan| plan.values_mut());
@@ -69,6 +69,7 @@ impl Plan {
             if let Some(case) = case.as_object_mut() {
                 case.remove("unfit");
                 case.remove("largest_batch");
+                case.remove("alone_bytes");
             }
         }
         hex(&Sha256::digest(plan.to_string()))
@@ -280,6 +281,7 @@ mod tests {
         let mut other = plan.clone();
         other.performance[0].unfit = Some("over budget".into());
         other.performance[0].largest_batch = Some(3);
+        other.performance[0].alone_bytes = Some(1 << 33);
         assert_eq!(plan.hash(), other.hash());
         other.performance[0].repetitions += 1;
         assert_ne!(plan.hash(), other.hash());

@@ -1,7 +1,8 @@
 //! The checksum at the end of each journal line and of `run.json`.
 //!
-//! The last field is `sum`: the first 16 hexadecimal digits of the SHA-256 of all bytes before it, from the `{` to the
-//! byte before the comma. It covers one line only, so the lines of a resumed run equal those of an uninterrupted run.
+//! The last field is `sum`: the first 16 hexadecimal digits of a SHA-256. It covers all bytes before, from the `{` to
+//! the byte before the comma. It covers one line only, so the lines of a resumed run equal those of an uninterrupted
+//! run.
 //! It does not protect against someone who recomputes sums.
 
 use super::identity::hex;

@@ -50,7 +50,8 @@ pub const DEFINITIONS: [(&str, &str); 16] = [
     (
         "Peak memory",
         "the most that the process had resident during the case. On a card, emulated or not: the most in use on one of its \
-         chips when a repetition had ended, by the chip's own count; what the engine holds for the whole plan is in it.",
+         chips during a repetition, by the chip's own count and this program's allocations; what the engine holds for the whole plan \
+         is in it. Of the case alone: by estimate, up to 5 % above what the allocator counts.",
     ),
     ("Outliers", "flagged by Tukey's fences and the modified z-score (3.5), never dropped."),
     (
@@ -65,6 +66,7 @@ pub const DEFINITIONS: [(&str, &str); 16] = [
          phase and number of chips; each model was left out of the fit that its row is held against, or never in one. With fewer \
          than 3 rows, or rows of one model, those of all numbers of chips. An asterisk: extrapolated, since the number of chips, batch, length, \
          model size (under half or over twice the published ones) or launch mode is outside these speeds, and the error can be \
-         larger. Of a ratio of two modelled times: the root of the sum of both errors' squares.",
+         larger. Under load it is that of the steps; waiting near saturation multiplies it. A profile that was fitted to a card \
+         states the error of that fit, each shape left out in turn. model_error.csv has every error. Of a ratio of two modelled times: the root of the sum of both errors' squares.",
     ),
 ];

@@ -108,8 +108,8 @@ fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<String> {
         .fold((0.0, 0.0), |(t, s), (reps, tokens, seconds)| (t + reps * tokens, s + reps * seconds));
     let from = &run.provenance;
     Some(format!(
-        "Decode reaches {} tokens/s{} at batch {} ({} in, {} out), {} on {} in {}; {} output tokens/s end to end over \
-         all cases.",
+        "Decode reaches {} tokens/s{} at batch {} ({} in, {} out), {} on {} in {}; {} output tokens/s{} end to end \
+         over all cases.",
         significant(rate(&best), 4),
         modelled::after(run, best, Phase::Decode),
         best.batch,
@@ -119,6 +119,7 @@ fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<String> {
         from.device,
         from.dtype,
         significant(tokens / seconds, 4),
+        modelled::span(run, performance.iter(), Phase::E2e),
     ))
 }
 

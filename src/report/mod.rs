@@ -16,7 +16,7 @@ pub(crate) mod format;
 mod formats;
 mod headline;
 mod machines;
-mod modelled;
+pub(crate) mod modelled;
 pub mod operators;
 mod page;
 pub mod published;

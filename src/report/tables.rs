@@ -283,7 +283,7 @@ mod tests {
                 &times,
                 Phase::Decode,
                 clock,
-                Some(Basis { profile: "mine sha256:0", parameters: None, graphs: None }),
+                Some(Basis { profile: "mine sha256:0", fits: &[], parameters: None, graphs: None }),
             ),
             token_latency(&times, &requests, clock, None),
         ];

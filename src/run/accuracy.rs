@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use glmbench_engine::{EngineError, Request, RequestId, Savings, Step, StepKind};
 
 use crate::backend::Exchange;
-use crate::record::{CallRecord, PromptRecord, RecordError, RunDir, SampleRecord, SampleState, TaskWork};
+use crate::record::{
+    CallRecord, ItemLines, PromptRecord, RecordError, RunDir, SampleRecord, SampleState, TaskWork,
+};
 use crate::task::{Evaluation, Heard, Judgement, Next, Outcome, Progress, Stage, State};
 
 use super::error::RunError;
@@ -93,25 +95,18 @@ fn recorded(case: &AccuracyRun<'_>, session: &Session<'_>) -> Result<usize, RunE
 }
 
 /// Returns the good lines of a repaired run that wait for their places, by the item's place in the run.
-fn kept(case: &AccuracyRun<'_>, dir: &RunDir) -> Result<HashMap<usize, Line>, RecordError> {
+fn kept(case: &AccuracyRun<'_>, dir: &RunDir) -> Result<HashMap<usize, ItemLines>, RecordError> {
     let kept = dir.kept_samples()?;
     if kept.is_empty() {
         return Ok(HashMap::new());
     }
     let places: HashMap<(&str, &str), usize> = case.items().zip(0..).collect();
-    let of_case = kept.into_iter().filter(|(sample, _)| sample.task == case.task);
-    let placed = of_case.filter_map(|(sample, prompts)| {
-        let place = *places.get(&(sample.doc_id.as_str(), sample.doc_hash.as_str()))?;
-        Some((place, Line { sample, prompts }))
+    let of_case = kept.into_iter().filter(|kept| kept.sample.task == case.task);
+    let placed = of_case.filter_map(|kept| {
+        let place = *places.get(&(kept.sample.doc_id.as_str(), kept.sample.doc_hash.as_str()))?;
+        Some((place, kept))
     });
     Ok(placed.collect())
-}
-
-/// The journal entries of an item.
-struct Line {
-    sample: SampleRecord,
-    /// The model's prompts; `None` for an item that the model was never asked.
-    prompts: Option<PromptRecord>,
 }
 
 /// The items in progress.
@@ -123,9 +118,9 @@ struct Flow<'a, 'b> {
     written: usize,
     running: HashMap<RequestId, InEngine>,
     /// Finished items that wait for an earlier one.
-    finished: BTreeMap<usize, Line>,
+    finished: BTreeMap<usize, ItemLines>,
     /// Items finished before the run was repaired.
-    kept: HashMap<usize, Line>,
+    kept: HashMap<usize, ItemLines>,
     /// Why no further item is started. Those in the engine are finished first.
     spent: Option<EngineError>,
     work: TaskWork,
@@ -155,7 +150,7 @@ pub(super) fn heard(exchange: Exchange) -> Heard {
 }
 
 impl<'a, 'b> Flow<'a, 'b> {
-    fn new(case: &'a AccuracyRun<'b>, done: usize, kept: HashMap<usize, Line>) -> Self {
+    fn new(case: &'a AccuracyRun<'b>, done: usize, kept: HashMap<usize, ItemLines>) -> Self {
         let (running, finished) = (HashMap::new(), BTreeMap::new());
         Self {
             case,
@@ -238,7 +233,7 @@ impl<'a, 'b> Flow<'a, 'b> {
                 Err(error) => return Err(error.into()),
             },
         };
-        let line = Line { sample: self.record(&outcome, session), prompts: self.prompts(&outcome) };
+        let line = ItemLines { sample: self.record(&outcome, session), prompts: self.prompts(&outcome) };
         self.finished.insert(item.index, line);
         Ok(())
     }
@@ -255,7 +250,7 @@ impl<'a, 'b> Flow<'a, 'b> {
 
     /// Writes outcomes up to the first missing item.
     fn write_finished(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
-        while let Some(Line { sample, prompts }) = self.finished.remove(&self.written) {
+        while let Some(ItemLines { sample, prompts }) = self.finished.remove(&self.written) {
             // Written before the sample, so that every sample in the journal has its prompts.
             if let Some(prompts) = prompts {
                 session.dir.append_prompts(&prompts)?;

@@ -4,9 +4,10 @@ use glmbench_device::Precision;
 
 use glmbench_engine::config::ModelConfig;
 
-use crate::bench::PhaseCost;
+use crate::bench::CaseCost;
 use crate::record::Roofline;
 
+use super::duration::Peaks;
 use super::plan::Plan;
 use crate::workload::shapes::plan::cost;
 
@@ -17,13 +18,10 @@ impl Plan<'_> {
         let step_tokens = self.step_tokens();
         for run in self.performance.iter_mut().filter(|run| run.unfit.is_none()) {
             let Some(budget_s) = run.budget_s else { continue };
-            let (prefill, decode) = cost(run, config, precision, step_tokens);
-            let least = |cost: PhaseCost| {
-                let memory = cost.bytes as f64 / roofline.bandwidth_bytes_per_s;
-                memory.max(cost.flops as f64 / roofline.peak_flops_per_s)
-            };
+            let CaseCost { prefill, decode } = cost(run, config, precision, step_tokens);
+            let peaks = Peaks::of(roofline);
             let times = run.timed() + run.warm_up.most.min(1);
-            let least_s = times as f64 * (least(prefill) + least(decode));
+            let least_s = times as f64 * (peaks.least_s(prefill) + peaks.least_s(decode));
             if least_s > budget_s as f64 {
                 run.unfit = Some(format!(
                     "over budget: {least_s:.0} s at least on this machine, the suite gives it {budget_s} s; --over-budget \

@@ -66,7 +66,7 @@ pub trait Case: Debug {
 
     /// Returns how many requests are under way at once on a server by the case's plan, however fast the server is.
     fn at_once(&self) -> usize {
-        self.room().batch.1
+        self.room().most_batch
     }
 
     /// Returns the least work of the case in bytes of memory traffic, by which a plan is cut into shards. Depends on the
@@ -84,12 +84,21 @@ pub trait Case: Debug {
 /// What a case needs memory for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Smallest and largest batch. They differ only in an [elastic](Case::is_elastic) case.
-    pub batch: (usize, usize),
+    /// Smallest batch.
+    pub least_batch: usize,
+    /// Largest batch. It differs from the smallest only in an [elastic](Case::is_elastic) case.
+    pub most_batch: usize,
     /// Longest sequence in tokens.
     pub tokens: usize,
     /// Whether the case is left out if it does not fit. Otherwise the run is refused.
     pub optional: bool,
+}
+
+impl Room {
+    /// Returns the room of a case with one batch, which is not optional.
+    pub(crate) fn of(batch: usize, tokens: usize) -> Self {
+        Self { least_batch: batch, most_batch: batch, tokens, optional: false }
+    }
 }
 
 /// What cases are planned for.
@@ -255,19 +264,28 @@ crate::workload::each!(cases);
 /// A shard in a plan, with what the identity needs of the cases that are not here.
 pub(super) struct Sharded {
     pub(super) shards: record::Shards,
-    /// Hashes of the real prompts of all timed cases.
-    pub(super) input_hashes: Vec<(String, String)>,
+    pub(super) input_hashes: Vec<InputHash>,
+}
+
+/// Hash of the real prompts of a timed case.
+#[derive(Debug, Clone)]
+pub(super) struct InputHash {
+    /// The case's name, without its number of ranks: prompts do not depend on it.
+    pub(super) case: String,
+    pub(super) hash: String,
 }
 
 impl Plan<'_> {
     /// Returns the hash of all token ids for each case with real prompts.
-    pub(super) fn input_hashes(&self) -> Vec<(String, String)> {
+    pub(super) fn input_hashes(&self) -> Vec<InputHash> {
         if let Some(sharded) = &self.sharded {
             return sharded.input_hashes.clone();
         }
-        // Prompts do not depend on the number of ranks.
         let name = |case: &dyn Case| case.id().trim_end_matches(&format!("-tp{}", case.tp())).to_owned();
-        self.timed().iter().filter_map(|case| Some((name(*case), case.input_hash()?))).collect()
+        self.timed()
+            .iter()
+            .filter_map(|case| Some(InputHash { case: name(*case), hash: case.input_hash()? }))
+            .collect()
     }
 }
 

@@ -12,7 +12,7 @@ use glmbench_device::{ClockProfile, Precision};
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
 
-use crate::bench::{PhaseCost, Shape, batch_cost, case_cost};
+use crate::bench::{CaseCost, PhaseCost, Shape, batch_cost, case_cost};
 use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleState};
 
 use super::accuracy::AccuracyRun;
@@ -90,8 +90,28 @@ struct Achieved {
     cost: PhaseCost,
     seconds: f64,
     tp: usize,
-    roofline: Option<(f64, f64)>,
+    peaks: Option<Peaks>,
     by: String,
+}
+
+/// What a machine can do at most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Peaks {
+    /// Bytes of memory traffic per second.
+    pub(super) bytes_per_s: f64,
+    /// Floating-point operations per second.
+    pub(super) flops_per_s: f64,
+}
+
+impl Peaks {
+    pub(super) fn of(roofline: &Roofline) -> Self {
+        Self { bytes_per_s: roofline.bandwidth_bytes_per_s, flops_per_s: roofline.peak_flops_per_s }
+    }
+
+    /// Returns the least time of a phase in seconds: its roofline time.
+    pub(super) fn least_s(self, cost: PhaseCost) -> f64 {
+        (cost.bytes as f64 / self.bytes_per_s).max(cost.flops as f64 / self.flops_per_s)
+    }
 }
 
 /// The result of an earlier accuracy case.
@@ -152,7 +172,7 @@ impl Rates {
     /// Adds the phases of the run's performance cases: means over the timed repetitions.
     fn add_requests(&mut self, dir: &RunDir, record: &RunRecord) {
         let requests = dir.read_requests().unwrap_or_default();
-        let roofline = record.provenance.roofline.as_ref().map(of_roofline);
+        let peaks = record.provenance.roofline.as_ref().map(Peaks::of);
         for case in &record.plan.performance {
             let timed = requests.iter().filter(|request| {
                 request.case_id == case.case_id
@@ -174,7 +194,7 @@ impl Rates {
                 };
                 if seconds > 0.0 && cost.flops > 0 {
                     let by = format!("{} of {}", case.case_id, record.run_id);
-                    rates.push(Achieved { cost, seconds, tp: case.tp as usize, roofline, by });
+                    rates.push(Achieved { cost, seconds, tp: case.tp as usize, peaks, by });
                 }
             }
         }
@@ -210,9 +230,9 @@ impl Rates {
             });
             if answered.iter().all(|s| s.output_tokens.is_empty()) && seconds > 0.0 {
                 let inputs: Vec<usize> = answered.iter().map(|s| s.input_tokens_n as usize).collect();
-                let (cost, _) = total(inputs.chunks(batch.max(1)).map(|inputs| counted.cost(inputs, 1)));
-                let roofline = of.roofline.as_ref().map(of_roofline);
-                self.prefill.push(Achieved { cost, seconds, tp, roofline, by });
+                let batches = inputs.chunks(batch.max(1)).map(|inputs| counted.cost(inputs, 1));
+                let (cost, peaks) = (total(batches).prefill, of.roofline.as_ref().map(Peaks::of));
+                self.prefill.push(Achieved { cost, seconds, tp, peaks, by });
             }
         }
     }
@@ -240,7 +260,7 @@ impl Rates {
         let batches = |inputs: &[usize], output: usize| {
             total(inputs.chunks(run.batch.max(1)).map(|inputs| counted.cost(inputs, output)))
         };
-        let (mut prefill, decode) = batches(&inputs, new.max(1));
+        let CaseCost { mut prefill, decode } = batches(&inputs, new.max(1));
         let shares = run.savings.shared_prefixes;
         if shares {
             let prefix = counted.prefix();
@@ -251,19 +271,20 @@ impl Rates {
             inputs.iter_mut().for_each(|tokens| *tokens += new);
             let all = inputs.iter().sum::<usize>() as u64;
             let computed = if shares { (new * items) as u64 } else { all };
-            prefill = sum(prefill, part_of(batches(&inputs, 1).0, PromptTokens { all, computed }));
+            prefill = sum(prefill, part_of(batches(&inputs, 1).prefill, PromptTokens { all, computed }));
         }
-        self.phases(prefill, decode, run.tp, new > 1)
+        self.phases(CaseCost { prefill, decode }, run.tp, new > 1)
     }
 
     /// Estimates two phases of this work on `tp` ranks. `at_most` says that the work is an upper bound.
-    pub(crate) fn phases(&self, prefill: PhaseCost, decode: PhaseCost, tp: usize, at_most: bool) -> Expected {
+    pub(crate) fn phases(&self, cost: CaseCost, tp: usize, at_most: bool) -> Expected {
+        let CaseCost { prefill, decode } = cost;
         if let Some(profile) = &self.profile {
-            let limits = (
-                profile.memory_bytes_per_s as f64 * tp as f64,
-                profile.matmul_flops_per_s as f64 * tp as f64,
-            );
-            let seconds = least(prefill, limits) + least(decode, limits);
+            let peaks = Peaks {
+                bytes_per_s: profile.memory_bytes_per_s as f64 * tp as f64,
+                flops_per_s: profile.matmul_flops_per_s as f64 * tp as f64,
+            };
+            let seconds = peaks.least_s(prefill) + peaks.least_s(decode);
             return Expected::AtLeast { seconds, by: format!("profile {}", profile.name) };
         }
         let (Some(first), then) = (nearest(&self.prefill, prefill, tp), nearest(&self.decode, decode, tp))
@@ -299,9 +320,9 @@ const FLOPS_A_BYTE: u64 = 64;
 const MOST_TOKENS: usize = 1 << 26;
 
 /// Returns the least work of phases in bytes of memory traffic.
-fn traffic((prefill, decode): (PhaseCost, PhaseCost)) -> u64 {
+fn traffic(cost: CaseCost) -> u64 {
     let of = |phase: PhaseCost| phase.bytes.max(phase.flops / FLOPS_A_BYTE);
-    of(prefill).saturating_add(of(decode))
+    of(cost.prefill).saturating_add(of(cost.decode))
 }
 
 impl Counted<'_> {
@@ -316,12 +337,12 @@ impl Counted<'_> {
     }
 
     /// Returns the least work of a batch with this shape, given how to count it.
-    pub(crate) fn work_of(shape: Shape, cost: impl Fn() -> (PhaseCost, PhaseCost)) -> u64 {
+    pub(crate) fn work_of(shape: Shape, cost: impl Fn() -> CaseCost) -> u64 {
         let tokens = shape.batch.saturating_mul(shape.sequence_tokens());
         if tokens > MOST_TOKENS { u64::MAX >> 16 } else { traffic(cost()) }
     }
 
-    fn cost(self, inputs: &[usize], output_tokens: usize) -> (PhaseCost, PhaseCost) {
+    fn cost(self, inputs: &[usize], output_tokens: usize) -> CaseCost {
         batch_cost(self.config, self.precision, self.step_tokens, inputs, output_tokens)
     }
 }
@@ -342,8 +363,8 @@ impl Expected {
 impl Achieved {
     /// Returns the factor from this phase's time to that of `cost`.
     fn ratio(&self, cost: PhaseCost) -> f64 {
-        match self.roofline {
-            Some(limits) => least(cost, limits) / least(self.cost, limits),
+        match self.peaks {
+            Some(peaks) => peaks.least_s(cost) / peaks.least_s(self.cost),
             // Without the machine's limits, the larger of the two ratios, so that the estimate errs on the long side.
             None => share(cost.bytes, self.cost.bytes).max(share(cost.flops, self.cost.flops)),
         }
@@ -362,22 +383,15 @@ fn share(a: u64, b: u64) -> f64 {
     a.max(1) as f64 / b.max(1) as f64
 }
 
-/// Returns the roofline time in seconds, from bytes and operations per second.
-fn least(cost: PhaseCost, (bytes_per_s, flops_per_s): (f64, f64)) -> f64 {
-    (cost.bytes as f64 / bytes_per_s).max(cost.flops as f64 / flops_per_s)
-}
-
-fn of_roofline(roofline: &Roofline) -> (f64, f64) {
-    (roofline.bandwidth_bytes_per_s, roofline.peak_flops_per_s)
-}
-
 fn sum(a: PhaseCost, b: PhaseCost) -> PhaseCost {
     PhaseCost { bytes: a.bytes.saturating_add(b.bytes), flops: a.flops.saturating_add(b.flops) }
 }
 
-fn total(costs: impl Iterator<Item = (PhaseCost, PhaseCost)>) -> (PhaseCost, PhaseCost) {
-    let none = PhaseCost { bytes: 0, flops: 0 };
-    costs.fold((none, none), |all, one| (sum(all.0, one.0), sum(all.1, one.1)))
+fn total(costs: impl Iterator<Item = CaseCost>) -> CaseCost {
+    costs.fold(CaseCost::NONE, |all, one| CaseCost {
+        prefill: sum(all.prefill, one.prefill),
+        decode: sum(all.decode, one.decode),
+    })
 }
 
 /// Formats a duration: `12 s`, `35 min`, `40 h`, `9 days`.

@@ -40,7 +40,7 @@ use super::found::model_path;
 use super::model::ModelFacts;
 use super::plan::Plan;
 use super::provenance::{Origin, record};
-use super::requests::{Wanted, total};
+use super::requests::{CaseWanted, total};
 use super::setup::SetupChoice;
 use super::shard::Shard;
 use super::telemetry;
@@ -253,21 +253,20 @@ impl Target {
             return Err(RunError::Suite { suite: self.suite.path.clone(), problem });
         }
         if let Some(shard) = shard {
-            plan.keep_shard(shard, &self.suite, (&model.config, Precision::from(DType::Fp16)), false)?;
+            plan.keep_shard(shard, &self.suite, &model.config, Precision::from(DType::Fp16), false)?;
         }
         Ok(plan)
     }
 
-    /// Returns what each case costs at most, by its name.
-    pub fn wanted(&self, plan: &Plan<'_>) -> Vec<(String, Wanted)> {
+    /// Returns what each case costs at most.
+    pub fn wanted(&self, plan: &Plan<'_>) -> Vec<CaseWanted> {
         plan.wanted(u64::from(self.server.client.most_choice_requests()))
     }
 
     /// Returns why the run is refused before its first request; `None` if it is not. A resumed run may need fewer requests than
     /// its plan.
     pub fn refusal(&self, plan: &Plan<'_>, resumes: bool) -> Option<RunError> {
-        let at_once = |(id, count): &(String, usize)| (*count > MOST_UNDER_WAY).then(|| (id.clone(), *count));
-        if let Some((id, count)) = plan.at_once().iter().find_map(at_once) {
+        if let Some((id, count)) = plan.more_at_once_than(MOST_UNDER_WAY) {
             return Some(RunError::Suite {
                 suite: self.suite.path.clone(),
                 problem: format!(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use glmbench_device::affinity::why_not_bound;
-use glmbench_device::{DType, DeviceError, DeviceKind};
+use glmbench_device::{DType, DeviceError, DeviceKind, Precision};
 
 use glmbench_engine::config::{ModelConfig, RopeScaling};
 use glmbench_engine::load::{self, ModelPath, load_tokenizer};
@@ -177,6 +177,7 @@ impl FoundModel {
         let compute = &compute.of_model(&self.config)?;
         let emulate = compute.emulate(&self.path);
         check_tp(&self.config, compute.ranks)?;
+        self.check_calibrated(compute.precision)?;
         let types = self.config.types_beside(compute.precision);
         load::check(compute.device, types, compute.ranks, emulate.as_ref())?;
         if compute.profile_operators {
@@ -197,6 +198,19 @@ impl FoundModel {
             check_memory(&rank.of_ranks(compute.ranks))?;
         }
         Ok(())
+    }
+
+    /// Checks that weights in a calibrated form come from a calibrated checkpoint, or are random.
+    fn check_calibrated(&self, precision: Precision) -> Result<(), EngineError> {
+        let is_dense = self.config.quantised.is_none() && self.path.tokenizer_dir().is_some();
+        if !(is_dense && precision.weights.is_calibrated()) {
+            return Ok(());
+        }
+        let dynamic = Precision::W8A8_DYNAMIC;
+        Err(EngineError::Option(format!(
+            "--dtype {precision}: the weights are not quantised, and this type needs a calibrated checkpoint; take one, or \
+             --dtype {dynamic}"
+        )))
     }
 
     /// Loads the model, after [checking](Self::check) device and memory.

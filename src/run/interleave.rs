@@ -127,7 +127,8 @@ pub fn accuracy(
 /// If a block is stopped within a case, the whole case is repeated, in one process.
 pub fn block(
     sides: &mut [Side<'_, '_>; 2],
-    (number, blocks): (u32, u32),
+    number: u32,
+    blocks: u32,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {

@@ -122,7 +122,7 @@ impl Runner<'_> {
             return vec![None; setups.len()];
         }
         let hash = suite.content_hash();
-        let find = || find_group(&request.out, &hash, &names, (blocks, self.wanted()));
+        let find = || find_group(&request.out, &hash, &names, blocks, self.wanted());
         let found = request.resume.is_some().then(find).flatten();
         let id = found.map_or_else(|| group_id(SystemTime::now(), &suite.name), |g| g.id);
         let of = |name: &String| {

@@ -2,7 +2,7 @@
 
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::memory::{MemoryBudget, MemoryOf};
+use glmbench_engine::memory::{MemoryBudget, MemoryEstimate, MemoryOf};
 use glmbench_engine::model::Capacity;
 
 use super::accuracy::AccuracyRun;
@@ -55,7 +55,8 @@ impl Plan<'_> {
         }
     }
 
-    /// Sets the largest batch that fits for the lengths of every performance case, each as if it was alone.
+    /// Sets the largest batch that fits for the lengths of every performance case, and the memory that the case takes, each as if it
+    /// was alone. The estimate is up to 5 % above the allocator's count.
     pub fn find_largest_batches(
         &mut self,
         config: &ModelConfig,
@@ -73,6 +74,9 @@ impl Plan<'_> {
                 if fits(middle) { good = middle } else { bad = middle }
             }
             case.largest_batch = Some(good);
+            let own = wanted_capacity(tokens, case.shape.batch, prefix, base);
+            let estimate = MemoryEstimate::per_rank(config, on, own, tp).ok();
+            case.alone_bytes = estimate.map(|estimate| estimate.total_bytes());
         }
     }
 
@@ -80,7 +84,7 @@ impl Plan<'_> {
     pub(super) fn largest(&self, config: &ModelConfig, tp: usize) -> Capacity {
         let prefix = config.pre_seq_len.unwrap_or(0);
         self.elastic(tp).into_iter().fold(self.fixed(config, tp), |capacity, room| {
-            union(capacity, wanted_capacity(room.tokens, room.batch.1, prefix, capacity))
+            union(capacity, wanted_capacity(room.tokens, room.most_batch, prefix, capacity))
         })
     }
 
@@ -96,7 +100,7 @@ impl Plan<'_> {
     /// estimate.
     pub fn largest_batch(&self, case: &dyn Case, config: &ModelConfig) -> usize {
         let (capacity, prefix) = (self.capacity(case.tp()), config.pre_seq_len.unwrap_or(0));
-        let Room { batch: (low, high), tokens, .. } = case.room();
+        let Room { least_batch: low, most_batch: high, tokens, .. } = case.room();
         let fits = |batch: usize| {
             let wanted = wanted_capacity(tokens, batch, prefix, capacity);
             wanted.kv_blocks <= capacity.kv_blocks && batch <= capacity.max_batch
@@ -129,7 +133,7 @@ impl Plan<'_> {
         };
         let most = |&room: &Room| {
             // Bisects for the largest batch that fits, because memory grows with the batch.
-            let (mut good, mut bad) = (room.batch.0, room.batch.1 + 1);
+            let (mut good, mut bad) = (room.least_batch, room.most_batch + 1);
             while bad - good > 1 {
                 let middle = good + (bad - good) / 2;
                 if fits(with(room, middle, base)) { good = middle } else { bad = middle }
@@ -142,7 +146,7 @@ impl Plan<'_> {
         // fraction.
         let at = |permille: usize| {
             rooms.iter().zip(&alone).fold(base, |capacity, (&room, &batch)| {
-                let low = room.batch.0;
+                let low = room.least_batch;
                 with(room, low + (batch - low) * permille / 1000, capacity)
             })
         };
@@ -187,7 +191,7 @@ fn room(
             verified = verified.max(VERIFIED_ROWS * run.batch);
         }
     }
-    for Room { batch: (_, batch), tokens, .. } in timed.iter().map(|case| case.room()) {
+    for Room { most_batch: batch, tokens, .. } in timed.iter().map(|case| case.room()) {
         grow(batch, tokens, tokens);
     }
     capacity.max_step_tokens = step_tokens.max(capacity.max_batch);

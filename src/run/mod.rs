@@ -1,7 +1,7 @@
 //! The life of a run: from a suite to a sealed record.
 //!
-//! [`RunRequest::run`] does everything: it finds the models of a suite's configurations, checks memory, measures the machine,
-//! starts the backends, records, resumes, times configurations in turns, reports and compares. It prints nothing. An
+//! [`RunRequest::run`] does everything. It finds the models of a suite's configurations, checks memory, measures the machine
+//! and starts the backends. It records, resumes, times configurations in turns, reports and compares. It prints nothing. An
 //! [`Observer`] receives progress, messages and results. [`setup`] makes the plan of each configuration, [`turns`] leads
 //! configurations that are timed alternately.
 //!
@@ -89,7 +89,7 @@ pub use self::execute::{Reload, conclude, execute};
 pub use self::observer::{Observer, Progress, Silent};
 pub use self::request::{RunRequest, RunsEnd};
 pub use self::resume::{
-    Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, finished_shard, group_id,
-    unreadable,
+    Found, NOT_COMPARED, Unreadable, Wanted, comparison_folder, find, find_group, finished, finished_shard,
+    group_id, unreadable,
 };
 pub use self::session::{Ending, clock_of};

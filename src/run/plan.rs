@@ -20,7 +20,7 @@ use super::cases::{Planning, Recording};
 use super::error::RunError;
 use super::published::published;
 pub use super::questions::RealPrompts;
-use super::requests::{Wanted, of_items};
+use super::requests::{CaseWanted, of_items};
 use super::roofline;
 pub use crate::workload::load::run::LoadRun;
 pub use crate::workload::max_batch::run::SearchRun;
@@ -85,19 +85,20 @@ impl<'a> Plan<'a> {
             + self.timed().iter().filter(|case| case.unfit().is_none()).count()
     }
 
-    /// Returns what each case costs on a server at most, by its name. A question for choices needs up to `for_choices`
-    /// requests.
-    pub fn wanted(&self, for_choices: u64) -> Vec<(String, Wanted)> {
-        let accuracy = self.accuracy.iter().map(|run| (run.task.clone(), of_items(run, for_choices)));
+    /// Returns what each case costs on a server at most. A question for choices needs up to `for_choices` requests.
+    pub fn wanted(&self, for_choices: u64) -> Vec<CaseWanted> {
+        let of_task =
+            |run: &AccuracyRun<'_>| CaseWanted { case: run.task.clone(), wanted: of_items(run, for_choices) };
         let timed = self.timed().into_iter().filter(|case| case.unfit().is_none());
-        accuracy.chain(timed.filter_map(|case| Some((case.id(), case.wanted()?)))).collect()
+        let timed = timed.filter_map(|case| Some(CaseWanted { case: case.id(), wanted: case.wanted()? }));
+        self.accuracy.iter().map(of_task).chain(timed).collect()
     }
 
-    /// Returns how many requests each case has under way at once on a server, by its name.
-    pub fn at_once(&self) -> Vec<(String, usize)> {
+    /// Returns the name of a case that has more than `most` requests under way at once on a server, and their number.
+    pub fn more_at_once_than(&self, most: usize) -> Option<(String, usize)> {
         let accuracy = self.accuracy.iter().map(|run| (run.task.clone(), run.batch));
         let timed = self.timed().into_iter().filter(|case| case.unfit().is_none());
-        accuracy.chain(timed.map(|case| (case.id(), case.at_once()))).collect()
+        accuracy.chain(timed.map(|case| (case.id(), case.at_once()))).find(|(_, count)| *count > most)
     }
 
     /// Returns the plan as kept in `run.json`.

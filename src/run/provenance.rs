@@ -11,6 +11,7 @@ use crate::record::{
 };
 use crate::suite::Suite;
 
+use super::cases::InputHash;
 use super::environment::environment;
 use super::machine::Machine;
 use super::model::ModelFacts;
@@ -70,7 +71,7 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
         field("items", evaluation.len().to_string());
         field("inputs", evaluation.input_hash());
     }
-    for (name, hash) in plan.input_hashes() {
+    for InputHash { case: name, hash } in plan.input_hashes() {
         fields.insert(format!("prompts.{name}"), hash);
     }
     Identity::new(fields)
@@ -109,6 +110,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         kernel: origin.device.kernel.clone(),
         clock: super::session::clock_of(&origin.device),
         clock_profile: origin.device.modelled_by.as_ref().map(|p| format!("{} sha256:{}", p.name, p.sha256)),
+        modelled_by: origin.device.modelled_by.as_ref().map(|p| Box::new(p.into())),
         dtype: Word::of(origin.device.precision),
         tp: origin.device.tp as u32,
         device_details: origin.device.details.iter().cloned().collect(),

@@ -62,7 +62,7 @@ impl RunRequest {
     pub fn keep_shard(&self, setups: &[Setup], plans: &mut [Plan<'_>]) -> Result<(), RunError> {
         let Some(shard) = self.shard else { return Ok(()) };
         let names: Vec<&str> = setups.iter().filter_map(|setup| setup.name.as_deref()).collect();
-        refuse_shard(shard, (setups.len(), &names), self.interleave)?;
+        refuse_shard(shard, setups.len(), &names, self.interleave)?;
         match (setups, plans) {
             ([setup], [plan]) => setup.keep_shard(plan, shard),
             _ => Ok(()),
@@ -81,12 +81,12 @@ impl RunRequest {
     ) -> Result<(), RunError> {
         let configured = choice.configurations(suite)?;
         let names: Vec<&str> = configured.iter().filter_map(|one| one.name.as_deref()).collect();
-        refuse_shard(shard, (configured.len(), &names), interleave)
+        refuse_shard(shard, configured.len(), &names, interleave)
     }
 }
 
 /// Refuses a shard of several configurations, or of blocks.
-fn refuse_shard(shard: Shard, (count, names): (usize, &[&str]), interleave: bool) -> Result<(), RunError> {
+fn refuse_shard(shard: Shard, count: usize, names: &[&str], interleave: bool) -> Result<(), RunError> {
     if count != 1 {
         return Err(RunError::Request(format!(
             "--shard {shard}: the suite has {count} configurations ({}), and a shard is of one; give --only NAME, or --shard none",

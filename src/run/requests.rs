@@ -45,9 +45,18 @@ impl Wanted {
     }
 }
 
+/// What one case costs on a server at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaseWanted {
+    /// The case's name.
+    pub case: String,
+    /// Its requests and tokens.
+    pub wanted: Wanted,
+}
+
 /// Returns the sum.
-pub fn total(parts: &[(String, Wanted)]) -> Wanted {
-    parts.iter().fold(Wanted::default(), |sum, (_, part)| sum.and(*part))
+pub fn total(cases: &[CaseWanted]) -> Wanted {
+    cases.iter().fold(Wanted::default(), |sum, case| sum.and(case.wanted))
 }
 
 /// Returns what the items of a task cost, if a question for choices needs up to `for_choices` requests.

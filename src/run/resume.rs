@@ -140,7 +140,8 @@ pub fn find_group(
     root: &Path,
     suite: &str,
     configurations: &[String],
-    (blocks, wanted): (Option<u32>, Wanted),
+    blocks: Option<u32>,
+    wanted: Wanted,
 ) -> Option<Group> {
     let is_ours = |g: &Group| g.suite == suite && g.configurations == configurations && g.blocks == blocks;
     let group = runs(root).find_map(|found| found.record.provenance.group.filter(is_ours))?;
@@ -185,15 +186,24 @@ pub fn finished(root: &Path, group: &Group, configuration: &str, wanted: Wanted)
     })
 }
 
-/// Lists the run directories under a folder whose `run.json` cannot be read, with the error. They cannot be resumed.
-pub fn unreadable(root: &Path) -> Vec<(PathBuf, String)> {
+/// A run directory that cannot be resumed, because its `run.json` cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unreadable {
+    /// The directory.
+    pub path: PathBuf,
+    /// Why.
+    pub why: String,
+}
+
+/// Lists the run directories under a folder that cannot be resumed, by path.
+pub fn unreadable(root: &Path) -> Vec<Unreadable> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let mut found: Vec<(PathBuf, String)> = entries
+    let mut found: Vec<Unreadable> = entries
         .map(|entry| entry.path())
         .filter(|path| path.is_dir())
         .filter_map(|path| {
             let error = RunDir::open(&path).ok()?.read_run().err()?;
-            Some((path, error.to_string()))
+            Some(Unreadable { path, why: error.to_string() })
         })
         .collect();
     found.sort();

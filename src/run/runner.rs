@@ -16,7 +16,7 @@ use super::observer::Observer;
 use super::plan::Plan;
 use super::provenance::{Origin, record};
 use super::request::RunRequest;
-use super::resume::{Found, Wanted, find, finished, finished_shard, unreadable};
+use super::resume::{Found, Unreadable, Wanted, find, finished, finished_shard, unreadable};
 use super::session::Ending;
 use super::setup::{Answering, Setup, Started};
 use super::{endpoint, roofline, shard_dir, telemetry};
@@ -131,7 +131,7 @@ impl Runner<'_> {
                 "{} has no unfinished run of the same suite, data, model and device; a new one begins",
                 request.out.display()
             ));
-            for (path, why) in unreadable(&request.out) {
+            for Unreadable { path, why } in unreadable(&request.out) {
                 self.observer.say(&format!("{} cannot be resumed: {why}", path.display()));
             }
         }

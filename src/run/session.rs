@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use glmbench_device::{DeviceInfo, DeviceName};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, MetricSample};
 use crate::record::{Clock, RecordError, RunDir, ServerMetricRow, TaskWork, TelemetryRow};
 
 use super::case_probe::CaseProbe;
@@ -91,6 +91,18 @@ impl Session<'_> {
         telemetry::rows(self.engine, self.run_ns(self.engine.now_ns()))
     }
 
+    /// Begins a span of time for [`Session::peak_device_memory`].
+    pub(crate) fn forget_peak(&self) {
+        if let Some(sensors) = self.engine.sensors() {
+            sensors.forget_peak();
+        }
+    }
+
+    /// Returns the most memory in use on one card since [`Session::forget_peak`]. `None` off a card.
+    pub(crate) fn peak_device_memory(&self) -> Option<u64> {
+        self.engine.sensors().and_then(glmbench_device::sensors::Sensors::peak_memory)
+    }
+
     /// Appends rows of telemetry.
     pub(crate) fn append_telemetry(&mut self, rows: &[TelemetryRow]) -> Result<(), RecordError> {
         rows.iter().try_for_each(|row| self.dir.append_telemetry(row))
@@ -123,7 +135,7 @@ impl Session<'_> {
     /// Appends what a server said of itself.
     pub(crate) fn sample_server(&mut self) -> Result<(), RecordError> {
         let begin_ns = self.offset_ns.wrapping_neg();
-        for (t_ns, series, value) in self.engine.take_server_metrics() {
+        for MetricSample { t_ns, series, value } in self.engine.take_server_metrics() {
             // A sample from before the run's clock began has no time on it.
             if self.offset_ns < u64::MAX / 2 || t_ns >= begin_ns {
                 let row = ServerMetricRow { t_ns: self.run_ns(t_ns), series, value };

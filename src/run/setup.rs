@@ -195,8 +195,7 @@ impl Setup {
             Answering::Engine => self.compute.precision,
             Answering::Scripted(_) => SCRIPTED_DTYPE.into(),
         };
-        let on = (&self.model.config, precision);
-        plan.keep_shard(shard, &self.suite, on, self.compute.profile_operators)
+        plan.keep_shard(shard, &self.suite, &self.model.config, precision, self.compute.profile_operators)
     }
 
     fn fit_memory(&self, plan: &mut Plan<'_>) -> Result<(), EngineError> {
@@ -248,7 +247,7 @@ impl Setup {
                 return None;
             }
             let most = plan.largest_batch(*case, &self.model.config);
-            let short = most < case.room().batch.1;
+            let short = most < case.room().most_batch;
             short.then(|| format!("{}: no batch above {most}, out of memory by estimate", case.id()))
         };
         plan.timed().iter().filter_map(words).collect()

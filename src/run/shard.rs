@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::record::{MOST_SHARDS, Places, ShardCase, ShardPart, Shards, grouped};
 use crate::suite::Suite;
 
-use super::cases::Sharded;
+use super::cases::{Case, Sharded};
 use super::duration::Counted;
 use super::error::RunError;
 use super::plan::Plan;
@@ -85,13 +85,14 @@ impl Plan<'_> {
     /// same bounds as in the unsharded run.
     ///
     /// # Errors
-    /// [`RunError::Suite`] if two timed cases have one name, or if accuracy cases of one number of ranks do not stand together: a
-    /// shard without items of some tasks would run the others in another order.
+    /// [`RunError::Suite`] if two timed cases have one name, or if accuracy cases of one number of ranks do not stand together.
+    /// A shard without items of some tasks would run the others in another order.
     pub fn keep_shard(
         &mut self,
         shard: Shard,
         suite: &Suite,
-        (config, precision): (&ModelConfig, Precision),
+        config: &ModelConfig,
+        precision: Precision,
         operators: bool,
     ) -> Result<(), RunError> {
         let refuse = |problem: String| Err(RunError::Suite { suite: suite.path.clone(), problem });
@@ -106,15 +107,15 @@ impl Plan<'_> {
         whole.operators = operators && !whole.performance.is_empty();
         let input_hashes = self.input_hashes();
         let counted = Counted { config, precision, step_tokens: self.step_tokens() };
-        let mut works: Vec<(u64, String)> =
-            self.timed().iter().map(|case| (case.work(counted), case.id())).collect();
-        works.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        if let Some(pair) = works.windows(2).find(|pair| pair[0].1 == pair[1].1) {
+        let case = |case: &&dyn Case| ShardCase { id: case.id(), work: case.work(counted) };
+        let mut cases: Vec<ShardCase> = self.timed().iter().map(case).collect();
+        sort_for_dealing(&mut cases);
+        if let Some(pair) = cases.windows(2).find(|pair| pair[0].id == pair[1].id) {
             let problem =
-                format!("two timed cases are called {}; a shard could not tell them apart", pair[0].1);
+                format!("two timed cases are called {}; a shard could not tell them apart", pair[0].id);
             return refuse(problem);
         }
-        let own = dealt(&works, shard);
+        let own = dealt(&cases, shard);
         self.retain_timed(&|id| own.contains_key(id));
         let mut items = BTreeMap::new();
         for run in &mut self.accuracy {
@@ -165,14 +166,19 @@ impl Plan<'_> {
     }
 }
 
-/// Deals cases out, which are sorted by falling work, and returns those of `shard`. Each goes to the shard with the least
+/// Sorts cases by falling work, and equal ones by name.
+fn sort_for_dealing(cases: &mut [ShardCase]) {
+    cases.sort_unstable_by(|a, b| b.work.cmp(&a.work).then_with(|| a.id.cmp(&b.id)));
+}
+
+/// Deals cases out, which are sorted by falling work, and returns those of `shard`, by name with their work. Each goes to the shard with the least
 /// work so far, the first of equal ones.
-fn dealt(works: &[(u64, String)], shard: Shard) -> BTreeMap<String, u64> {
+fn dealt(cases: &[ShardCase], shard: Shard) -> BTreeMap<String, u64> {
     use std::cmp::Reverse;
     let mut loads: std::collections::BinaryHeap<Reverse<(u128, u32)>> =
         (1..=shard.count).map(|index| Reverse((0, index))).collect();
     let mut own = BTreeMap::new();
-    for (work, id) in works {
+    for ShardCase { id, work } in cases {
         let Some(Reverse((load, index))) = loads.pop() else { break };
         if index == shard.index {
             own.insert(id.clone(), *work);
@@ -206,8 +212,9 @@ mod tests {
                 let owners = (1..=count).filter(|&index| Shard { index, count }.has("t", doc)).count();
                 prop_assert_eq!(owners, 1);
             }
-            let mut cases: Vec<(u64, String)> = works.iter().zip(0..).map(|(work, id)| (*work, format!("c{id}"))).collect();
-            cases.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+            let case = |(work, id): (&u64, i32)| ShardCase { id: format!("c{id}"), work: *work };
+            let mut cases: Vec<ShardCase> = works.iter().zip(0..).map(case).collect();
+            sort_for_dealing(&mut cases);
             let parts: Vec<BTreeMap<String, u64>> = (1..=count).map(|index| dealt(&cases, Shard { index, count })).collect();
             prop_assert_eq!(parts.iter().map(BTreeMap::len).sum::<usize>(), cases.len());
             // The largest case comes first: no shard has more than the fair share and one case.

@@ -117,8 +117,8 @@ impl SlurmTask {
         }
     }
 
-    /// Whether the task may be this shard: by its place in the array, or by its number counted from 1 or from 0, as when
-    /// a few tasks of a larger array are submitted again.
+    /// Whether the task may be this shard: by its place in the array, or by its number counted from 1 or from 0. The
+    /// number counts if a few tasks of a larger array are submitted again.
     fn may_be(&self, shard: Shard) -> bool {
         match self.shard() {
             Ok(own) if own.count == shard.count => own == shard,
@@ -128,8 +128,8 @@ impl SlurmTask {
 }
 
 impl ShardChoice {
-    /// Returns the shard to run with its source; `None` for the whole plan. `variables` reads the environment: a task of a
-    /// Slurm array, or a pod of a Kubernetes Indexed Job, which does not know how many there are.
+    /// Returns the shard to run with its source; `None` for the whole plan. `variables` reads the environment: of a task
+    /// of a Slurm array, or of a pod of a Kubernetes Indexed Job. A pod does not know how many there are.
     ///
     /// # Errors
     /// A message: sources contradict each other, or the number of shards is unknown.

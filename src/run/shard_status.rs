@@ -32,6 +32,15 @@ impl fmt::Display for Standing {
     }
 }
 
+/// How many of a kind are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// Those that are done.
+    pub done: u64,
+    /// All of the plan.
+    pub planned: u64,
+}
+
 /// A shard that has begun.
 #[derive(Debug, Clone)]
 pub struct ShardStatus {
@@ -43,10 +52,10 @@ pub struct ShardStatus {
     pub standing: Standing,
     /// Who writes or wrote it.
     pub who: String,
-    /// Items done and planned.
-    pub items: (u64, u64),
-    /// Timed cases done and planned.
-    pub cases: (usize, usize),
+    /// Its items.
+    pub items: Done,
+    /// Its timed cases.
+    pub cases: Done,
     /// Share of its work that is done, from 0 to 1.
     pub share: f64,
     /// How long the rest takes at the speed so far. `None` if items or timed cases are left and none of them is done, and on
@@ -89,10 +98,15 @@ impl ShardStatus {
         let open: f64 =
             planned_cases.iter().filter(|id| !done.cases.iter().any(|of| of == *id)).map(|id| work(id)).sum();
         let timed: f64 = done.timed.iter().map(|id| work(id)).sum();
-        let items = (planned_items.saturating_sub(done.items) as f64, done.items as f64, done.items_ns);
+        let items = Pace {
+            open: planned_items.saturating_sub(done.items) as f64,
+            done: done.items as f64,
+            took_ns: done.items_ns,
+        };
+        let cases = Pace { open, done: timed, took_ns: done.cases_ns };
         let left = match standing {
             Standing::Done => Some(Duration::ZERO),
-            _ => left(record.provenance.clock, items, (open, timed, done.cases_ns)),
+            _ => left(record.provenance.clock, items, cases),
         };
         let share = if standing == Standing::Done { 1.0 } else { share };
         let who = match &writer {
@@ -104,8 +118,8 @@ impl ShardStatus {
             path: path.to_owned(),
             standing,
             who,
-            items: (done.items, planned_items),
-            cases: (done.cases.len(), planned_cases.len()),
+            items: Done { done: done.items, planned: planned_items },
+            cases: Done { done: done.cases.len() as u64, planned: planned_cases.len() as u64 },
             share,
             left,
         })
@@ -114,9 +128,7 @@ impl ShardStatus {
     /// Describes it in one line.
     pub fn words(&self, count: u32) -> String {
         let mut words = format!("shard {} of {count}: {}", self.index, self.standing);
-        for ((done, planned), unit) in
-            [(self.items, "items"), ((self.cases.0 as u64, self.cases.1 as u64), "timed cases")]
-        {
+        for (Done { done, planned }, unit) in [(self.items, "items"), (self.cases, "timed cases")] {
             if planned > 0 {
                 words += &format!(", {done} of {planned} {unit}");
             }
@@ -130,12 +142,20 @@ impl ShardStatus {
     }
 }
 
-/// What is open of a kind of work, what is done of it, and the nanoseconds that this took.
-type Kind = (f64, f64, u64);
+/// How fast a kind of work goes.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// What is left of it.
+    open: f64,
+    /// What is done of it.
+    done: f64,
+    /// The nanoseconds that this took.
+    took_ns: u64,
+}
 
 /// Returns how long the rest takes; `None` if it cannot be known: nothing of a kind is done, or the clock is virtual.
-fn left(clock: Clock, items: Kind, cases: Kind) -> Option<Duration> {
-    let rest = |(open, done, took_ns): Kind| match (open > 0.0, done > 0.0) {
+fn left(clock: Clock, items: Pace, cases: Pace) -> Option<Duration> {
+    let rest = |Pace { open, done, took_ns }: Pace| match (open > 0.0, done > 0.0) {
         (false, _) => Some(0.0),
         (true, true) => Some(took_ns as f64 * open / done),
         (true, false) => None,
@@ -159,14 +179,23 @@ pub struct PlanStatus {
     pub shards: Vec<ShardStatus>,
 }
 
-/// Suite, hash of the identity, number of shards, and [`maker`].
-type Key = (String, String, u32, Vec<String>);
+/// What tells plans apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    suite: String,
+    /// Hash of the identity.
+    hash: String,
+    /// Number of shards.
+    count: u32,
+    /// [`maker`].
+    maker: Vec<String>,
+}
 
 impl PlanStatus {
     /// Reads the plans with shards under a folder.
     ///
     /// # Errors
-    /// The folder cannot be read, or the run of a shard is damaged. Other runs that cannot be read are passed over.
+    /// The folder cannot be read, or the run of a shard is damaged. Other runs that cannot be read are skipped.
     pub fn read(folder: &Path) -> Result<Vec<Self>, RecordError> {
         let mut plans: BTreeMap<Key, BTreeMap<u32, ShardStatus>> = BTreeMap::new();
         let paths =
@@ -190,9 +219,12 @@ impl PlanStatus {
                 // A run that is just being created may not be readable yet.
                 Err(_) => continue,
             };
-            let maker = maker(&record.provenance);
-            let key =
-                (record.provenance.suite.clone(), record.identity.hash().to_owned(), shards.count, maker);
+            let key = Key {
+                suite: record.provenance.suite.clone(),
+                hash: record.identity.hash().to_owned(),
+                count: shards.count,
+                maker: maker(&record.provenance),
+            };
             let place = plans.entry(key).or_default();
             let rank = |of: &ShardStatus| (of.standing, 1.0 - of.share);
             match place.get(&index) {
@@ -202,10 +234,10 @@ impl PlanStatus {
         }
         // What made them is told only where it tells plans apart.
         let mut alike: BTreeMap<(String, String, u32), usize> = BTreeMap::new();
-        for (suite, hash, count, _) in plans.keys() {
+        for Key { suite, hash, count, .. } in plans.keys() {
             *alike.entry((suite.clone(), hash.clone(), *count)).or_default() += 1;
         }
-        let of = |((suite, hash, count, maker), shards): (Key, BTreeMap<u32, ShardStatus>)| {
+        let of = |(Key { suite, hash, count, maker }, shards): (Key, BTreeMap<u32, ShardStatus>)| {
             let mut name = format!("{suite} ({})", &hash[..hash.len().min(6)]);
             if alike.get(&(suite, hash, count)).is_some_and(|plans| *plans > 1) {
                 let facts: Vec<String> = maker.into_iter().filter(|fact| !fact.is_empty()).collect();
@@ -265,20 +297,21 @@ mod tests {
 
     #[test]
     fn the_time_to_go_is_of_a_real_clock() {
-        let (items, cases) = ((1.0, 3.0, 3_000_000_000), (9.0, 1.0, 10_000_000_000));
+        let pace = |open, done, took_ns| Pace { open, done, took_ns };
+        let (items, cases) = (pace(1.0, 3.0, 3_000_000_000), pace(9.0, 1.0, 10_000_000_000));
         assert_eq!(left(Clock::Measured, items, cases), Some(Duration::from_secs(91)));
         assert_eq!(left(Clock::Modelled, items, cases), None);
         // Items that are done do not tell how long cases take.
-        assert_eq!(left(Clock::Measured, items, (9.0, 0.0, 0)), None);
-        assert_eq!(left(Clock::Measured, (1.0, 0.0, 0), cases), None);
-        assert_eq!(left(Clock::Measured, (0.0, 3.0, 5), (0.0, 0.0, 0)), Some(Duration::ZERO));
+        assert_eq!(left(Clock::Measured, items, pace(9.0, 0.0, 0)), None);
+        assert_eq!(left(Clock::Measured, pace(1.0, 0.0, 0), cases), None);
+        assert_eq!(left(Clock::Measured, pace(0.0, 3.0, 5), pace(0.0, 0.0, 0)), Some(Duration::ZERO));
         let shard = ShardStatus {
             index: 1,
             path: PathBuf::new(),
             standing: Standing::Running,
             who: "somebody".into(),
-            items: (0, 0),
-            cases: (1, 4),
+            items: Done { done: 0, planned: 0 },
+            cases: Done { done: 1, planned: 4 },
             share: 0.25,
             left: None,
         };

@@ -251,7 +251,7 @@ pub fn time_block(
         sides.push(Side { plan, engine: backend.ok_or_else(two)?, dir, record });
     }
     let mut sides = <[Side<'_, '_>; 2]>::try_from(sides).map_err(|_| two())?;
-    block(&mut sides, (number, blocks), observer, stop)
+    block(&mut sides, number, blocks, observer, stop)
 }
 
 /// Applies the recorded plan: which cases fit the budget and the memory was decided once.

@@ -50,10 +50,12 @@ pub enum VerifyError {
 /// # Errors
 /// The data set cannot be read or is a different one, or this program does not know the protocol or items.
 pub fn task_run<'a>(
-    (contents, case): (&Contents, &AccuracyCase),
+    contents: &Contents,
+    case: &AccuracyCase,
     picked: &[SampleRecord],
     folder: &std::path::Path,
-    (codec, seq_length): (&'a dyn TextCodec, usize),
+    codec: &'a dyn TextCodec,
+    seq_length: usize,
 ) -> Result<AccuracyRun<'a>, VerifyError> {
     let other = |message: String| VerifyError::Other(message);
     let benchmark = Benchmark::from_name(&case.benchmark);
@@ -128,19 +130,22 @@ pub fn timed_case(
 }
 
 impl<'a> Plan<'a> {
-    /// Creates a plan of these cases for running them on an engine again.
+    /// Creates a plan of these cases for running them on an engine of `tp` ranks again.
     pub fn for_verification(
         accuracy: Vec<AccuracyRun<'a>>,
-        performance: &[(&PerformanceCase, usize)],
-        (config, tokenizer): (&ModelConfig, Option<&Tokenizer>),
+        performance: &[&PerformanceCase],
+        tp: usize,
+        config: &ModelConfig,
+        tokenizer: Option<&Tokenizer>,
         step_tokens: usize,
     ) -> Self {
-        let timed = |&(case, tp): &(&PerformanceCase, usize)| PerformanceRun {
+        let timed = |case: &&PerformanceCase| PerformanceRun {
             shape: shape(case),
             prompts: None,
             tp,
             unfit: None,
             largest_batch: None,
+            alone_bytes: None,
             repetitions: 1,
             warm_up: WarmUpRule::default(),
             seed: case.seed.unwrap_or_default(),

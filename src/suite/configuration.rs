@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::compute::{ComputeSpec, Emulation};
 
-use super::table::{Table, boolean, count, model_path, path, string};
+use super::table::{Table, boolean, count, model_path, profile_path, string};
 use super::{SuiteError, tree, types};
 
 /// One way to run a suite. For fields that are `None`, the suite's `[model]` or the command line applies.
@@ -49,7 +49,7 @@ pub(super) fn configuration(mut table: Table, dir: &Path) -> Result<Configuratio
     let name = string(&table.require("name", "the configuration's name")?)?;
     let device = types::device(&mut table)?;
     let emulate = table.take("emulate").map(|n| boolean(&n)).transpose()?.unwrap_or(false);
-    let profile = table.take("profile").map(|n| path(&n, dir)).transpose()?;
+    let profile = table.take("profile").map(|n| profile_path(&n, dir)).transpose()?;
     let model = table.take("model").map(|n| model_path(&n, dir)).transpose()?;
     let compute = ComputeSpec {
         device,

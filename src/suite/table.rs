@@ -162,10 +162,32 @@ pub(crate) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError>
     })
 }
 
-/// Keeps `demo` and `dummy:…` as names and resolves anything else as a folder.
+/// Resolves a chip profile: a file relative to the suite's folder, or else a name.
+pub(crate) fn profile_path(node: &Node, dir: &Path) -> Result<PathBuf, SuiteError> {
+    let file = path(node, dir)?;
+    Ok(match &node.value {
+        Value::String(word) if !file.exists() => PathBuf::from(word),
+        _ => file,
+    })
+}
+
+/// Keeps `demo` and `dummy:…` as names and resolves anything else as a folder. The shape of a `dummy:…` may be a file of the
+/// suite's folder.
 pub(crate) fn model_path(node: &Node, dir: &Path) -> Result<OsString, SuiteError> {
     match &node.value {
-        Value::String(word) if word == "demo" || word.starts_with("dummy:") => Ok(word.into()),
+        Value::String(word) if word == "demo" => Ok(word.into()),
+        Value::String(word) if word.starts_with("dummy:") => {
+            let own = word.strip_prefix("dummy:").map(|shape| dir.join(shape));
+            let own = own.filter(|file| matches!(node.origin, Origin::File { .. }) && file.exists());
+            Ok(own.map_or_else(
+                || word.into(),
+                |file| {
+                    let mut word = OsString::from("dummy:");
+                    word.push(file);
+                    word
+                },
+            ))
+        }
         _ => Ok(path(node, dir)?.into_os_string()),
     }
 }

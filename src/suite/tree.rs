@@ -4,7 +4,7 @@
 //! the tables of a suite and not taken:
 //!
 //! - It accepts what is wrong: a third number in `[input, output]`, an empty array, an empty text.
-//! - It says less. Unknown keys and words have no "did you mean", a missing key has no description, and a table for
+//! - It says less. Unknown keys and words have no "did you mean", and a missing key has no description. A table for
 //!   `[[key]]` is "invalid type: map, expected a sequence". The list of known keys exists only within the message.
 //! - A value of `--set` has no place in the file, so its message cannot name the flag, and a path may not be UTF-8.
 //!

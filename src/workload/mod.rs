@@ -11,9 +11,9 @@
 //! | `report.rs` (`charts.rs`, `checks.rs`, `compare.rs`, `rows.rs`, `sentences.rs`, `tables.rs`) | [`report`](crate::report) | rows, tables, conditions, charts: `report::Part` |
 //!
 //! This file names the types of a folder for the layers: `Table`, `Run`, `Case` and `Line`, `Report`. The layers know the workloads
-//! by its list. Each makes its own types from it: `suite/cases.rs` the fields of a
-//! suite, `run/cases.rs` the fields of a plan, `record/cases.rs` the fields of `run.json` and the journals,
-//! `report/workloads.rs` the parts of a report. Types rather than one trait object carry a workload through, because its lines on
+//! by its list. Each makes its own types from it. `suite/cases.rs` makes the fields of a suite, and `run/cases.rs` those of a
+//! plan. `record/cases.rs` makes the fields of `run.json` and the journals, and `report/workloads.rs` the parts of a report.
+//! Types rather than one trait object carry a workload through, because its lines on
 //! disk have a fixed form.
 //!
 //! Accuracy is no workload in this sense. Its items have two journals, are scored, and can be scored again without a model.

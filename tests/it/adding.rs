@@ -1,5 +1,5 @@
-//! `docs/ADDING.md` is true: every file that it names exists, no kind of extension needs more than five source files, and no
-//! source file stands outside of the tables to be overlooked.
+//! `docs/ADDING.md` is true. Every file that it names exists. No kind of extension needs more than five source files. No
+//! source file stands outside the tables, where it would be overlooked.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -80,6 +80,7 @@ fn lists_come_as_words_and_as_json() {
                 "ceval",
                 "cpu-limits",
                 "duo-vs-a2",
+                "duo-vs-a2-w8a8",
                 "load",
                 "max-batch",
                 "performance-boolq",

@@ -458,7 +458,11 @@ fn the_cases_from_the_field_are_loaded_or_refused() {
         ("stray-single", None, &["model.safetensors and model.safetensors.index.json"]),
         ("claims-int4", None, &["quantization_bit = 4", "not quantised"]),
         ("claims-w8a8", None, &["quantize = \"w8a8\"", "not quantised"]),
-        ("int4", Some(&["weights   model.safetensors (int4: 8 of 9 linear layers, the others in float)\n"]), &[]),
+        (
+            "int4",
+            Some(&["weights   model.safetensors (int4: 8 of 9 linear layers, the others in float)\n"]),
+            &[],
+        ),
         ("lfs-pointer", None, &["a Git LFS pointer, not the file"]),
         ("zero-output", Some(prefix), &[]),
     ];

@@ -14,7 +14,7 @@ use glmbench::run::{Ending, Observer, Silent, execute, open_dir};
 use glmbench::suite::Suite;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{DType, DeviceError};
+use glmbench_device::{DType, DeviceError, WeightForm};
 use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
@@ -43,6 +43,7 @@ fn engine(tp: usize, limits: Capacity, lines: &str) -> Result<Engine, EngineErro
         chip,
         tp,
         dtype: DType::Fp16,
+        weights: WeightForm::Plain,
         attention: attention_shape(&Cut::new(&config, 0, tp)?.config(&config)),
         bind: false,
         // Decode gathers all sequences' blocks, and allocates memory for that on demand.
@@ -101,7 +102,7 @@ fn a_search_that_meets_the_end_of_memory_notes_it_and_goes_on() {
             .unwrap();
         let told = found.probes.iter().find(met).expect("some batch wants more memory than the first");
         let reason = told.reason.as_deref().unwrap();
-        assert!(reason.contains("cannot be had") && told.wanted_bytes.is_none(), "{told:?}");
+        assert!(reason.contains("cannot be allocated") && told.wanted_bytes.is_none(), "{told:?}");
         assert_eq!(found.reloads, 1);
         let at = found.probes.iter().position(|p| p == told).unwrap();
         let after: Vec<_> = found.probes[at + 1..].iter().collect();

@@ -100,8 +100,8 @@ fn faults_end_a_run(device: &str, set: &str) {
             &[
                 ("lost:200", "is lost"),
                 ("timeout:200", "is lost"),
-                ("oom:3", "cannot be had"),
-                ("oom:12", "cannot be had"),
+                ("oom:3", "cannot be allocated"),
+                ("oom:12", "cannot be allocated"),
             ][..],
         ),
         ("2", &[("lost:400", "is lost"), ("timeout:400", "is lost"), ("hccl-timeout:40", "is lost")]),

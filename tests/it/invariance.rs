@@ -96,7 +96,18 @@ fn precision(word: &str) -> Precision {
 }
 
 fn precisions() -> impl Strategy<Value = Precision> {
-    let words = ["fp32", "fp16", "bf16", "w8a8-dynamic", "fp16+kv-int8", "w8a8-dynamic+kv-int8"];
+    let words = [
+        "fp32",
+        "fp16",
+        "bf16",
+        "w8a8-dynamic",
+        "fp16+kv-int8",
+        "w8a8-dynamic+kv-int8",
+        "w8a8",
+        "w8a16",
+        "w4a16+kv-int8",
+        "w4a8-dynamic",
+    ];
     prop::sample::select(words.map(precision).to_vec())
 }
 
@@ -130,6 +141,10 @@ fn instruction_sets_of_a_family_agree_to_the_bit() {
         (0, "w8a8-dynamic"),
         (2, "w8a8-dynamic+kv-int8"),
         (1, "bf16+kv-int8"),
+        (0, "w8a8"),
+        (2, "w8a16"),
+        (1, "w4a16"),
+        (3, "w4a8-dynamic+kv-int8"),
     ] {
         let precision = precision(word);
         let of = |instruction_set| {

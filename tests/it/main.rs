@@ -14,6 +14,7 @@ mod ascend;
 mod ascend_graphs;
 mod bad_input;
 mod bounds;
+mod calibrate;
 mod check;
 mod checkpoints;
 mod compare;

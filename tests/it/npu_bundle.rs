@@ -115,6 +115,87 @@ fn the_first_failing_call_is_there_with_its_arguments() {
     assert!(bundle.summary.lost.is_some() && bundle.summary.failed == 1, "{:?}", bundle.summary);
 }
 
+/// A card that does not start leaves a bundle with the failing call, and the exit code and message of the failure stay.
+#[test]
+fn a_card_that_does_not_start_leaves_a_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("b.zip");
+    for (words, fault, says, call, arguments, code) in [
+        (
+            &[][..],
+            "set-up:aclInit:507008",
+            "aclInit failed with 507008",
+            "aclInit",
+            &["null"][..],
+            Some(507_008),
+        ),
+        (&[], "set-up:aclrtSetDevice:507033", "cannot be set up", "aclrtSetDevice", &["0"], Some(507_033)),
+        (
+            &["--tp", "2"],
+            "set-up:HcclCommInitRootInfo:4",
+            "HcclCommInitRootInfo",
+            "HcclCommInitRootInfo",
+            &[],
+            Some(4),
+        ),
+        (&[], "missing:aclrtMalloc", "aclrtMalloc is in none of", "aclrtMalloc", &[], None),
+        (&["--device", "800i-a2"], "refused:RmsNorm", "RmsNorm", "aclnnRmsNorm", &[], Some(561_003)),
+    ] {
+        let answer = made(&path, words, fault);
+        if fault == "refused:RmsNorm" && answer.code == Some(1) {
+            // The operator is not needed to start: the row fails.
+            fs::remove_file(&path).unwrap();
+            continue;
+        }
+        let code = answer.code.unwrap();
+        let answer = answer.expect(code, &[says, "wrote "]);
+        assert!(answer.code > Some(1), "{fault}: {answer:?}");
+        let bundle = Bundle::read(&path).unwrap();
+        let failure = bundle.start_failure().unwrap();
+        let found = failure.call.as_ref().unwrap();
+        assert_eq!((found.operator.as_str(), found.code), (call, code), "{fault}");
+        if !arguments.is_empty() {
+            assert_eq!(found.arguments, arguments, "{fault}");
+        }
+        assert!(failure.note.contains(says) && bundle.summary.lost.is_some(), "{failure:?}");
+        assert!(bundle.machine.memory.iter().all(|chip| chip.problem.is_some()));
+        assert_eq!(bundle.machine.environment.get("GLMBENCH_ASCEND_FAULT").map(String::as_str), Some(fault));
+        // The emulator starts, and says so.
+        let (code, replay) = replayed(&path);
+        assert_eq!(code, 1, "{fault}");
+        let start = replay["differences"].as_array().unwrap().iter().find(|d| d["kind"] == "start").unwrap();
+        assert_eq!((&start["what"], &start["emulator"]), (&call.into(), &"starts".into()), "{fault}");
+        let shown = ["npu-selftest", "--replay", path.to_str().unwrap(), "--emulate"];
+        Answer::of(glmbench(&shown).output().unwrap())
+            .expect(1, &["did not start", "no operators, alternatives and times"]);
+        // Nor has `calibrate` anything to fit.
+        let calibrate =
+            ["calibrate", "--profile", "300i-duo", "--rehearsal", "--measured", path.to_str().unwrap()];
+        Answer::of(glmbench(&calibrate).output().unwrap()).expect(2, &["has no times"]);
+        fs::remove_file(&path).unwrap();
+    }
+    // A mistake in the settings is no state of the card.
+    made(&path, &[], "nonsense").expect(2, &["fault \"nonsense\" is unknown"]);
+    assert!(!path.exists());
+}
+
+/// Without CANN, there is a bundle that says what was searched.
+#[test]
+fn a_machine_without_cann_leaves_a_bundle() {
+    if std::env::var_os("ASCEND_HOME_PATH").is_some() {
+        crate::support::skipped("CANN is here");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("b.zip");
+    let words = ["npu-selftest", "--small", "--bundle", path.to_str().unwrap()];
+    Answer::of(glmbench(&words).output().unwrap()).expect(5, &["libascendcl.so", "wrote "]);
+    let bundle = Bundle::read(&path).unwrap();
+    let call = bundle.start_failure().unwrap().call.as_ref().unwrap();
+    assert!(call.operator == "dlopen" && call.message.contains("libascendcl.so"), "{call:?}");
+    assert_eq!(bundle.summary.clock, glmbench::record::Clock::Measured);
+}
+
 #[test]
 fn nothing_private_is_in_a_bundle() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use glmbench::bench::{OrdinaryTokens, Repetition, Shape, case_cost, prompts, repeat};
+use glmbench::bench::{CaseCost, OrdinaryTokens, Repetition, Shape, case_cost, prompts, repeat};
 use glmbench_device::DType;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_engine::StepKind;
@@ -61,7 +61,7 @@ fn operators_add_up_to_the_work_of_their_phase() {
             let of = times.iter().filter(|time| time.kind == kind && time.operator != "embed");
             of.fold((0, 0), |(bytes, flops), t| (bytes + t.totals.bytes, flops + t.totals.flops))
         };
-        let (prefill, decode) = case_cost(&config(), DType::Fp16.into(), 512, shape);
+        let CaseCost { prefill, decode } = case_cost(&config(), DType::Fp16.into(), 512, shape);
         assert_eq!(sums(StepKind::Prefill), (prefill.bytes, prefill.flops), "{shape:?}");
         assert_eq!(sums(StepKind::Decode), (decode.bytes, decode.flops), "{shape:?}");
         let calls = |kind, operator| {

@@ -63,7 +63,7 @@ fn run_in_pieces(out: &Path, text: &str, shard: (u32, u32), pieces: &[usize], ki
     end.runs[0].clone()
 }
 
-/// Leaves a stopped run as `kill -9` does: a torn line, the status of a running one, and the file of a process that is gone.
+/// Leaves a stopped run as `kill -9` does: with a torn line, the status of a running one, and the file of a dead process.
 fn kill(run: &Path) {
     let dir = RunDir::open(run).unwrap();
     let record = dir.read_run().unwrap();

@@ -213,6 +213,7 @@ fn every_suite_in_the_repository_loads() {
             "ceval",
             "cpu-limits",
             "duo-vs-a2",
+            "duo-vs-a2-w8a8",
             "load",
             "max-batch",
             "performance",
@@ -222,6 +223,48 @@ fn every_suite_in_the_repository_loads() {
             "serving"
         ]
     );
+}
+
+/// Every published row that the engine can express on an emulated chip has its shapes in the suite `calibration`.
+#[test]
+fn the_calibration_suite_times_every_published_row() {
+    use glmbench_calibrate::cases::batches_of;
+    use glmbench_calibrate::published::{Phase, rows};
+    use glmbench_engine::load::ModelPath;
+    let suite =
+        Suite::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/calibration.toml"), &[]).unwrap();
+    let mut timed = 0;
+    for row in rows().unwrap() {
+        let (Ok(config), Some(profile)) = (row.config(), row.profile()) else { continue };
+        let is_own = |of: &&glmbench::suite::Configuration| {
+            let model = of.model.as_ref().or(suite.model.path.as_ref()).unwrap();
+            let named = of.compute.profile.as_ref().map_or_else(
+                || of.compute.device.unwrap().to_string(),
+                |profile| profile.display().to_string(),
+            );
+            let dtype = of.compute.dtype.or(suite.model.compute.dtype).map(|precision| precision.to_string());
+            named == profile
+                && dtype.as_deref() == Some(row.dtype.as_str())
+                && ModelPath::parse(model).config(None).unwrap().shape() == config.shape()
+        };
+        let own: Vec<&str> = suite.configurations.iter().filter(is_own).map(|of| of.name.as_str()).collect();
+        assert!(!own.is_empty(), "no configuration for {} on {}", row.model, row.chip);
+        for ((batch, tokens), _) in batches_of(&row) {
+            let has = suite.performance.iter().any(|case| {
+                let place = |lengths: &Lengths| match row.phase {
+                    Phase::Prefill => lengths.input,
+                    Phase::Decode => lengths.input + lengths.output / 2,
+                };
+                case.scope.configurations.iter().any(|name| own.contains(&name.as_str()))
+                    && case.batches.contains(&batch)
+                    && case.scope.tp_ranks.contains(&row.chips)
+                    && case.lengths.iter().any(|lengths| place(lengths) == tokens)
+            });
+            assert!(has, "{} on {}, {:?}: {batch} x {tokens}", row.model, row.chip, row.phase);
+        }
+        timed += 1;
+    }
+    assert!(timed > 180, "{timed}");
 }
 
 #[test]

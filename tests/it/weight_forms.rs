@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
+use glmbench_ascend::{Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_cpu::{Cpu, CpuOptions};
 use glmbench_device::reference::Reference;
 use glmbench_device::timed::{Operator, OperatorClock, Timed};
 use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, HostTensor, Inputs, Int4Weight, Int8Weight, LinearWeight,
-    Precision, Role,
+    AttentionShape, DType, Device, DeviceError, HostTensor, Inputs, Int4Weight, Int8StaticWeight, Int8Weight,
+    LinearWeight, Precision, Role, StaticChannels, StaticInput, WeightForm,
 };
 
 const SHAPE: AttentionShape = AttentionShape { heads: 2, kv_heads: 1, channels: 16 };
@@ -105,20 +105,53 @@ fn every_form_has_kernels_on_the_cpu_and_on_the_reference_device() {
     }
 }
 
+fn card(chip: Chip, dtype: DType) -> Ascend {
+    let settings = GroupSettings {
+        chip,
+        tp: 1,
+        dtype,
+        weights: WeightForm::Plain,
+        attention: SHAPE,
+        bind: false,
+        forced: Forced::default(),
+        emulation: Some(Emulation::new(chip, None, false).unwrap()),
+    };
+    AscendGroup::new(settings).unwrap().rank(0).unwrap()
+}
+
+/// A static layer is the reference's but for the 19 bits of its scales and the card's rounding; a layer with int8 weights
+/// alone but for the rounding of the weights.
+#[test]
+fn cards_multiply_int8_weights_as_the_reference_does() {
+    let integers: Vec<i8> = (0..ROWS * WIDTH).map(|i| ((i * 37 % 255) as i16 - 127) as i8).collect();
+    let deq_scale: Vec<f32> = (0..ROWS).map(|i| 1e-4 + i as f32 * 1e-5).collect();
+    let quant_bias: Vec<i32> = (0..ROWS as i32).map(|i| i * 500 - 8000).collect();
+    let channels = StaticChannels { deq_scale: &deq_scale, quant_bias: &quant_bias };
+    let input = StaticInput::new(1.0 / 64.0, -5.0).unwrap();
+    let by_scale = Int8StaticWeight::stored(ROWS, WIDTH, &integers, input, channels).unwrap();
+    let float = Int8Weight::stored(ROWS, WIDTH, &integers, &deq_scale, Inputs::Float).unwrap();
+    let numbers = |bits: Vec<u32>| bits.into_iter().map(f32::from_bits).collect::<Vec<_>>();
+    for weight in [LinearWeight::Int8Static(by_scale), LinearWeight::Int8(float)] {
+        let expected = numbers(product(&mut Reference::default(), weight));
+        let largest = expected.iter().fold(0.0f32, |most, y| most.max(y.abs()));
+        for (chip, dtype, share) in [
+            (Chip::Duo300i, DType::Fp16, 128.0),
+            (Chip::A2800i, DType::Fp16, 128.0),
+            (Chip::A2800i, DType::Bf16, 32.0),
+        ] {
+            // A number of the type at a tie of the quantisation may go to the other side.
+            let found = numbers(product(&mut card(chip, dtype), weight));
+            let apart = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(apart <= largest / share, "{chip:?} {dtype}: {apart} of {largest}");
+        }
+    }
+}
+
 #[test]
 fn a_form_without_a_kernel_is_refused_by_name() {
     let int4 = Int4Weight::stored(ROWS, WIDTH, 35, &[0; ROWS * WIDTH / 2], &[1.0; 2 * ROWS], Inputs::Float);
     let int4 = LinearWeight::Int4(int4.unwrap());
-    let settings = GroupSettings {
-        chip: Chip::Duo300i,
-        tp: 1,
-        dtype: DType::Fp16,
-        attention: SHAPE,
-        bind: false,
-        forced: Forced::default(),
-        emulation: Some(Emulation::new(Chip::Duo300i, None, false).unwrap()),
-    };
-    let card = AscendGroup::new(settings).unwrap().rank(0).unwrap();
+    let card = card(Chip::Duo300i, DType::Fp16);
     let said = "device 300i-duo: the weight of a linear layer is int4 in groups of 35 with floating-point inputs, expected ";
     let found = refusal(&card, int4);
     assert!(found.starts_with(said), "{found}");

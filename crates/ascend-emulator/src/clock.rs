@@ -61,8 +61,8 @@ impl Work {
     /// Numbers of [`Work::to_numbers`].
     pub(crate) const NUMBERS: usize = 7;
 
-    /// Returns the work as numbers for C: kind, matrix type, matrix operations, vector operations, bytes, prompt, and
-    /// either single (0 or 1) or the number of ranks.
+    /// Returns the work as numbers for C: kind, matrix type, matrix operations, vector operations, bytes, prompt. The
+    /// last is single (0 or 1) or the number of ranks.
     pub(crate) fn to_numbers(self) -> [f64; Self::NUMBERS] {
         match self {
             Self::Operator { cost, single } => {

@@ -153,7 +153,7 @@ pub(crate) unsafe extern "C" fn aclrtMalloc(pointer: *mut *mut c_void, size: usi
 
 fn allocate(device: &Device, size: usize) -> Outcome<usize> {
     if device.faults.allocation(&device.config.faults) {
-        return fail(RT_MEMORY_ALLOCATION, format!("{size} bytes cannot be had (injected fault)"));
+        return fail(RT_MEMORY_ALLOCATION, format!("{size} bytes cannot be allocated (injected fault)"));
     }
     let total = device.config.profile.memory_bytes as u64;
     let used = device.used_bytes.load(Ordering::Acquire);

@@ -280,7 +280,7 @@ impl<T: Default> Default for Slot<T> {
 impl<T: Pooled> Slot<T> {
     /// The value.
     pub(crate) fn value(&self) -> &T {
-        // SAFETY: writers are `create`, before anybody has the handle, `update` and `destroy`; a caller that destroys a
+        // SAFETY: writers are `create`, before anybody has the handle, `update` and `destroy`. A caller that destroys a
         // handle on one thread while another uses it breaks the contract of the ABI.
         unsafe { &*self.value.get() }
     }

@@ -1051,6 +1051,80 @@ pub struct Nn {
         ) -> aclnnStatus,
         ::libloading::Error,
     >,
+    pub aclnnAscendQuantV3GetWorkspaceSize: Result<
+        unsafe extern "C" fn(
+            x: *const aclTensor,
+            scale: *const aclTensor,
+            offset: *const aclTensor,
+            sqrtMode: bool,
+            roundMode: *const ::std::os::raw::c_char,
+            dstType: i32,
+            axis: i32,
+            y: *const aclTensor,
+            workspaceSize: *mut u64,
+            executor: *mut *mut aclOpExecutor,
+        ) -> aclnnStatus,
+        ::libloading::Error,
+    >,
+    pub aclnnAscendQuantV3: Result<
+        unsafe extern "C" fn(
+            workspace: *mut ::std::os::raw::c_void,
+            workspaceSize: u64,
+            executor: *mut aclOpExecutor,
+            stream: aclrtStream,
+        ) -> aclnnStatus,
+        ::libloading::Error,
+    >,
+    pub aclnnQuantMatmulV4GetWorkspaceSize: Result<
+        unsafe extern "C" fn(
+            x1: *const aclTensor,
+            x2: *const aclTensor,
+            scale: *const aclTensor,
+            offset: *const aclTensor,
+            pertokenScaleOptional: *const aclTensor,
+            bias: *const aclTensor,
+            transposeX1: bool,
+            transposeX2: bool,
+            out: *const aclTensor,
+            workspaceSize: *mut u64,
+            executor: *mut *mut aclOpExecutor,
+        ) -> aclnnStatus,
+        ::libloading::Error,
+    >,
+    pub aclnnQuantMatmulV4: Result<
+        unsafe extern "C" fn(
+            workspace: *mut ::std::os::raw::c_void,
+            workspaceSize: u64,
+            executor: *mut aclOpExecutor,
+            stream: aclrtStream,
+        ) -> aclnnStatus,
+        ::libloading::Error,
+    >,
+    pub aclnnWeightQuantBatchMatmulV2GetWorkspaceSize: Result<
+        unsafe extern "C" fn(
+            x: *const aclTensor,
+            weight: *const aclTensor,
+            antiquantScale: *const aclTensor,
+            antiquantOffsetOptional: *const aclTensor,
+            quantScaleOptional: *const aclTensor,
+            quantOffsetOptional: *const aclTensor,
+            biasOptional: *const aclTensor,
+            antiquantGroupSize: ::std::os::raw::c_int,
+            y: *const aclTensor,
+            workspaceSize: *mut u64,
+            executor: *mut *mut aclOpExecutor,
+        ) -> aclnnStatus,
+        ::libloading::Error,
+    >,
+    pub aclnnWeightQuantBatchMatmulV2: Result<
+        unsafe extern "C" fn(
+            workspace: *mut ::std::os::raw::c_void,
+            workspaceSize: u64,
+            executor: *mut aclOpExecutor,
+            stream: aclrtStream,
+        ) -> aclnnStatus,
+        ::libloading::Error,
+    >,
     pub aclnnInplaceAddGetWorkspaceSize: Result<
         unsafe extern "C" fn(
             selfRef: *const aclTensor,
@@ -1482,6 +1556,26 @@ impl Nn {
             __library.get(b"aclnnTransMatmulWeight\0")
         }
             .map(|sym| *sym);
+        let aclnnAscendQuantV3GetWorkspaceSize = unsafe {
+            __library.get(b"aclnnAscendQuantV3GetWorkspaceSize\0")
+        }
+            .map(|sym| *sym);
+        let aclnnAscendQuantV3 = unsafe { __library.get(b"aclnnAscendQuantV3\0") }
+            .map(|sym| *sym);
+        let aclnnQuantMatmulV4GetWorkspaceSize = unsafe {
+            __library.get(b"aclnnQuantMatmulV4GetWorkspaceSize\0")
+        }
+            .map(|sym| *sym);
+        let aclnnQuantMatmulV4 = unsafe { __library.get(b"aclnnQuantMatmulV4\0") }
+            .map(|sym| *sym);
+        let aclnnWeightQuantBatchMatmulV2GetWorkspaceSize = unsafe {
+            __library.get(b"aclnnWeightQuantBatchMatmulV2GetWorkspaceSize\0")
+        }
+            .map(|sym| *sym);
+        let aclnnWeightQuantBatchMatmulV2 = unsafe {
+            __library.get(b"aclnnWeightQuantBatchMatmulV2\0")
+        }
+            .map(|sym| *sym);
         let aclnnInplaceAddGetWorkspaceSize = unsafe {
             __library.get(b"aclnnInplaceAddGetWorkspaceSize\0")
         }
@@ -1598,6 +1692,12 @@ impl Nn {
             aclnnCalculateMatmulWeightSizeV2,
             aclnnTransMatmulWeightGetWorkspaceSize,
             aclnnTransMatmulWeight,
+            aclnnAscendQuantV3GetWorkspaceSize,
+            aclnnAscendQuantV3,
+            aclnnQuantMatmulV4GetWorkspaceSize,
+            aclnnQuantMatmulV4,
+            aclnnWeightQuantBatchMatmulV2GetWorkspaceSize,
+            aclnnWeightQuantBatchMatmulV2,
             aclnnInplaceAddGetWorkspaceSize,
             aclnnInplaceAdd,
             aclnnAddRmsNormGetWorkspaceSize,
@@ -2075,6 +2175,146 @@ impl Nn {
         unsafe {
             (self
                 .aclnnTransMatmulWeight
+                .as_ref()
+                .expect(
+                    "Expected function, got error.",
+                ))(workspace, workspaceSize, executor, stream)
+        }
+    }
+    pub unsafe fn aclnnAscendQuantV3GetWorkspaceSize(
+        &self,
+        x: *const aclTensor,
+        scale: *const aclTensor,
+        offset: *const aclTensor,
+        sqrtMode: bool,
+        roundMode: *const ::std::os::raw::c_char,
+        dstType: i32,
+        axis: i32,
+        y: *const aclTensor,
+        workspaceSize: *mut u64,
+        executor: *mut *mut aclOpExecutor,
+    ) -> aclnnStatus {
+        unsafe {
+            (self
+                .aclnnAscendQuantV3GetWorkspaceSize
+                .as_ref()
+                .expect(
+                    "Expected function, got error.",
+                ))(x, scale, offset, sqrtMode, roundMode, dstType, axis, y, workspaceSize, executor)
+        }
+    }
+    pub unsafe fn aclnnAscendQuantV3(
+        &self,
+        workspace: *mut ::std::os::raw::c_void,
+        workspaceSize: u64,
+        executor: *mut aclOpExecutor,
+        stream: aclrtStream,
+    ) -> aclnnStatus {
+        unsafe {
+            (self
+                .aclnnAscendQuantV3
+                .as_ref()
+                .expect(
+                    "Expected function, got error.",
+                ))(workspace, workspaceSize, executor, stream)
+        }
+    }
+    pub unsafe fn aclnnQuantMatmulV4GetWorkspaceSize(
+        &self,
+        x1: *const aclTensor,
+        x2: *const aclTensor,
+        scale: *const aclTensor,
+        offset: *const aclTensor,
+        pertokenScaleOptional: *const aclTensor,
+        bias: *const aclTensor,
+        transposeX1: bool,
+        transposeX2: bool,
+        out: *const aclTensor,
+        workspaceSize: *mut u64,
+        executor: *mut *mut aclOpExecutor,
+    ) -> aclnnStatus {
+        unsafe {
+            (self
+                .aclnnQuantMatmulV4GetWorkspaceSize
+                .as_ref()
+                .expect(
+                    "Expected function, got error.",
+                ))(
+                x1,
+                x2,
+                scale,
+                offset,
+                pertokenScaleOptional,
+                bias,
+                transposeX1,
+                transposeX2,
+                out,
+                workspaceSize,
+                executor,
+            )
+        }
+    }
+    pub unsafe fn aclnnQuantMatmulV4(
+        &self,
+        workspace: *mut ::std::os::raw::c_void,
+        workspaceSize: u64,
+        executor: *mut aclOpExecutor,
+        stream: aclrtStream,
+    ) -> aclnnStatus {
+        unsafe {
+            (self
+                .aclnnQuantMatmulV4
+                .as_ref()
+                .expect(
+                    "Expected function, got error.",
+                ))(workspace, workspaceSize, executor, stream)
+        }
+    }
+    pub unsafe fn aclnnWeightQuantBatchMatmulV2GetWorkspaceSize(
+        &self,
+        x: *const aclTensor,
+        weight: *const aclTensor,
+        antiquantScale: *const aclTensor,
+        antiquantOffsetOptional: *const aclTensor,
+        quantScaleOptional: *const aclTensor,
+        quantOffsetOptional: *const aclTensor,
+        biasOptional: *const aclTensor,
+        antiquantGroupSize: ::std::os::raw::c_int,
+        y: *const aclTensor,
+        workspaceSize: *mut u64,
+        executor: *mut *mut aclOpExecutor,
+    ) -> aclnnStatus {
+        unsafe {
+            (self
+                .aclnnWeightQuantBatchMatmulV2GetWorkspaceSize
+                .as_ref()
+                .expect(
+                    "Expected function, got error.",
+                ))(
+                x,
+                weight,
+                antiquantScale,
+                antiquantOffsetOptional,
+                quantScaleOptional,
+                quantOffsetOptional,
+                biasOptional,
+                antiquantGroupSize,
+                y,
+                workspaceSize,
+                executor,
+            )
+        }
+    }
+    pub unsafe fn aclnnWeightQuantBatchMatmulV2(
+        &self,
+        workspace: *mut ::std::os::raw::c_void,
+        workspaceSize: u64,
+        executor: *mut aclOpExecutor,
+        stream: aclrtStream,
+    ) -> aclnnStatus {
+        unsafe {
+            (self
+                .aclnnWeightQuantBatchMatmulV2
                 .as_ref()
                 .expect(
                     "Expected function, got error.",

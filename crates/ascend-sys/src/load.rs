@@ -2,8 +2,8 @@
 //!
 //! Library names differ between versions of CANN. Operators are in `libopapi.so` up to 8.3 and in `libopapi_math.so`,
 //! `libopapi_nn.so` … from 8.5 on (for a while also `libaclnn_*.so`). The communicator's functions are in `libhccl.so`
-//! up to 8.x and in `libhcomm.so` in 9.x. DCMI comes with the driver. So each family has a list of names, each name is
-//! searched in all folders, and the functions of a family may come from several libraries.
+//! up to 8.x and in `libhcomm.so` in 9.x. DCMI comes with the driver. So each family has a list of names, and each
+//! name is searched in all folders. The functions of a family may come from several libraries.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -34,8 +34,8 @@ fn machine_of(row: &Row) -> Result<Machine, String> {
     Ok(Machine { config, dtype, chip, chips: row.chips, profile: profile.to_owned() })
 }
 
-/// Returns the batches whose phases make up a row's figure, each with its share.
-fn batches_of(row: &Row) -> Vec<((usize, usize), f64)> {
+/// Returns the batches `(sequences, prompt tokens)` whose phases make up a row's figure, each with its share.
+pub fn batches_of(row: &Row) -> Vec<((usize, usize), f64)> {
     let input = row.input_tokens.all();
     match row.phase {
         Phase::Prefill => input.iter().map(|n| ((row.batch, *n), 1.0 / input.len() as f64)).collect(),

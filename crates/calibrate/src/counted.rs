@@ -6,7 +6,7 @@ use std::sync::Arc;
 use glmbench_ascend::profile::Profile;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings, Pricer, Work, WorkCounter};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{DType, DeviceError};
+use glmbench_device::{DType, DeviceError, WeightForm};
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, attention_shape};
@@ -121,6 +121,7 @@ impl Machine {
             chip: self.chip,
             tp: self.chips,
             dtype: self.dtype,
+            weights: WeightForm::Plain,
             attention: attention_shape(&rank),
             bind: false,
             forced: Forced::default(),

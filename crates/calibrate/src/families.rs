@@ -1,7 +1,7 @@
 //! What is fitted to the published rows: which profiles share which figures.
 //!
-//! A figure is free if the rows identify it: leaving a model out must not make the prediction of that model worse than with the
-//! figure fixed. The others are fixed in the profiles, whose text says why.
+//! A figure is free if the rows identify it. If a model is left out, its prediction must not be worse than with the figure
+//! fixed. The others are fixed in the profiles, whose text says why.
 
 use std::path::PathBuf;
 
@@ -41,8 +41,8 @@ fn of_310p() -> Vec<Free> {
     ]
 }
 
-/// Both variants have the same cores, so they share what concerns cores: the rows of a single chip say how fast these compute,
-/// which the rows of eight chips cannot tell from their links.
+/// Both variants have the same cores, so they share what concerns cores. The rows of a single chip say how fast these compute.
+/// The rows of eight chips cannot tell that from their links.
 fn of_a2() -> Vec<Free> {
     vec![
         Free { key: "compute_efficiency", of: vec![], start: 0.6, range: (0.05, 1.0), source: PUBLISHED },

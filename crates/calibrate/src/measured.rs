@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use glmbench_ascend::Pricer;
+use glmbench_device::ClockFit;
 use glmbench_engine::EngineError;
 
 use super::counted::Machine;
 use super::fit::{Case, Free};
+use super::modelled::rms_over_models;
 use super::published::Phase;
 
 /// A timed phase of a run.
@@ -42,7 +44,7 @@ impl Timed {
     }
 }
 
-/// Returns the cases of a run's timed phases on a machine with this model. `graph` says whether steps ran as graphs.
+/// Returns the timed phases of a run on a machine with this model, each with its case. `graph` says whether steps ran as graphs.
 ///
 /// # Errors
 /// The model cannot be split over the chips, or a case does not fit their memory.
@@ -51,7 +53,7 @@ pub fn cases(
     machine: &Machine,
     timed: &[Timed],
     graph: bool,
-) -> Result<Vec<Case>, EngineError> {
+) -> Result<Vec<(Timed, Case)>, EngineError> {
     let chips: BTreeSet<usize> = timed.iter().map(|timed| timed.chips).collect();
     let mut cases = Vec::with_capacity(timed.len());
     for chips in chips {
@@ -61,7 +63,7 @@ pub fn cases(
         cases.extend(own.into_iter().map(|timed| {
             let phases = &counted[&timed.counted()];
             let phase = if timed.phase == Phase::Prefill { &phases.prefill } else { &phases.decode };
-            Case {
+            let case = Case {
                 base: 0,
                 model: timed.shape(),
                 phase: timed.phase,
@@ -69,19 +71,61 @@ pub fn cases(
                 graph,
                 counted: phase.clone(),
                 measured_ns: timed.ns,
-            }
+            };
+            (timed.clone(), case)
         }));
     }
     Ok(cases)
+}
+
+/// A timed phase in a fit: its case, and the ratio of predicted to measured time with its shape left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Predicted {
+    /// The timed phase.
+    pub timed: Timed,
+    /// Whether steps ran as graphs.
+    pub graph: bool,
+    /// Parameters of the model.
+    pub parameters: f64,
+    /// The ratio.
+    pub left_out: f64,
+}
+
+/// Returns the errors of a fit by phase and number of chips.
+pub fn fits(predicted: &[Predicted]) -> Vec<ClockFit> {
+    let groups: BTreeSet<(Phase, usize)> =
+        predicted.iter().map(|of| (of.timed.phase, of.timed.chips)).collect();
+    let fit = |(phase, chips): (Phase, usize)| {
+        let own: Vec<&Predicted> =
+            predicted.iter().filter(|of| (of.timed.phase, of.timed.chips) == (phase, chips)).collect();
+        let shapes: Vec<String> = own.iter().map(|of| of.timed.shape()).collect();
+        let ratios = shapes.iter().map(String::as_str).zip(own.iter().map(|of| of.left_out));
+        let (error, worst) = rms_over_models(ratios)?;
+        let most = |of: &dyn Fn(&Timed) -> usize| own.iter().map(|p| of(&p.timed)).max().unwrap_or(0) as u32;
+        let generated = |timed: &Timed| if phase == Phase::Decode { timed.output_tokens } else { 0 };
+        Some(ClockFit {
+            phase: phase.name().to_owned(),
+            chips: chips as u32,
+            rows: own.len() as u32,
+            shapes: shapes.iter().collect::<BTreeSet<_>>().len() as u32,
+            error,
+            worst,
+            batch: most(&|timed| timed.batch),
+            tokens: most(&|timed| timed.input_tokens + generated(timed)),
+            parameters: own.first()?.parameters,
+            graphs: own.iter().all(|of| of.graph),
+        })
+    };
+    groups.into_iter().filter_map(fit).collect()
 }
 
 /// Source of the figures that are fitted to runs, before the hashes of these.
 const MEASURED: &str = "fitted to runs by glmbench calibrate --measured";
 
 /// Returns the figures that measured cases identify: those of one chip, and with several chips those of their links.
-pub fn free(cases: &[Case]) -> Vec<Free> {
+pub fn free(cases: &[&Case]) -> Vec<Free> {
     let figure = |key, start, range| Free { key, of: vec![], start, range, source: MEASURED };
-    let has = |of: &dyn Fn(&Case) -> bool| cases.iter().any(of);
+    let has = |of: &dyn Fn(&Case) -> bool| cases.iter().any(|case| of(case));
     let mut free = Vec::new();
     if has(&|case| case.phase == Phase::Decode) {
         free.push(figure("memory_efficiency", 0.6, (0.02, 1.0)));
@@ -111,6 +155,28 @@ mod tests {
 
     use crate::fit::fit;
 
+    #[test]
+    fn a_fit_states_its_errors_by_phase_and_chips() {
+        let predicted = |phase, chips, batch, left_out| Predicted {
+            timed: Timed { phase, chips, batch, input_tokens: 64, output_tokens: 16, ns: 1.0 },
+            graph: false,
+            parameters: 6e9,
+            left_out,
+        };
+        let found = fits(&[
+            predicted(Phase::Decode, 1, 1, 1.1),
+            predicted(Phase::Prefill, 1, 1, 1.0),
+            predicted(Phase::Decode, 1, 8, 1.0 / 1.1),
+            predicted(Phase::Decode, 2, 8, 1.0),
+        ]);
+        let told: Vec<_> = found
+            .iter()
+            .map(|fit| (fit.phase.as_str(), fit.chips, fit.rows, fit.batch, fit.tokens))
+            .collect();
+        assert_eq!(told, [("prefill", 1, 1, 1, 64), ("decode", 1, 2, 8, 80), ("decode", 2, 1, 8, 80)]);
+        assert!((found[1].error - 1.1_f64.ln()).abs() < 1e-9 && found[2].worst == 0.0);
+    }
+
     /// The shapes of `suites/calibrate-card.toml`, timed by a card with known figures: a fit from the shipped profile finds them.
     #[test]
     fn the_cards_suite_identifies_every_figure() {
@@ -139,7 +205,8 @@ mod tests {
                 }
             }
         }
-        let mut cases = cases(&pricer, &machine, &timed, false).unwrap();
+        let (_, mut cases): (Vec<Timed>, Vec<Case>) =
+            cases(&pricer, &machine, &timed, false).unwrap().into_iter().unzip();
         let known = [
             ("memory_efficiency", 0.66),
             ("single_launch_ns", 8_000.0),
@@ -153,7 +220,7 @@ mod tests {
         for case in &mut cases {
             case.measured_ns = case.modelled_ns(&pricer, &format!("{base}{lines}")).unwrap();
         }
-        let free = free(&cases);
+        let free = free(&cases.iter().collect::<Vec<_>>());
         let fitted = fit(&pricer, &[base], &free, &cases.iter().collect::<Vec<_>>()).unwrap();
         for (free, value) in free.iter().zip(&fitted.values) {
             let (_, wanted) = known.iter().find(|(key, _)| *key == free.key).unwrap();

@@ -4,7 +4,10 @@
 //! time, and for rows that the profiles were fitted to, the ratio when their model is left out of the fit. `glmbench calibrate
 //! --published` writes it. A modelled figure carries the error of the rows of its chip, phase and number of chips; where these are
 //! few or of one model, that of all rows of its chip and phase.
+//!
+//! A profile that was fitted to the times of a card ([`ClockFit`]) states the error of that fit instead, in the same way.
 
+use glmbench_device::ClockFit;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -67,6 +70,12 @@ impl Residual {
         self.model.split(['-', ' ', '(', ')']).find_map(word).map(|billions| billions * 1e9)
     }
 
+    /// Names the rows that it is summarised with: `310P3, 2 chips, decode`.
+    pub fn group(&self) -> String {
+        let Self { chip, chips, phase, .. } = self;
+        format!("{chip}, {}, {phase}", counted(*chips, "chip"))
+    }
+
     /// Whether the row counts towards the stated error.
     pub fn counts(&self) -> bool {
         self.purpose != "report" && self.predicted().is_some()
@@ -106,6 +115,34 @@ pub struct Shape {
     pub graphs: Option<bool>,
 }
 
+/// The times that an error rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// Published rows, each of a model.
+    Published,
+    /// Times of a card that the profile was fitted to, each of a shape.
+    Fitted,
+}
+
+impl Basis {
+    /// Words for one time, for what is left out of the fit, and for the whole.
+    fn words(self) -> [&'static str; 3] {
+        match self {
+            Self::Published => ["row", "model", "published"],
+            Self::Fitted => ["measured time", "shape", "fitted"],
+        }
+    }
+}
+
+/// The profile of a modelled figure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ground<'a> {
+    /// Name and hash, as in records: `NAME sha256:HASH`.
+    pub profile: Option<&'a str>,
+    /// Its own fits to the times of a card.
+    pub fits: &'a [ClockFit],
+}
+
 /// The error of a modelled figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stated {
@@ -113,10 +150,12 @@ pub struct Stated {
     pub error: f64,
     /// Its largest absolute value.
     pub worst: f64,
-    /// Number of published rows behind it.
+    /// Number of times behind it.
     pub rows: usize,
-    /// Number of models that the rows are of.
+    /// Number of models, or of shapes, that the times are of.
     pub models: usize,
+    /// What the times are: published rows of models, or measured times of shapes.
+    pub of: Basis,
     /// Whether the rows are of all numbers of chips, because those of the figure's own are few or of one model.
     pub pooled: bool,
     /// Where the figure is outside the published rows; empty if it is inside.
@@ -126,15 +165,16 @@ pub struct Stated {
 impl Stated {
     /// Returns the error in words: `± 12 % (19 rows of 3 models; worst 34 %)`.
     pub fn words(&self) -> String {
-        let Self { error, worst, rows, models, pooled, beyond } = self;
+        let Self { error, worst, rows, models, of, pooled, beyond } = self;
+        let [row, model, _] = of.words();
         let pooled = if *pooled { ", over all numbers of chips" } else { "" };
         let beyond =
             if beyond.is_empty() { String::new() } else { format!("; extrapolated: {}", beyond.join(", ")) };
         format!(
             "± {:.0} % ({} of {}{pooled}; worst {:.0} %{beyond})",
             100.0 * error,
-            counted(*rows, "row"),
-            counted(*models, "model"),
+            counted(*rows, row),
+            counted(*models, model),
             100.0 * worst
         )
     }
@@ -146,7 +186,8 @@ impl Stated {
     }
 }
 
-/// Returns the chip whose published rows a run's profile is held against. `profile` is `NAME sha256:HASH`, as in records;
+/// Returns the chip with the published rows that belong to a run's profile. `profile` is `NAME sha256:HASH`, as in
+/// records;
 /// `None` if it is no shipped profile of this version.
 fn chip_of(profile: &str) -> Option<&'static str> {
     let (name, hash) = profile.split_once(" sha256:")?;
@@ -180,16 +221,19 @@ pub fn rms_over_models<'a>(ratios: impl IntoIterator<Item = (&'a str, f64)>) -> 
     Some((mean.sqrt(), worst))
 }
 
-/// Returns the error of a modelled figure. `profile` is that of the record.
+/// Returns the error of a modelled figure.
 ///
 /// # Errors
 /// Why no error is known.
-pub fn stated(profile: Option<&str>, of: Of, shape: Shape) -> Result<Stated, &'static str> {
+pub fn stated(ground: Ground<'_>, of: Of, shape: Shape) -> Result<Stated, &'static str> {
     const UNKNOWN: &str =
-        "error unknown here: no shipped profile of this version; a calibrated profile's file states its own";
-    let chip = profile.and_then(chip_of).ok_or(UNKNOWN)?;
+        "error unknown here: neither a shipped profile of this version nor one with a fit of its own";
     let rows = residuals();
-    let one = |phase| stated_of(&rows, chip, phase, shape);
+    let one = |phase: &str| match ground.profile.and_then(chip_of) {
+        Some(chip) => stated_of(&Known::published(&rows, chip, phase), phase, shape),
+        None if ground.fits.is_empty() => Err(UNKNOWN),
+        None => stated_of(&Known::fitted(ground.fits, phase), phase, shape),
+    };
     match of {
         Of::Prefill => one("prefill"),
         Of::Decode => one("decode"),
@@ -207,74 +251,175 @@ pub fn stated(profile: Option<&str>, of: Of, shape: Shape) -> Result<Stated, &'s
 /// The fewest rows that state an error. They are of two models at least.
 const FEWEST_ROWS: usize = 3;
 
-/// How far from the published models' sizes a model may be: the factor to the smallest and the largest.
+/// How far from the known models' sizes a model may be: the factor to the smallest and the largest.
 const NEAR: (f64, f64) = (0.5, 2.0);
 
-fn stated_of(rows: &[Residual], chip: &str, phase: &str, shape: Shape) -> Result<Stated, &'static str> {
-    let all: Vec<&Residual> =
-        rows.iter().filter(|row| row.chip == chip && row.phase == phase && row.counts()).collect();
-    let same: Vec<&Residual> = all.iter().copied().filter(|row| row.chips == shape.chips).collect();
-    let enough = |rows: &[&Residual]| rows.len() >= FEWEST_ROWS && models_of(rows) > 1;
+/// Times of one chip and phase, against which a figure is held.
+struct Known {
+    of: Basis,
+    times: Vec<Time>,
+}
+
+/// Some of these times: a published row, or a fit's times on one number of chips.
+struct Time {
+    /// The model; of a fit, nothing.
+    model: String,
+    /// Number of times.
+    rows: usize,
+    /// Number of models or shapes, if the model's name does not say.
+    shapes: usize,
+    /// Root mean square of the logarithm of the ratio, and its largest.
+    error: (f64, f64),
+    chips: usize,
+    parameters: Option<f64>,
+    graphs: bool,
+    batch: usize,
+    /// Longest sequence.
+    tokens: usize,
+}
+
+impl Known {
+    fn published(rows: &[Residual], chip: &str, phase: &str) -> Self {
+        let of_row = |row: &Residual| {
+            let log = row.predicted()?.ln().abs();
+            let input = longest(&row.input_tokens);
+            Some(Time {
+                model: row.model.clone(),
+                rows: 1,
+                shapes: 1,
+                error: (log, log),
+                chips: row.chips,
+                parameters: row.parameters(),
+                graphs: row.mode == "graph",
+                batch: row.batch,
+                tokens: if phase == "decode" { input + longest(&row.output_tokens) } else { input },
+            })
+        };
+        let own = rows.iter().filter(|row| row.chip == chip && row.phase == phase && row.counts());
+        Self { of: Basis::Published, times: own.filter_map(of_row).collect() }
+    }
+
+    fn fitted(fits: &[ClockFit], phase: &str) -> Self {
+        let of_fit = |(at, fit): (usize, &ClockFit)| Time {
+            model: at.to_string(),
+            rows: fit.rows as usize,
+            shapes: fit.shapes as usize,
+            error: (fit.error, fit.worst),
+            chips: fit.chips as usize,
+            parameters: Some(fit.parameters),
+            graphs: fit.graphs,
+            batch: fit.batch as usize,
+            tokens: fit.tokens as usize,
+        };
+        let own = fits.iter().filter(|fit| fit.phase == phase).enumerate();
+        Self { of: Basis::Fitted, times: own.map(of_fit).collect() }
+    }
+
+    /// Says why these times state no error.
+    fn lacks(&self, used: &[&Time]) -> &'static str {
+        match (self.of, rows_of(used)) {
+            (Basis::Published, 0) => "error unknown: no published row of this chip and phase",
+            (Basis::Published, 1) => "one row: error not known",
+            (Basis::Published, 2) => "two rows: error not known",
+            (Basis::Published, _) => "rows of one model: error not known",
+            (Basis::Fitted, 0) => "error unknown: the profile's fit has no time of this phase",
+            (Basis::Fitted, _) => "too few times in the profile's fit: error not known",
+        }
+    }
+
+    /// Where a figure is outside the times that its error rests on: all, or those on its own number of chips.
+    fn beyond(&self, used: &[&Time], phase: &str, shape: Shape) -> Vec<String> {
+        let known = self.of.words()[2];
+        let mut beyond = Vec::new();
+        if self.times.iter().all(|time| time.chips != shape.chips) {
+            let mut chips: Vec<usize> = self.times.iter().map(|time| time.chips).collect();
+            chips.sort_unstable();
+            chips.dedup();
+            let chips: Vec<String> = chips.iter().map(usize::to_string).collect();
+            beyond.push(format!("TP {} ({known}: {})", shape.chips, chips.join(", ")));
+        }
+        let sizes = || used.iter().filter_map(|time| time.parameters);
+        if let (Some(own), Some(smallest), Some(largest)) =
+            (shape.parameters, sizes().reduce(f64::min), sizes().reduce(f64::max))
+            && !(NEAR.0 * smallest..=NEAR.1 * largest).contains(&own)
+        {
+            let (smallest, largest) = (smallest / 1e9, largest / 1e9);
+            // Three digits after the point, without zeros at the end.
+            let short = |billions: f64| ((billions * 1e3).round() / 1e3).to_string();
+            let range = if smallest < largest {
+                format!("{} to {}", short(smallest), short(largest))
+            } else {
+                short(smallest)
+            };
+            beyond.push(format!("model of {} parameters ({known} {range} B)", scaled(own)));
+        }
+        if let Some(graphs) = shape.graphs
+            && used.iter().all(|time| time.graphs != graphs)
+        {
+            let (own, other) = if graphs { ("as graphs", "one by one") } else { ("one by one", "as graphs") };
+            beyond.push(format!("launched {own} ({known}: {other})"));
+        }
+        let batch = used.iter().map(|time| time.batch).max().unwrap_or(0);
+        if shape.batch > batch {
+            beyond.push(format!("batch {} ({known} up to {batch})", shape.batch));
+        }
+        let tokens = used.iter().map(|time| time.tokens).max().unwrap_or(0);
+        let own = shape.input_tokens + if phase == "decode" { shape.output_tokens } else { 0 };
+        if own > tokens {
+            beyond.push(format!("{own} tokens ({known} up to {tokens})"));
+        }
+        beyond
+    }
+}
+
+fn rows_of(times: &[&Time]) -> usize {
+    times.iter().map(|time| time.rows).sum()
+}
+
+fn stated_of(known: &Known, phase: &str, shape: Shape) -> Result<Stated, &'static str> {
+    let all: Vec<&Time> = known.times.iter().collect();
+    let same: Vec<&Time> = all.iter().copied().filter(|time| time.chips == shape.chips).collect();
+    let enough = |times: &[&Time]| rows_of(times) >= FEWEST_ROWS && models_of(times) > 1;
     let pooled = !enough(&same);
     let used = if pooled { &all } else { &same };
     if !enough(used) {
-        return Err(match used.len() {
-            0 => "error unknown: no published row of this chip and phase",
-            1 => "one row: error not known",
-            2 => "two rows: error not known",
-            _ => "rows of one model: error not known",
-        });
+        return Err(known.lacks(used));
     }
-    let mut beyond = Vec::new();
-    if same.is_empty() {
-        let mut known: Vec<usize> = all.iter().map(|row| row.chips).collect();
-        known.sort_unstable();
-        known.dedup();
-        let known: Vec<String> = known.iter().map(usize::to_string).collect();
-        beyond.push(format!("TP {} (published: {})", shape.chips, known.join(", ")));
-    }
-    let sizes: Vec<f64> = used.iter().filter_map(|row| row.parameters()).collect();
-    let (smallest, largest) =
-        (sizes.iter().copied().reduce(f64::min), sizes.iter().copied().reduce(f64::max));
-    if let (Some(own), Some(smallest), Some(largest)) = (shape.parameters, smallest, largest)
-        && !(NEAR.0 * smallest..=NEAR.1 * largest).contains(&own)
-    {
-        let published = if smallest < largest {
-            format!("{} to {} B", smallest / 1e9, largest / 1e9)
-        } else {
-            format!("{} B", smallest / 1e9)
-        };
-        beyond.push(format!("model of {} parameters (published {published})", scaled(own)));
-    }
-    if let Some(graphs) = shape.graphs
-        && used.iter().all(|row| (row.mode == "graph") != graphs)
-    {
-        let (own, published) = if graphs { ("as graphs", "one by one") } else { ("one by one", "as graphs") };
-        beyond.push(format!("launched {own} (published: {published})"));
-    }
-    let most = |of: &dyn Fn(&Residual) -> usize| used.iter().map(|row| of(row)).max().unwrap_or(0);
-    let batch = most(&|row| row.batch);
-    if shape.batch > batch {
-        beyond.push(format!("batch {} (published up to {batch})", shape.batch));
-    }
-    let decodes = phase == "decode";
-    let context = |input: usize, output: usize| input + if decodes { output } else { 0 };
-    let longest = most(&|row| context(longest(&row.input_tokens), longest(&row.output_tokens)));
-    let own = context(shape.input_tokens, shape.output_tokens);
-    if own > longest {
-        beyond.push(format!("{own} tokens (published up to {longest})"));
-    }
-    let ratios = used.iter().filter_map(|row| Some((row.model.as_str(), row.predicted()?)));
-    let (error, worst) =
-        rms_over_models(ratios).ok_or("error unknown: no published row of this chip and phase")?;
-    Ok(Stated { error, worst, rows: used.len(), models: models_of(used), pooled, beyond })
+    let (error, worst) = rms(used).ok_or("error unknown")?;
+    Ok(Stated {
+        error,
+        worst,
+        rows: rows_of(used),
+        models: models_of(used),
+        of: known.of,
+        pooled,
+        beyond: known.beyond(used, phase, shape),
+    })
 }
 
-fn models_of(rows: &[&Residual]) -> usize {
-    let mut models: Vec<&str> = rows.iter().map(|row| row.model.as_str()).collect();
+/// Returns the root mean square over models, or shapes, and the largest error.
+fn rms(times: &[&Time]) -> Option<(f64, f64)> {
+    let mut models: Vec<(&str, f64, f64, f64)> = Vec::new();
+    let mut worst = 0.0_f64;
+    for time in times {
+        let (square, shapes) = (time.error.0 * time.error.0, time.shapes as f64);
+        worst = worst.max(time.error.1);
+        match models.iter_mut().find(|(model, ..)| *model == time.model) {
+            Some((_, sum, n, _)) => (*sum, *n) = (*sum + square, *n + 1.0),
+            None => models.push((&time.model, square, 1.0, shapes)),
+        }
+    }
+    let weight: f64 = models.iter().map(|(.., shapes)| shapes).sum();
+    let mean = models.iter().map(|(_, sum, n, shapes)| shapes * sum / n).sum::<f64>() / weight;
+    (weight > 0.0).then(|| (mean.sqrt(), worst))
+}
+
+fn models_of(times: &[&Time]) -> usize {
+    let mut models: Vec<(&str, usize)> =
+        times.iter().map(|time| (time.model.as_str(), time.shapes)).collect();
     models.sort_unstable();
     models.dedup();
-    models.len()
+    models.iter().map(|(_, shapes)| shapes).sum()
 }
 
 /// Returns `1 row`, `2 rows`.
@@ -282,7 +427,7 @@ fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Returns a number of parameters: `6.2 B`, `0.8 M`.
+/// Returns a number of parameters: `6.2 B`, `13 B`, `0.8 M`.
 fn scaled(parameters: f64) -> String {
     let (value, unit) = if parameters >= 1e8 { (parameters / 1e9, "B") } else { (parameters / 1e6, "M") };
     if value >= 10.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
@@ -317,6 +462,53 @@ mod tests {
         }
     }
 
+    fn of(rows: &[Residual], phase: &str, shape: Shape) -> Result<Stated, &'static str> {
+        stated_of(&Known::published(rows, "910B4", phase), phase, shape)
+    }
+
+    #[test]
+    fn a_profile_fitted_to_a_card_states_the_error_of_its_fit() {
+        let fit = |phase: &str, chips, error| ClockFit {
+            phase: phase.into(),
+            chips,
+            rows: 9,
+            shapes: 9,
+            error,
+            worst: 2.0 * error,
+            batch: 32,
+            tokens: 2064,
+            parameters: 6.24e9,
+            graphs: false,
+        };
+        let fits = [fit("prefill", 1, 0.02), fit("decode", 1, 0.03), fit("decode", 2, 0.05)];
+        let ground = Ground { profile: Some("mine sha256:00"), fits: &fits };
+        let shape = Shape {
+            chips: 1,
+            batch: 8,
+            input_tokens: 1024,
+            output_tokens: 64,
+            parameters: Some(6.24e9),
+            graphs: Some(false),
+        };
+        let words = |of, shape| stated(ground, of, shape).unwrap().words();
+        assert_eq!(words(Of::Decode, shape), "± 3 % (9 measured times of 9 shapes; worst 6 %)");
+        assert_eq!(words(Of::Both, shape), "± 3 % (9 measured times of 9 shapes; worst 6 %)");
+        let outside = Shape { chips: 4, batch: 64, graphs: Some(true), ..shape };
+        assert_eq!(
+            words(Of::Decode, outside),
+            "± 4 % (18 measured times of 18 shapes, over all numbers of chips; worst 10 %; extrapolated: TP 4 (fitted: 1, 2), \
+             launched as graphs (fitted: one by one), batch 64 (fitted up to 32))"
+        );
+        assert!(
+            stated(Ground { fits: &fits[..1], ..ground }, Of::Decode, shape)
+                .unwrap_err()
+                .contains("no time of this phase")
+        );
+        assert!(
+            stated(Ground { fits: &[], ..ground }, Of::Decode, shape).unwrap_err().contains("unknown here")
+        );
+    }
+
     #[test]
     fn the_error_is_that_of_models_left_out_and_says_where_it_extrapolates() {
         let rows = [
@@ -333,17 +525,17 @@ mod tests {
             parameters: Some(6.2e9),
             graphs: Some(true),
         };
-        let inside = stated_of(&rows, "910B4", "decode", shape).unwrap();
+        let inside = of(&rows, "decode", shape).unwrap();
         assert_eq!(inside.words(), "± 10 % (3 rows of 2 models; worst 10 %)");
         assert_eq!(inside.short(), "± 10 %");
         let other = Shape { parameters: Some(0.8e6), graphs: Some(false), ..shape };
         assert_eq!(
-            stated_of(&rows, "910B4", "decode", other).unwrap().words(),
+            of(&rows, "decode", other).unwrap().words(),
             "± 10 % (3 rows of 2 models; worst 10 %; extrapolated: model of 0.8 M parameters (published 7 to 13 B), launched one \
              by one (published: as graphs))"
         );
         let outside = Shape { chips: 4, batch: 16, input_tokens: 8192, output_tokens: 1, ..shape };
-        let outside = stated_of(&rows, "910B4", "decode", outside).unwrap();
+        let outside = of(&rows, "decode", outside).unwrap();
         assert_eq!(
             outside.words(),
             "± 41 % (4 rows of 3 models, over all numbers of chips; worst 69 %; extrapolated: TP 4 (published: 1, 8), batch 16 \
@@ -351,13 +543,14 @@ mod tests {
         );
         assert_eq!(outside.short(), "± 41 % *");
         // One row says nothing of its own number of chips.
-        let eight = stated_of(&rows, "910B4", "decode", Shape { chips: 8, ..shape }).unwrap();
+        let eight = of(&rows, "decode", Shape { chips: 8, ..shape }).unwrap();
         assert!(eight.pooled && eight.rows == 4, "{eight:?}");
-        assert_eq!(stated_of(&rows[3..], "910B4", "decode", shape), Err("one row: error not known"));
-        assert_eq!(stated_of(&rows[..1], "910B4", "decode", shape), Err("one row: error not known"));
-        assert!(stated_of(&rows, "910B4", "prefill", shape).is_err());
-        assert!(stated(None, Of::Both, shape).is_err());
-        assert!(stated(Some("800i-a2 sha256:00"), Of::Both, shape).is_err());
+        assert_eq!(of(&rows[3..], "decode", shape), Err("one row: error not known"));
+        assert_eq!(of(&rows[..1], "decode", shape), Err("one row: error not known"));
+        assert!(of(&rows, "prefill", shape).is_err());
+        let named = |profile| Ground { profile, fits: &[] };
+        assert!(stated(named(None), Of::Both, shape).is_err());
+        assert!(stated(named(Some("800i-a2 sha256:00")), Of::Both, shape).is_err());
     }
 
     #[test]
@@ -377,7 +570,7 @@ mod tests {
             let hash: String = Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
             let profile = format!("{name} sha256:{hash}");
             for of in [Of::Prefill, Of::Decode, Of::Both] {
-                let stated = stated(Some(&profile), of, shape).unwrap();
+                let stated = stated(Ground { profile: Some(&profile), fits: &[] }, of, shape).unwrap();
                 assert!(stated.rows > 0 && stated.error < 0.5, "{name} {of:?} {stated:?}");
             }
         }

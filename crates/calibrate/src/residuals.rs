@@ -144,13 +144,7 @@ pub struct Summary {
 pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
     let mut groups: Vec<(String, Vec<&Residual>)> = Vec::new();
     for row in rows.iter().filter(|row| row.counts()) {
-        let of = format!(
-            "{}, {} chip{}, {}",
-            row.chip,
-            row.chips,
-            if row.chips == 1 { "" } else { "s" },
-            row.phase
-        );
+        let of = row.group();
         match groups.iter_mut().find(|(known, _)| *known == of) {
             Some((_, own)) => own.push(row),
             None => groups.push((of, vec![row])),

@@ -9,7 +9,8 @@ use ascend_sys::{Libraries, call};
 use glmbench_device::DeviceError;
 
 use super::error::{Meaning, failed, meaning, name, unavailable};
-use super::trace::Trace;
+use super::memory::Ledger;
+use super::trace::{self, Trace};
 
 /// The libraries of one process (or of one emulated machine), shared by its ranks.
 pub(super) struct Api {
@@ -21,6 +22,8 @@ pub(super) struct Api {
     lost: Mutex<Option<String>>,
     /// The record of first stages.
     pub(super) trace: Trace,
+    /// Device memory that this process holds.
+    pub(super) ledger: Ledger,
     /// True if `aclFinalize` is called at the end.
     finalize: bool,
 }
@@ -47,14 +50,23 @@ impl Api {
         device: &'static str,
         finalize: bool,
     ) -> Result<Arc<Self>, DeviceError> {
-        let mut api =
-            Self { libraries, device, lost: Mutex::new(None), trace: Trace::default(), finalize: false };
+        let mut api = Self {
+            libraries,
+            device,
+            lost: Mutex::new(None),
+            trace: Trace::default(),
+            ledger: Ledger::default(),
+            finalize: false,
+        };
         // SAFETY: a null configuration path is documented as "defaults".
         match unsafe { acl!(&api, api.libraries.rt, aclInit(ptr::null())) } {
             Ok(()) => api.finalize = finalize,
             // Other code in this process initialised AscendCL. That is fine, and not ours to undo.
             Err(DeviceError::Failed { code: 100_002, .. }) => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                trace::argue("aclInit", &[&"null"]);
+                return Err(error);
+            }
         }
         Ok(Arc::new(api))
     }
@@ -84,6 +96,7 @@ impl Api {
 
     fn error(&self, function: &str, code: i32) -> DeviceError {
         let message = self.recent_message();
+        trace::note_failed(function, Some(code), &message);
         match meaning(function, code) {
             Meaning::OutOfMemory => DeviceError::OutOfMemory {
                 device: self.device,
@@ -120,10 +133,9 @@ impl Api {
             self.libraries.found.iter().map(|found| found.path.display().to_string()).collect();
         let left_out: String =
             self.libraries.skipped.iter().map(|why| format!("; not opened: {why}")).collect();
-        DeviceError::Unsupported {
-            device: self.device,
-            problem: format!("the function {function} is in none of {}{left_out}", files.join(", ")),
-        }
+        let problem = format!("the function {function} is in none of {}{left_out}", files.join(", "));
+        trace::note_failed(function, None, &problem);
+        DeviceError::Unsupported { device: self.device, problem }
     }
 
     /// Returns the name of the chip, e.g. `Ascend310P3`.

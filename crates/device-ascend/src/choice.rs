@@ -48,6 +48,28 @@ alternatives! {
     }
 }
 
+/// Forms of int8 weights. The checkpoint has one; nothing is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Int8Form {
+    /// Inputs quantised by a stored scale: `aclnnAscendQuantV3`, `aclnnQuantMatmulV4`.
+    Static,
+    /// Inputs as they are: `aclnnWeightQuantBatchMatmulV2`.
+    Float,
+}
+
+impl Int8Form {
+    /// All forms.
+    pub(super) const ALL: [Self; 2] = [Self::Static, Self::Float];
+
+    /// Returns the name in a survey.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Static => "w8a8",
+            Self::Float => "w8a16",
+        }
+    }
+}
+
 alternatives! {
     /// How a linear layer adds its bias.
     Bias {

@@ -14,6 +14,7 @@ use glmbench_device::DeviceError;
 
 use super::api::{Api, acl};
 use super::runtime::Context;
+use super::trace;
 
 /// How long ranks wait for one another: HCCL's default (`HCCL_CONNECT_TIMEOUT`).
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -75,7 +76,8 @@ impl Rendezvous {
         // SAFETY: the first rank's root goes in, a place for the handle.
         unsafe {
             acl!(api, ccl, HcclCommInitRootInfo(tp as u32, &raw const *root, rank as u32, &raw mut handle))
-        }?;
+        }
+        .inspect_err(|_| trace::argue("HcclCommInitRootInfo", &[&tp, &"the first rank's root", &rank]))?;
         Ok(Comm { context: context.clone(), handle })
     }
 

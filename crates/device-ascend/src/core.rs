@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use ascend_sys::{ACL_BF16, ACL_FLOAT16, aclDataType};
+
 use glmbench_device::{DType, DeviceError};
 
 use super::api::Api;
@@ -22,6 +24,8 @@ pub(super) struct Core {
     pub(super) sums: RefCell<SumMemory>,
     /// The buffer of widened rows.
     pub(super) wide: RefCell<Option<Wide>>,
+    /// The buffer of quantised rows.
+    pub(super) quantised: RefCell<Option<Buffer>>,
     pub(super) stream: Stream,
     pub(super) slab: Slab,
     pub(super) context: Arc<Context>,
@@ -37,6 +41,7 @@ impl Core {
             addition: Cell::new(Addition::Add),
             sums: RefCell::default(),
             wide: RefCell::default(),
+            quantised: RefCell::default(),
             stream: Stream::new(&context)?,
             slab: Slab::new(&context),
             context,
@@ -52,6 +57,11 @@ impl Core {
     /// The type of activations, weights and cache.
     pub(super) fn element(&self) -> Element {
         Element::Model(self.dtype)
+    }
+
+    /// Returns the code of that type.
+    pub(super) fn code(&self) -> aclDataType {
+        if self.dtype == DType::Bf16 { ACL_BF16 } else { ACL_FLOAT16 }
     }
 
     /// Runs the plan with the key `key`, creating it with `make` if there is none.
@@ -84,6 +94,7 @@ impl Core {
         self.stream.forget_graphs();
         self.launcher.borrow_mut().release(self.api());
         self.wide.take();
+        self.quantised.take();
         self.slab.close();
         Ok(())
     }

@@ -26,7 +26,7 @@ const NAMES: [(i32, &str); 37] = [
     (207_018, "device out of memory"),
     (361_001, "operator: runtime call failed"),
     (507_000, "runtime: internal error"),
-    (507_008, "runtime: the chip's version cannot be had"),
+    (507_008, "runtime: the chip's version cannot be read"),
     (507_010, "device lost heartbeat"),
     (507_014, "operator timed out"),
     (507_015, "operator raised an exception"),

@@ -1,7 +1,8 @@
 //! Launches that recur in the same order step after step, captured once and launched as one graph.
 //!
-//! A launch of a kept plan waits in its stream until other work is queued: a copy, a collective, a newly planned operator,
-//! or a wait. The launches that waited until then are a *segment*. The first time, a segment's operators are launched one
+//! A launch of a kept plan waits in its stream until other work is queued. Other work is a copy, a collective, a newly
+//! planned operator, or a wait. The launches that waited until then are a *segment*. The first time, a segment's operators
+//! are launched one
 //! by one. The second time, they are captured (`aclmdlRICaptureBegin`, `aclmdlRICaptureEnd`). From then on, the graph is
 //! launched (`aclmdlRIExecuteAsync`). Attention stays outside, because its lengths are arguments on the host. So on an
 //! 800I A2, a decode step is one graph and one attention operator per layer. `docs/ASCEND.md` says what that can gain.

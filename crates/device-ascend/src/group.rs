@@ -16,6 +16,7 @@ use super::emulated::{EmulatedError, Image};
 use super::numa::{VISIBLE_DEVICES, visible_ids};
 use super::settings::{Chip, Emulation, GroupSettings};
 use super::telemetry::TelemetrySource;
+use super::trace::{self, Call};
 use super::work::WorkCounter;
 
 /// The ranks of one run.
@@ -85,6 +86,16 @@ impl AscendGroup {
     /// Returns a source of samples of the chips, for use beside the ranks.
     pub fn telemetry(&self) -> TelemetrySource {
         TelemetrySource { api: self.api.clone(), chip: self.settings.chip, tp: self.settings.tp }
+    }
+
+    /// Records first stages from now on, as those of a start.
+    pub fn record_start(&self) {
+        self.api.trace.begin(trace::START);
+    }
+
+    /// Takes the first stages of a start that failed.
+    pub fn recorded(&self) -> Vec<Call> {
+        self.api.trace.take()
     }
 
     /// Returns a counter of rank 0's work, for use beside the ranks; counts nothing on hardware.
@@ -209,6 +220,7 @@ pub(super) fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
         return Ok(api.clone());
     }
     let libraries = Libraries::find(&SearchPath::from_environment()).map_err(|e| {
+        trace::note_failed("dlopen", None, &e.to_string());
         let problem = format!("{e} Without the card, --emulate runs the same on an emulated one");
         DeviceError::Unsupported { device, problem }
     })?;

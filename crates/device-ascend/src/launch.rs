@@ -1,8 +1,8 @@
 //! Operators in two stages: the first checks and plans, the second runs on the stream.
 //!
 //! A plan with recurring arguments is kept: it is set repeatable right after its first stage, and then run any number of
-//! times. Other plans are created for each launch. So are those that CANN refuses to set repeatable: plans that copy a
-//! view onto itself, hold an AICPU kernel or a copy, or come from CANN's own cache. All plans share one growing workspace,
+//! times. Other plans are created for each launch. So are those that CANN refuses to set repeatable. These copy a view
+//! onto itself, hold an AICPU kernel or a copy, or come from CANN's own cache. All plans share one growing workspace,
 //! because work on a stream runs in order.
 
 use std::collections::{HashMap, HashSet};

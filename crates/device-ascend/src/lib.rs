@@ -62,5 +62,5 @@ pub use self::settings::{Chip, Emulation, GroupSettings};
 pub use self::sizes::AscendMemory;
 pub use self::store::{Activation, Table, Vector};
 pub use self::telemetry::{Memory, Telemetry, TelemetrySource};
-pub use self::trace::Call;
+pub use self::trace::{Call, take_failed_calls};
 pub use self::work::{Pricer, Work, WorkCounter};

@@ -1,11 +1,13 @@
 //! Linear layers: weights laid out once, at load.
 
+mod int8;
+
 use std::borrow::Cow;
 use std::ptr;
 
-use ascend_sys::{ACL_BF16, ACL_FLOAT16};
+use ascend_sys::aclDataType;
 
-use glmbench_device::{DType, DeviceError, HostTensor};
+use glmbench_device::{DeviceError, HostTensor, LinearWeight};
 
 use super::adder;
 use super::api::acl;
@@ -17,22 +19,101 @@ use super::ops;
 use super::tensor::{IntArray, Operand, View};
 use super::widener::{FOLDED, widen, with_column};
 
+use self::int8::Int8Matrix;
+
 /// A weight `[n, k]` with its bias.
-pub(super) struct Matrix {
+pub(super) enum Matrix {
+    /// In the device's type.
+    Dense(Dense),
+    /// In int8.
+    Int8(Int8Matrix),
+}
+
+impl Matrix {
+    /// Uploads the selected rows of a weight and its bias, or all rows if `rows` is `None`.
+    ///
+    /// # Errors
+    /// Memory ran out, or the card has no operator for the weight's form.
+    pub(super) fn upload(
+        core: &Core,
+        choices: Choices,
+        weight: LinearWeight<'_>,
+        bias: Option<HostTensor<'_>>,
+        rows: Option<&[Option<usize>]>,
+    ) -> Result<Self, DeviceError> {
+        match weight {
+            LinearWeight::Dense(dense) => Dense::upload(core, choices, dense, bias, rows).map(Self::Dense),
+            other => Int8Matrix::upload(core, choices, other, bias, rows).map(Self::Int8),
+        }
+    }
+
+    /// Returns the number of outputs.
+    pub(super) fn n(&self) -> usize {
+        match self {
+            Self::Dense(dense) => dense.n,
+            Self::Int8(int8) => int8.n,
+        }
+    }
+
+    /// Returns the number of inputs.
+    pub(super) fn k(&self) -> usize {
+        match self {
+            Self::Dense(dense) => dense.k,
+            Self::Int8(int8) => int8.k,
+        }
+    }
+
+    /// Computes `out = x * weight^T + bias` for `rows` rows.
+    pub(super) fn apply(
+        &self,
+        core: &Core,
+        x: Operand,
+        out: Operand,
+        rows: usize,
+    ) -> Result<(), DeviceError> {
+        let x = self.input(core, x, rows)?;
+        self.product(core, x, out, rows)
+    }
+
+    /// Prepares the rows for [`Matrix::product`].
+    pub(super) fn input(&self, core: &Core, x: Operand, rows: usize) -> Result<Operand, DeviceError> {
+        match self {
+            Self::Dense(dense) => dense.input(core, x, rows),
+            Self::Int8(int8) => int8.input(core, x, rows),
+        }
+    }
+
+    /// Like [`Matrix::apply`], for rows from [`Matrix::input`]. They may come from another part of the same layer.
+    pub(super) fn product(
+        &self,
+        core: &Core,
+        x: Operand,
+        out: Operand,
+        rows: usize,
+    ) -> Result<(), DeviceError> {
+        match self {
+            Self::Dense(dense) => dense.product(core, x, out, rows),
+            Self::Int8(int8) => int8.product(core, x, out, rows),
+        }
+    }
+}
+
+/// A weight in the device's type.
+pub(super) struct Dense {
     weight: Buffer,
     /// The bias, unless it is a column of the weight.
     bias: Option<Buffer>,
-    pub(super) n: usize,
-    pub(super) k: usize,
+    n: usize,
+    k: usize,
     /// Elements of a stored row. More than `k` if the bias is a column.
     width: usize,
     format: WeightFormat,
     how: Bias,
 }
 
-impl Matrix {
-    /// Uploads the selected rows of a weight and its bias, or all rows if `rows` is `None`.
-    pub(super) fn upload(
+impl Dense {
+    /// See [`Matrix::upload`].
+    fn upload(
         core: &Core,
         choices: Choices,
         weight: HostTensor<'_>,
@@ -50,7 +131,7 @@ impl Matrix {
         let (folded, apart) = if how == Bias::Folded { (bias, None) } else { (None, bias) };
         let width = if folded.is_some() { k + FOLDED } else { k };
         let fractal = format != WeightFormat::Plain;
-        let numbers = if fractal { fractal_numbers(core, n, width)? } else { n * width };
+        let numbers = if fractal { fractal_numbers(core, n, width, core.code())? } else { n * width };
         let buffer = core.slab.take(numbers * core.dtype.bytes(), "weights")?;
         if !core.timing_only {
             let bytes = picked(weight);
@@ -79,31 +160,13 @@ impl Matrix {
         if self.format == WeightFormat::Plain { seen } else { seen.in_fractals() }
     }
 
-    /// Computes `out = x * weight^T + bias` for `rows` rows.
-    pub(super) fn apply(
-        &self,
-        core: &Core,
-        x: Operand,
-        out: Operand,
-        rows: usize,
-    ) -> Result<(), DeviceError> {
-        let x = self.input(core, x, rows)?;
-        self.product(core, x, out, rows)
-    }
-
-    /// Prepares the rows for [`Matrix::product`].
-    pub(super) fn input(&self, core: &Core, x: Operand, rows: usize) -> Result<Operand, DeviceError> {
+    /// See [`Matrix::input`].
+    fn input(&self, core: &Core, x: Operand, rows: usize) -> Result<Operand, DeviceError> {
         if self.width == self.k { Ok(x) } else { widen(core, x, rows, self.k) }
     }
 
-    /// Like [`Matrix::apply`], for rows from [`Matrix::input`]. They may come from another matrix of the same width.
-    pub(super) fn product(
-        &self,
-        core: &Core,
-        x: Operand,
-        out: Operand,
-        rows: usize,
-    ) -> Result<(), DeviceError> {
+    /// See [`Matrix::product`].
+    fn product(&self, core: &Core, x: Operand, out: Operand, rows: usize) -> Result<(), DeviceError> {
         let ids = [x.id, self.weight.id, out.id, rows as u64];
         let bias = self.bias.as_ref().map(|bias| View::new(bias.at(0), core.element(), &[self.n]));
         match (self.how, bias) {
@@ -124,11 +187,10 @@ impl Matrix {
     }
 }
 
-/// Returns the elements that a weight occupies in fractals.
-fn fractal_numbers(core: &Core, n: usize, k: usize) -> Result<usize, DeviceError> {
+/// Returns the elements of a type that a weight occupies in fractals.
+fn fractal_numbers(core: &Core, n: usize, k: usize, dtype: aclDataType) -> Result<usize, DeviceError> {
     let api = core.api();
     let shape = IntArray::new(api, &[n as i64, k as i64])?;
-    let dtype = if core.dtype == DType::Bf16 { ACL_BF16 } else { ACL_FLOAT16 };
     let mut numbers = 0u64;
     // SAFETY: a live array and a place for the result.
     unsafe {
@@ -156,7 +218,7 @@ impl Linear {
     pub(super) fn qkv(
         core: &Core,
         choices: Choices,
-        weight: HostTensor<'_>,
+        weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
         layout: &HeadLayout,
     ) -> Result<Self, DeviceError> {
@@ -169,10 +231,10 @@ impl Linear {
     pub(super) fn gate_up(
         core: &Core,
         choices: Choices,
-        weight: HostTensor<'_>,
+        weight: LinearWeight<'_>,
         half: usize,
     ) -> Result<Self, DeviceError> {
-        let ffn = weight.rows / 2;
+        let ffn = weight.rows() / 2;
         if half == ffn {
             return Ok(Self(Weights::GateUp(Matrix::upload(core, choices, weight, None, None)?)));
         }

@@ -1,9 +1,10 @@
 //! Device memory in pieces, and small inputs that the host sends every step.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ascend_sys::{ACL_MEM_MALLOC_HUGE_FIRST, ACL_MEMCPY_DEVICE_TO_HOST, ACL_MEMCPY_HOST_TO_DEVICE, call};
 
@@ -23,10 +24,51 @@ fn piece_bytes(len: usize) -> usize {
     (len.next_multiple_of(32) + 32).next_multiple_of(ALIGNMENT)
 }
 
+/// Device memory that this process holds, by the chip's ordinal.
+#[derive(Default)]
+pub(super) struct Ledger(Mutex<BTreeMap<i32, Held>>);
+
+/// Memory held on a chip: bytes now, and the most since the peak was last forgotten.
+#[derive(Default, Clone, Copy)]
+struct Held {
+    now: u64,
+    peak: u64,
+}
+
+impl Ledger {
+    fn with(&self, ordinal: i32, change: impl FnOnce(&mut Held)) {
+        change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(ordinal).or_default());
+    }
+
+    fn take(&self, ordinal: i32, bytes: usize) {
+        self.with(ordinal, |held| {
+            held.now += bytes as u64;
+            held.peak = held.peak.max(held.now);
+        });
+    }
+
+    fn give_back(&self, ordinal: i32, bytes: usize) {
+        self.with(ordinal, |held| held.now = held.now.saturating_sub(bytes as u64));
+    }
+
+    /// Forgets the peak: what is held now is the most.
+    pub(super) fn forget_peak(&self, ordinal: i32) {
+        self.with(ordinal, |held| held.peak = held.now);
+    }
+
+    /// Returns how many bytes more than now were held at the peak.
+    pub(super) fn above_now(&self, ordinal: i32) -> u64 {
+        let mut above = 0;
+        self.with(ordinal, |held| above = held.peak - held.now);
+        above
+    }
+}
+
 /// One allocation.
 struct Chunk {
     context: Arc<Context>,
     start: *mut c_void,
+    len: usize,
 }
 
 // SAFETY: an address; it is given back from a thread on which the device is set, or the library refuses.
@@ -43,7 +85,10 @@ impl Chunk {
             acl!(api, api.libraries.rt, aclrtMalloc(&raw mut start, len, ACL_MEM_MALLOC_HUGE_FIRST))
         };
         match taken {
-            Ok(()) => Ok(Arc::new(Self { context: context.clone(), start })),
+            Ok(()) => {
+                api.ledger.take(context.ordinal(), len);
+                Ok(Arc::new(Self { context: context.clone(), start, len }))
+            }
             Err(DeviceError::OutOfMemory { device, what: call, .. }) => Err(DeviceError::OutOfMemory {
                 device,
                 what: format!("{what}, by {call}"),
@@ -59,8 +104,10 @@ impl Drop for Chunk {
         if self.context.is_abandoned() {
             return;
         }
+        let api = &self.context.api;
+        api.ledger.give_back(self.context.ordinal(), self.len);
         // SAFETY: allocated by us; every piece of it is gone.
-        let _ = unsafe { call!(self.context.api.libraries.rt, aclrtFree(self.start)) };
+        let _ = unsafe { call!(api.libraries.rt, aclrtFree(self.start)) };
     }
 }
 

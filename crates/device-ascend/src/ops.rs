@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_char};
 use std::ptr::null;
 
-use ascend_sys::{aclIntArray, aclTensor};
+use ascend_sys::{ACL_INT8, aclIntArray, aclTensor};
 
 use glmbench_device::DeviceError;
 
@@ -20,6 +20,10 @@ const KEEP_TYPE: i8 = 0;
 const ROTARY_BSND: i64 = 1;
 /// Rotary operators: "half" mode, where channels `j` and `j + D/2` are a pair.
 const ROTARY_HALF: i64 = 0;
+/// Quantisation: the axis of scale and offset, the only one that a 310P has.
+const LAST_AXIS: i32 = -1;
+/// Weight-only quantisation: no groups.
+const PER_CHANNEL: i32 = 0;
 /// No limit of a band of tokens.
 const NO_LIMIT: i64 = 2_147_483_647;
 /// Causal from the last token backwards, with the documented 2048 x 2048 mask.
@@ -160,6 +164,68 @@ pub(super) fn to_fractals(api: &Api, weight: View) -> Planned {
     let a = w.handle;
     // SAFETY: see `embedding`.
     unsafe { plan!(api, aclnnTransMatmulWeight, aclnnTransMatmulWeightGetWorkspaceSize, (a), held![w]) }
+}
+
+/// `out = round(x * scale + offset)` as int8. Scale and offset are `[1]`, in the type of `x`.
+pub(super) fn quantise(api: &Api, x: View, [scale, offset]: [View; 2], out: View) -> Planned {
+    let (x, s, z, o) = (x.tensor(api)?, scale.tensor(api)?, offset.tensor(api)?, out.tensor(api)?);
+    let (a, b, c, d) = (x.handle, s.handle, z.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(
+            api,
+            aclnnAscendQuantV3,
+            aclnnAscendQuantV3GetWorkspaceSize,
+            (a, b, c, false, layout(c"round"), ACL_INT8, LAST_AXIS, d),
+            held![x, s, z, o]
+        )
+    }
+}
+
+/// `out = (a * b^T + bias) * scale`, of int8 rows and weights `[n, k]`.
+pub(super) fn quant_matmul(api: &Api, a: View, b: View, [scale, bias]: [View; 2], out: View) -> Planned {
+    let (x, y, s, z, o) =
+        (a.tensor(api)?, b.tensor(api)?, scale.tensor(api)?, bias.tensor(api)?, out.tensor(api)?);
+    let (a, b, scale, bias, c) = (x.handle, y.handle, s.handle, z.handle, o.handle);
+    let none = null::<aclTensor>();
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(
+            api,
+            aclnnQuantMatmulV4,
+            aclnnQuantMatmulV4GetWorkspaceSize,
+            (a, b, scale, none, none, bias, false, true, c),
+            held![x, y, s, z, o]
+        )
+    }
+}
+
+/// `out = a * (b * scale) + bias`, with int8 weights `b`, `[k, n]`.
+pub(super) fn weight_quant_matmul(
+    api: &Api,
+    a: View,
+    b: View,
+    scale: View,
+    bias: Option<View>,
+    out: View,
+) -> Planned {
+    let (x, y, s, o) = (a.tensor(api)?, b.tensor(api)?, scale.tensor(api)?, out.tensor(api)?);
+    let z = bias.map(|bias| bias.tensor(api)).transpose()?;
+    let bias = z.as_ref().map_or(null(), |bias| bias.handle.cast_const());
+    let (a, b, scale, c) = (x.handle, y.handle, s.handle, o.handle);
+    let none = null::<aclTensor>();
+    let mut held = held![x, y, s, o];
+    held.extend(z.map(Held::from));
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(
+            api,
+            aclnnWeightQuantBatchMatmulV2,
+            aclnnWeightQuantBatchMatmulV2GetWorkspaceSize,
+            (a, b, scale, none, none, none, bias, PER_CHANNEL, c),
+            held
+        )
+    }
 }
 
 /// `x = x + y`, with `y` broadcast to the shape of `x`.

@@ -8,7 +8,7 @@ use glmbench_device::{AttentionShape, DType, DeviceError, KV_BLOCK_TOKENS};
 
 use super::api::Api;
 use super::choice::{
-    Addition, Bias, Choices, Decode, Forced, Graph, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
+    Addition, Bias, Choices, Decode, Forced, Graph, Int8Form, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
 };
 use super::core::Core;
 use super::graph;
@@ -187,6 +187,41 @@ impl Probe<'_> {
                     WeightFormat::FractalMm => ops::mm(self.api(), rows, right, out),
                     WeightFormat::Fractal | WeightFormat::Plain => ops::matmul(self.api(), rows, right, out),
                 })
+            }
+        }
+    }
+
+    /// Probes the operators of a form of int8 weights.
+    fn int8(&self, form: Int8Form, weights: WeightFormat) -> Answer {
+        let (api, [m, k, n]) = (self.api(), [1, 256, 256]);
+        let view = |element, dims: &[usize]| View::new(self.memory.at(0), element, dims);
+        let (rows, out, weight) = (self.view(&[m, k]), self.view(&[m, n]), view(Element::Int8, &[n, k]));
+        let is_bf16 = self.core.dtype == DType::Bf16;
+        match form {
+            Int8Form::Static => {
+                let one = self.view(&[1]);
+                let (q, bias) = (view(Element::Int8, &[m, k]), view(Element::Int32, &[n]));
+                let scales = view(if is_bf16 { Element::Fp32 } else { Element::Uint64 }, &[n]);
+                let fractal = weights != WeightFormat::Plain;
+                if fractal && let Err(reason) = self.accepts(ops::to_fractals(api, weight))? {
+                    return Ok(Err(reason));
+                }
+                let right = if fractal { weight.in_fractals() } else { weight };
+                self.accepts_all(&[&|| ops::quantise(api, rows, [one, one], q), &|| {
+                    ops::quant_matmul(api, q, right, [scales, bias], out)
+                }])
+            }
+            Int8Form::Float => {
+                let bias = view(if is_bf16 { Element::Fp32 } else { self.core.element() }, &[n]);
+                let scales = self.view(&[n]);
+                self.accepts(ops::weight_quant_matmul(
+                    api,
+                    rows,
+                    weight.transposed(),
+                    scales,
+                    Some(bias),
+                    out,
+                ))
             }
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use glmbench_device::ClockProfile;
+use glmbench_device::{ClockFigure, ClockFit, ClockProfile};
 
 /// The built-in profiles, by the card's name on the command line.
 const BUILTIN: [(&str, &str); 4] = [
@@ -63,6 +63,14 @@ pub struct Entry {
     pub fit: Option<FitMark>,
 }
 
+impl Entry {
+    fn figure(&self) -> ClockFigure {
+        let Self { key, value, unit, mark, source, fit } = self.clone();
+        let fit = fit.map(|fit| (fit.rows, fit.error));
+        ClockFigure { key, value, unit, mark: mark.name().to_owned(), source, fit }
+    }
+}
+
 /// What a calibrated figure rests on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FitMark {
@@ -87,6 +95,9 @@ pub struct Profile {
     pub sha256: String,
     /// All figures, in the file's order.
     pub entries: Vec<Entry>,
+    /// How the profile compares with the times of a card that it was fitted to. Shipped profiles have none: the published
+    /// speeds state their errors.
+    pub fits: Vec<ClockFit>,
     /// The file's text.
     pub text: String,
 }
@@ -186,7 +197,7 @@ impl Profile {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.value)
     }
 
-    /// Returns name, hash and limits, for the record.
+    /// Returns name, hash, limits, figures and fits, for the record.
     pub fn clock(&self) -> ClockProfile {
         // Both keys are required of every profile.
         let whole = |key| self.value(key).unwrap_or_default() as u64;
@@ -195,7 +206,15 @@ impl Profile {
             sha256: self.sha256.clone(),
             memory_bytes_per_s: whole("memory_bytes_per_s"),
             matmul_flops_per_s: whole("cube_fp16_flops"),
+            title: self.title.clone(),
+            figures: self.entries.iter().map(Entry::figure).collect(),
+            fits: self.fits.clone(),
         }
+    }
+
+    /// Returns the SHA-256 of the figures, hexadecimal: a fit states it, so that figures changed afterwards do not carry its error.
+    pub fn figures_sha256(&self) -> String {
+        hex(self.settings_lines().as_bytes())
     }
 
     /// Returns the emulator's configuration: one line for the chip and one for every figure.
@@ -224,28 +243,42 @@ impl Profile {
             let problem = "chips_per_card: expected a whole number from 1".to_owned();
             return Err(reader.invalid(reader.line_of("chips_per_card"), problem));
         };
-        let mut entries = Vec::new();
+        let (mut entries, mut fits) = (Vec::new(), Vec::new());
         for (key, value) in &table {
-            if let Some(number) = value.as_table() {
-                entries.push(reader.entry(key, number)?);
-            } else if !["name", "soc", "title", "chips_per_card"].contains(&key.as_str()) {
-                return Err(reader.invalid(reader.line_of(key), format!("\"{key}\" is unknown")));
+            match value {
+                toml::Value::Table(number) => entries.push(reader.entry(key, number)?),
+                toml::Value::Array(all) if key == "fit" => fits = reader.fits(all)?,
+                _ if ["name", "soc", "title", "chips_per_card", "fitted"].contains(&key.as_str()) => {}
+                _ => return Err(reader.invalid(reader.line_of(key), format!("\"{key}\" is unknown"))),
             }
         }
         if let Some((key, _)) = REQUIRED.iter().find(|(key, _)| entries.iter().all(|e| e.key != *key)) {
             return Err(reader.invalid(None, format!("[{key}] is missing")));
         }
         entries.sort_by_key(|entry| reader.line_of(&entry.key));
-        Ok(Self {
+        let profile = Self {
             name: reader.word(&table, "name")?,
             title: reader.word(&table, "title")?,
             soc,
             chips_per_card,
-            sha256: Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: hex(text.as_bytes()),
             entries,
+            fits,
             text: text.to_owned(),
-        })
+        };
+        let fitted = table.get("fitted").map(|_| reader.word(&table, "fitted")).transpose()?;
+        let own = (!profile.fits.is_empty()).then(|| profile.figures_sha256());
+        if fitted != own {
+            let problem = "expected the SHA-256 of the figures that [[fit]] is of: these were changed after the fit. Remove fitted \
+                           and every [[fit]], or run glmbench calibrate again";
+            return Err(reader.invalid(reader.line_of("fitted"), format!("fitted: {problem}")));
+        }
+        Ok(profile)
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The text being parsed, for messages.
@@ -274,6 +307,52 @@ impl Reader<'_> {
             Some(word) => Ok(word.to_owned()),
             None => Err(self.invalid(self.line_of(key), format!("{key}: expected a text"))),
         }
+    }
+
+    /// Reads every `[[fit]]`.
+    fn fits(&self, all: &[toml::Value]) -> Result<Vec<ClockFit>, ProfileError> {
+        const KEYS: [&str; 10] =
+            ["phase", "chips", "rows", "shapes", "error", "worst", "batch", "tokens", "parameters", "graphs"];
+        let of = |(at, value): (usize, &toml::Value)| {
+            let line = self.text.lines().enumerate().filter(|(_, line)| line.trim() == "[[fit]]").nth(at);
+            let line = line.map(|(index, _)| index + 1);
+            let wrong =
+                |key: &str, expected: &str| self.invalid(line, format!("[[fit]] {key}: expected {expected}"));
+            let empty = toml::Table::new();
+            let table = value.as_table().unwrap_or(&empty);
+            if let Some(other) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+                return Err(wrong(other, &format!("one of {}", KEYS.join(", "))));
+            }
+            let count = |key: &str| {
+                let found =
+                    table.get(key).and_then(toml::Value::as_integer).and_then(|n| u32::try_from(n).ok());
+                found.filter(|n| *n > 0).ok_or_else(|| wrong(key, "a whole number from 1"))
+            };
+            let number = |key: &str, most: f64| {
+                let found = number_of(table, key).filter(|x| (0.0..=most).contains(x));
+                found.ok_or_else(|| wrong(key, &format!("a number from 0 to {most}")))
+            };
+            let phase = table.get("phase").and_then(toml::Value::as_str);
+            Ok(ClockFit {
+                phase: phase
+                    .filter(|word| ["prefill", "decode"].contains(word))
+                    .ok_or_else(|| wrong("phase", "prefill or decode"))?
+                    .to_owned(),
+                chips: count("chips")?,
+                rows: count("rows")?,
+                shapes: count("shapes")?,
+                error: number("error", 10.0)?,
+                worst: number("worst", 10.0)?,
+                batch: count("batch")?,
+                tokens: count("tokens")?,
+                parameters: number("parameters", 1e15)?,
+                graphs: table
+                    .get("graphs")
+                    .and_then(toml::Value::as_bool)
+                    .ok_or_else(|| wrong("graphs", "true or false"))?,
+            })
+        };
+        all.iter().enumerate().map(of).collect()
     }
 
     fn entry(&self, key: &str, table: &toml::Table) -> Result<Entry, ProfileError> {
@@ -421,6 +500,36 @@ mod tests {
         let without = [&good[..start], &good[end..]].concat();
         let message = Profile::parse(&without, "mine.toml").unwrap_err().to_string();
         assert_eq!(message, "profile mine.toml: [host_call_ns] is missing");
+    }
+
+    #[test]
+    fn a_fit_is_of_the_figures_that_it_names() {
+        let fit = "[[fit]]\nphase = \"decode\"\nchips = 2\nrows = 9\nshapes = 9\nerror = 0.03\nworst = 0.07\nbatch = 32\n\
+            tokens = 2064\nparameters = 6.2e9\ngraphs = false\n";
+        let plain = Profile::builtin("300i-duo").unwrap();
+        let text = format!("fitted = \"{}\"\n{}\n{fit}", plain.figures_sha256(), plain.text);
+        let profile = Profile::parse(&text, "mine.toml").unwrap();
+        let told = &profile.clock().fits[0];
+        assert_eq!((told.phase.as_str(), told.chips, told.rows, told.error), ("decode", 2, 9, 0.03));
+        assert_eq!(profile.settings_lines(), plain.settings_lines());
+        assert!(plain.fits.is_empty());
+        let refused = |from: &str, to: &str| {
+            assert!(text.contains(from), "{from}");
+            Profile::parse(&text.replacen(from, to, 1), "mine.toml").unwrap_err().to_string()
+        };
+        // A figure that was changed afterwards.
+        assert!(refused("value = 0.75", "value = 0.9").contains("these were changed after the fit"));
+        assert!(refused("fitted = ", "title2 = ").contains("is unknown"));
+        for (from, to, expected) in [
+            ("phase = \"decode\"", "phase = \"e2e\"", "[[fit]] phase: expected prefill or decode"),
+            ("rows = 9", "rows = 0", "[[fit]] rows: expected a whole number from 1"),
+            ("error = 0.03", "error = nan", "[[fit]] error: expected a number from 0 to 10"),
+            ("graphs = false", "graphs = 0", "[[fit]] graphs: expected true or false"),
+            ("worst = 0.07", "worse = 0.07", "[[fit]] worse: expected one of phase, "),
+        ] {
+            let message = refused(from, to);
+            assert!(message.contains(expected) && message.contains("mine.toml line "), "{message}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use glmbench_device::DeviceError;
 
 use super::api::{Api, acl};
 use super::graph::{Launch, Segments};
+use super::trace;
 
 /// The device set on this thread. Everything that lives on the device holds the context, so the device is reset last.
 pub(super) struct Context {
@@ -27,8 +28,14 @@ impl Context {
     /// Sets device `ordinal` on the calling thread.
     pub(super) fn new(api: Arc<Api>, ordinal: i32) -> Result<Arc<Self>, DeviceError> {
         // SAFETY: an integer goes in.
-        unsafe { acl!(&api, api.libraries.rt, aclrtSetDevice(ordinal)) }?;
+        unsafe { acl!(&api, api.libraries.rt, aclrtSetDevice(ordinal)) }
+            .inspect_err(|_| trace::argue("aclrtSetDevice", &[&ordinal]))?;
         Ok(Arc::new(Self { api, ordinal, abandoned: AtomicBool::new(false) }))
+    }
+
+    /// Returns the chip's number among the visible ones.
+    pub(super) fn ordinal(&self) -> i32 {
+        self.ordinal
     }
 
     /// Returns whether everything on the device is kept until the process ends.

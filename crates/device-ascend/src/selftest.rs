@@ -124,9 +124,12 @@ pub struct Selftest {
 /// Runs the table on rank 0 of a group. With more ranks, it also tests the collective, with a thread for every rank.
 ///
 /// # Errors
-/// Fails if the device is unavailable. A later failure is a row.
+/// Fails if the device is unavailable; [`AscendGroup::recorded`] then has the first stages so far. A later failure is a row.
 pub fn selftest(group: &AscendGroup, widths: Widths, scope: Scope) -> Result<Selftest, DeviceError> {
     let tp = group.settings().tp;
+    if scope.records() {
+        group.record_start();
+    }
     std::thread::scope(|threads| {
         let of_rank = |rank: usize| {
             let device = group.rank(rank);
@@ -161,6 +164,8 @@ pub fn selftest(group: &AscendGroup, widths: Widths, scope: Scope) -> Result<Sel
                 return Err(cause.expect("invariant: the first rank's error is one"));
             }
         };
+        // The calls of a start that succeeded are those of the survey, with its reasons.
+        first.core.api().trace.take();
         let mut table = Table::new(first, widths, scope);
         table.run();
         let info = table.device.info();

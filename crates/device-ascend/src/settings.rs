@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use glmbench_device::{AttentionShape, ClockProfile, DType, DeviceKind};
+use glmbench_device::{AttentionShape, ClockProfile, DType, DeviceKind, WeightForm};
 
 use super::choice::Forced;
 use super::profile::{Profile, ProfileError};
@@ -99,8 +99,10 @@ pub struct GroupSettings {
     pub chip: Chip,
     /// Ranks, one chip each.
     pub tp: usize,
-    /// Type of weights, activations and cache.
+    /// Type of activations, cache, and weights without a form of their own.
     pub dtype: DType,
+    /// Form of linear layers whose checkpoint is dense, and what the record calls those of a quantised one.
+    pub weights: WeightForm,
     /// Heads of one rank.
     pub attention: AttentionShape,
     /// True to bind every rank's thread to the cores of its chip's NUMA node. If that fails, the record says why.

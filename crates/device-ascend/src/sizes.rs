@@ -1,6 +1,6 @@
 //! What a card makes of a model's sizes, for estimates before anything is loaded.
 
-use glmbench_device::{AttentionShape, DType, KV_BLOCK_TOKENS, LinearShape, Role};
+use glmbench_device::{AttentionShape, KV_BLOCK_TOKENS, LinearShape, Precision, Role, Storage};
 
 use super::attention::{CAUSAL_MASK_BYTES, SCRATCH_BYTES, SHORT_CONTEXT, square_bytes};
 use super::layout::padded_channels;
@@ -27,22 +27,22 @@ pub(super) fn swiglu_half(chip: Chip, ffn: usize) -> usize {
 #[derive(Debug, Clone, Copy)]
 pub struct AscendMemory {
     chip: Chip,
-    dtype: DType,
+    precision: Precision,
 }
 
 impl AscendMemory {
-    /// Describes a card that computes in `dtype`.
-    pub fn new(chip: Chip, dtype: DType) -> Self {
-        Self { chip, dtype }
+    /// Describes a card that computes in these types.
+    pub fn new(chip: Chip, precision: Precision) -> Self {
+        Self { chip, precision }
     }
 
-    /// Returns the type of weights, activations and cache.
-    pub fn dtype(self) -> DType {
-        self.dtype
+    /// Returns the types of weights, activations and cache.
+    pub fn precision(self) -> Precision {
+        self.precision
     }
 
     fn bytes(self, numbers: u64) -> u64 {
-        numbers.saturating_mul(self.dtype.bytes() as u64)
+        numbers.saturating_mul(self.precision.dtype.bytes() as u64)
     }
 
     /// Returns the size in bytes of a linear layer's weight, in a model with these heads.
@@ -56,7 +56,10 @@ impl AscendMemory {
             Role::GateUp => 2 * swiglu_half(self.chip, out as usize / 2) as u64,
             Role::Dense | Role::Down | Role::Output | Role::Prefix => out,
         };
-        self.bytes(out.saturating_mul(width))
+        match self.precision.storage() {
+            Storage::Dense(_) => self.bytes(out.saturating_mul(width)),
+            quantised => quantised.bytes(out, width),
+        }
     }
 
     /// Returns the size in bytes of a row of `width` activations.
@@ -106,25 +109,26 @@ impl AscendMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use glmbench_device::{DType, WeightForm};
 
     /// The shape of ChatGLM2-6B, in steps of 4,096 tokens.
     #[test]
     fn a_long_prompt_takes_a_square_and_its_rows() {
         let heads = AttentionShape { heads: 32, kv_heads: 2, channels: 128 };
-        let duo = AscendMemory::new(Chip::Duo300i, DType::Fp16);
+        let duo = AscendMemory::new(Chip::Duo300i, DType::Fp16.into());
         let mib = |context| (duo.working_bytes(heads, 4096, 4096, context) - SMALL_BYTES) >> 20;
         // Six buffers of 4,096 rows and a mask of 16 MiB. Twice the context takes twice four of them, and 64 MiB more.
         assert_eq!(mib(4096), 6 * 32 + 64 + 32);
         assert_eq!(mib(8192), 2 * 32 + 4 * 64 + 64 + 16 + 32);
         // The mask of 32,768 tokens takes 1 GiB.
         assert_eq!(mib(32_768), 2 * 32 + 4 * 64 + 1024 + 16 + 32);
-        let a2 = AscendMemory::new(Chip::A2800i, DType::Fp16);
+        let a2 = AscendMemory::new(Chip::A2800i, DType::Fp16.into());
         assert_eq!(a2.working_bytes(heads, 4096, 4096, 8192) - SMALL_BYTES, 4 << 20);
     }
 
     #[test]
     fn heads_and_halves_count_as_they_are_stored() {
-        let card = AscendMemory::new(Chip::Duo300i, DType::Fp16);
+        let card = AscendMemory::new(Chip::Duo300i, DType::Fp16.into());
         let block = |channels| card.kv_block_bytes(channels) / (2 * 2 * KV_BLOCK_TOKENS as u64);
         assert_eq!([16, 64, 80, 128].map(block), [64, 64, 128, 128]);
         let heads = AttentionShape { heads: 4, kv_heads: 2, channels: 16 };
@@ -132,7 +136,9 @@ mod tests {
         assert_eq!(card.linear_bytes(linear(Role::Qkv, 8 * 16, 10), heads), 8 * 64 * 10 * 2);
         assert_eq!(card.linear_bytes(linear(Role::GateUp, 2 * 40, 10), heads), 2 * 64 * 10 * 2);
         assert_eq!(card.linear_bytes(linear(Role::Down, 10, 40), heads), 10 * 40 * 2);
-        let other = AscendMemory::new(Chip::A2800i, DType::Bf16);
+        let static_int8 = AscendMemory::new(Chip::Duo300i, Precision::quantised(WeightForm::W8a8));
+        assert_eq!(static_int8.linear_bytes(linear(Role::Down, 10, 40), heads), 10 * 40 + 10 * 8);
+        let other = AscendMemory::new(Chip::A2800i, DType::Bf16.into());
         assert_eq!(other.linear_bytes(linear(Role::GateUp, 2 * 40, 10), heads), 2 * 40 * 10 * 2);
     }
 }

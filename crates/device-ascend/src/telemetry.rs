@@ -1,6 +1,7 @@
 //! Power, temperature, utilisation and memory of a chip, as far as its libraries report them.
 //!
-//! DCMI comes with the driver and reports power in tenths of a watt: of the chip on a 910B, of the whole card on a 310P.
+//! DCMI comes with the driver and reports power in tenths of a watt. On a 910B it is the power of the chip, on a 310P of
+//! the whole card.
 //! It also reports temperature. AscendCL reports utilisation and memory. DCMI counts all chips of the machine, AscendCL
 //! the visible ones.
 
@@ -73,6 +74,22 @@ impl Sensors for TelemetrySource {
             memory_bytes: told.memory.map(|m| m.total_bytes.saturating_sub(m.free_bytes)),
         };
         (0..self.tp).map(|ordinal| readings(self.chip(ordinal))).collect()
+    }
+
+    fn forget_peak(&self) {
+        (0..self.tp as i32).for_each(|ordinal| self.api.ledger.forget_peak(ordinal));
+    }
+
+    /// What the libraries take besides counts as in use now.
+    fn peak_memory(&self) -> Option<u64> {
+        let peak = |ordinal: usize| {
+            let memory = self.chip(ordinal).memory.ok()?;
+            Some(
+                memory.total_bytes.saturating_sub(memory.free_bytes)
+                    + self.api.ledger.above_now(ordinal as i32),
+            )
+        };
+        (0..self.tp).filter_map(peak).max()
     }
 
     /// The emulator's figures are not measurements, and the text says so.

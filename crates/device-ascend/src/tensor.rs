@@ -4,8 +4,8 @@ use std::ffi::c_void;
 use std::ptr;
 
 use ascend_sys::{
-    ACL_BF16, ACL_BOOL, ACL_FLOAT, ACL_FLOAT16, ACL_FORMAT_FRACTAL_NZ, ACL_FORMAT_ND, ACL_INT32, aclDataType,
-    aclIntArray, aclScalar, aclTensor, aclTensorList, call,
+    ACL_BF16, ACL_BOOL, ACL_FLOAT, ACL_FLOAT16, ACL_FORMAT_FRACTAL_NZ, ACL_FORMAT_ND, ACL_INT8, ACL_INT32,
+    ACL_UINT64, aclDataType, aclIntArray, aclScalar, aclTensor, aclTensorList, call,
 };
 
 use glmbench_device::{DType, DeviceError};
@@ -27,6 +27,10 @@ pub(super) enum Element {
     Int32,
     /// Masks.
     Bool,
+    /// Quantised rows and weights.
+    Int8,
+    /// Encoded scales of quantised products.
+    Uint64,
 }
 
 impl Element {
@@ -37,6 +41,8 @@ impl Element {
             Self::Model(DType::Fp32) | Self::Fp32 => ACL_FLOAT,
             Self::Int32 => ACL_INT32,
             Self::Bool => ACL_BOOL,
+            Self::Int8 => ACL_INT8,
+            Self::Uint64 => ACL_UINT64,
         }
     }
 
@@ -44,7 +50,8 @@ impl Element {
         match self {
             Self::Model(dtype) => dtype.bytes(),
             Self::Fp32 | Self::Int32 => 4,
-            Self::Bool => 1,
+            Self::Bool | Self::Int8 => 1,
+            Self::Uint64 => 8,
         }
     }
 }
@@ -130,7 +137,11 @@ impl View {
         // Storage: the elements that the view spans; for fractals, the matrix in its blocks.
         let span =
             dims.iter().zip(strides).map(|(extent, stride)| (extent - 1).max(0) * stride).sum::<i64>() + 1;
-        let storage = if self.fractal { fractal_storage(dims, strides) } else { vec![span] };
+        let storage = if self.fractal {
+            fractal_storage(dims, strides, FRACTAL_BYTES / self.element.bytes())
+        } else {
+            vec![span]
+        };
         let format = if self.fractal { ACL_FORMAT_FRACTAL_NZ } else { ACL_FORMAT_ND };
         let rank = self.rank as u64;
         api.ready()?;
@@ -163,6 +174,8 @@ impl View {
             Element::Fp32 => "fp32".to_owned(),
             Element::Int32 => "int32".to_owned(),
             Element::Bool => "bool".to_owned(),
+            Element::Int8 => "int8".to_owned(),
+            Element::Uint64 => "uint64".to_owned(),
         };
         let (dims, strides) = (&self.dims[..self.rank], &self.strides[..self.rank]);
         let mut step = 1;
@@ -198,12 +211,16 @@ impl View {
     }
 }
 
-/// Returns `[n1, m1, 16, 16]` of a matrix that may be viewed transposed. The stored matrix's width is the axis of stride
-/// 1.
-fn fractal_storage(dims: &[i64], strides: &[i64]) -> Vec<i64> {
+/// Bytes of a row of a fractal.
+const FRACTAL_BYTES: usize = 32;
+
+/// Returns `[n1, m1, 16, columns]` of a matrix that may be viewed transposed. The stored matrix's width is the axis of
+/// stride 1. A fractal has `columns` columns.
+fn fractal_storage(dims: &[i64], strides: &[i64], columns: usize) -> Vec<i64> {
+    let columns = columns as i64;
     let [a, b] = [dims[dims.len() - 2], dims[dims.len() - 1]];
     let (rows, width) = if strides[dims.len() - 1] == 1 { (a, b) } else { (b, a) };
-    vec![(width + 15) / 16, (rows + 15) / 16, 16, 16]
+    vec![(width + columns - 1) / columns, (rows + 15) / 16, 16, columns]
 }
 
 fn created<T>(api: &Api, function: &str, handle: Result<*mut T, &str>) -> Result<*mut T, DeviceError> {
@@ -345,7 +362,8 @@ mod tests {
 
     #[test]
     fn fractals_are_those_of_the_stored_matrix() {
-        assert_eq!(fractal_storage(&[20, 40], &[40, 1]), [3, 2, 16, 16]);
-        assert_eq!(fractal_storage(&[40, 20], &[1, 40]), [3, 2, 16, 16]);
+        assert_eq!(fractal_storage(&[20, 40], &[40, 1], 16), [3, 2, 16, 16]);
+        assert_eq!(fractal_storage(&[40, 20], &[1, 40], 16), [3, 2, 16, 16]);
+        assert_eq!(fractal_storage(&[20, 40], &[40, 1], 32), [2, 2, 16, 32]);
     }
 }

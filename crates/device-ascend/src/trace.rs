@@ -3,7 +3,7 @@
 //! It is off unless a self-test turns it on. Then every descriptor's text is kept by its address, so that a call can name
 //! its arguments. Equal calls of one phase count as one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +16,48 @@ use glmbench_device::DeviceError;
 const MAX_CALLS: usize = 4096;
 /// Maximum number of numbers of an integer array in a text.
 const MAX_NUMBERS: usize = 16;
+
+/// Maximum number of failed calls that are kept.
+const MAX_FAILED: usize = 64;
+
+/// The phase of calls before a device is there.
+pub(super) const START: &str = "start";
+
+/// The calls of any library function that failed, the last one at the end. A start that fails leaves no device behind to ask, so
+/// they are kept for the whole process.
+static FAILED: Mutex<VecDeque<Call>> = Mutex::new(VecDeque::new());
+
+fn failed() -> std::sync::MutexGuard<'static, VecDeque<Call>> {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the calls of library functions that failed in this process, the last one at the end. Some failures are expected: a
+/// function may be tried before its older form. Arguments are known of the calls that set up a device.
+pub fn take_failed_calls() -> Vec<Call> {
+    std::mem::take(&mut *failed()).into()
+}
+
+/// Keeps a failed call; `code` is `None` if no library has the function.
+pub(super) fn note_failed(function: &str, code: Option<i32>, message: &str) {
+    let mut failed = failed();
+    if failed.len() == MAX_FAILED {
+        failed.pop_front();
+    }
+    failed.push_back(Call {
+        phase: START.to_owned(),
+        operator: function.to_owned(),
+        arguments: Vec::new(),
+        code,
+        message: message.to_owned(),
+    });
+}
+
+/// Adds the arguments of the last failed call, if it was of this function.
+pub(super) fn argue(function: &str, arguments: &[&dyn std::fmt::Display]) {
+    if let Some(last) = failed().back_mut().filter(|last| last.operator == function) {
+        last.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+}
 
 /// A call of an operator's first stage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

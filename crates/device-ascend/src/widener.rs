@@ -1,8 +1,8 @@
 //! Appends a one to input rows, for weights with their bias as a column.
 //!
 //! Products with weights in fractals take no bias. A bias added afterwards meets a product that is already rounded. Of all
-//! the places where a 310P rounds, that one moves ChatGLM2's logits most (`NUMBERS.md`). As a column of the weight,
-//! against an input of one, the bias is the last of the products that the matrix unit sums in fp32.
+//! the places where a 310P rounds, that one moves ChatGLM2's logits most (`NUMBERS.md`). As a column of the weight, the
+//! bias is multiplied by an input of one. It is the last product that the matrix unit sums in fp32.
 
 use glmbench_device::DeviceError;
 

@@ -1,7 +1,7 @@
 //! The work that an emulated chip counts, and its price by a chip profile.
 //!
 //! The emulator counts what its clock prices: operators, collectives and copies, by shape. The same work priced by another
-//! profile gives the time that the other chip would take, as long as the host issues launches faster than the chip runs them.
+//! profile gives the time of the other chip. This holds as long as the host issues launches faster than the chip runs them.
 
 use std::ffi::CString;
 use std::sync::Arc;

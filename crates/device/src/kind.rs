@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{DType, Precision};
+use super::{DType, KvForm, Precision, WeightForm};
 
 /// The values of `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,9 +39,12 @@ enum Types {
     All,
     /// One type for everything.
     Only(DType),
-    /// Types without a quantised form. The device itself checks which of them.
-    Plain(&'static str),
+    /// These types, and the forms of weights that cards have operators for. The device itself checks which of the types.
+    Cards(&'static [DType]),
 }
+
+/// The forms of weights that cards have operators for.
+const CARD_FORMS: [WeightForm; 3] = [WeightForm::Plain, WeightForm::W8a8, WeightForm::W8a16];
 
 /// The entry of a device.
 struct Entry {
@@ -104,7 +107,7 @@ impl DeviceKind {
                 help: "",
                 hardware: Hardware::Card,
                 main_type: DType::Fp16,
-                types: Types::Plain("fp16"),
+                types: Types::Cards(&[DType::Fp16]),
                 step_tokens: CARD_STEP,
                 has_threads: false,
                 series: Some(1),
@@ -114,7 +117,7 @@ impl DeviceKind {
                 help: "",
                 hardware: Hardware::Card,
                 main_type: DType::Fp16,
-                types: Types::Plain("fp16 and bf16"),
+                types: Types::Cards(&[DType::Fp16, DType::Bf16]),
                 step_tokens: CARD_STEP,
                 has_threads: false,
                 series: Some(2),
@@ -147,7 +150,7 @@ impl DeviceKind {
     pub const fn only_type(self) -> Option<DType> {
         match self.entry().types {
             Types::Only(dtype) => Some(dtype),
-            Types::All | Types::Plain(_) => None,
+            Types::All | Types::Cards(_) => None,
         }
     }
 
@@ -157,8 +160,14 @@ impl DeviceKind {
         match self.entry().types {
             Types::All => None,
             Types::Only(dtype) => (precision != dtype.into()).then(|| format!("it computes in {dtype} only")),
-            Types::Plain(types) => (!precision.is_plain())
-                .then(|| format!("it has {types}; quantised forms run on {}", Self::with(Types::All))),
+            Types::Cards(types) => {
+                let fits = precision.kv == KvForm::Auto && CARD_FORMS.contains(&precision.weights);
+                (!fits).then(|| {
+                    let forms = CARD_FORMS.into_iter().filter_map(WeightForm::name);
+                    let types = types.iter().map(|dtype| dtype.name()).chain(forms);
+                    format!("it has {}; other forms run on {}", and(types), Self::with(Types::All))
+                })
+            }
         }
     }
 
@@ -208,6 +217,15 @@ impl DeviceKind {
     pub fn words(cards: bool) -> String {
         let words = Self::ALL.into_iter().filter(|kind| kind.is_card() == cards);
         or(&words.map(|kind| kind.name().to_owned()).collect::<Vec<_>>())
+    }
+}
+
+/// Joins words: `a, b and c`.
+fn and<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    match words.collect::<Vec<_>>().as_slice() {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
 }
 
@@ -285,7 +303,6 @@ impl FromStr for DeviceName {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KvForm;
 
     #[test]
     fn a_name_is_read_as_it_is_written() {
@@ -311,8 +328,10 @@ mod tests {
         let instead = DeviceKind::ALL.map(|kind| kind.instead_of(int8).unwrap_or_default());
         assert_eq!(instead[0], "");
         assert_eq!(instead[1], "it computes in fp32 only");
-        assert_eq!(instead[2], "it has fp16; quantised forms run on the cpu");
-        assert_eq!(instead[3], "it has fp16 and bf16; quantised forms run on the cpu");
+        assert_eq!(instead[2], "it has fp16, w8a8 and w8a16; other forms run on the cpu");
+        assert_eq!(instead[3], "it has fp16, bf16, w8a8 and w8a16; other forms run on the cpu");
+        assert_eq!(DeviceKind::Duo300i.instead_of(Precision::quantised(WeightForm::W8a8)), None);
+        assert!(DeviceKind::A2800i.instead_of(Precision::W8A8_DYNAMIC).is_some());
     }
 
     #[test]

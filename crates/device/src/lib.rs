@@ -102,7 +102,7 @@ impl std::str::FromStr for DType {
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The device is out of memory.
-    #[error("device {device}: {wanted_bytes} bytes for {what} cannot be had")]
+    #[error("device {device}: {wanted_bytes} bytes for {what} cannot be allocated")]
     OutOfMemory {
         /// Name of the device.
         device: &'static str,
@@ -255,7 +255,7 @@ impl SequenceView<'_> {
 }
 
 /// Description of a device, for the record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DeviceInfo {
     /// The name used on the command line.
     pub name: String,
@@ -297,7 +297,7 @@ impl DeviceInfo {
 }
 
 /// The chip profile that drives a virtual clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ClockProfile {
     /// The profile's name.
     pub name: String,
@@ -307,6 +307,54 @@ pub struct ClockProfile {
     pub memory_bytes_per_s: u64,
     /// Peak fp16 matrix throughput of one chip, in floating-point operations per second.
     pub matmul_flops_per_s: u64,
+    /// The card's name in full.
+    pub title: String,
+    /// The figures, in the file's order.
+    pub figures: Vec<ClockFigure>,
+    /// How the profile compares with the times of a card that it was fitted to. Empty if it was fitted to none.
+    pub fits: Vec<ClockFit>,
+}
+
+/// A figure of a chip profile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClockFigure {
+    /// Its name.
+    pub key: String,
+    /// Its value.
+    pub value: f64,
+    /// Its unit.
+    pub unit: String,
+    /// `published`, `derived`, `calibrated` or `assumed`.
+    pub mark: String,
+    /// Its source, as text.
+    pub source: String,
+    /// Rows that a calibrated figure was fitted to, and the error on what was left out of the fit.
+    pub fit: Option<(u32, f64)>,
+}
+
+/// How a chip profile compares with the times of a card that it was fitted to: one phase on one number of chips.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClockFit {
+    /// `prefill` or `decode`.
+    pub phase: String,
+    /// Number of chips that share the model.
+    pub chips: u32,
+    /// Number of measured times.
+    pub rows: u32,
+    /// Number of shapes that the times are of.
+    pub shapes: u32,
+    /// Root mean square of the logarithm of modelled over measured time, each shape left out of the fit in turn.
+    pub error: f64,
+    /// Its largest absolute value.
+    pub worst: f64,
+    /// Largest batch.
+    pub batch: u32,
+    /// Longest sequence, in tokens: of prompts for prefill, with the generated tokens for decode.
+    pub tokens: u32,
+    /// Parameters of the model.
+    pub parameters: f64,
+    /// Whether launches were captured as graphs.
+    pub graphs: bool,
 }
 
 /// The operators of ChatGLM2 in the order of the forward pass.

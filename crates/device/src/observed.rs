@@ -162,7 +162,8 @@ impl<D: Device> Device for Observed<D> {
         self.device.download(qkv, &mut self.numbers)?;
         let (queries, all) =
             (shape.heads * shape.channels, (shape.heads + 2 * shape.kv_heads) * shape.channels);
-        let rows: Vec<f32> = self.numbers.chunks_exact(all).flat_map(|row| &row[queries..]).copied().collect();
+        let rows: Vec<f32> =
+            self.numbers.chunks_exact(all).flat_map(|row| &row[queries..]).copied().collect();
         let mut observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
         observer.keys_and_values(layer, &rows, all - queries);
         drop(observer);

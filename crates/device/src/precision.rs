@@ -37,7 +37,7 @@ pub enum WeightForm {
 
 impl WeightForm {
     /// Returns the word of this form among the number types. `None` if the word is that of the activations.
-    fn name(self) -> Option<&'static str> {
+    pub(crate) fn name(self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
             Self::W8a8Dynamic => Some("w8a8-dynamic"),

@@ -36,4 +36,12 @@ pub trait Sensors: Send {
 
     /// Describes how the values are measured.
     fn methods(&self) -> Methods;
+
+    /// Begins a span of time for [`Sensors::peak_memory`].
+    fn forget_peak(&self) {}
+
+    /// Returns the most memory in use on one device since [`Sensors::forget_peak`], in bytes. `None` if no device tells.
+    fn peak_memory(&self) -> Option<u64> {
+        self.read().into_iter().filter_map(|device| device.memory_bytes.ok()).max()
+    }
 }

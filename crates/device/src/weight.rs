@@ -402,7 +402,7 @@ const INT8_LARGEST: f32 = 127.0;
 /// Quantises a run symmetrically and returns its scale: `scale = max|x| / largest`, and `q = x / scale` rounded to the
 /// nearest integer, ties to even. A run with NaN or infinity has the scale NaN and only zeros.
 fn quantise(x: &[f32], largest_integer: f32, out: &mut [i8]) -> f32 {
-    /// Added to a number within ±2^22, it leaves the nearest integer (ties to even) in the lowest bits: numbers from 2^23 to
+    /// Added to a number within ±2^22, it leaves the nearest integer (ties to even) in the lowest bits. Numbers from 2^23 to
     /// 2^24 have a spacing of 1. Every instruction set does this in vectors, which is not so for rounding.
     const ROUND: f32 = 12_582_912.0;
 

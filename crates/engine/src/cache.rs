@@ -52,8 +52,8 @@ pub fn content(prefix: usize, tokens: &[u32]) -> Vec<u32> {
 }
 
 /// Returns how much of `common` tokens a sequence of `length` tokens can share, P-tuning prefix included. At least two
-/// rows are left to compute: the last one has the logits, and one row alone is decoding, which a card may do with another
-/// operator.
+/// rows are left to compute. The last one has the logits. One row alone would be decoding, which a card may do with
+/// another operator.
 pub fn shareable(common: usize, length: usize) -> usize {
     common.min(length.saturating_sub(2)) / SHARED_TOKENS * SHARED_TOKENS
 }

@@ -34,7 +34,9 @@ impl PassCost {
         };
         let of = |id, linear: LinearShape| Work::linear(linear, storage(id, linear.width), 1);
         let of_layer = |layer: usize| {
-            config.layer_linears().map(|linear| of(LinearId { layer: Some(layer), role: linear.role }, linear))
+            config
+                .layer_linears()
+                .map(|linear| of(LinearId { layer: Some(layer), role: linear.role }, linear))
         };
         let layers = config.num_layers as u64;
         let last = config.num_layers.saturating_sub(1);

@@ -113,6 +113,7 @@ pub fn load(
                 chip,
                 tp: options.tp,
                 dtype: options.precision.dtype,
+                weights: options.precision.weights,
                 attention: attention_shape(&rank),
                 bind: options.bind,
                 forced: Forced::from_environment(chip.name())?,

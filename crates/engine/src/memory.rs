@@ -90,7 +90,7 @@ impl MemoryOf {
     ) -> Self {
         match (kind, Chip::of(kind)) {
             (DeviceKind::Cpu, _) => Self::Cpu(CpuMemory::new(precision, set, threads)),
-            (_, Some(chip)) => Self::Ascend(AscendMemory::new(chip, precision.dtype)),
+            (_, Some(chip)) => Self::Ascend(AscendMemory::new(chip, precision)),
             (_, None) => Self::Plain(precision),
         }
     }
@@ -116,7 +116,7 @@ impl MemoryOf {
         match self {
             Self::Plain(precision) => *precision,
             Self::Cpu(cpu) => cpu.precision(),
-            Self::Ascend(card) => card.dtype().into(),
+            Self::Ascend(card) => card.precision(),
         }
     }
 
@@ -284,7 +284,7 @@ mod tests {
             assert_eq!(card.weight_bytes, plain.weight_bytes + padding);
         }
         let full = ModelConfig::chatglm2_6b();
-        let card = MemoryOf::Ascend(AscendMemory::new(Chip::Duo300i, DType::Fp16));
+        let card = MemoryOf::Ascend(AscendMemory::new(Chip::Duo300i, DType::Fp16.into()));
         let capacity = Capacity::for_batch(&full, 2, 300);
         let (card, plain) =
             (MemoryEstimate::new(&full, card, capacity), MemoryEstimate::new(&full, DType::Fp16, capacity));

@@ -1,8 +1,9 @@
 //! Continuous batching of ragged sequences: admit, prefill, decode, finish.
 //!
 //! Waiting requests are admitted in order while the batch has a free place and the KV cache has blocks for their whole
-//! length. A running sequence therefore never runs out of blocks. A step is either a prefill of as many prompt tokens
-//! as fit, or one token of every running sequence, with guesses of the next if the request allows them. Prefill comes first; [`Engine::set_prefill_run`] bounds how long the
+//! length. A running sequence therefore never runs out of blocks. A step is a prefill of as many prompt tokens as fit, or one
+//! token of every running sequence. If the request allows them, guesses of the next tokens are fed with it. Prefill comes
+//! first; [`Engine::set_prefill_run`] bounds how long the
 //! running sequences wait for it. A sequence's results do not depend on the others; see the device's
 //! contract.
 

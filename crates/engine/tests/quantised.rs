@@ -126,7 +126,9 @@ fn settings(scheme: Scheme) -> Settings {
     }
 }
 
-fn control(run: impl FnOnce(&mut Control<'_>) -> Result<(), QuantiseError>) -> Result<Vec<String>, QuantiseError> {
+fn control(
+    run: impl FnOnce(&mut Control<'_>) -> Result<(), QuantiseError>,
+) -> Result<Vec<String>, QuantiseError> {
     let mut said = Vec::new();
     let mut progress = |progress| {
         if let Progress::Say(words) = progress {
@@ -203,7 +205,10 @@ fn an_export_has_the_layout_of_the_hand_made_file() {
         let size = info.dtype.bitsize() / 8;
         assert!(info.data_offsets.0.is_multiple_of(size), "{name} is not aligned");
     }
-    let (float, w8a8) = (log_probs(&fixture("float"), DeviceKind::Cpu, 1).unwrap(), log_probs(&out, DeviceKind::Cpu, 1).unwrap());
+    let (float, w8a8) = (
+        log_probs(&fixture("float"), DeviceKind::Cpu, 1).unwrap(),
+        log_probs(&out, DeviceKind::Cpu, 1).unwrap(),
+    );
     assert!(kl(&float, &w8a8) < 0.02, "{}", kl(&float, &w8a8));
 }
 
@@ -268,10 +273,13 @@ fn thudm(dir: &Path, bits: u32) {
             let most = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
             let scale = half::f16::from_f32(most / largest);
             scales.extend(scale.to_le_bytes());
-            let q: Vec<i8> =
-                row.iter().map(|w| (w / scale.to_f32()).round_ties_even().clamp(-largest, largest) as i8).collect();
+            let q: Vec<i8> = row
+                .iter()
+                .map(|w| (w / scale.to_f32()).round_ties_even().clamp(-largest, largest) as i8)
+                .collect();
             match bits {
-                4 => integers.extend(q.chunks_exact(2).map(|pair| (pair[0] << 4 | (pair[1] & 15)).cast_unsigned())),
+                4 => integers
+                    .extend(q.chunks_exact(2).map(|pair| (pair[0] << 4 | (pair[1] & 15)).cast_unsigned())),
                 _ => integers.extend(q.iter().map(|q| q.cast_unsigned())),
             }
         }
@@ -307,7 +315,10 @@ fn thudms_checkpoints_are_read_and_rewritten_to_the_same_numbers() {
         config["quantization_bit"] = (12 - bits).into();
         fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
         let message = log_probs(dir.path(), DeviceKind::Cpu, 1).unwrap_err().to_string();
-        assert!(message.contains("has shape") && message.contains("config.json says quantization_bit"), "{message}");
+        assert!(
+            message.contains("has shape") && message.contains("config.json says quantization_bit"),
+            "{message}"
+        );
     }
 }
 
@@ -324,7 +335,11 @@ impl Damaged {
     }
 
     /// Changes the tensor `QKV.suffix`; `None` removes it.
-    fn tensor(self, suffix: &str, change: impl FnOnce(&mut (String, Dtype, Vec<usize>, Vec<u8>)) -> bool) -> Self {
+    fn tensor(
+        self,
+        suffix: &str,
+        change: impl FnOnce(&mut (String, Dtype, Vec<usize>, Vec<u8>)) -> bool,
+    ) -> Self {
         let path = self.0.path().join(WEIGHTS);
         let mut all = tensors(&path);
         let at = all.iter().position(|t| t.0 == format!("{QKV}.{suffix}")).unwrap();
@@ -359,9 +374,11 @@ impl Damaged {
 
 #[test]
 fn damaged_files_are_refused_with_file_tensor_and_what_was_expected() {
-    let set = |bytes: &'static [u8]| move |t: &mut (String, Dtype, Vec<usize>, Vec<u8>)| {
-        t.3[..bytes.len()].copy_from_slice(bytes);
-        true
+    let set = |bytes: &'static [u8]| {
+        move |t: &mut (String, Dtype, Vec<usize>, Vec<u8>)| {
+            t.3[..bytes.len()].copy_from_slice(bytes);
+            true
+        }
     };
     let half = |x: f32| -> &'static [u8] { Vec::leak(half::f16::from_f32(x).to_le_bytes().to_vec()) };
     let wide = |bits: i64| -> &'static [u8] { Vec::leak(bits.to_le_bytes().to_vec()) };
@@ -369,7 +386,9 @@ fn damaged_files_are_refused_with_file_tensor_and_what_was_expected() {
         let says = [WEIGHTS, QKV, "input_scale", shown, "expected a positive number"];
         Damaged::new().tensor("input_scale", set(half(scale))).refused(&says);
         let says = [WEIGHTS, QKV, "deq_scale", shown, "channel 0, expected a positive number"];
-        Damaged::new().tensor("deq_scale", set(wide(i64::from(scale.to_bits().cast_signed())))).refused(&says);
+        Damaged::new()
+            .tensor("deq_scale", set(wide(i64::from(scale.to_bits().cast_signed()))))
+            .refused(&says);
     }
     for offset in [0.5, 200.0, f32::NAN] {
         let says = [WEIGHTS, "input_offset", "expected an integer from -128 to 127"];
@@ -400,7 +419,11 @@ fn damaged_files_are_refused_with_file_tensor_and_what_was_expected() {
 fn descriptions_and_configurations_that_lie_are_refused() {
     let weight = format!("{QKV}.weight");
     let said = "quantize = \"w8a8\"";
-    Damaged::new().json(DESCRIPTION, &weight, &json!("FLOAT")).refused(&[DESCRIPTION, QKV, "expected \"FLOAT\""]);
+    Damaged::new().json(DESCRIPTION, &weight, &json!("FLOAT")).refused(&[
+        DESCRIPTION,
+        QKV,
+        "expected \"FLOAT\"",
+    ]);
     let all_float = Damaged::new();
     let mut words = json_of(&all_float.0.path().join(DESCRIPTION));
     for (_, word) in words.as_object_mut().unwrap().iter_mut().filter(|(name, _)| name.starts_with(QKV)) {
@@ -409,17 +432,35 @@ fn descriptions_and_configurations_that_lie_are_refused() {
     fs::write(all_float.0.path().join(DESCRIPTION), words.to_string()).unwrap();
     all_float.refused(&[&weight, "has type I8", "expected F16, BF16 or F32", "stays in float"]);
     let other = "transformer.output_layer.weight";
-    Damaged::new().json(DESCRIPTION, other, &json!("W8A8")).refused(&[other, "has type F16", "expected I8", said]);
-    Damaged::new().json(DESCRIPTION, &weight, &json!("W4A4")).refused(&[DESCRIPTION, &weight, "W4A4", "\"W8A8\" or \"FLOAT\""]);
+    Damaged::new().json(DESCRIPTION, other, &json!("W8A8")).refused(&[
+        other,
+        "has type F16",
+        "expected I8",
+        said,
+    ]);
+    Damaged::new().json(DESCRIPTION, &weight, &json!("W4A4")).refused(&[
+        DESCRIPTION,
+        &weight,
+        "W4A4",
+        "\"W8A8\" or \"FLOAT\"",
+    ]);
     Damaged::new().json(DESCRIPTION, &weight, &Value::Null).refused(&[DESCRIPTION, "no word for", &weight]);
-    Damaged::new().json(DESCRIPTION, "model_quant_type", &json!("W8A16")).refused(&["model_quant_type", "W8A16", said]);
-    Damaged::new().json(DESCRIPTION, "kv_cache_type", &json!("C8")).refused(&["kv_cache_type", "quantization_config"]);
+    Damaged::new().json(DESCRIPTION, "model_quant_type", &json!("W8A16")).refused(&[
+        "model_quant_type",
+        "W8A16",
+        said,
+    ]);
+    Damaged::new()
+        .json(DESCRIPTION, "kv_cache_type", &json!("C8"))
+        .refused(&["kv_cache_type", "quantization_config"]);
     let undescribed = Damaged::new();
     fs::remove_file(undescribed.0.path().join(DESCRIPTION)).unwrap();
     undescribed.refused(&[DESCRIPTION, "is not there", said]);
     fs::write(undescribed.0.path().join(DESCRIPTION), "[]").unwrap();
     undescribed.refused(&[DESCRIPTION, "expected a map"]);
-    Damaged::new().json("config.json", "quantize", &json!("w8a16")).refused(&["quant_model_weight_w8a16.safetensors"]);
+    Damaged::new()
+        .json("config.json", "quantize", &json!("w8a16"))
+        .refused(&["quant_model_weight_w8a16.safetensors"]);
     let compressed = Damaged::new().json("config.json", "quantize", &json!("w8a8sc"));
     fs::rename(compressed.0.path().join(WEIGHTS), compressed.0.path().join("model.safetensors")).unwrap();
     compressed.refused(&["w8a8sc", "this engine reads", "tiling"]);
@@ -454,7 +495,8 @@ fn a_run_cannot_ask_for_another_form_than_the_checkpoints() {
 fn a_search_leaves_the_layers_with_the_largest_errors_in_float() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let job = job(&fixture("float"), Settings { search: Some(3), ..settings(Scheme::W8a8) }, prompts()).unwrap();
+    let job =
+        job(&fixture("float"), Settings { search: Some(3), ..settings(Scheme::W8a8) }, prompts()).unwrap();
     let mut report = None;
     control(|control| {
         report = Some(job.run(&out, control)?);
@@ -512,7 +554,11 @@ fn settings_that_do_not_fit_are_refused_before_anything_is_written() {
     refused(settings(Scheme::W8a8), vec![vec![64]], "token 64, and the model has 64");
     refused(settings(Scheme::W8a8), vec![vec![1; 65]], "65 tokens, and the model's context is 64");
     refused(settings(Scheme::Int4), prompts(), "is THUDM's");
-    refused(Settings { group: 5, ..settings(Scheme::W4a16) }, prompts(), "groups of 5 do not divide the 32 inputs");
+    refused(
+        Settings { group: 5, ..settings(Scheme::W4a16) },
+        prompts(),
+        "groups of 5 do not divide the 32 inputs",
+    );
     refused(Settings { smooth: Some(0.5), ..settings(Scheme::W8a16) }, prompts(), "smoothing is for w8a8");
     refused(Settings { smooth: Some(2.0), ..settings(Scheme::W8a8) }, prompts(), "from 0 to 1");
     refused(Settings { search: Some(99), ..settings(Scheme::W8a8) }, prompts(), "9 linear layers");

@@ -56,7 +56,8 @@ fn first_and_further_tokens_come_when_the_stub_sends_them() {
             for (best, value) in best.iter_mut().zip([ttft.abs(), tpot.abs(), worst]) {
                 *best = best.min(value);
             }
-            // Each clock is held against itself, and both on one machine: `sent` is read after the bytes are gone.
+            // Each clock is compared with itself, and both are on one machine: `sent` is read after the bytes are
+            // gone.
             assert!(written[0] - answered.received >= schedule.first, "{api}: the stub waits");
             for (event, &at) in response.events.iter().zip(written) {
                 assert!(event.at + Duration::from_millis(1) >= at, "{api}: no token is early");

@@ -1,7 +1,7 @@
 //! The engine behind the HTTP routes of TGI and OpenAI.
 //!
 //! One thread owns the engine and steps it (`work.rs`). Another runs the connections and the routes, without waiting for
-//! the first: jobs go in through one bounded channel, events come out through one per request. The routes translate
+//! the first. Jobs go in through one bounded channel; events come out through one per request. The routes translate
 //! between the wire and what the program thinks in (`generation.rs`).
 //!
 //! The crate knows nothing of suites and records, and prints nothing: the log goes where the caller says.

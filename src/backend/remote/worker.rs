@@ -13,7 +13,7 @@ use glmbench_remote::{
     Prompt, Response, Times,
 };
 
-use super::super::{Exchange, WireTimes};
+use super::super::{Exchange, MetricSample, WireTimes};
 
 /// How long a step waits for a request to end, so that its caller can look at other things.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
@@ -48,7 +48,7 @@ pub(super) struct Shared {
     pub(super) most_for_choices: u64,
     pub(super) done: Sender<Done>,
     /// Samples of the server's metrics that no one has taken yet.
-    pub(super) metrics: Mutex<Vec<(u64, String, f64)>>,
+    pub(super) metrics: Mutex<Vec<MetricSample>>,
 }
 
 /// A request that has ended.
@@ -75,7 +75,7 @@ impl Shared {
         });
         let mut kept = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < MOST_METRICS {
-            kept.extend(plain.map(|(series, value)| (now_ns, series, value)));
+            kept.extend(plain.map(|(series, value)| MetricSample { t_ns: now_ns, series, value }));
         }
     }
 

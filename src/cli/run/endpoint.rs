@@ -13,7 +13,7 @@ use crate::cli::{Exit, emit, exit_of, say};
 use crate::record::grouped;
 use crate::run::RunRequest;
 use crate::run::endpoint::{EndpointChoice, Target};
-use crate::run::requests::{Wanted, total};
+use crate::run::requests::{CaseWanted, Wanted, total};
 use crate::text::one_line;
 
 /// A server that runs the suite instead of the engine.
@@ -83,7 +83,7 @@ pub(in crate::cli) fn dry_run(of: &EndpointChoice, request: &RunRequest) -> anyh
 }
 
 /// Describes the server and the costs.
-fn describe(target: &Target, parts: &[(String, Wanted)]) -> String {
+fn describe(target: &Target, cases: &[CaseWanted]) -> String {
     let (server, suite) = (target.server(), target.suite());
     let (facts, probe) = (server.facts(), server.probe());
     let mut text = format!("suite     {}: {}\n", suite.name, one_line(&suite.about));
@@ -97,10 +97,10 @@ fn describe(target: &Target, parts: &[(String, Wanted)]) -> String {
         text += &format!("          {name:<20} {:<8} {}\n", can.standing.word(), one_line(&can.evidence));
     }
     probe.notes.iter().for_each(|note| text += &format!("note      {}\n", one_line(note)));
-    for (name, wanted) in parts {
-        text += &format!("case      {}: {}\n", one_line(name), cost(wanted));
+    for CaseWanted { case, wanted } in cases {
+        text += &format!("case      {}: {}\n", one_line(case), cost(wanted));
     }
-    text += &format!("total     {}\n", cost(&total(parts)));
+    text += &format!("total     {}\n", cost(&total(cases)));
     text
 }
 

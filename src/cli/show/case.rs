@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::report::drawn;
 use crate::record::{PerformanceCase, Phase, RepetitionKind, RequestRecord};
+use crate::report::modelled;
 use crate::report::performance::{phase_ns, tpot_ns, ttft_ns};
 use crate::report::tables::{Column, Row, Table};
 use crate::stats::quantile;
@@ -32,13 +33,14 @@ pub(super) fn words(runs: &[&Shown], case: &PerformanceCase) -> String {
         let repetitions = repetitions(run, case);
         let clock = repetitions.first().map_or(run.records.run.provenance.clock, |r| r.clock);
         text += &format!(
-            "{}: batch {}, {} tokens in, {} out, {} rank{}; times {clock}; {} on {}, run {}\n",
+            "{}: batch {}, {} tokens in, {} out, {} rank{}; times {clock}{}; {} on {}, run {}\n",
             one_line(&case.case_id),
             case.batch,
             case.input_tokens,
             case.output_tokens,
             case.tp,
             if case.tp == 1 { "" } else { "s" },
+            errors(run, case),
             one_line(&run.records.run.provenance.dtype),
             one_line(&run.records.run.provenance.device),
             one_line(run.id())
@@ -50,6 +52,16 @@ pub(super) fn words(runs: &[&Shown], case: &PerformanceCase) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Returns the errors of modelled times, by phase. Empty for measured ones.
+fn errors(run: &Shown, case: &PerformanceCase) -> String {
+    let of = |phase| {
+        let lengths = [case.batch, case.input_tokens, case.output_tokens];
+        modelled::error_at(&run.records.run, phase, case.tp, lengths)
+            .map(|error| format!(", {phase}{}", modelled::words(Some(error))))
+    };
+    [Phase::Prefill, Phase::Decode].into_iter().filter_map(of).collect()
 }
 
 /// Returns the same data for JSON.

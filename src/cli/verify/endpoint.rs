@@ -16,7 +16,6 @@ use crate::cli::{emit, emit_json};
 use crate::record::{Contents, RunRecord};
 use crate::run::endpoint::{EndpointChoice, Server};
 use crate::run::verify::{Bound, Picked, Verified, items_of_server, task_run};
-use crate::task::TextCodec;
 
 use super::{Args, same_hash};
 
@@ -87,12 +86,12 @@ pub(super) fn run(
         let Some(samples) = picked.items.get(&case.task) else { continue };
         let folder = dataset_folder(&args.set, None, case)
             .with_context(|| format!("task {} was of {}; --set names its folder", case.task, case.dataset))?;
-        let codec = (&model.tokenizer as &dyn TextCodec, model.config.seq_length);
-        let task = task_run((contents, case), samples, &folder, codec)?;
+        let seq_length = model.config.seq_length;
+        let task = task_run(contents, case, samples, &folder, &model.tokenizer, seq_length)?;
         if !task.evaluation.choices().is_empty() && !server.facts().choice_logprobs {
             bail!("task {}: {url} returns no log-probabilities of choices", case.task);
         }
-        let verified = items_of_server(&task, samples, (&mut backend, bound), &mut || bar.inc(1))?;
+        let verified = items_of_server(&task, samples, &mut backend, bound, &mut || bar.inc(1))?;
         found.differences.extend(verified.differences);
         found.largest = found.largest.max(verified.largest);
     }

@@ -133,7 +133,7 @@ pub(super) fn gather(
     Ok(chosen)
 }
 
-/// Reads the runs in the paths, each once. A folder may also hold other runs, which are passed over. A damaged run of a shard
+/// Reads the runs in the paths, each once. A folder may also hold other runs, which are skipped. A damaged run of a shard
 /// is not: its work would be missing without a word.
 fn read_all(paths: &[PathBuf], notes: &mut Vec<String>) -> Result<Vec<Source>, MergeError> {
     let mut seen = std::collections::BTreeSet::new();
@@ -149,7 +149,7 @@ fn read_all(paths: &[PathBuf], notes: &mut Vec<String>) -> Result<Vec<Source>, M
             let record = match dir.read_sound_run() {
                 Ok(record) => record,
                 Err(error) if !is_run && !dir.names_shards() => {
-                    notes.push(format!("{} is passed over: {error}", run.display()));
+                    notes.push(format!("{} is skipped: {error}", run.display()));
                     continue;
                 }
                 Err(error) => return Err(error.into()),

@@ -190,8 +190,8 @@ pub(super) fn merge(
         for case in cases.iter_mut().filter(|case| case.tp == *tp) {
             let owners = owners(case, sources, partial)?;
             let (mut hasher, mut there) = (ItemsHasher::default(), 0);
-            for (_, owner) in owners {
-                let Some(reader) = readers.get_mut(usize::from(owner)) else { continue };
+            for Owner { source, .. } in owners {
+                let Some(reader) = readers.get_mut(usize::from(source)) else { continue };
                 if reader.copy(&case.task, &mut hasher, &mut to)? {
                     there += 1;
                 } else if reader.source.is_complete() {
@@ -223,27 +223,36 @@ pub(super) fn merge(
     Ok(Read { items, torn })
 }
 
-/// Returns the places of items in the plan's order, each with the index in `sources` of its shard. Places of shards that are
-/// not there are left out. The list is no longer than the shards' own lists, whatever number of items a plan claims.
-fn owners(case: &AccuracyCase, sources: &[Source], partial: bool) -> Result<Vec<(usize, u16)>, MergeError> {
+/// Whose an item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Owner {
+    /// The item's place in the plan's order.
+    place: usize,
+    /// The index in the sources of its shard.
+    source: u16,
+}
+
+/// Returns the owners of items in the plan's order. Items of shards that are not there are left out. The list is no longer than the shards' own lists, whatever number of items a plan claims.
+fn owners(case: &AccuracyCase, sources: &[Source], partial: bool) -> Result<Vec<Owner>, MergeError> {
     let mut owners = Vec::new();
-    for (source, number) in sources.iter().zip(0_u16..) {
-        let Some(places) = source.part().items.get(&case.task) else { continue };
-        let places = places.read(case.items).map_err(|why| source.refused(&format!("run.json: {why}")))?;
-        owners.extend(places.into_iter().map(|place| (place, number)));
+    for (shard, source) in sources.iter().zip(0_u16..) {
+        let Some(places) = shard.part().items.get(&case.task) else { continue };
+        let places = places.read(case.items).map_err(|why| shard.refused(&format!("run.json: {why}")))?;
+        owners.extend(places.into_iter().map(|place| Owner { place, source }));
     }
     owners.sort_unstable();
-    let twice = owners.windows(2).find(|pair| pair[0].0 == pair[1].0);
-    if let Some(&[(place, first), (_, second)]) = twice {
-        return Err(sources[usize::from(second)].refused(&format!(
-            "run.json: item {place} of task {} is of shard {}, too",
+    let twice = owners.windows(2).find(|pair| pair[0].place == pair[1].place);
+    if let Some([first, second]) = twice {
+        return Err(sources[usize::from(second.source)].refused(&format!(
+            "run.json: item {} of task {} is of shard {}, too",
+            first.place,
             case.task,
-            sources[usize::from(first)].index
+            sources[usize::from(first.source)].index
         )));
     }
     if !partial && owners.len() as u64 != case.items {
         let gap =
-            owners.iter().zip(0..).find(|((place, _), at)| place != at).map_or(owners.len(), |(_, at)| at);
+            owners.iter().zip(0..).find(|(owner, at)| owner.place != *at).map_or(owners.len(), |(_, at)| at);
         return Err(MergeError::Refused(format!(
             "item {gap} of task {} is of no shard; a run.json is damaged",
             case.task

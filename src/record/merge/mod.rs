@@ -1,4 +1,4 @@
-//! Puts the runs of shards together to one run, as if one machine had run the whole plan.
+//! Merges the runs of shards into one run, as if one machine had run the whole plan.
 //!
 //! Lines are copied as they are. The journals therefore equal those of an unsharded run but for times, hosts and the
 //! checksums of lines. Items are streamed, so that memory does not grow with their number. Nothing appears under the
@@ -46,7 +46,7 @@ pub struct Merged {
     pub record: RunRecord,
     /// Number of its items.
     pub items: u64,
-    /// Sentences on what the shards have not in common, and on runs that were passed over.
+    /// Sentences about what differs between the shards, and about runs that were skipped.
     pub notes: Vec<String>,
 }
 
@@ -55,8 +55,8 @@ pub struct Merged {
 /// With `partial`, shards may be missing or incomplete. The result then has what is there, and says so.
 ///
 /// # Errors
-/// [`MergeError::Refused`] if the runs are not of one plan and identity, if shards are missing, incomplete or changed since
-/// they were sealed, if two runs of one shard differ, and if `out` exists.
+/// [`MergeError::Refused`] if the runs are not of one plan and identity, if two runs of one shard differ, or if `out`
+/// exists. Also if shards are missing, incomplete, or changed since they were sealed.
 pub fn merge(
     out: &Path,
     paths: &[PathBuf],

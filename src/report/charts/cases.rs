@@ -22,10 +22,11 @@ pub(crate) fn point(x: f64, y: f64) -> Point {
     Point { x, y, low: None, high: None }
 }
 
-/// Returns the subtitle of a chart of a workload: unit, clock, device and type.
-pub(crate) fn subtitle(run: &RunRecord, unit: &str) -> String {
+/// Returns the subtitle of a chart of a workload: unit, clock, device and type. `error` is that of modelled times, which follows the
+/// clock.
+pub(crate) fn subtitle(run: &RunRecord, unit: &str, error: &str) -> String {
     let from = &run.provenance;
-    format!("{unit}, {}, {} {}", from.clock, from.device, from.dtype)
+    format!("{unit}, {}{error}, {} {}", from.clock, from.device, from.dtype)
 }
 
 /// Returns the label of a series, marked if its times are modelled.

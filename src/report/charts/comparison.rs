@@ -9,6 +9,7 @@ use crate::record::{Clock, PerfRow, PerformanceCase, Phase, Roofline};
 use crate::report::ReportError;
 use crate::report::accuracy::ALL;
 use crate::report::compare::{Comparison, GroupComparison, Side, TaskComparison};
+use crate::report::modelled::{self, evidence};
 use crate::report::performance::{Repetitions, phase_cost, phase_ns, roofline_of};
 use crate::report::tables::per_token_ns;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,8 @@ pub(in crate::report) fn draw_comparison(
     comparison: &Comparison,
 ) -> Result<Vec<Picture>, ReportError> {
     let looks = looks(comparison);
-    let charts: [(&str, Option<Chart>); 7] = [
+    let evidence = comparison.sides.iter().find_map(|side| evidence::chart(side.run()));
+    let charts: [(&str, Option<Chart>); 8] = [
         ("accuracy", forest(comparison, &looks).map(Chart::Forest)),
         ("throughput-decode", throughput(comparison, &looks, Phase::Decode).map(Chart::Panels)),
         ("throughput-e2e", throughput(comparison, &looks, Phase::E2e).map(Chart::Panels)),
@@ -33,6 +35,7 @@ pub(in crate::report) fn draw_comparison(
         ("tp-scaling", scaling(comparison, &looks).map(Chart::Panels)),
         ("roofline", roofline(comparison, &looks).map(Chart::Panels)),
         ("samples", strips(comparison, &looks).map(Chart::Strips)),
+        (evidence::CHART, evidence.map(Chart::Ratios)),
     ];
     let described = charts.into_iter().filter_map(|(name, chart)| Some((name.to_owned(), chart?)));
     draw(folder, &described.collect::<Vec<_>>())
@@ -68,6 +71,15 @@ fn clocks(comparison: &Comparison) -> String {
         (true, _) => " (modelled: dotted, hollow)",
     };
     format!("{}{dotted}", clocks.into_iter().collect::<Vec<_>>().join(" and "))
+}
+
+/// Returns what follows the clocks: the errors of modelled times of a phase, by run. Empty without modelled runs.
+fn errors(comparison: &Comparison, phase: Phase) -> String {
+    let of = |side: &Side| {
+        let words = modelled::span(side.run(), side.summary.performance.iter(), phase);
+        (!words.is_empty()).then(|| format!(", {}{words}", side.letter))
+    };
+    comparison.sides.iter().filter_map(of).collect()
 }
 
 fn forest(comparison: &Comparison, looks: &[Look]) -> Option<ForestChart> {
@@ -175,7 +187,7 @@ fn throughput(comparison: &Comparison, looks: &[Look], phase: Phase) -> Option<P
     let division = if most > 30.0 * least { Division::Log } else { Division::FromZero };
     (!panels.is_empty()).then(|| PanelChart {
         title: format!("{name} against batch, by lengths"),
-        subtitle: format!("{unit}, {}", clocks(comparison)),
+        subtitle: format!("{unit}, {}{}", clocks(comparison), errors(comparison, phase)),
         x: Axis::of(Division::Log, batches.clone()).naming(batches),
         x_name: "batch",
         y: Axis::of(division, heights),
@@ -193,8 +205,9 @@ fn pareto(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     (!panels.is_empty()).then(|| PanelChart {
         title: "Throughput for latency, by lengths".to_owned(),
         subtitle: format!(
-            "decode tokens/s of the batch; numbers: batch; up and left is better; {}",
-            clocks(comparison)
+            "decode tokens/s of the batch; numbers: batch; up and left is better; {}{}",
+            clocks(comparison),
+            errors(comparison, Phase::Decode)
         ),
         x: Axis::of(Division::Log, across),
         x_name: "TPOT, ms per token",
@@ -242,7 +255,11 @@ fn scaling(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     let ranks: Vec<f64> = marks(&panels).map(|mark| mark.x).collect();
     (!panels.is_empty()).then(|| PanelChart {
         title: "Tensor-parallel scaling efficiency".to_owned(),
-        subtitle: format!("end-to-end tokens/s a rank, percent of the fewest ranks'; {}", clocks(comparison)),
+        subtitle: format!(
+            "end-to-end tokens/s a rank, percent of the fewest ranks'; {}{}",
+            clocks(comparison),
+            errors(comparison, Phase::E2e)
+        ),
         x: Axis::of(Division::Log, ranks.clone()).naming(ranks),
         x_name: "tensor-parallel ranks",
         y: Axis::of(Division::FromZero, heights(&panels).into_iter().chain([100.0])),
@@ -279,13 +296,14 @@ fn roofline(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     Some(PanelChart {
         title: "Roofline".to_owned(),
         subtitle: format!(
-            "GFLOP/s reached, under each run's limits{}; {}",
+            "GFLOP/s reached, under each run's limits{}; {}{}",
             if comparison.sides.iter().any(Side::is_modelled) {
                 "; a modelled card's are its profile's, a line for each number of ranks"
             } else {
                 ""
             },
-            clocks(comparison)
+            clocks(comparison),
+            errors(comparison, Phase::E2e)
         ),
         x,
         x_name: "FLOP a byte that must cross the memory bus",

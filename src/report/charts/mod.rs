@@ -1,5 +1,5 @@
-//! The charts of a run. [`comparison`] has those of several runs. [`lines`], [`scores`], [`panels`], [`forest`] and
-//! [`strips`] draw them, with the tools of [`ink`].
+//! The charts of a run. [`comparison`] has those of several runs. [`lines`], [`scores`], [`panels`], [`forest`],
+//! [`strips`] and [`ratios`] draw them, with the tools of [`ink`].
 //!
 //! Every chart is drawn twice from one description: as SVG, which the page embeds, and as PNG at twice the size.
 //! Series differ in marker and dash as well as in colour, so that they can be distinguished in greyscale. Modelled
@@ -12,6 +12,7 @@ mod forest;
 mod ink;
 pub(crate) mod lines;
 mod panels;
+pub(super) mod ratios;
 mod scores;
 mod strips;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub(super) use toy::ToyChart;
 use super::accuracy::ALL;
 use super::error::ReportError;
 use super::modelled;
+use super::modelled::memory::Lines;
 use super::tables::per_token_ns;
 use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RunRecord, write_whole};
 use axis::{Axis, Division};
@@ -32,6 +34,7 @@ use ink::Ink;
 use lines::{LineChart, Point, Scale, Series};
 use panels::{Key, Line, Look, Mark, Panel, PanelChart};
 use plotters::prelude::*;
+use ratios::RatioChart;
 use scores::{Level, Score, ScoreChart};
 use std::collections::BTreeMap;
 use std::fs;
@@ -58,6 +61,7 @@ pub(super) enum Chart {
     Panels(PanelChart),
     Forest(ForestChart),
     Strips(StripChart),
+    Ratios(RatioChart),
     #[cfg(test)]
     Toy(ToyChart),
 }
@@ -95,6 +99,7 @@ impl Chart {
             Self::Panels(chart) => format!("{}, {}", chart.title, chart.subtitle),
             Self::Forest(chart) => format!("{}, {}", chart.title, chart.subtitle),
             Self::Strips(chart) => format!("{}, {}", chart.title, chart.subtitle),
+            Self::Ratios(chart) => format!("{}, {}", chart.title, chart.subtitle),
             #[cfg(test)]
             Self::Toy(chart) => chart.title(),
         }
@@ -107,6 +112,7 @@ impl Chart {
             Self::Panels(chart) => chart.size(),
             Self::Forest(chart) => chart.size(),
             Self::Strips(chart) => chart.size(),
+            Self::Ratios(chart) => chart.size(),
             #[cfg(test)]
             Self::Toy(_) => toy::SIZE,
         }
@@ -124,6 +130,7 @@ impl Chart {
             Self::Panels(chart) => panels::draw(area, chart, ink)?,
             Self::Forest(chart) => forest::draw(area, chart, ink)?,
             Self::Strips(chart) => strips::draw(area, chart, ink)?,
+            Self::Ratios(chart) => ratios::draw(area, chart, ink)?,
             #[cfg(test)]
             Self::Toy(chart) => toy::draw(area, chart, ink)?,
         }
@@ -270,6 +277,60 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
             ),
         ),
     ]
+}
+
+/// Returns the charts of a card's memory: that of a case alone in GiB against its batch, by input and output length and number of
+/// chips, and the largest batch that fits against the sequence's tokens, by number of chips.
+pub(super) fn cards_memory(run: &RunRecord, alone: &Lines, largest: &Lines) -> Vec<(String, Chart)> {
+    let from = &run.provenance;
+    let on = format!("{} {}, by estimate", from.device, from.dtype);
+    let batch = memory_chart(
+        ("Memory of a chip against batch", format!("GiB of the case alone by input + output length, {on}")),
+        "batch",
+        alone,
+        |(input, output, tp)| format!("{input} + {output}, tp {tp}"),
+    );
+    let fits = memory_chart(
+        ("Largest batch that fits", format!("sequences by number of chips, {on}")),
+        "input and output tokens of each sequence",
+        largest,
+        |(_, _, tp)| format!("tp {tp}"),
+    );
+    let named = [("memory-batch", batch), ("memory-largest-batch", fits)];
+    named.into_iter().filter_map(|(name, chart)| Some((name.to_owned(), Chart::Panels(chart?)))).collect()
+}
+
+fn memory_chart(
+    (title, subtitle): (&str, String),
+    x_name: &'static str,
+    lines: &Lines,
+    label: impl Fn((u32, u32, u32)) -> String,
+) -> Option<PanelChart> {
+    let points = || lines.values().flatten();
+    let across: Vec<f64> = points().map(|(x, _)| *x).collect();
+    let look = |series| Look { series, modelled: false };
+    let mark = |&(x, y): &(f64, f64)| Mark { x, y, ..Mark::default() };
+    (!across.is_empty()).then(|| PanelChart {
+        title: title.to_owned(),
+        subtitle,
+        x: Axis::of(Division::Log, across.clone()).naming(across.clone()),
+        x_name,
+        y: Axis::of(Division::Log, points().map(|(_, y)| *y)),
+        keys: lines.keys().enumerate().map(|(i, key)| Key { label: label(*key), look: look(i) }).collect(),
+        panels: vec![Panel {
+            title: String::new(),
+            lines: lines
+                .values()
+                .enumerate()
+                .map(|(i, points)| Line {
+                    look: look(i),
+                    points: points.iter().map(mark).collect(),
+                    joined: true,
+                    marked: true,
+                })
+                .collect(),
+        }],
+    })
 }
 
 /// Prefill time against length on two logarithmic axes. Proportional growth is a straight line, and short prompts are

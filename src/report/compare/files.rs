@@ -3,7 +3,7 @@
 use super::accuracy::Estimate;
 use super::{Basis, Comparison, Pair};
 use crate::record::{Clock, Phase, csv_table, write_whole};
-use crate::report::ReportError;
+use crate::report::{ReportError, modelled};
 use serde::Serialize;
 use std::path::Path;
 
@@ -260,6 +260,13 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
                 notes.push("outputs differ".to_owned());
             }
             notes.extend(phase.basis.map(basis_words));
+            for (side, row) in [(comparison.base(), &phase.a), (comparison.other(pair), &phase.b)] {
+                let lengths = [row.batch, row.input_tokens, row.output_tokens];
+                let error = modelled::error_at(side.run(), row.phase, row.tp, lengths);
+                notes.extend(
+                    error.map(|error| format!("{} modelled{}", side.letter, modelled::words(Some(error)))),
+                );
+            }
             rows.push(ComparisonRow {
                 subject: case.name(),
                 part: phase.phase.to_string(),

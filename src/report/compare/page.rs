@@ -6,6 +6,7 @@ use super::{Comparison, Judgement, Pair, headline};
 use crate::report::Summary;
 use crate::report::definitions::DEFINITIONS;
 use crate::report::format::command_line;
+use crate::report::modelled::{evidence, memory};
 use crate::report::page::{check, table};
 use crate::report::published;
 use crate::report::tables::Table;
@@ -128,7 +129,25 @@ pub(in crate::report) fn details(comparison: &Comparison) -> Vec<Table> {
         let by_subject = pair_tasks(comparison, pair);
         std::iter::once(tables::memory(comparison, pair)).chain(by_subject)
     };
-    comparison.pairs.iter().flat_map(of_pair).filter(|table| !table.rows.is_empty()).collect()
+    let evidence = evidence(comparison);
+    comparison.pairs.iter().flat_map(of_pair).chain(evidence).filter(|table| !table.rows.is_empty()).collect()
+}
+
+/// What modelled times rest on: published speeds, once, and the figures of every profile. Memory of the cards.
+fn evidence(comparison: &Comparison) -> Vec<Table> {
+    let mut tables: Vec<Table> = Vec::new();
+    for side in &comparison.sides {
+        let memory = memory::table(side.run(), &side.summary.performance).map(|table| {
+            let title = format!("{}: {}", side.label(), table.title);
+            Table { title, ..table }
+        });
+        for table in memory.into_iter().chain(evidence::tables(side.run())) {
+            if tables.iter().all(|known| known.title != table.title) {
+                tables.push(table);
+            }
+        }
+    }
+    tables
 }
 
 fn pair_tasks<'a>(comparison: &'a Comparison, pair: &'a Pair) -> impl Iterator<Item = Table> + 'a {

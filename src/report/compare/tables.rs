@@ -3,7 +3,7 @@
 use super::accuracy::{AccuracyVerdict, Estimate, GroupComparison, TaskComparison};
 use super::speed::{CaseComparison, PhaseComparison, SpeedVerdict};
 use super::{Basis, Comparison, Field, Judgement, Pair, Side};
-use crate::record::{PerfRow, Phase};
+use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::accuracy::ALL;
 use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent};
 use crate::report::modelled;
@@ -215,7 +215,9 @@ pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
         for (index, phase) in case.phases.iter().enumerate() {
             let name = if index == 0 { case.name() } else { String::new() };
             let mut cells = vec![name, phase.phase.to_string()];
-            let [a, b, ratio, ends, p, n, verdict] = phase_cells(case, phase, comparison.options.threshold());
+            let sides = [comparison.base().run(), comparison.other(pair).run()];
+            let [a, b, ratio, ends, p, n, verdict] =
+                phase_cells(sides, case, phase, comparison.options.threshold());
             cells.extend([a, b]);
             cells.extend(comparable.then_some(ratio));
             cells.extend(if tested { vec![ends, p] } else { vec![] });
@@ -226,7 +228,12 @@ pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
     table
 }
 
-fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -> [String; 7] {
+fn phase_cells(
+    sides: [&RunRecord; 2],
+    case: &CaseComparison,
+    phase: &PhaseComparison,
+    threshold: f64,
+) -> [String; 7] {
     let (a, b) = (phase.a.reps, phase.b.reps);
     let n = match phase.basis {
         Some(Basis::Blocks(n)) => format!("{n} blocks"),
@@ -246,9 +253,15 @@ fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -
     };
     let differs = if case.same_output == Some(false) { "; outputs differ" } else { "" };
     [
-        time(&phase.a),
-        time(&phase.b),
-        or_none(phase.ratio, change),
+        time(sides[0], &phase.a),
+        time(sides[1], &phase.b),
+        or_none(phase.ratio, |ratio| {
+            let ends = modelled::cards::ratio_ends([(sides[0], &phase.a), (sides[1], &phase.b)], ratio);
+            ends.map_or_else(
+                || change(ratio),
+                |(low, high)| format!("{} ({} to {})", change(ratio), change(low), change(high)),
+            )
+        }),
         interval(phase.interval.map(|i| i.0), phase.interval.map(|i| i.1), change),
         or_none(phase.p_holm, probability),
         n,
@@ -256,8 +269,8 @@ fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -
     ]
 }
 
-/// `1.718 ± 1 %`: the median and the larger half of its interval. A modelled time has no interval.
-fn time(row: &PerfRow) -> String {
+/// `1.718 ± 1 %`: the median and the larger half of its interval. A modelled time has the error of the model instead.
+fn time(run: &RunRecord, row: &PerfRow) -> String {
     let ms = |ns: u64| ns as f64 / 1e6;
     let Some(median) = row.median_ns.map(ms) else { return NONE.into() };
     let shown = fixed(Some(median), decimals([median]));
@@ -267,7 +280,13 @@ fn time(row: &PerfRow) -> String {
             let half = (median - ms(low)).max(ms(high) - median) / median;
             format!("{shown} ± {:.0} %", 100.0 * half)
         }
-        _ => shown,
+        _ => {
+            match modelled::error_at(run, row.phase, row.tp, [row.batch, row.input_tokens, row.output_tokens])
+            {
+                Some(Ok(error)) => format!("{shown} {}", error.short()),
+                _ => shown,
+            }
+        }
     }
 }
 
@@ -291,7 +310,8 @@ pub(super) fn speed_notes(comparison: &Comparison, pair: &Pair) -> Vec<String> {
     if verdicts.clone().any(|v| v == SpeedVerdict::ModelledRatio) {
         notes.push(
             "Both clocks are modelled: the ratio is one of two profiles, exact and without noise, and says nothing of hardware \
-             beyond what the profiles assume."
+             beyond what the profiles assume. After a time stands the error of its model (* extrapolated), after a ratio its range by \
+             both errors."
                 .into(),
         );
         let sides = [comparison.base(), comparison.other(pair)];

@@ -106,7 +106,7 @@ pub const REQUEST: [Field; 18] = [
     field("end_ns", Integer, "last token, ns from run start"),
     field("output_hash", Text, "hash of all generated ids"),
     field("peak_rss_bytes", Integer, "peak resident memory so far"),
-    field("device_memory_bytes", Integer, "most memory in use on one card when it had ended"),
+    field("device_memory_bytes", Integer, "peak memory in use on one card"),
     field("error", Text, "why the repetition failed"),
 ];
 

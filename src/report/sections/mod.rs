@@ -6,6 +6,7 @@
 
 mod accuracy;
 mod answers;
+mod modelled;
 mod operators;
 mod performance;
 mod published;
@@ -24,6 +25,7 @@ const SECTIONS: &[&dyn Section] = &[
     &accuracy::Accuracy,
     &answers::Answers,
     &performance::Performance,
+    &modelled::Modelled,
     &roofline::Roofline,
     &operators::Operators,
     &published::Published,

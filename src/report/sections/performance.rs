@@ -19,8 +19,7 @@ impl Section for Performance {
             [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(rows, phase, clock, basis));
         let tokens = tables::token_latency(rows, of.requests, clock, basis);
         let known = machines::table(run).into_iter().chain(published::reference(run, rows));
-        let modelled = modelled::memory(run, rows).into_iter().chain(modelled::evidence(run));
-        phases.into_iter().chain([tokens]).chain(known).chain(modelled).collect()
+        phases.into_iter().chain([tokens]).chain(known).collect()
     }
 
     /// Every run has the file, even without times.

@@ -2,15 +2,15 @@ use glmbench_device::DType;
 
 use super::*;
 
-fn achieved(bytes: u64, flops: u64, seconds: f64, roofline: Option<(f64, f64)>) -> Achieved {
-    Achieved { cost: PhaseCost { bytes, flops }, seconds, tp: 1, roofline, by: format!("{bytes}/{flops}") }
+fn achieved(bytes: u64, flops: u64, seconds: f64, peaks: Option<Peaks>) -> Achieved {
+    Achieved { cost: PhaseCost { bytes, flops }, seconds, tp: 1, peaks, by: format!("{bytes}/{flops}") }
 }
 
 /// A machine with 1 GB/s and 10 Gflop/s.
-const LIMITS: (f64, f64) = (1e9, 1e10);
+const PEAKS: Peaks = Peaks { bytes_per_s: 1e9, flops_per_s: 1e10 };
 
 fn seconds(rates: &Rates, prefill: PhaseCost, decode: PhaseCost) -> (f64, String) {
-    match rates.phases(prefill, decode, 1, false) {
+    match rates.phases(CaseCost { prefill, decode }, 1, false) {
         Expected::Known { seconds, by, .. } => (seconds, by),
         other => panic!("{other:?}"),
     }
@@ -20,8 +20,8 @@ fn seconds(rates: &Rates, prefill: PhaseCost, decode: PhaseCost) -> (f64, String
 fn a_phase_takes_the_time_of_the_nearest_by_what_the_machine_can_do() {
     let rates = Rates {
         // Twice the roofline time: 1 s for 1 GB, 1 s for 10 Gflop.
-        prefill: vec![achieved(1, 10_000_000_000, 2.0, Some(LIMITS)), achieved(1, 10, 1.0, Some(LIMITS))],
-        decode: vec![achieved(1_000_000_000, 1, 1.25, Some(LIMITS))],
+        prefill: vec![achieved(1, 10_000_000_000, 2.0, Some(PEAKS)), achieved(1, 10, 1.0, Some(PEAKS))],
+        decode: vec![achieved(1_000_000_000, 1, 1.25, Some(PEAKS))],
         ..Rates::default()
     };
     let cost = |bytes, flops| PhaseCost { bytes, flops };
@@ -30,10 +30,19 @@ fn a_phase_takes_the_time_of_the_nearest_by_what_the_machine_can_do() {
     // Eight times the operations do not take eight times as long in a memory-bound step.
     let (time, _) = seconds(&rates, cost(1, 10_000_000_000), cost(1_000_000_000, 8));
     assert!((time - 3.25).abs() < 1e-9, "{time}");
-    assert_eq!(rates.phases(cost(1, 1), cost(0, 0), 2, false), Expected::Unknown);
+    assert_eq!(
+        rates.phases(CaseCost { prefill: cost(1, 1), decode: cost(0, 0) }, 2, false),
+        Expected::Unknown
+    );
     let no_decode = Rates { decode: Vec::new(), ..rates };
-    assert_eq!(no_decode.phases(cost(1, 1), cost(1, 1), 1, false), Expected::Unknown);
-    assert_eq!(Rates::default().phases(cost(1, 1), cost(0, 0), 1, false), Expected::Unknown);
+    assert_eq!(
+        no_decode.phases(CaseCost { prefill: cost(1, 1), decode: cost(1, 1) }, 1, false),
+        Expected::Unknown
+    );
+    assert_eq!(
+        Rates::default().phases(CaseCost { prefill: cost(1, 1), decode: cost(0, 0) }, 1, false),
+        Expected::Unknown
+    );
 }
 
 #[test]
@@ -50,11 +59,14 @@ fn a_profile_gives_the_least_time_of_its_clock() {
         sha256: String::new(),
         memory_bytes_per_s: 1_000_000_000,
         matmul_flops_per_s: 10_000_000_000,
+        title: "a test".into(),
+        figures: Vec::new(),
+        fits: Vec::new(),
     };
     let rates = Rates::of_profile(profile);
-    let (prefill, decode) =
-        (PhaseCost { bytes: 1, flops: 20_000_000_000 }, PhaseCost { bytes: 3_000_000_000, flops: 1 });
-    let least = |tp| match rates.phases(prefill, decode, tp, false) {
+    let prefill = PhaseCost { bytes: 1, flops: 20_000_000_000 };
+    let cost = CaseCost { prefill, decode: PhaseCost { bytes: 3_000_000_000, flops: 1 } };
+    let least = |tp| match rates.phases(cost, tp, false) {
         Expected::AtLeast { seconds, by } => (seconds, by),
         other => panic!("{other:?}"),
     };
@@ -67,10 +79,10 @@ fn decoding_the_6b_model_takes_what_its_bytes_take() {
     let config = ModelConfig::chatglm2_6b();
     let counted = Counted { config: &config, precision: DType::Fp16.into(), step_tokens: 512 };
     let of = |outputs| counted.cost(&[512], outputs);
-    let (prefill, decode) = of(65);
+    let CaseCost { prefill, decode } = of(65);
     let measured = |cost: PhaseCost, seconds| Achieved {
         seconds,
-        ..achieved(cost.bytes, cost.flops, 1.0, Some((4e10, 1e11)))
+        ..achieved(cost.bytes, cost.flops, 1.0, Some(Peaks { bytes_per_s: 4e10, flops_per_s: 1e11 }))
     };
     // 64 steps of 12 GB at 30 GB/s.
     let rates = Rates {
@@ -78,7 +90,7 @@ fn decoding_the_6b_model_takes_what_its_bytes_take() {
         decode: vec![measured(decode, 25.6)],
         ..Rates::default()
     };
-    let (prefill, decode) = of(641);
+    let CaseCost { prefill, decode } = of(641);
     let (time, _) = seconds(&rates, prefill, decode);
     assert!((time - 60.0 - 256.0).abs() < 1.0, "{time}");
 }

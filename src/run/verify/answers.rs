@@ -52,6 +52,16 @@ pub struct Verified {
     pub largest: f32,
 }
 
+impl Verified {
+    /// Adds what differs in an item, if anything does.
+    fn note(&mut self, sample: &SampleRecord, differences: &[String]) {
+        if !differences.is_empty() {
+            let of = format!("item {} of {}", sample.doc_id, sample.task);
+            self.differences.push(Difference { of, what: differences.join("; ") });
+        }
+    }
+}
+
 /// Runs a task's items and compares each answer with its sample. Calls `each` for every item.
 ///
 /// # Errors
@@ -60,7 +70,8 @@ pub fn items(
     run: &AccuracyRun<'_>,
     picked: &[SampleRecord],
     kept: &BTreeMap<String, PromptRecord>,
-    (engine, bound): (&mut Engine, Bound),
+    engine: &mut Engine,
+    bound: Bound,
     each: &mut dyn FnMut(),
 ) -> Result<Verified, EngineError> {
     let outcomes = outcomes(run, engine, each)?;
@@ -84,12 +95,7 @@ pub fn items(
                     .push("other tokens, and the run kept no prompts to force the recorded ones".to_owned()),
             },
         }
-        if !differences.is_empty() {
-            verified.differences.push(Difference {
-                of: format!("item {} of {}", sample.doc_id, sample.task),
-                what: differences.join("; "),
-            });
-        }
+        verified.note(sample, &differences);
     }
     Ok(verified)
 }
@@ -102,7 +108,8 @@ pub fn items(
 pub fn items_of_server(
     run: &AccuracyRun<'_>,
     picked: &[SampleRecord],
-    (server, bound): (&mut dyn Backend, Bound),
+    server: &mut dyn Backend,
+    bound: Bound,
     each: &mut dyn FnMut(),
 ) -> Result<Verified, EngineError> {
     let outcomes = outcomes(run, server, each)?;
@@ -110,12 +117,7 @@ pub fn items_of_server(
     for (sample, outcome) in picked.iter().zip(&outcomes) {
         let mut differences = facts(sample, outcome);
         differences.extend(numbers(sample, outcome, bound, &mut verified.largest));
-        if !differences.is_empty() {
-            verified.differences.push(Difference {
-                of: format!("item {} of {}", sample.doc_id, sample.task),
-                what: differences.join("; "),
-            });
-        }
+        verified.note(sample, &differences);
     }
     Ok(verified)
 }

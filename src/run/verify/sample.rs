@@ -27,7 +27,7 @@ pub struct Skipped {
 
 impl Picked {
     /// Draws `items` items and `cases` timed cases, all equally likely. The result depends on seed and record only.
-    pub fn of(contents: &Contents, (items, cases): (usize, usize), seed: u64) -> Self {
+    pub fn of(contents: &Contents, items: usize, cases: usize, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let mut picked = Self::default();
         let tasks: BTreeSet<&str> =

@@ -5,6 +5,7 @@ use crate::report::charts::cases::{label, point, subtitle};
 use crate::report::charts::lines::{LineChart, Point, Scale, Series};
 use crate::report::charts::plain_name;
 use crate::report::format::significant;
+use crate::report::modelled;
 
 /// Describes latency against requests served for each load.
 pub(super) fn describe(run: &RunRecord, levels: &[LoadRow]) -> Vec<(String, LineChart)> {
@@ -45,7 +46,11 @@ fn load_chart(run: &RunRecord, levels: &[&LoadRow]) -> LineChart {
     };
     LineChart {
         title: title.to_owned(),
-        subtitle: subtitle(run, &format!("ms{name}")),
+        subtitle: subtitle(
+            run,
+            &format!("ms{name}"),
+            &modelled::span_of(levels.iter().map(|level| modelled::error_of_load(run, level))),
+        ),
         x_name,
         x_scale,
         series: series.into(),

@@ -1,19 +1,20 @@
 //! Validity conditions of loads.
 
+use super::report::FirstFailure;
 use crate::record::{LoadRow, RunRecord};
 use crate::report::format::{counted, significant};
 use crate::report::validity::{Check, Outcome, found_in, yes_if};
 
 /// The validity conditions of the loads. `failures` holds the first failure of each load that has any.
-pub(super) fn checks(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<Check> {
+pub(super) fn checks(run: &RunRecord, rows: &[LoadRow], failures: &[FirstFailure]) -> Vec<Check> {
     if run.plan.loads.is_empty() {
         return Vec::new();
     }
-    let spoilt: Vec<&str> = failures.iter().map(|(load, _)| load.as_str()).collect();
+    let spoilt: Vec<&str> = failures.iter().map(|failure| failure.load_id.as_str()).collect();
     let found = match failures {
         [] if rows.is_empty() => "no load has a level yet".to_owned(),
         [] => format!("all {}", counted(rows.iter().map(|row| row.requests).sum(), "request")),
-        [(_, reason), ..] => {
+        [FirstFailure { reason, .. }, ..] => {
             let failed: u64 = rows.iter().map(|row| row.failed).sum();
             let all = counted(rows.iter().map(|row| row.requests).sum(), "request");
             format!("{reason}; {failed} of {all} failed; {}", found_in(&spoilt, run.plan.loads.len()))

@@ -4,6 +4,7 @@ use super::sentences::{Sustained, best_closed, sustained};
 use crate::record::{LoadCase, LoadRow};
 use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::{NONE, fixed, or_none, percent};
+use crate::report::modelled;
 use crate::report::tables::Table;
 use crate::report::workloads::{Compared, against, alone, blank, short_ms};
 
@@ -117,7 +118,14 @@ impl Compared for Loads {
                 let mut cells = vec![String::new(), load.level_words(rows)];
                 cells.extend(each(|row| fixed(row.achieved_per_s, 2)));
                 cells.extend(each(|row| or_none(row.goodput_share, percent)));
-                cells.extend(each(|row| or_none(row.ttft_p50_ns, short_ms)));
+                let runs = [comparison.base().run(), comparison.other(pair).run()];
+                cells.extend(rows.iter().zip(runs).map(|(row, run)| {
+                    or_none(row.as_ref(), |row| {
+                        let error = modelled::error_of_load(run, row).and_then(Result::ok);
+                        let error = error.map_or_else(String::new, |error| format!(" {}", error.short()));
+                        or_none(row.ttft_p50_ns, |ns| short_ms(ns) + &error)
+                    })
+                }));
                 cells.extend(each(LoadRow::saturated_words));
                 table.push(false, cells);
             }

@@ -78,7 +78,8 @@ pub fn next_level(load: &LoadCase, levels: &[LoadLevelRecord]) -> Option<Level> 
     if levels.len() >= MOST_LEVELS {
         return None;
     }
-    let next = match bracket(levels) {
+    let Bracket { sustained, saturated } = bracket(levels);
+    let next = match (sustained, saturated) {
         (None, None) => 0.8 * capacity,
         (Some(good), None) => 1.25 * good,
         (None, Some(bad)) => bad / 2.0,
@@ -88,15 +89,22 @@ pub fn next_level(load: &LoadCase, levels: &[LoadLevelRecord]) -> Option<Level> 
     Some(Level::Rate(readable(next)))
 }
 
-/// Returns the highest sustained rate below all saturated ones, and the lowest saturated rate.
-fn bracket(levels: &[LoadLevelRecord]) -> (Option<f64>, Option<f64>) {
+/// The rates between which a search bisects.
+struct Bracket {
+    /// The highest sustained rate below all saturated ones.
+    sustained: Option<f64>,
+    /// The lowest saturated rate.
+    saturated: Option<f64>,
+}
+
+fn bracket(levels: &[LoadLevelRecord]) -> Bracket {
     let rates = |saturated: bool| {
         let of = move |level: &&LoadLevelRecord| level.is_saturated().unwrap_or(false) == saturated;
         levels.iter().filter(of).filter_map(|level| level.rate_per_s)
     };
     let bad = rates(true).min_by(f64::total_cmp);
     let good = rates(false).filter(|rate| bad.is_none_or(|bad| *rate < bad)).max_by(f64::total_cmp);
-    (good, bad)
+    Bracket { sustained: good, saturated: bad }
 }
 
 /// Rounds a rate to three significant digits, so that it can be written in a suite.

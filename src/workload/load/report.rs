@@ -1,5 +1,7 @@
 //! Loads in a report: their definitions, and where their tables, sentences, conditions and charts come from.
 
+use std::collections::BTreeMap;
+
 use crate::record::{LoadCase, LoadLevelRecord, LoadRow, RunRecord};
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
@@ -52,14 +54,20 @@ const DEFINITIONS: &[(&str, &str)] = &[
     ),
 ];
 
+/// The error of the first failed request of a load.
+#[derive(Debug, Clone)]
+pub(crate) struct FirstFailure {
+    pub(super) load_id: String,
+    pub(super) reason: String,
+}
+
 /// The levels of a run's loads.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LoadReport {
     rows: Vec<LoadRow>,
-    /// Loads with failed requests, and the error of the first one.
-    failures: Vec<(String, String)>,
-    /// Loads with requests that were sent again, and how many times.
-    resends: Vec<(String, u64)>,
+    failures: Vec<FirstFailure>,
+    /// How many requests of each load were sent again, by the load's name. Loads without any are absent.
+    resends: BTreeMap<String, u64>,
 }
 
 impl LoadReport {
@@ -76,8 +84,8 @@ impl Part for LoadReport {
 
     fn details(&self, run: &RunRecord) -> Vec<Table> {
         let of_case = |case: &LoadCase| {
-            let own = self.resends.iter().find(|(load, _)| *load == case.load_id);
-            let wire = wire(case, run, &self.rows, own.map_or(0, |(_, count)| *count));
+            let resends = self.resends.get(&case.load_id).copied().unwrap_or(0);
+            let wire = wire(case, run, &self.rows, resends);
             [requests(case, run, &self.rows), quantiles(case, run, &self.rows)].into_iter().chain(wire)
         };
         run.plan.loads.iter().flat_map(of_case).collect()
@@ -106,7 +114,9 @@ impl Reported for LoadReport {
     const NAMES: [&'static str; 2] = ["load", "loads"];
 
     fn of(run: &RunRecord, levels: &[LoadLevelRecord]) -> Self {
-        let failed = |case: &LoadCase| Some((case.load_id.clone(), first_failure(case, levels)?));
+        let failed = |case: &LoadCase| {
+            Some(FirstFailure { load_id: case.load_id.clone(), reason: first_failure(case, levels)? })
+        };
         let failures = run.plan.loads.iter().filter_map(failed).collect();
         let resends = run.plan.loads.iter().map(|case| (case.load_id.clone(), resends(case, levels)));
         let resends = resends.filter(|(_, count)| *count > 0).collect();

@@ -1,5 +1,5 @@
-//! A load case: open-loop levels at one rate after another, or at rates that close in on saturation, or closed-loop levels
-//! at one concurrency after another. Each level gives one line.
+//! A load case. Open-loop levels have one rate after another, or rates that close in on saturation. Closed-loop levels
+//! have one concurrency after another. Each level gives one line.
 
 use super::trace::{TraceRequest, trace_hash};
 use super::{serve, table};
@@ -81,7 +81,7 @@ impl Case for LoadRun {
     }
 
     fn room(&self) -> Room {
-        Room { batch: (self.max_batch, self.max_batch), tokens: self.longest(), optional: false }
+        Room::of(self.max_batch, self.longest())
     }
 
     /// A server that cannot ignore the end answers as a user sees it: shorter answers are counted as they are.

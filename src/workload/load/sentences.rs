@@ -2,8 +2,10 @@
 
 use crate::record::{LoadCase, LoadRow, RunRecord, rate_text};
 use crate::report::format::{or_none, percent, significant};
+use crate::report::modelled;
 use crate::stats::LEAST_FOR_GROWTH;
 
+use super::report::FirstFailure;
 use super::rows::of_load;
 
 /// The sustained rate of a load.
@@ -47,17 +49,18 @@ pub(super) fn best_closed<'a>(rows: impl Iterator<Item = &'a LoadRow>) -> Option
 }
 
 /// The throughput of a closed loop at its best concurrency.
-fn closed_sentence(case: &LoadCase, own: &[&LoadRow]) -> Option<String> {
+fn closed_sentence(run: &RunRecord, case: &LoadCase, own: &[&LoadRow]) -> Option<String> {
     let best = best_closed(own.iter().copied())?;
     let ms = |ns: Option<u64>| or_none(ns, |ns| significant(ns as f64 / 1e6, 3));
     Some(format!(
-        "{}: {} output tokens/s at concurrency {} (there TTFT {} ms and TPOT {} ms in the median), {} on {} in {}{}.",
+        "{}: {} output tokens/s at concurrency {} (there TTFT {} ms and TPOT {} ms in the median), {}{} on {} in {}{}.",
         case.load_id,
         or_none(best.output_tokens_per_s, |rate| significant(rate, 3)),
         best.rate_words(),
         ms(best.ttft_p50_ns),
         ms(best.tpot_p50_ns),
         best.clock,
+        modelled::words(modelled::error_of_load(run, best)),
         best.device,
         best.dtype,
         failed_words(own)
@@ -74,19 +77,18 @@ fn failed_words(own: &[&LoadRow]) -> String {
 }
 
 /// One sentence per load with rows: which rates are sustained and which are not, or why nothing was served.
-pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<String> {
+pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[FirstFailure]) -> Vec<String> {
     let from = &run.provenance;
     let sentence = |case: &LoadCase| {
         let own = of_load(case, rows);
         let count = |of: fn(&LoadRow) -> u64| own.iter().map(|row| of(row)).sum::<u64>();
         let (failed, requests) = (count(|row| row.failed), count(|row| row.requests));
-        if let Some((_, reason)) =
-            failures.iter().find(|(load, _)| failed == requests && *load == case.load_id)
-        {
+        let failure = failures.iter().find(|failure| failed == requests && failure.load_id == case.load_id);
+        if let Some(FirstFailure { reason, .. }) = failure {
             return Some(format!("{}: {failed} of {requests} requests failed ({reason}).", case.load_id));
         }
         if !case.concurrency.is_empty() {
-            return closed_sentence(case, &own);
+            return closed_sentence(run, case, &own);
         }
         let Sustained { good, bad } = sustained(own.iter().copied());
         let words = match (good, bad) {
@@ -113,12 +115,13 @@ pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, 
             None => String::new(),
         };
         Some(format!(
-            "{}: {words} ({} TTFT {} ms and E2E {} ms in the median{goodput}), {} on {} in {}{}.",
+            "{}: {words} ({} TTFT {} ms and E2E {} ms in the median{goodput}), {}{} on {} in {}{}.",
             case.load_id,
             if good.or(bad).is_some() { "there".to_owned() } else { format!("at {}", row.rate_words()) },
             ms(row.ttft_p50_ns),
             ms(row.e2e_p50_ns),
             from.clock,
+            modelled::words(modelled::error_of_load(run, row)),
             from.device,
             from.dtype,
             failed_words(&own)

@@ -1,7 +1,8 @@
 //! Tables of a load: one row for each level.
 
-use crate::record::{LoadCase, LoadLevelRecord, LoadRow, Objectives, RunRecord};
+use crate::record::{Clock, LoadCase, LoadLevelRecord, LoadRow, Objectives, RunRecord};
 use crate::report::format::{decimals, fixed, or_none, percent};
+use crate::report::modelled;
 use crate::report::tables::{Column, Row, Table};
 
 use super::rows::{load_rows, of_load};
@@ -65,6 +66,13 @@ fn columns<'a>(rows: &'a [&'a LoadRow]) -> Columns<'a> {
     columns
 }
 
+/// Adds the error of modelled times: that of the steps behind them.
+fn add_error(table: &mut Columns<'_>, run: &RunRecord) {
+    if run.provenance.clock == Clock::Modelled {
+        table.add_text("Model error", |row| modelled::short(modelled::error_of_load(run, row)));
+    }
+}
+
 /// One row per rate of one load: throughput, latency and goodput.
 pub(super) fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
@@ -82,6 +90,7 @@ pub(super) fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Tab
     if case.concurrency.is_empty() {
         table.add_text("Saturated", LoadRow::saturated_words);
     }
+    add_error(&mut table, run);
     let slo =
         objectives(&case.objectives).map_or_else(String::new, |words| format!(", served well: {words}"));
     table.table(format!("Load {}, {}{slo}", case.load_id, run.provenance.clock))
@@ -107,6 +116,7 @@ pub(super) fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Ta
     if case.concurrency.is_empty() {
         table.add("E2E growth %", |row| row.growth_slope.map(|slope| 100.0 * slope));
     }
+    add_error(&mut table, run);
     table.table(format!("Requests of {}, {}: {}", case.load_id, run.provenance.clock, case.prompts))
 }
 
@@ -146,6 +156,7 @@ pub(super) fn quantiles(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> T
     table.add_ms("max", |row| row.tpot_max_ns);
     table.add_ms("E2E p99 ms", |row| row.e2e_p99_ns);
     table.add_ms("max", |row| row.e2e_max_ns);
+    add_error(&mut table, run);
     table.table(format!("Quantiles of {}, {}", case.load_id, run.provenance.clock))
 }
 

@@ -1,7 +1,8 @@
 //! Traces: recorded arrivals and lengths of requests, to be replayed as a load.
 //!
 //! A trace is a JSON Lines file in the format of the Mooncake traces (Qin et al., "Mooncake", 2024), which other load
-//! generators read, too: `timestamp` in milliseconds, `input_length` and `output_length` in tokens. Other fields are
+//! generators read, too. A line has `timestamp` in milliseconds, and `input_length` and `output_length` in tokens.
+//! Other fields are
 //! ignored.
 
 use std::path::Path;

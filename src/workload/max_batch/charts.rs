@@ -1,9 +1,10 @@
 //! The charts of max-batch searches.
 
-use crate::record::{Clock, ProbeRow, RunRecord, SearchCase};
+use crate::record::{Clock, Phase, ProbeRow, RunRecord, SearchCase};
 use crate::report::charts::cases::{label, point, subtitle};
 use crate::report::charts::lines::{LineChart, Point, Scale, Series};
 use crate::report::charts::plain_name;
+use crate::report::modelled;
 
 /// Describes TPOT against batch for each search.
 pub(super) fn describe(run: &RunRecord, probes: &[ProbeRow]) -> Vec<(String, LineChart)> {
@@ -32,9 +33,12 @@ fn search_chart(run: &RunRecord, probes: &[&ProbeRow]) -> LineChart {
     if !limit.is_empty() {
         series.push(Series { label: "limit".to_owned(), modelled: false, points: limit });
     }
+    let errors = probes
+        .iter()
+        .map(|p| modelled::error_at(run, Phase::Decode, p.tp, [p.batch, p.input_tokens, p.output_tokens]));
     LineChart {
         title: format!("Probes of a max-batch search{lengths}"),
-        subtitle: subtitle(run, "ms per token after the first"),
+        subtitle: subtitle(run, "ms per token after the first", &modelled::span_of(errors)),
         x_name: "batch",
         x_scale: Scale::Log2,
         series,

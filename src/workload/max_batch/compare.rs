@@ -1,9 +1,10 @@
 //! Compares max-batch searches in two runs. One answer of a search has no interval. It is shown without a verdict.
 
 use super::report::{SearchOutcome, outcome};
-use crate::record::SearchCase;
+use crate::record::{Phase, SearchCase};
 use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::or_none;
+use crate::report::modelled;
 use crate::report::tables::Table;
 use crate::report::workloads::{Compared, against, alone, blank, short_ms};
 
@@ -60,7 +61,15 @@ impl Compared for Searches {
         for SearchComparison { case, a, b } in &self.0 {
             let ttft = case.limit_ttft.map_or_else(String::new, |most| format!(", TTFT {} ms", most.ms()));
             let batch = |found: &SearchOutcome| or_none(found.batch, |batch| batch.to_string());
-            let tpot = |found: &SearchOutcome| or_none(found.tpot_ns, short_ms);
+            let tpot = |side: &Side, found: &SearchOutcome| {
+                let batch = found.batch.unwrap_or_default();
+                let lengths = [batch, case.input_tokens, case.output_tokens];
+                let error = modelled::error_at(side.run(), Phase::Decode, case.tp, lengths);
+                let error = error
+                    .and_then(Result::ok)
+                    .map_or_else(String::new, |error| format!(" {}", error.short()));
+                or_none(found.tpot_ns, |ns| short_ms(ns) + &error)
+            };
             table.push(
                 false,
                 vec![
@@ -71,8 +80,8 @@ impl Compared for Searches {
                     b.stopped.clone(),
                     batch(a),
                     batch(b),
-                    tpot(a),
-                    tpot(b),
+                    tpot(comparison.base(), a),
+                    tpot(comparison.other(pair), b),
                 ],
             );
         }

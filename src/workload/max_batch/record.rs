@@ -107,7 +107,7 @@ pub struct ProbeRecord {
     pub reason: Option<String>,
     /// Memory that the batch needs, if it was not run for lack of memory.
     pub wanted_bytes: Option<u64>,
-    /// Most memory in use on one card after the repetitions. `None` if no card was read, or an older program wrote the line.
+    /// Peak memory in use on one card during the repetitions. `None` if no card was read, or an older program wrote the line.
     /// KV blocks are taken for the largest batch of the range that fits, so batches differ in working memory alone.
     #[serde(default)]
     pub device_memory_bytes: Option<u64>,

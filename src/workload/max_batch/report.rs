@@ -1,12 +1,13 @@
 //! Max-batch searches: turns probes into the rows of `max_batch.csv`, tables, sentences and conditions.
 
 use crate::record::{
-    Objective, ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer, SearchCase, Status,
-    search_answer,
+    Clock, Objective, Phase, ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer,
+    SearchCase, Status, search_answer,
 };
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
 use crate::report::format::{bytes, counted, decimals, fixed, or_none, significant};
+use crate::report::modelled;
 use crate::report::tables::{Column, Row, Table};
 use crate::report::validity::{Check, Outcome, found_in, yes_if};
 use crate::report::workloads::{Compared, Csv, Part, Reported};
@@ -22,8 +23,8 @@ const DEFINITIONS: &[(&str, &str)] = &[
     ),
     (
         "Card memory",
-        "most memory in use on one card after the repetitions of a probe, by the runtime (emulated: by the emulator's \
-         allocator). The KV blocks are those of the largest batch of the range that fits.",
+        "peak memory in use on one card during the repetitions of a probe, by the runtime (emulated: by the emulator's \
+         allocator) and this program's allocations. The KV blocks are those of the largest batch of the range that fits.",
     ),
     (
         "Out of memory, too slow",
@@ -250,6 +251,10 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
             ttft[i].clone(),
             rate[i].clone(),
         ];
+        for phase in [Phase::Decode, Phase::Prefill] {
+            cells
+                .extend(error_of(run, case, f.answer.batch, phase).map(|error| modelled::short(Some(error))));
+        }
         cells.extend(on_card.then(|| or_none(memory[i], bytes)));
         cells.extend([f.probes.len().to_string(), next, agreement.to_owned()]);
         Row { cells, strong: false }
@@ -266,7 +271,9 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
         "TTFT ms",
         "Decode tokens/s",
     ];
-    let names = numeric.into_iter().chain(on_card.then_some("Card memory")).chain(["Probes"]);
+    let modelled = run.provenance.clock == Clock::Modelled;
+    let errors = modelled.then_some(["TPOT error", "TTFT error"]).into_iter().flatten();
+    let names = numeric.into_iter().chain(errors).chain(on_card.then_some("Card memory")).chain(["Probes"]);
     let columns = names.map(|name| Column { name: name.to_owned(), numeric: true });
     let text = ["Smallest that does not fit", "Probes agree"]
         .map(|name| Column { name: name.to_owned(), numeric: false });
@@ -275,6 +282,16 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
         columns: columns.chain(text).collect(),
         rows: all.iter().enumerate().map(row).collect(),
     }
+}
+
+/// Returns the error of a batch's modelled time. `None` with a measured clock.
+fn error_of(
+    run: &RunRecord,
+    case: &SearchCase,
+    batch: u32,
+    phase: Phase,
+) -> Option<Result<modelled::Stated, &'static str>> {
+    modelled::error_at(run, phase, case.tp, [batch, case.input_tokens, case.output_tokens])
 }
 
 /// A limit in ms, without trailing zeros.
@@ -303,6 +320,7 @@ fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecord]) -> Tabl
             ttft[i].clone(),
             rate[i].clone(),
         ];
+        cells.extend(error_of(run, case, p.batch, Phase::Decode).map(|error| modelled::short(Some(error))));
         cells.extend(on_card.then(|| or_none(p.device_memory_bytes, bytes)));
         cells.extend([
             wanted,
@@ -313,7 +331,9 @@ fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecord]) -> Tabl
         Row { cells, strong: false }
     };
     let numeric = ["Probe", "Batch", "Repetitions", "TPOT ms", "TTFT ms", "Decode tokens/s"];
-    let names = numeric.into_iter().chain(on_card.then_some("Card memory")).chain(["Memory wanted"]);
+    let modelled = (run.provenance.clock == Clock::Modelled).then_some("TPOT error");
+    let names =
+        numeric.into_iter().chain(modelled).chain(on_card.then_some("Card memory")).chain(["Memory wanted"]);
     let columns = names.map(|name| Column { name: name.to_owned(), numeric: true });
     let text = ["To", "Outcome", "Why"].map(|name| Column { name: name.to_owned(), numeric: false });
     Table {
@@ -339,9 +359,10 @@ fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<String> {
                 or_none(f.perhaps(), |batch| batch.to_string())
             ),
             Some(best) => {
+                let error = modelled::words(error_of(run, f.case, best.batch, Phase::Decode));
                 let tpot = best
                     .tpot_ns
-                    .map_or_else(String::new, |ns| format!("TPOT {} ms, ", significant(ms(ns), 3)));
+                    .map_or_else(String::new, |ns| format!("TPOT {} ms{error}, ", significant(ms(ns), 3)));
                 format!(
                     "{} is the largest batch of {low} to {high} within the limits ({tpot}{next})",
                     best.batch

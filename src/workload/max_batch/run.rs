@@ -55,7 +55,7 @@ impl Case for SearchRun {
 
     fn room(&self) -> Room {
         let tokens = self.input_tokens + self.output_tokens;
-        Room { batch: (self.low, self.high), tokens, optional: false }
+        Room { least_batch: self.low, most_batch: self.high, tokens, optional: false }
     }
 
     fn is_elastic(&self) -> bool {
@@ -202,12 +202,12 @@ fn probe(
         record.reason = Some(reason);
         record.wanted_bytes = Some(wanted_bytes);
     } else {
+        session.forget_peak();
         match repetitions(search, batch, tokens, session) {
             Ok(None) => return Ok(None),
             Ok(Some(times)) => {
                 judge(search, &times, session, &mut record);
-                let telemetry = session.telemetry();
-                record.device_memory_bytes = telemetry.iter().filter_map(|row| row.device_memory_bytes).max();
+                record.device_memory_bytes = session.peak_device_memory();
             }
             Err(RunError::Engine(lost @ EngineError::Device(DeviceError::Lost { .. }))) => {
                 return Err(lost.into());

@@ -9,7 +9,7 @@ use glmbench_engine::tokenizer::Tokenizer;
 
 use super::run::PerformanceRun;
 use super::schema::PerformanceCase;
-use crate::bench::{PhaseCost, Shape, WarmUpRule, batch_cost, case_cost};
+use crate::bench::{CaseCost, PhaseCost, Shape, WarmUpRule, batch_cost, case_cost};
 use crate::run::cases::{Planning, check_padding};
 use crate::run::questions::{Pool, RealPrompts};
 use crate::suite::{Lengths, PromptSource};
@@ -31,6 +31,7 @@ pub(super) fn plan(tables: &[PerformanceCase], on: Planning<'_>) -> Result<Vec<P
                     tp,
                     unfit: None,
                     largest_batch: None,
+                    alone_bytes: None,
                     repetitions: case.repetitions,
                     warm_up: WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() },
                     seed: case.seed,
@@ -104,17 +105,17 @@ pub(crate) fn cost(
     config: &ModelConfig,
     precision: Precision,
     step_tokens: usize,
-) -> (PhaseCost, PhaseCost) {
+) -> CaseCost {
     let Some(prompts) = &run.prompts else { return case_cost(config, precision, step_tokens, run.shape) };
     let of_group = |group: &Vec<Vec<u32>>| {
         let inputs: Vec<usize> = group.iter().map(Vec::len).collect();
         batch_cost(config, precision, step_tokens, &inputs, run.shape.output_tokens)
     };
-    let costs: Vec<_> = prompts.groups.iter().map(of_group).collect();
+    let costs: Vec<CaseCost> = prompts.groups.iter().map(of_group).collect();
     let count = costs.len().max(1) as u64;
-    let mean = |of: fn(&(PhaseCost, PhaseCost)) -> PhaseCost| PhaseCost {
+    let mean = |of: fn(&CaseCost) -> PhaseCost| PhaseCost {
         bytes: costs.iter().map(|c| of(c).bytes).sum::<u64>() / count,
         flops: costs.iter().map(|c| of(c).flops).sum::<u64>() / count,
     };
-    (mean(|c| c.0), mean(|c| c.1))
+    CaseCost { prefill: mean(|cost| cost.prefill), decode: mean(|cost| cost.decode) }
 }

@@ -29,6 +29,9 @@ pub struct PerformanceCase {
     /// records older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest_batch: Option<u32>,
+    /// Memory of a chip for this case alone, in bytes, by estimate. `None` off a card, and in records older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone_bytes: Option<u64>,
     /// Timed repetitions to run; for real prompts, per batch.
     pub repetitions: u32,
     /// Seed of the random prompts. `None` for real prompts, and in records older than this field.
@@ -139,8 +142,8 @@ pub struct RequestRecord {
     pub output_hash: String,
     /// Peak resident memory of the process, since the start of the case or the roofline sample before this repetition.
     pub peak_rss_bytes: Option<u64>,
-    /// Largest memory use of one of the run's cards after the repetition. Only for timed repetitions, if the cards
-    /// report it.
+    /// Peak memory use of one of the run's cards during the repetition. Only for timed repetitions, if the cards
+    /// report it. Older programs wrote the use after the repetition.
     #[serde(default)]
     pub device_memory_bytes: Option<u64>,
     /// Operator times of the steps. Empty unless operators were timed.

@@ -311,7 +311,7 @@ mod tests {
     use crate::report::fixture;
 
     /// Two sequences of 16 + 3 tokens. Start at 1000; prefill steps of 40 and 50 with 10 between them; first tokens
-    /// at 1110; decode steps of 20 and 25, each followed by 5 of bookkeeping; last token at 1160.
+    /// at 1110. Decode steps of 20 and 25, each followed by 5 of bookkeeping; last token at 1160.
     fn timeline() -> RequestRecord {
         RequestRecord {
             case_id: "b2-i16-o3".into(),
@@ -337,6 +337,7 @@ mod tests {
             prompts: None,
             unfit: None,
             largest_batch: None,
+            alone_bytes: None,
             repetitions: 1,
             seed: None,
             prefill_cost: Some(Cost { bytes: 100, flops: 9_000 }),

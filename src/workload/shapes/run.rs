@@ -33,6 +33,8 @@ pub struct PerformanceRun {
     pub unfit: Option<String>,
     /// The largest batch of these lengths that fits a card's memory, by estimate; `None` off a card.
     pub largest_batch: Option<usize>,
+    /// Memory of a chip for this case alone, in bytes, by estimate; `None` off a card.
+    pub alone_bytes: Option<u64>,
     /// Timed repetitions; with real prompts, per batch of prompts.
     pub repetitions: usize,
     /// Rule for the end of the warm-up.
@@ -54,7 +56,7 @@ impl Case for PerformanceRun {
 
     fn room(&self) -> Room {
         let Shape { batch, .. } = self.shape;
-        Room { batch: (batch, batch), tokens: self.shape.sequence_tokens(), optional: true }
+        Room { optional: true, ..Room::of(batch, self.shape.sequence_tokens()) }
     }
 
     fn unfit(&self) -> Option<&str> {
@@ -109,13 +111,13 @@ impl Case for PerformanceRun {
     /// Estimates all repetitions, warm-ups included.
     fn expected(&self, rates: Option<(&Rates, Counted<'_>)>) -> Expected {
         let Some((rates, counted)) = rates else { return Expected::Unknown };
-        let (prefill, decode) = cost(self, counted.config, counted.precision, counted.step_tokens);
+        let cost = cost(self, counted.config, counted.precision, counted.step_tokens);
         // There is no second warm-up if the first took long.
         let warm_ups = |seconds: f64| {
             let most = if seconds * 1e9 >= self.warm_up.most_ns as f64 { 1 } else { self.warm_up.agreeing };
             self.warm_up.most.min(most)
         };
-        let of_one = rates.phases(prefill, decode, self.tp, false);
+        let of_one = rates.phases(cost, self.tp, false);
         of_one.times(|seconds| (self.timed() + warm_ups(seconds)) as f64)
     }
 }
@@ -144,10 +146,11 @@ impl Workload for PerformanceRun {
             prompts: self.prompts.as_ref().map(RealPrompts::record),
             unfit: self.unfit.clone(),
             largest_batch: self.largest_batch.map(|batch| batch as u32),
+            alone_bytes: self.alone_bytes,
             repetitions: self.repetitions as u32,
             seed: self.prompts.is_none().then_some(self.seed),
-            prefill_cost: costs.map(|(prefill, _)| cost(prefill)),
-            decode_cost: costs.map(|(_, decode)| cost(decode)),
+            prefill_cost: costs.map(|costs| cost(costs.prefill)),
+            decode_cost: costs.map(|costs| cost(costs.decode)),
         }
     }
 
@@ -387,6 +390,7 @@ impl<'a> Timing<'a> {
     ) -> Result<Measured, RunError> {
         let before = self.sample_before(block);
         let batch = &self.batches[repetition % self.batches.len()];
+        session.forget_peak();
         let times = match repeat(session.engine, self.case.shape, batch) {
             Ok(times) => times,
             Err(error) => {
@@ -404,7 +408,7 @@ impl<'a> Timing<'a> {
         let request = RequestRecord {
             block,
             peak_rss_bytes: alone(line.peak_rss_bytes),
-            device_memory_bytes: alone(telemetry.iter().filter_map(|row| row.device_memory_bytes).max()),
+            device_memory_bytes: alone(session.peak_device_memory()),
             roofline_samples,
             ..line
         };

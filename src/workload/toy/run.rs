@@ -26,7 +26,7 @@ impl Case for ToyRun {
     }
 
     fn room(&self) -> Room {
-        Room { batch: (1, 1), tokens: self.shape.sequence_tokens(), optional: false }
+        Room::of(1, self.shape.sequence_tokens())
     }
 
     fn needs(&self, _: Capabilities) -> Capabilities {

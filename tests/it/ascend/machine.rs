@@ -131,7 +131,7 @@ fn the_memory_of_a_card_is_what_was_estimated() {
         }
         let memory = group.telemetry().chip(0).memory.unwrap();
         let used = memory.total_bytes - memory.free_bytes;
-        let on = MemoryOf::Ascend(AscendMemory::new(chip, DType::Fp16));
+        let on = MemoryOf::Ascend(AscendMemory::new(chip, DType::Fp16.into()));
         let estimate = MemoryEstimate::new(&config, on, capacity).total_bytes();
         eprintln!("{} {batch} x {tokens}: {used} bytes, estimated {estimate}", chip.name());
         assert!(used <= estimate, "{}: {used} of {estimate}", chip.name());

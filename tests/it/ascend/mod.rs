@@ -10,7 +10,7 @@ use std::path::Path;
 
 use glmbench_ascend::{Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{AttentionShape, DType};
+use glmbench_device::{AttentionShape, DType, WeightForm};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, Model, attention_shape};
 use glmbench_engine::sampler::Sampling;
@@ -29,6 +29,7 @@ pub(crate) fn settings(chip: Chip, attention: AttentionShape, lines: &str, force
         chip,
         tp: 1,
         dtype: DType::Fp16,
+        weights: WeightForm::Plain,
         attention,
         bind: false,
         forced: Forced::parse(forced).unwrap(),

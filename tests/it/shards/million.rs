@@ -59,7 +59,7 @@ fn a_million_items_in_64_shards() {
     let precision = glmbench_device::Precision::from(glmbench_device::DType::Fp16);
     let ((plan, first), plan_s, plan_bytes) = measured(|| {
         let mut plan = Plan::new(&suite, &config, Some(&tokenizer), 512).unwrap();
-        plan.keep_shard(Shard::new(1, SHARDS).unwrap(), &suite, (&config, precision), false).unwrap();
+        plan.keep_shard(Shard::new(1, SHARDS).unwrap(), &suite, &config, precision, false).unwrap();
         let first = record(&origin, &plan, &config);
         (plan, first)
     });

@@ -8,6 +8,7 @@ pub(crate) mod gemm;
 pub(crate) mod indexing;
 pub(crate) mod linear;
 pub(crate) mod norm;
+pub(crate) mod quant;
 pub(crate) mod rotary;
 pub(crate) mod rows;
 
@@ -22,6 +23,12 @@ pub(crate) enum Kernel {
     Nothing,
     /// `out = alpha * a * b + beta * c`; views a, b, out, and c if there is one.
     Matmul(linear::Matmul),
+    /// Static quantisation; views x, scale, offset, y.
+    Quantise(quant::Quantise),
+    /// Products of int8; views x1, x2, scale, per-token scale, bias, out.
+    QuantMatmul(quant::QuantMatmul),
+    /// Products with int8 weights; views x, weight, scale, bias, y.
+    WeightQuant(quant::WeightQuant),
     /// Conversion from row-major to blocks, in place.
     ToBlocks,
     /// RMS norm.
@@ -62,6 +69,9 @@ impl Kernel {
             match self {
                 Self::Nothing => {}
                 Self::Matmul(kernel) => kernel.run(views),
+                Self::Quantise(kernel) => kernel.run(views),
+                Self::QuantMatmul(kernel) => kernel.run(views),
+                Self::WeightQuant(kernel) => kernel.run(views),
                 Self::ToBlocks => linear::to_blocks(&views[0]),
                 Self::RmsNorm(kernel) => kernel.run(views),
                 Self::Binary(kernel) => kernel.run(views),

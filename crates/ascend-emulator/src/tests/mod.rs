@@ -8,5 +8,6 @@ mod hccl;
 mod misuse;
 mod numerics;
 mod pages;
+mod quant;
 mod session;
 mod speed;

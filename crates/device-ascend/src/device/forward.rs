@@ -5,7 +5,7 @@ use ascend_sys::{HCCL_DATA_TYPE_BFP16, HCCL_DATA_TYPE_FP16, HCCL_REDUCE_SUM, cal
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
     AttentionShape, DType, Device, DeviceError, DeviceInfo, DeviceName, HostTensor, KvChannels, KvShape,
-    LinearWeight, Role, SequenceView,
+    LinearWeight, Precision, Role, SequenceView,
 };
 
 use super::super::api::acl;
@@ -72,7 +72,7 @@ impl Device for Ascend {
             .to_string(),
             kernel: "aclnn".to_owned(),
             threads: 1,
-            precision: self.core.dtype.into(),
+            precision: Precision { weights: self.settings.weights, ..self.core.dtype.into() },
             tp: self.settings.tp,
             modelled_by: self.settings.emulation.as_ref().map(|e| e.clock.clone()),
             // A card's products may sum in another order for another number of rows. The emulator's do not, but decoding
@@ -115,11 +115,10 @@ impl Device for Ascend {
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Linear, DeviceError> {
-        let weight = weight.dense(self.settings.chip.name())?;
         match role {
             Role::Qkv => Linear::qkv(&self.core, self.choices, weight, bias, &self.layout),
             Role::GateUp => {
-                let half = swiglu_half(self.settings.chip, weight.rows / 2);
+                let half = swiglu_half(self.settings.chip, weight.rows() / 2);
                 Linear::gate_up(&self.core, self.choices, weight, half)
             }
             Role::Dense | Role::Down | Role::Output | Role::Prefix => {
@@ -192,20 +191,20 @@ impl Device for Ascend {
         let (core, element) = (&self.core, self.element());
         match &weight.0 {
             Weights::Plain(matrix) => {
-                assert!(x.width == matrix.k && out.width == matrix.n, "invariant: shapes agree");
+                assert!(x.width == matrix.k() && out.width == matrix.n(), "invariant: shapes agree");
                 out.set_rows(x.rows, out.width);
                 matrix.apply(core, x.operand(element), out.operand(element), x.rows)
             }
             Weights::GateUp(matrix) => {
-                out.set_rows(x.rows, matrix.n);
-                let view = View::new(out.memory.at(0), element, &[x.rows, matrix.n]);
+                out.set_rows(x.rows, matrix.n());
+                let view = View::new(out.memory.at(0), element, &[x.rows, matrix.n()]);
                 matrix.apply(core, x.operand(element), Operand { view, id: out.memory.id }, x.rows)
             }
             Weights::Qkv(parts) => {
                 out.set_rows(x.rows, out.width);
                 let input = parts[0].input(core, x.operand(element), x.rows)?;
                 for (matrix, place) in parts.iter().zip(out.parts()) {
-                    let view = View::new(place, element, &[x.rows, matrix.n]);
+                    let view = View::new(place, element, &[x.rows, matrix.n()]);
                     matrix.product(core, input, Operand { view, id: out.memory.id }, x.rows)?;
                 }
                 Ok(())

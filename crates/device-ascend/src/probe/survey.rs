@@ -4,7 +4,9 @@ use std::cell::RefCell;
 
 use glmbench_device::DeviceError;
 
-use super::super::choice::{Addition, Bias, Decode, KvWrite, Prefill, Reuse, Rotation, WeightFormat};
+use super::super::choice::{
+    Addition, Bias, Decode, Int8Form, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
+};
 use super::super::core::Core;
 use super::super::kv::BlockOrder;
 use super::super::layout::HeadLayout;
@@ -46,6 +48,9 @@ pub(in super::super) fn survey(
             let preferred = chip == Chip::A2800i && *choice == WeightFormat::Plain;
             weights = weights.filter(|_| !preferred).or(Some(*choice));
         }
+    }
+    for form in Int8Form::ALL {
+        note("int8 weights", form.word(), probe.int8(form, weights.unwrap_or(WeightFormat::Plain))?);
     }
     for choice in Addition::ALL {
         note("add", choice.word(), probe.add(*choice)?);

@@ -40,8 +40,8 @@ pub(super) fn collective(device: &mut Ascend, widths: Widths, by_size: bool) -> 
         for rows in ROWS {
             device.upload(&vec![0.0; rows * widths.hidden], &mut x)?;
             let bytes = (rows * widths.hidden * device.core.dtype.bytes()) as u64;
-            let time_ns = repeated(device, |device| device.all_reduce(&mut x))?;
-            result.sizes.push(SizeTime { what: "all_reduce", bytes, time_ns });
+            let (time_ns, priced) = repeated(device, |device| device.all_reduce(&mut x))?;
+            result.sizes.push(SizeTime { what: "all_reduce", bytes, time_ns, priced });
         }
     }
     Ok(result)

@@ -5,7 +5,8 @@ use std::ops::Range;
 use glmbench_device::reference::Reference;
 use glmbench_device::rotary::{RotaryMode, RotaryScaling, RotarySpec, RotaryTable};
 use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, KV_BLOCK_TOKENS, KvShape, Role, SequenceView,
+    AttentionShape, DType, Device, DeviceError, Inputs, Int8StaticWeight, Int8Weight, KV_BLOCK_TOKENS,
+    KvShape, LinearWeight, Role, SequenceView, StaticInput,
 };
 
 use super::super::{Activation, Ascend};
@@ -73,6 +74,37 @@ impl Table {
         let ours = self.twice(&mut out, |device, out| device.linear(&from, &ours, out))?;
         let mut reference = Reference::default();
         let theirs = reference.upload_linear(Role::Dense, weight.view().into(), None)?;
+        let (mut from, mut out) = (reference.activation(3, hidden)?, reference.activation(3, hidden)?);
+        reference.upload(&x, &mut from)?;
+        reference.linear(&from, &theirs, &mut out)?;
+        Pair::of(ours, &mut reference, &out)
+    }
+
+    /// Static W8A8. The scale of the inputs is a power of two, so its reciprocal is exact in every type.
+    pub(super) fn linear_static(&mut self) -> Result<Pair, DeviceError> {
+        let hidden = self.widths.hidden;
+        let weight = Host::new(self.dtype, hidden, hidden, 4, 0.02);
+        let input = StaticInput { scale: 1.0 / 64.0, offset: 0.0 };
+        self.quantised(LinearWeight::Int8Static(Int8StaticWeight::quantised(weight.view(), input)))
+    }
+
+    pub(super) fn linear_weight_only(&mut self) -> Result<Pair, DeviceError> {
+        let hidden = self.widths.hidden;
+        let weight = Host::new(self.dtype, hidden, hidden, 4, 0.02);
+        self.quantised(LinearWeight::Int8(Int8Weight::quantised(weight.view(), Inputs::Float)))
+    }
+
+    /// Multiplies with a quantised weight and adds a bias.
+    fn quantised(&mut self, weight: LinearWeight<'_>) -> Result<Pair, DeviceError> {
+        let hidden = self.widths.hidden;
+        let bias = Host::new(self.dtype, 1, hidden, 7, 1.0);
+        let x = numbers(self.dtype, 3 * hidden, 5, 1.0);
+        let ours = self.device.upload_linear(Role::Dense, weight, Some(bias.view()))?;
+        let (mut from, mut out) = (self.device.activation(3, hidden)?, self.device.activation(3, hidden)?);
+        self.device.upload(&x, &mut from)?;
+        let ours = self.twice(&mut out, |device, out| device.linear(&from, &ours, out))?;
+        let mut reference = Reference::default();
+        let theirs = reference.upload_linear(Role::Dense, weight, Some(bias.view()))?;
         let (mut from, mut out) = (reference.activation(3, hidden)?, reference.activation(3, hidden)?);
         reference.upload(&x, &mut from)?;
         reference.linear(&from, &theirs, &mut out)?;

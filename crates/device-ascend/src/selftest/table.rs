@@ -113,10 +113,18 @@ impl Table {
         let w = self.widths;
         let choices = self.device.choices;
         let h = w.hidden;
-        let operators: [(&str, &str, String, f64, Run); 9] = [
+        let operators: [(&str, &str, String, f64, Run); 11] = [
             ("embed", "aclnnEmbedding", format!("[{}, {h}] by 5", w.vocab), 0.0, Self::embed),
             ("rms_norm", "aclnnRmsNorm", format!("[3, {h}]"), 1.0, Self::rms_norm),
             ("linear", choices.weights.word(), format!("[3, {h}] x [{h}, {h}]"), 1.0, Self::linear),
+            ("linear w8a8", "aclnnQuantMatmulV4", format!("[3, {h}] x [{h}, {h}]"), 6.0, Self::linear_static),
+            (
+                "linear w8a16",
+                "aclnnWeightQuantBatchMatmulV2",
+                format!("[3, {h}] x [{h}, {h}]"),
+                3.0,
+                Self::linear_weight_only,
+            ),
             ("qkv with bias", choices.weights.word(), format!("[3, {h}]"), 2.0, Self::qkv),
             (
                 "gate_up and swiglu",

@@ -12,6 +12,7 @@ use glmbench_device::{
 
 use super::super::Ascend;
 use super::super::memory::{Inbox, Outbox};
+use super::super::work::{Work as Priced, WorkCounter};
 use super::{Host, Widths, timed};
 
 /// Timed runs of an operator, after one warm-up.
@@ -28,7 +29,7 @@ const COPIES: [usize; 3] = [4 << 10, 1 << 20, 64 << 20];
 const LAUNCHES: usize = 100;
 
 /// The times of one operator at one shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct OperatorTime {
     /// The operator, as in the table of operators.
     pub operator: &'static str,
@@ -38,10 +39,12 @@ pub struct OperatorTime {
     pub work: Work,
     /// Time of each run on the device, in nanoseconds.
     pub time_ns: Vec<u64>,
+    /// The work that the emulator's clock prices, of one run. Empty on hardware, and without the emulator's `record = on`.
+    pub priced: Priced,
 }
 
 /// The times of a copy or collective of one size.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SizeTime {
     /// `device`, `to_device`, `from_device` or `all_reduce`.
     pub what: &'static str,
@@ -49,10 +52,12 @@ pub struct SizeTime {
     pub bytes: u64,
     /// Time of each run on the device, in nanoseconds.
     pub time_ns: Vec<u64>,
+    /// The work that the emulator's clock prices, of one run. Empty on hardware, and without the emulator's `record = on`.
+    pub priced: Priced,
 }
 
 /// Times over shapes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timings {
     /// Operators.
     pub operators: Vec<OperatorTime>,
@@ -64,13 +69,24 @@ pub struct Timings {
     pub host_launch_ns: Option<u64>,
 }
 
+/// Times of the runs of an operator, and the work of the last.
+pub(super) type Runs = (Vec<u64>, Priced);
+
 /// Runs work once, then times [`RUNS`] runs.
 pub(super) fn repeated(
     device: &mut Ascend,
     mut work: impl FnMut(&mut Ascend) -> Result<(), DeviceError>,
-) -> Result<Vec<u64>, DeviceError> {
+) -> Result<Runs, DeviceError> {
     timed(device, &mut work)?;
-    (0..RUNS).map(|_| timed(device, &mut work)).collect()
+    // The emulator counts the work of the first rank.
+    let counter = (device.rank == 0).then(|| WorkCounter { api: device.core.context.api.clone() });
+    let (mut times, mut priced) = (Vec::with_capacity(RUNS), Priced::default());
+    for _ in 0..RUNS {
+        counter.as_ref().map(WorkCounter::take);
+        times.push(timed(device, &mut work)?);
+        priced = counter.as_ref().map(WorkCounter::take).unwrap_or_default();
+    }
+    Ok((times, priced))
 }
 
 impl Timings {
@@ -83,9 +99,9 @@ impl Timings {
         self.launches(device)
     }
 
-    fn note(&mut self, operator: &'static str, shape: &[(&'static str, usize)], time_ns: Vec<u64>) {
+    fn note(&mut self, operator: &'static str, shape: &[(&'static str, usize)], (time_ns, priced): Runs) {
         let shape = shape.iter().map(|(name, size)| (*name, *size as u64)).collect();
-        self.operators.push(OperatorTime { operator, shape, work: Work::NONE, time_ns });
+        self.operators.push(OperatorTime { operator, shape, work: Work::NONE, time_ns, priced });
     }
 
     /// Operators on rows of activations.
@@ -101,13 +117,13 @@ impl Timings {
             let values = super::numbers(dtype, rows * hidden, 2, 1.0);
             device.upload(&values, &mut x)?;
             device.upload(&values, &mut y)?;
-            let time_ns = repeated(device, |device| device.rms_norm(&x, &gamma, 1e-5, &mut y))?;
-            self.note("rms_norm", &shape, time_ns);
-            let time_ns = repeated(device, |device| device.add(&mut x, &y))?;
-            self.note("add", &shape, time_ns);
+            let runs = repeated(device, |device| device.rms_norm(&x, &gamma, 1e-5, &mut y))?;
+            self.note("rms_norm", &shape, runs);
+            let runs = repeated(device, |device| device.add(&mut x, &y))?;
+            self.note("add", &shape, runs);
             let ids: Vec<u32> = (0..rows).map(|i| (i % vocab) as u32).collect();
-            let time_ns = repeated(device, |device| device.embed(&table, &ids, &mut y))?;
-            self.note("embed", &shape, time_ns);
+            let runs = repeated(device, |device| device.embed(&table, &ids, &mut y))?;
+            self.note("embed", &shape, runs);
         }
         Ok(())
     }
@@ -136,16 +152,16 @@ impl Timings {
             let mut half = device.activation(most, ffn)?;
             for rows in ROWS {
                 device.upload(&super::numbers(dtype, rows * k, 6, 1.0), &mut x)?;
-                let time_ns = repeated(device, |device| device.linear(&x, &linear, &mut out))?;
-                self.note(operator, &[("rows", rows), ("k", k), ("n", n)], time_ns);
+                let runs = repeated(device, |device| device.linear(&x, &linear, &mut out))?;
+                self.note(operator, &[("rows", rows), ("k", k), ("n", n)], runs);
                 let shape = LinearShape { role, out: n as u64, width: k as u64 };
                 let work = Work::linear(shape, Precision::from(dtype).storage(), rows as u64);
                 if let Some(last) = self.operators.last_mut() {
                     last.work = work;
                 }
                 if role == Role::GateUp {
-                    let time_ns = repeated(device, |device| device.swiglu(&out, &mut half))?;
-                    self.note("swiglu", &[("rows", rows), ("width", ffn)], time_ns);
+                    let runs = repeated(device, |device| device.swiglu(&out, &mut half))?;
+                    self.note("swiglu", &[("rows", rows), ("width", ffn)], runs);
                 }
             }
         }
@@ -185,11 +201,10 @@ impl Timings {
         let mut qkv = device.qkv_activation(batch * rows, heads)?;
         let mut out = device.activation(batch * rows, heads.heads * heads.channels)?;
         device.upload(&super::numbers(dtype, batch * rows * width, 7, 1.0), &mut qkv)?;
-        let time_ns = repeated(device, |device| device.write_kv(&qkv, &mut cache, 0, &sequences, heads))?;
-        self.note("write_kv", shape, time_ns);
-        let time_ns =
-            repeated(device, |device| device.attention(&qkv, &cache, 0, &sequences, heads, &mut out))?;
-        self.note(operator, shape, time_ns);
+        let runs = repeated(device, |device| device.write_kv(&qkv, &mut cache, 0, &sequences, heads))?;
+        self.note("write_kv", shape, runs);
+        let runs = repeated(device, |device| device.attention(&qkv, &cache, 0, &sequences, heads, &mut out))?;
+        self.note(operator, shape, runs);
         let seen: usize = sequences.iter().map(|s| (0..rows).map(|i| s.visible(i)).sum::<usize>()).sum();
         let token_bytes = Precision::from(dtype).kv_token_bytes(heads);
         if let Some(last) = self.operators.last_mut() {
@@ -199,25 +214,27 @@ impl Timings {
     }
 
     fn copies(&mut self, device: &mut Ascend) -> Result<(), DeviceError> {
-        let mut note = |what, bytes, time_ns| self.copies.push(SizeTime { what, bytes, time_ns });
+        let mut note = |what, bytes, (time_ns, priced): Runs| {
+            self.copies.push(SizeTime { what, bytes, time_ns, priced });
+        };
         for bytes in COPIES {
             let (from, to) =
                 (device.core.slab.take(bytes, "a test")?, device.core.slab.take(bytes, "a test")?);
             from.clear()?;
-            let time_ns = repeated(device, |device| {
+            let runs = repeated(device, |device| {
                 // SAFETY: both buffers have the bytes, and live until the stream was waited for.
                 unsafe { device.core.stream.copy(to.at(0), from.at(0), bytes, ACL_MEMCPY_DEVICE_TO_DEVICE) }
             })?;
-            note("device", bytes as u64, time_ns);
+            note("device", bytes as u64, runs);
             let mut inbox = Inbox::new("a test");
-            let time_ns =
+            let runs =
                 repeated(device, |device| inbox.send(&device.core.slab, &device.core.stream, bytes, |_| {}))?;
-            note("to_device", bytes as u64, time_ns);
+            note("to_device", bytes as u64, runs);
             let mut outbox = Outbox::default();
-            let time_ns = repeated(device, |device| {
+            let runs = repeated(device, |device| {
                 outbox.receive(&device.core.context, &device.core.stream, from.at(0), bytes).map(drop)
             })?;
-            note("from_device", bytes as u64, time_ns);
+            note("from_device", bytes as u64, runs);
         }
         Ok(())
     }
@@ -228,8 +245,8 @@ impl Timings {
         device.upload(&[0.0; 64], &mut x)?;
         device.upload(&[0.0; 64], &mut y)?;
         let mut train = |device: &mut Ascend| (0..LAUNCHES).try_for_each(|_| device.add(&mut x, &y));
-        let time_ns = repeated(device, &mut train)?;
-        self.note("add, one after another", &[("launches", LAUNCHES), ("width", 64)], time_ns);
+        let runs = repeated(device, &mut train)?;
+        self.note("add, one after another", &[("launches", LAUNCHES), ("width", 64)], runs);
         let (begin, modelled) = (Instant::now(), device.modelled_ns());
         train(device)?;
         let spent = match (modelled, device.modelled_ns()) {

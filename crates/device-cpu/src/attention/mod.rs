@@ -37,8 +37,8 @@ use self::vector::Vector;
 pub(crate) use self::kv::CacheKernels;
 pub(crate) use self::kv::KvCache;
 
-/// Rows of an item that are processed together: enough to fill the registers of a product, few enough to keep their
-/// scores and sums in L1.
+/// Rows of an item that are processed together. They fill the registers of a product, and their scores and sums
+/// stay in L1.
 const CHUNK_ROWS: usize = 32;
 /// Maximum rows per item with tiles. The chunks of an item share the work that is done once per block.
 const TILE_ITEM_ROWS: usize = 8 * CHUNK_ROWS;

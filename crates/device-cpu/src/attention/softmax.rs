@@ -4,8 +4,9 @@
 //! scaled down by the factor that [`Online`] returns. Scores are therefore stored for one block only, however long the
 //! context.
 //!
-//! Cycle count for 128 scores with AVX-512: a row takes eight registers with some 24 arithmetic instructions each, at
-//! two per cycle, so about 100 cycles. Tiles take 64 cycles for the row's products in bf16. Everything else is kept off
+//! Cycle count for 128 scores with AVX-512: a row takes eight registers with some 24 arithmetic instructions each. At
+//! two per cycle, that is about 100 cycles. Tiles take 64 cycles for the row's products in bf16. Everything else is
+//! kept off
 //! the critical path: the largest score is found without stores, and maxima and sums across a register stay in
 //! registers.
 

@@ -63,7 +63,7 @@ impl Matrix {
 }
 
 /// Returns the distance between rows of `width` numbers: an odd number of cache lines. Rows a power of two apart would
-/// share a few cache sets, and a block of them would not stay in cache while columns pass by.
+/// share a few cache sets. A block of them would not stay in cache while columns pass by.
 pub(crate) fn row_stride(width: usize) -> usize {
     (width.div_ceil(PANEL) | 1) * PANEL
 }

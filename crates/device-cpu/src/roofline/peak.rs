@@ -130,7 +130,7 @@ impl Unit {
         match (precision.weights.form().inputs(), self.operands(), precision.dtype) {
             (Inputs::Float, Operands::Fp32, _)
             | (Inputs::Float, Operands::Bf16, DType::Bf16)
-            | (Inputs::Int8PerToken, Operands::Int8, _) => Some(1),
+            | (Inputs::Int8PerToken | Inputs::Int8Static, Operands::Int8, _) => Some(1),
             (Inputs::Float, Operands::Bf16, DType::Fp16) => Some(3),
             _ => None,
         }

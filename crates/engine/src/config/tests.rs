@@ -188,7 +188,12 @@ fn one_known_scheme_is_a_scheme_and_two_are_none() {
             true,
             Some(64),
         ),
-        (r#""quantize":"w4a16","quantization_config":{"group_size":128}"#, Some(Scheme::W4a16), false, Some(128)),
+        (
+            r#""quantize":"w4a16","quantization_config":{"group_size":128}"#,
+            Some(Scheme::W4a16),
+            false,
+            Some(128),
+        ),
         (r#""quantize":"w8a8","quantization_config":{"kv_quant_type":"C4"}"#, None, false, None),
         (r#""quantization_config":{"kv_quant_type":"C8"}"#, None, true, None),
     ] {

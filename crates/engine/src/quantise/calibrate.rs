@@ -271,10 +271,8 @@ pub(super) fn run_prompt(
         let start = step * STEP;
         let positions: Vec<u32> = (start as u32..(start + tokens.len()) as u32).collect();
         let logit_rows: Vec<usize> = (0..tokens.len()).collect();
-        let view =
-            SequenceView { rows: 0..tokens.len(), context: start + tokens.len(), blocks: &blocks };
-        let input =
-            StepInput { tokens, positions: &positions, sequences: &[view], logit_rows: &logit_rows };
+        let view = SequenceView { rows: 0..tokens.len(), context: start + tokens.len(), blocks: &blocks };
+        let input = StepInput { tokens, positions: &positions, sequences: &[view], logit_rows: &logit_rows };
         model.forward(&input, &mut rows)?;
         logits(&rows);
     }

@@ -238,7 +238,9 @@ impl Job {
                 ));
             }
             if settings.smooth.is_some() || settings.search.is_some() {
-                return refused("weights that are quantised already can neither be smoothed nor searched".into());
+                return refused(
+                    "weights that are quantised already can neither be smoothed nor searched".into(),
+                );
             }
         }
         if settings.smooth.is_some() && scheme != Scheme::W8a8 {
@@ -262,7 +264,10 @@ impl Job {
             return refused(format!("a prompt has token {token}, and the model has {rows}"));
         }
         if let Some(long) = prompts.iter().map(Vec::len).find(|&len| len > config.seq_length) {
-            return refused(format!("a prompt has {long} tokens, and the model's context is {}", config.seq_length));
+            return refused(format!(
+                "a prompt has {long} tokens, and the model's context is {}",
+                config.seq_length
+            ));
         }
         if scheme == Scheme::W4a16 && settings.group > 0 {
             let narrow = layers.iter().find(|id| {

@@ -111,7 +111,9 @@ impl Observer for Recorder {
             seen.rows += 1;
             match (&mut seen.histogram, pass) {
                 (Some(histogram), 2) => match factors {
-                    Some(factors) => row.iter().zip(factors).for_each(|(x, factor)| histogram.add(x / factor)),
+                    Some(factors) => {
+                        row.iter().zip(factors).for_each(|(x, factor)| histogram.add(x / factor))
+                    }
                     None => row.iter().for_each(|x| histogram.add(*x)),
                 },
                 _ => {

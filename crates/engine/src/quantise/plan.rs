@@ -83,9 +83,8 @@ impl Plan {
             };
             let dtype = float_type(&name);
             let is_norm = shape.len() == 1 && name.ends_with("norm.weight");
-            let of_norm = LinearId::all(config).position(|id| {
-                id.norm_before().as_deref() == Some(&name) && !settings.float.contains(&id)
-            });
+            let of_norm = LinearId::all(config)
+                .position(|id| id.norm_before().as_deref() == Some(&name) && !settings.float.contains(&id));
             if let (true, Some(number), Some(_)) = (is_norm, of_norm, settings.smooth) {
                 let module = |part, origin| Planned {
                     name: names::module(&name, part),
@@ -94,15 +93,15 @@ impl Plan {
                     word: FLOAT,
                     origin,
                 };
-                tensors.extend([
-                    module("weight", Origin::SmoothedNorm(number)),
-                    module("bias", Origin::Zeros),
-                ]);
+                tensors
+                    .extend([module("weight", Origin::SmoothedNorm(number)), module("bias", Origin::Zeros)]);
             }
             tensors.push(Planned { name, dtype, shape, word, origin: Origin::Copied });
         }
         if settings.kv_c8 {
-            tensors.extend((0..config.num_layers).flat_map(|layer| of_cache(layer, config, settings, model_type)));
+            tensors.extend(
+                (0..config.num_layers).flat_map(|layer| of_cache(layer, config, settings, model_type)),
+            );
         }
         Self { tensors }
     }
@@ -160,11 +159,7 @@ fn of_linear(
         (Scheme::W4a16, group) if group > 0 => &[rows, width / group],
         _ => &[rows],
     };
-    vec![
-        weight,
-        tensor(Suffix::WeightScale, "F32", scales),
-        tensor(Suffix::WeightOffset, "F32", scales),
-    ]
+    vec![weight, tensor(Suffix::WeightScale, "F32", scales), tensor(Suffix::WeightOffset, "F32", scales)]
 }
 
 /// Returns the scales and offsets of a layer's keys and values.

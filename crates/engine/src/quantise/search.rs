@@ -39,7 +39,10 @@ pub(super) fn search(
         chosen.len()
     ));
     if after > before {
-        control.say("warning: the layers that were left in float did not help; choose others with --leave-float".into());
+        control.say(
+            "warning: the layers that were left in float did not help; choose others with --leave-float"
+                .into(),
+        );
     }
     Ok((ranked, Some((before, after))))
 }

@@ -46,7 +46,9 @@ impl Maker<'_> {
         let stored = job.source.dtype();
         let deq_scale = match stored {
             // The bits of an fp32 number as int32, widened to int64: the layout that the card's product takes.
-            StorageType::F16 => deq.iter().flat_map(|s| i64::from(s.to_bits().cast_signed()).to_le_bytes()).collect(),
+            StorageType::F16 => {
+                deq.iter().flat_map(|s| i64::from(s.to_bits().cast_signed()).to_le_bytes()).collect()
+            }
             StorageType::Bf16 | StorageType::F32 => deq.iter().flat_map(|s| s.to_le_bytes()).collect(),
         };
         let new = |suffix, data| NewTensor { suffix, data };
@@ -104,7 +106,9 @@ impl Maker<'_> {
                 let most = most.map_or(&[][..], |most| most.split_at(config.kv_width()).of(is_value));
                 // Symmetric, so that the offset is 0. A channel that is always 0 has scale 1.
                 let scale = |most: &f32| if *most > 0.0 { f64::from(*most) / 127.0 } else { 1.0 };
-                Cow::Owned(most.iter().flat_map(|x| number_bytes(round_scale(scale(x), stored), stored)).collect())
+                Cow::Owned(
+                    most.iter().flat_map(|x| number_bytes(round_scale(scale(x), stored), stored)).collect(),
+                )
             }
         })
     }
@@ -215,10 +219,11 @@ impl WeightSource for InMemory<'_> {
         };
         let planned = self.planned(name).filter(|planned| planned.shape == shape).ok_or_else(missing)?;
         let dtype = StorageType::from_name(planned.dtype).ok_or_else(missing)?;
-        let data = Cow::Owned(self.data(planned).map_err(|error| WeightError::Quantised {
-            place: self.place(),
-            problem: error.to_string(),
-        })?);
+        let data =
+            Cow::Owned(self.data(planned).map_err(|error| WeightError::Quantised {
+                place: self.place(),
+                problem: error.to_string(),
+            })?);
         Ok(TensorView { name: name.to_owned(), dtype, shape: shape.to_vec(), data })
     }
 

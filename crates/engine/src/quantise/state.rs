@@ -26,7 +26,10 @@ impl Key {
         let Job { config, settings, prompts, source, .. } = job;
         let mut hasher = Sha256::new();
         let (smooth, method, float) = (settings.smooth, settings.method, &settings.float);
-        hasher.update(format!("1 {config:?} {smooth:?} {method:?} {float:?} {:?} {prompts:?}", settings.scheme));
+        hasher.update(format!(
+            "1 {config:?} {smooth:?} {method:?} {float:?} {:?} {prompts:?}",
+            settings.scheme
+        ));
         let mut files: Vec<String> = source.stored().into_iter().map(|tensor| tensor.origin).collect();
         files.sort_unstable();
         files.dedup();
@@ -82,13 +85,12 @@ pub(super) fn write(out: &Path, key: &Key, seen: &Observations) -> Result<(), Qu
         let shape = vec![data.len() * 8 / dtype.bitsize()];
         (name, TensorView::new(*dtype, shape, data).expect("invariant: whole numbers"))
     });
-    let said = [
-        ("key", key.0.clone()),
-        ("pass", seen.pass.to_string()),
-        ("prompts", seen.prompts.to_string()),
-    ];
-    let said: HashMap<String, String> = said.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let bytes = safetensors::serialize(views, Some(said)).map_err(|error| failed(std::io::Error::other(error)))?;
+    let said =
+        [("key", key.0.clone()), ("pass", seen.pass.to_string()), ("prompts", seen.prompts.to_string())];
+    let said: HashMap<String, String> =
+        said.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let bytes =
+        safetensors::serialize(views, Some(said)).map_err(|error| failed(std::io::Error::other(error)))?;
     let mut own = path.clone().into_os_string();
     own.push(format!("-{}", std::process::id()));
     if let Some(parent) = path.parent() {

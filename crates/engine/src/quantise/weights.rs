@@ -192,7 +192,9 @@ pub(super) fn output_errors(
         None => samples.to_vec(),
     };
     let entering = |input: &Option<StaticInput>| match *input {
-        Some(input) => samples.iter().map(|&x| (f32::from(input.quantise(x)) - input.offset) * input.scale).collect(),
+        Some(input) => {
+            samples.iter().map(|&x| (f32::from(input.quantise(x)) - input.offset) * input.scale).collect()
+        }
         None => samples.clone(),
     };
     let entering: Vec<Vec<f32>> = inputs.iter().map(entering).collect();

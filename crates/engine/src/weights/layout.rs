@@ -372,12 +372,18 @@ fn check_one(found: &StoredTensor, expected: &ExpectedTensor, problems: &mut Pro
     if !expected.shapes.contains(&found.shape) {
         problems.add(|| {
             let StoredTensor { name, shape, origin, .. } = found;
-            format!("{name} has shape {shape:?} in {origin}, expected {}{because}", expected.shapes_in_words())
+            format!(
+                "{name} has shape {shape:?} in {origin}, expected {}{because}",
+                expected.shapes_in_words()
+            )
         });
     } else if !types.contains(&found.dtype.as_str()) {
         problems.add(|| {
             let StoredTensor { name, dtype, origin, .. } = found;
-            format!("{name} has type {dtype} in {origin}, expected {}{because}", one_of(types.iter().copied()))
+            format!(
+                "{name} has type {dtype} in {origin}, expected {}{because}",
+                one_of(types.iter().copied())
+            )
         });
     }
 }

@@ -1,6 +1,8 @@
 //! A P-tuning prefix from one folder on top of a base model from another.
 
-use super::{Part, RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
+use super::{
+    Part, RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout,
+};
 
 /// Prefix tensors from `prefix`, all others from `base`, which is how THUDM's training saves P-tuning v2.
 pub struct Overlay<P, B> {

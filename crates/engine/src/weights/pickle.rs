@@ -17,8 +17,8 @@ use std::collections::{BTreeSet, HashMap};
 
 pub use self::refusal::PickleError;
 use self::refusal::opcode_name;
-use super::tensor::ElementType;
 use super::StorageType;
+use super::tensor::ElementType;
 
 /// A tensor of a state dict: a view of a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]

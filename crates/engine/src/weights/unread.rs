@@ -6,11 +6,9 @@
 use std::borrow::Cow;
 
 use super::dummy::zeroed;
-use super::part::Part;
 use super::layout::ExpectedTensor;
-use super::{
-    RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout, quantised,
-};
+use super::part::Part;
+use super::{RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout, quantised};
 use crate::config::ModelConfig;
 
 /// The shapes of a model with this config.
@@ -37,7 +35,9 @@ impl WeightSource for Unread {
 
     fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
         let name = name.to_owned();
-        if let Some(raw) = self.raw(&name).filter(|raw| raw.dtype == StorageType::F32.name() && raw.shape == shape) {
+        if let Some(raw) =
+            self.raw(&name).filter(|raw| raw.dtype == StorageType::F32.name() && raw.shape == shape)
+        {
             let data = Cow::Owned(raw.data.into_owned());
             return Ok(part.of(TensorView { name, dtype: StorageType::F32, shape: raw.shape, data }));
         }
@@ -57,7 +57,8 @@ impl WeightSource for Unread {
     fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
         self.config.quantised.as_ref()?;
         let expected = quantised::expected_tensors(&self.config);
-        let expected = expected.into_iter().find(|expected| expected.name == name && !expected.is_optional)?;
+        let expected =
+            expected.into_iter().find(|expected| expected.name == name && !expected.is_optional)?;
         if layout::expected_shape(&self.config, name).is_some() && expected.types == ExpectedTensor::FLOAT {
             return None;
         }

@@ -12,7 +12,7 @@ use crate::response::{ServerTimes, TokenLogprob};
 use crate::{FailureKind, Finish, Generation, Prompt, Route, Sampling};
 
 const ROUTE: &str = "/completion";
-/// The server tells no probabilities of a generated token that is a part of a character, so candidates are asked for beside
+/// The server tells no probabilities of a generated token that is a part of a character. So candidates are asked for beside
 /// this token, which is whole. Probabilities are those before the bias (seen with llama.cpp 0c1e570).
 const WHOLE: &str = "A";
 /// Lets that token win over any other.

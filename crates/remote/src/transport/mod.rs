@@ -117,7 +117,7 @@ impl Transport {
         })
     }
 
-    /// Sends a request. A kept connection that the server had closed is no answer: the request goes over a new one, once, and
+    /// Sends a request. A kept connection that the server had closed is no answer. The request goes over a new one, once, and
     /// `attempts` gets the times of the first.
     fn exchange(
         &self,
@@ -207,8 +207,9 @@ impl Transport {
     }
 }
 
-/// Whether the server had closed a kept connection when a request was sent over it. llama.cpp closes connections behind a
-/// stream without saying so, just when the next request is on its way. If bytes of the request were sent, the
+/// Whether the server had closed a kept connection when a request was sent over it. The server llama.cpp closes
+/// connections behind a stream without saying so, just when the next request is on its way. If bytes of the request were
+/// sent, the
 /// connection's end must be here `within` this time: later, the server may have begun.
 fn was_closed(error: &ureq::Error, within: Duration) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};

@@ -1,7 +1,7 @@
 //! The JSON that clients send and get, apart from what the program thinks in.
 //!
-//! Requests are read field by field: every field may be null, a field of the wrong type is an error that names it, and
-//! unknown fields are ignored but remembered.
+//! Requests are read field by field. Every field may be null. A field of the wrong type is an error that names it.
+//! Unknown fields are ignored but remembered.
 
 pub(crate) mod fields;
 pub(crate) mod openai;

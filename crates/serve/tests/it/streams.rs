@@ -86,7 +86,7 @@ fn a_tgi_stream_ends_with_the_whole_text() {
 #[test]
 fn characters_are_never_cut() {
     let server = Server::start();
-    // The three bytes of 北 as byte pieces: the model repeats what it read often enough at this temperature, but the law
+    // The three bytes of 北 as byte pieces. The model repeats what it read often enough at this temperature, but the law
     // holds for any draw. Every event is valid UTF-8 (the reader insists), and the joined text is that of the ids.
     for seed in 0..20 {
         let body = json!({"prompt": [6, 232, 142, 154], "temperature": 50.0, "seed": seed, "max_tokens": 60, "ignore_eos": true,

@@ -83,6 +83,7 @@ fn case(search: &SearchCase, probe: &ProbeRecord) -> PerformanceCase {
         prompts: None,
         unfit: None,
         largest_batch: None,
+        alone_bytes: None,
         repetitions: search.repetitions,
         seed: None,
         prefill_cost: None,

@@ -12,8 +12,8 @@
 //! number of bytes, split into parts, and takes half as many cycles again. The products of the last block are finished
 //! at once, so their output leaves the core during the next product.
 //!
-//! Few rows need no blocks of depth: a product covers the whole depth of four panels, which stream from memory. fp16
-//! needs blocks of depth even then, so that the parts of four panels stay in L1 between splitting and multiplying.
+//! Few rows need no blocks of depth: a product covers the whole depth of four panels, which stream from memory. The
+//! type fp16 needs them even then: the parts of four panels stay in L1 between splitting and multiplying.
 //! These blocks are processed consecutively, so memory is read in the same four streams.
 
 use std::ops::Range;
@@ -141,7 +141,8 @@ impl Layout {
 }
 
 /// A product with a block of rows in tiles. A step is as many panels as the sum tiles hold at a time: four for few
-/// rows, two for many, the same number from each half. A piece is a range of steps. With many rows it runs one block of
+/// rows, two for many. Each half gives the same number. A piece is a range of steps. With many rows it runs one block
+/// of
 /// depth after the other; with few rows, one step after the other. A turn is a thread's work between two changes of its
 /// weights.
 pub(crate) struct MacroKernel<'a, L> {

@@ -89,7 +89,7 @@ proptest! {
                 let sizes: f64 = terms.clone().map(f64::abs).sum();
                 let exact = terms.sum::<f64>() + f64::from(bias[column]);
                 // Each of these rounds once: sums of 32 numbers in a tile, at most three sums per tile, and the bias.
-                // fp16 leaves out low by low.
+                // The type fp16 leaves out low by low.
                 let roundings = (TILE_DEPTH + 3 * k.div_ceil(TILE_DEPTH) + 2) as f64;
                 let left_out = if fp16 { 2f64.powi(-16) } else { 0.0 };
                 let of_sums = (roundings * f64::from(f32::EPSILON) + left_out) * (sizes + exact.abs()) + 1e-30;

@@ -84,9 +84,9 @@ impl Description<'_> {
             && found.as_str() != Some(self.word)
         {
             let (word, said) = (self.word, self.said);
-            return Err(self.broken(format!(
-                "{MODEL_TYPE} is {found}, expected \"{word}\": config.json says {said}"
-            )));
+            return Err(
+                self.broken(format!("{MODEL_TYPE} is {found}, expected \"{word}\": config.json says {said}"))
+            );
         }
         match self.words.get(KV_TYPE) {
             Some(Value::String(found)) if found == C8 && !kv_c8 => Err(self.broken(format!(
@@ -131,9 +131,9 @@ impl Description<'_> {
                 && found.as_str() != Some(expected)
             {
                 let weight = id.weight();
-                return Err(self.broken(format!(
-                    "{name} is {found}, expected \"{expected}\" as for {weight}"
-                )));
+                return Err(
+                    self.broken(format!("{name} is {found}, expected \"{expected}\" as for {weight}"))
+                );
             }
         }
         Ok(is_float)

@@ -22,10 +22,8 @@ pub(crate) fn kv_channels(
     let part = Part::Rows(std::iter::once(channels.clone()).collect());
     let layers = (0..config.num_layers).map(|layer| of_layer(source, config, layer, &part));
     let layers = layers.collect::<Result<_, _>>()?;
-    KvChannels::new(layers, channels.len()).map_err(|problem| WeightError::Quantised {
-        place: source.place(),
-        problem: problem.to_string(),
-    })
+    KvChannels::new(layers, channels.len())
+        .map_err(|problem| WeightError::Quantised { place: source.place(), problem: problem.to_string() })
 }
 
 fn of_layer(

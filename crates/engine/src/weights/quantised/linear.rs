@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use glmbench_device::{
-    Inputs, Int4Weight, Int8StaticWeight, Int8Weight, InvalidWeight, LinearWeight, StaticChannels, StaticInput,
+    Inputs, Int4Weight, Int8StaticWeight, Int8Weight, InvalidWeight, LinearWeight, StaticChannels,
+    StaticInput,
 };
 
 use super::names::Suffix;
@@ -73,7 +74,8 @@ impl<'a> StoredLinear<'a> {
             .map(LinearWeight::Int4),
             Numbers::Static { input, deq_scale, quant_bias } => {
                 let channels = StaticChannels { deq_scale, quant_bias };
-                Int8StaticWeight::stored(rows, width, integers, *input, channels).map(LinearWeight::Int8Static)
+                Int8StaticWeight::stored(rows, width, integers, *input, channels)
+                    .map(LinearWeight::Int8Static)
             }
         };
         weight.map_err(|problem| broken(&self.origin, &Suffix::Weight.of(self.id), &problem))
@@ -176,7 +178,9 @@ impl<'a> Reader<'a, '_> {
         if range.start.is_multiple_of(2) && range.end.is_multiple_of(2) {
             return Ok(Part::Columns(range.start / 2..range.end / 2));
         }
-        let problem = format!("inputs {range:?} of a rank share a byte with another's, expected an even number of inputs");
+        let problem = format!(
+            "inputs {range:?} of a rank share a byte with another's, expected an even number of inputs"
+        );
         Err(broken(&self.source.place(), &Suffix::Weight.of(self.id), &problem))
     }
 
@@ -243,7 +247,8 @@ impl<'a> Reader<'a, '_> {
     /// repeat its scale.
     fn groups(&self, quantised: &Quantised) -> Result<Numbers, WeightError> {
         let width = self.whole[1];
-        let group = quantised.group.filter(|&group| group > 0 && width.is_multiple_of(group)).unwrap_or(width);
+        let group =
+            quantised.group.filter(|&group| group > 0 && width.is_multiple_of(group)).unwrap_or(width);
         let each = width / group.max(1);
         self.check_symmetric(each)?;
         let scales = self.scales(Suffix::WeightScale, each)?;
@@ -282,7 +287,12 @@ impl<'a> Reader<'a, '_> {
         let raw = self.raw(suffix, super::DEQ_SCALE)?;
         let origin = raw.origin.clone();
         let scales: Vec<f32> = if raw.dtype == "F32" {
-            raw.part(&self.channels(), 4).as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+            raw.part(&self.channels(), 4)
+                .as_chunks()
+                .0
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes))
+                .collect()
         } else {
             let data = raw.part(&self.channels(), 8);
             let numbers = data.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes));
@@ -304,7 +314,8 @@ impl<'a> Reader<'a, '_> {
     /// Returns the integer biases: of ranks that add parts of a sum, only the first has them.
     fn quant_bias(&self, is_first: bool) -> Result<Vec<i32>, WeightError> {
         let data = self.raw(Suffix::QuantBias, super::INT32)?.part(&self.channels(), 4);
-        let mut biases: Vec<i32> = data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
+        let mut biases: Vec<i32> =
+            data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
         if matches!(self.part, Part::Columns(_)) && !is_first {
             biases.fill(0);
         }

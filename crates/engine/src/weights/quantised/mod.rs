@@ -54,7 +54,9 @@ const DEQ_SCALE: &[&str] = &["I64", "F32"];
 /// Returns the tensors of a checkpoint of this config, with those that it may have besides.
 pub(super) fn expected_tensors(config: &ModelConfig) -> Vec<ExpectedTensor> {
     let Some(quantised) = &config.quantised else {
-        return layout::model_tensors(config).map(|(name, shape)| ExpectedTensor::dense(name, shape)).collect();
+        return layout::model_tensors(config)
+            .map(|(name, shape)| ExpectedTensor::dense(name, shape))
+            .collect();
     };
     let mut all = Vec::new();
     for (name, shape) in layout::model_tensors(config) {
@@ -106,7 +108,9 @@ fn of_linear(
 ) -> Vec<ExpectedTensor> {
     let [n, k] = id.shape(config);
     let because = match scheme.description_word() {
-        Some(word) => format!("; config.json says {}, and the description {word} of this layer", quantised.said),
+        Some(word) => {
+            format!("; config.json says {}, and the description {word} of this layer", quantised.said)
+        }
         None => format!("; config.json says {}", quantised.said),
     };
     let tensor = |suffix: Suffix, shapes: &[&[usize]], types| ExpectedTensor {

@@ -44,12 +44,8 @@ impl Suffix {
 }
 
 /// Scales and offsets of a layer's keys and values.
-pub const KV_PARTS: [&str; 4] = [
-    "k_proj.kv_cache_scale",
-    "k_proj.kv_cache_offset",
-    "v_proj.kv_cache_scale",
-    "v_proj.kv_cache_offset",
-];
+pub const KV_PARTS: [&str; 4] =
+    ["k_proj.kv_cache_scale", "k_proj.kv_cache_offset", "v_proj.kv_cache_scale", "v_proj.kv_cache_offset"];
 
 /// Returns the name of a tensor of the KV cache, one of [`KV_PARTS`].
 pub fn kv(layer: usize, part: &str) -> String {

@@ -9,14 +9,14 @@ use serde::Serialize;
 use glmbench_ascend::{Chip, Forced, Scope};
 use glmbench_device::{DType, DeviceKind};
 
-use crate::bundle::Bundle;
 use crate::bundle::replay::{self, Difference, Replay};
+use crate::bundle::{Bundle, Failure};
 use crate::compute::Emulation;
 use crate::record::Clock;
 
-use super::engine::EmulationFlags;
-use super::npu_selftest::{Notes, Test, cell, machine, markdown};
-use super::{emit, emit_json, gate_exit, say};
+use super::super::engine::EmulationFlags;
+use super::super::{emit, emit_json, gate_exit, say};
+use super::{Notes, Test, cell, machine, markdown};
 
 /// Maximum number of calls of one side only that are printed.
 const MAX_SHOWN: usize = 20;
@@ -63,6 +63,10 @@ pub(super) fn run(path: &Path, flags: &EmulationFlags, json: bool) -> anyhow::Re
     let dtype: DType = card.summary.dtype.parse().map_err(|e| invalid(format!("bundle.json: dtype: {e}")))?;
     let (emulation, tp) = machine(device, flags, card.summary.tp)?;
     let test = Test { chip, widths, tp, dtype, forced: Forced::default(), emulation };
+    if let Some(failure) = card.start_failure() {
+        let found = Replay::of_start(&card, failure, test.start_calls()?);
+        return shown(&card, found, json, &start_verdict(failure));
+    }
     // What the emulator accepts is known only when it was asked. Then it makes the card's choices, as far as it can.
     let (asked, _group) = test.run(Scope::Survey)?;
     let accepted = |name: &str, word: &str| {
@@ -71,16 +75,38 @@ pub(super) fn run(path: &Path, flags: &EmulationFlags, json: bool) -> anyhow::Re
     };
     let forced = Forced::parse(&replay::forced(&card, accepted))
         .map_err(|e| invalid(format!("capabilities.json: choices: {e}")))?;
-    let (here, _) = Test { forced, ..test }.bundle()?;
+    let (here, _) = Test { forced, ..test }.bundle().map_err(|failed| failed.error)?;
     let found = Replay::of(&card, &here);
-    let (agrees, last) = (found.agrees(), verdict(&found));
+    let last = verdict(&found);
+    shown(&card, found, json, &last)
+}
+
+/// Prints the result, and `last` after it.
+fn shown(card: &Bundle, found: Replay, json: bool, last: &str) -> anyhow::Result<ExitCode> {
+    let agrees = found.agrees();
     if json {
         emit_json(&report(found))?;
     } else {
-        emit(words(&card, &found).trim_end())?;
+        emit(words(card, &found).trim_end())?;
     }
-    say(&last);
+    say(last);
     Ok(gate_exit(agrees))
+}
+
+/// Says what a bundle of a card that did not start lacks.
+fn start_verdict(failure: &Failure) -> String {
+    let call = failure.call.as_ref().map_or_else(
+        || "no call".to_owned(),
+        |call| {
+            let code = call.code.map_or_else(|| "not there".to_owned(), |code| code.to_string());
+            format!("{}({}): {code}", call.operator, call.arguments.join(", "))
+        },
+    );
+    format!(
+        "the bundle is of a card that did not start: {} (last failing call: {call}). It has no operators, alternatives and times, so \
+         only the calls of the start were compared; send a bundle again once the card starts",
+        failure.note
+    )
 }
 
 /// Returns the last line.

@@ -1,0 +1,164 @@
+//! Ratio plot: modelled over published time, a line for each model, below a line for each chip and phase.
+
+use super::axis::{Axis, Division, tick_name};
+use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+/// A chart of ratios.
+pub(in crate::report) struct RatioChart {
+    pub(in crate::report) title: String,
+    pub(in crate::report) subtitle: String,
+    pub(in crate::report) rows: Vec<RatioRow>,
+}
+
+/// A line of the chart.
+pub(in crate::report) struct RatioRow {
+    pub(in crate::report) label: String,
+    /// Whether the line sums up the lines below it.
+    pub(in crate::report) strong: bool,
+    pub(in crate::report) dots: Vec<Dot>,
+    /// Geometric mean, least and largest ratio.
+    pub(in crate::report) mean: Option<(f64, f64, f64)>,
+    /// Remarks at the right end.
+    pub(in crate::report) words: String,
+}
+
+/// A ratio.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::report) enum Dot {
+    /// By the profile.
+    Now(f64),
+    /// By the profile, of a row that does not count.
+    Aside(f64),
+    /// With the model left out of the fit.
+    LeftOut(f64),
+    /// By the profile before calibration.
+    Before(f64),
+}
+
+impl Dot {
+    fn ratio(self) -> f64 {
+        match self {
+            Self::Now(ratio) | Self::Aside(ratio) | Self::LeftOut(ratio) | Self::Before(ratio) => ratio,
+        }
+    }
+}
+
+const WIDTH: i32 = 1140;
+const TOP: i32 = 78;
+const ROW: i32 = 17;
+const GAP: i32 = 7;
+const BOTTOM: i32 = 40;
+const LEFT: i32 = 220;
+const RIGHT: i32 = 370;
+
+type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
+
+impl RatioChart {
+    fn bottom(&self) -> i32 {
+        TOP + self.rows.iter().map(RatioRow::height).sum::<i32>() + 4
+    }
+
+    /// Width and height. The height depends on the number of lines.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (WIDTH as u32, (self.bottom() + BOTTOM) as u32)
+    }
+
+    fn axis(&self) -> Axis {
+        let dots = self.rows.iter().flat_map(|row| &row.dots).map(|dot| dot.ratio());
+        Axis::of(Division::Log, dots.chain([0.5, 2.0]))
+    }
+}
+
+impl RatioRow {
+    fn height(&self) -> i32 {
+        if self.strong { ROW + GAP } else { ROW }
+    }
+}
+
+/// Draws the chart on the whole area.
+pub(super) fn draw<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    chart: &RatioChart,
+    ink: &Ink,
+) -> Drawn<DB> {
+    ink.write_head(area, &chart.title, &chart.subtitle)?;
+    draw_keys(area, ink)?;
+    let axis = chart.axis();
+    let x = |value: f64| {
+        ink.dots(LEFT) + (axis.place(value) * f64::from(ink.dots(WIDTH - LEFT - RIGHT))).round() as i32
+    };
+    let (top, bottom) = (ink.dots(TOP), ink.dots(chart.bottom()));
+    for &tick in &axis.ticks {
+        area.draw(&PathElement::new(vec![(x(tick), top), (x(tick), bottom)], ink.pen(GRID, 1)))?;
+        let below = (x(tick), bottom + ink.dots(11));
+        ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
+    }
+    area.draw(&PathElement::new(vec![(x(1.0), top), (x(1.0), bottom)], ink.pen(AXIS, 1)))?;
+    let mut y = TOP;
+    for row in &chart.rows {
+        y += row.height();
+        draw_row(area, row, ink.dots(y - ROW / 2), &x, ink)?;
+    }
+    let below = (ink.dots(LEFT + (WIDTH - LEFT - RIGHT) / 2), bottom + ink.dots(28));
+    ink.write(area, "modelled ÷ published time", below, (11, MUTED, false), Anchor::Centre)
+}
+
+fn draw_keys<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, ink: &Ink) -> Drawn<DB> {
+    let keys = [
+        (Dot::Now(1.0), "by the profile"),
+        (Dot::LeftOut(1.0), "model left out of the fit"),
+        (Dot::Aside(1.0), "reported only"),
+        (Dot::Before(1.0), "before calibration"),
+    ];
+    let mut x = 18;
+    for (dot, label) in keys {
+        draw_dot(area, dot, (ink.dots(x), ink.dots(60)), ink)?;
+        ink.write(area, label, (ink.dots(x + 12), ink.dots(60)), (11, TEXT, false), Anchor::Left)?;
+        x += 40 + 7 * label.chars().count() as i32;
+    }
+    Ok(())
+}
+
+fn draw_row<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    row: &RatioRow,
+    y: i32,
+    x: &dyn Fn(f64) -> i32,
+    ink: &Ink,
+) -> Drawn<DB> {
+    ink.write(area, &row.label, (ink.dots(LEFT - 12), y), (11, TEXT, row.strong), Anchor::Right)?;
+    if let Some((mean, least, most)) = row.mean {
+        area.draw(&PathElement::new(vec![(x(least), y), (x(most), y)], ink.pen(AXIS, 3)))?;
+        let tick = vec![(x(mean), y - ink.dots(6)), (x(mean), y + ink.dots(6))];
+        area.draw(&PathElement::new(tick, ink.pen(TEXT, 3)))?;
+    }
+    for &dot in &row.dots {
+        draw_dot(area, dot, (x(dot.ratio()), y), ink)?;
+    }
+    let lettering = if row.strong { (11, TEXT, false) } else { (10, MUTED, false) };
+    ink.write(area, &row.words, (ink.dots(WIDTH - RIGHT + 12), y), lettering, Anchor::Left)
+}
+
+fn draw_dot<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    dot: Dot,
+    (x, y): (i32, i32),
+    ink: &Ink,
+) -> Drawn<DB> {
+    match dot {
+        Dot::Now(_) => ink.disc(area, (x, y), 3, colour(0), false),
+        Dot::Aside(_) => ink.disc(area, (x, y), 3, MUTED, true),
+        Dot::LeftOut(_) => {
+            let line = vec![(x, y - ink.dots(5)), (x, y + ink.dots(5))];
+            area.draw(&PathElement::new(line, ink.pen(colour(1), 1)))
+        }
+        Dot::Before(_) => {
+            let d = ink.dots(3);
+            let grey = ink.pen(AXIS, 1);
+            area.draw(&PathElement::new(vec![(x - d, y - d), (x + d, y + d)], grey))?;
+            area.draw(&PathElement::new(vec![(x - d, y + d), (x + d, y - d)], grey))
+        }
+    }
+}

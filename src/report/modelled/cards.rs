@@ -1,0 +1,208 @@
+//! Card with card: every chip of one card against every chip of another, and chip with chip.
+
+use glmbench_calibrate::modelled::is_shipped;
+
+use super::{basis_of, cell, error_of, profile_of, span};
+use crate::record::{PerfRow, Phase, RunRecord};
+use crate::report::format::fixed;
+use crate::report::tables::Table;
+
+/// A card of a shipped profile: chips, power limit, memory.
+struct Card {
+    /// Name of the profile.
+    profile: &'static str,
+    /// Name in tables.
+    name: &'static str,
+    chips: u32,
+    /// Published power limit of the card, W.
+    watts: f64,
+    /// Memory of the card, GB.
+    gigabytes: f64,
+}
+
+const CARDS: [Card; 4] = [
+    Card { profile: "300i-duo", name: "300I DUO 96 GB", chips: 2, watts: 150.0, gigabytes: 96.0 },
+    Card { profile: "300i-duo-48g", name: "300I DUO 48 GB", chips: 2, watts: 150.0, gigabytes: 48.0 },
+    Card { profile: "800i-a2", name: "800I A2 card 32 GB", chips: 1, watts: 400.0, gigabytes: 32.0 },
+    Card { profile: "800i-a2-64g", name: "800I A2 card 64 GB", chips: 1, watts: 400.0, gigabytes: 64.0 },
+];
+
+/// A modelled run of a comparison.
+pub(in crate::report) type Side<'a> = (&'a RunRecord, &'a [PerfRow]);
+
+/// Two modelled times of one shape on two cards.
+struct Beside<'a> {
+    /// Whether whole cards are compared, or single chips.
+    cards: bool,
+    a: &'a PerfRow,
+    b: &'a PerfRow,
+    /// Time of A over time of B.
+    ratio: f64,
+}
+
+fn card_of(run: &RunRecord) -> Option<&'static Card> {
+    let profile = profile_of(run).filter(|profile| is_shipped(profile))?;
+    let name = profile.split(' ').next()?;
+    CARDS.iter().find(|card| card.profile == name)
+}
+
+/// Returns the times of equal shapes: those of whole cards first. `None` unless both runs are of shipped cards with different
+/// numbers of chips.
+fn beside<'a>(a: Side<'a>, b: Side<'a>) -> Option<(&'static Card, &'static Card, Vec<Beside<'a>>)> {
+    let (one, other) = (card_of(a.0)?, card_of(b.0)?);
+    if one.chips == other.chips {
+        return None;
+    }
+    let mut found = Vec::new();
+    for (cards, chips) in [(true, (one.chips, other.chips)), (false, (1, 1))] {
+        for row in a.1.iter().filter(|row| row.phase != Phase::E2e && row.tp == chips.0) {
+            let shape = |row: &PerfRow| (row.phase, row.batch, row.input_tokens, row.output_tokens);
+            let Some(beside) = b.1.iter().find(|other| other.tp == chips.1 && shape(other) == shape(row))
+            else {
+                continue;
+            };
+            let times = row.median_ns.zip(beside.median_ns).filter(|(_, b)| *b > 0);
+            if let Some((x, y)) = times {
+                found.push(Beside { cards, a: row, b: beside, ratio: x as f64 / y as f64 });
+            }
+        }
+    }
+    Some((one, other, found))
+}
+
+fn chips(card: &Card) -> String {
+    format!("{}, {} chip{}", card.name, card.chips, if card.chips == 1 { "" } else { "s" })
+}
+
+fn power(card: &Card) -> String {
+    // The data sheet of the A2 is that of the card with 64 GB.
+    let of = if card.profile == "800i-a2" { " for the 64 GB card" } else { "" };
+    format!("{:.0} W, published{of}", card.watts)
+}
+
+/// A row with its run.
+pub(in crate::report) type Timed<'a> = (&'a RunRecord, &'a PerfRow);
+
+/// Returns the least and the largest value of a ratio (B over A) of two modelled times by the errors of both. `None` if an error is
+/// not known, or a time is measured.
+pub(in crate::report) fn ratio_ends([a, b]: [Timed<'_>; 2], ratio: f64) -> Option<(f64, f64)> {
+    let of = |(run, row): Timed<'_>| Some(error_of(basis_of(run)?, row, row.phase).ok()?.error);
+    let factor = of(a)?.hypot(of(b)?).exp();
+    Some((ratio / factor, ratio * factor))
+}
+
+/// Returns the error of a ratio of modelled times, or of a mean of such ratios, to stand after it: ` ± 25 %`, with an asterisk if a
+/// time is extrapolated. The relative errors of both sides are combined as the root of the sum of their squares; of several ratios
+/// it is the root mean square, since the error of a model is common to all shapes. Empty if an error is not known.
+fn ratio_error(pairs: &[[Timed<'_>; 2]]) -> String {
+    let of = |(run, row): Timed<'_>| error_of(basis_of(run)?, row, row.phase).ok();
+    let (mut squares, mut beyond) = (0.0, false);
+    for &[a, b] in pairs {
+        let Some((a, b)) = of(a).zip(of(b)) else { return String::new() };
+        squares += a.error * a.error + b.error * b.error;
+        beyond |= !a.beyond.is_empty() || !b.beyond.is_empty();
+    }
+    let mark = if beyond { " *" } else { "" };
+    format!(" ± {:.0} %{mark}", 100.0 * (squares / pairs.len().max(1) as f64).sqrt())
+}
+
+/// Returns a table that compares two modelled runs card with card (every chip of a card) and chip with chip.
+pub(in crate::report) fn cards(a: Side<'_>, b: Side<'_>) -> Option<Table> {
+    let (one, other, found) = beside(a, b)?;
+    let numbers = [
+        "Batch", "In", "Out", "A ms", "A error", "B ms", "B error", "A ÷ B", "A per W", "B per W",
+        "A per GB", "B per GB",
+    ];
+    let title = format!(
+        "Card with card and chip with chip, modelled (A: {}; B: {}; per W and per GB of a card: tokens/s; power of a card: A {}, \
+         B {}; A ÷ B ± the root of the sum of the squares of both errors; * extrapolated)",
+        chips(one),
+        chips(other),
+        power(one),
+        power(other)
+    );
+    let mut table = Table::new(title, &["Compared", "Phase"], &numbers);
+    for Beside { cards, a: row, b: beside, ratio } in &found {
+        let ms = |row: &PerfRow| fixed(row.median_ns.map(|ns| ns as f64 / 1e6), 1);
+        let error = |run: &RunRecord, row: &PerfRow| {
+            basis_of(run).map_or_else(String::new, |basis| cell(basis, row, row.phase))
+        };
+        let share =
+            |row: &PerfRow, of: f64| fixed(row.tokens_per_s.map(|rate| rate / of).filter(|_| *cards), 2);
+        table.push(
+            false,
+            vec![
+                if *cards { "card with card" } else { "chip with chip" }.to_owned(),
+                row.phase.to_string(),
+                row.batch.to_string(),
+                row.input_tokens.to_string(),
+                row.output_tokens.to_string(),
+                ms(row),
+                error(a.0, row),
+                ms(beside),
+                error(b.0, beside),
+                format!("{ratio:.2}{}", ratio_error(&[[(a.0, row), (b.0, beside)]])),
+                share(row, one.watts),
+                share(beside, other.watts),
+                share(row, one.gigabytes),
+                share(beside, other.gigabytes),
+            ],
+        );
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// Returns the geometric means of [`cards`] in a sentence, each with its error, and the least and the largest error of its times.
+pub(in crate::report) fn cards_sentence(a: Side<'_>, b: Side<'_>) -> Option<String> {
+    let (one, other, found) = beside(a, b)?;
+    let of = |cards: bool, phase: Phase| {
+        let own: Vec<&Beside<'_>> =
+            found.iter().filter(|pair| pair.cards == cards && pair.a.phase == phase).collect();
+        let logs: f64 = own.iter().map(|pair| pair.ratio.ln()).sum();
+        let pairs: Vec<_> = own.iter().map(|pair| [(a.0, pair.a), (b.0, pair.b)]).collect();
+        let errors = [
+            span(a.0, own.iter().map(|pair| pair.a), phase),
+            span(b.0, own.iter().map(|pair| pair.b), phase),
+        ];
+        (!own.is_empty()).then(|| {
+            format!(
+                "{phase} {:.2}{} (A{}, B{}; {} shape{})",
+                (logs / own.len() as f64).exp(),
+                ratio_error(&pairs),
+                errors[0],
+                errors[1],
+                own.len(),
+                if own.len() == 1 { "" } else { "s" }
+            )
+        })
+    };
+    let words = |cards| {
+        let phases: Vec<String> =
+            [Phase::Prefill, Phase::Decode].into_iter().filter_map(|p| of(cards, p)).collect();
+        (!phases.is_empty()).then(|| phases.join(", "))
+    };
+    let parts = [
+        words(true).map(|words| format!("card with card (A: {}; B: {}): {words}", chips(one), chips(other))),
+        words(false).map(|words| format!("chip with chip: {words}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty())
+        .then(|| format!("Time of A over time of B, geometric means, modelled. {}.", parts.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Clock;
+    use crate::report::fixture;
+
+    #[test]
+    fn a_shipped_name_alone_is_no_shipped_card() {
+        let (mut run, ..) = fixture::realistic();
+        run.provenance.clock = Clock::Modelled;
+        for profile in ["mine sha256:00", "300i-duo sha256:00"] {
+            run.provenance.clock_profile = Some(profile.into());
+            assert!(card_of(&run).is_none());
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The error of modelled times, and what it rests on.
+//!
+//! Every modelled figure of a report carries the error of its shape: [`cell`] in tables, [`after`] in sentences, [`span`] in
+//! charts. [`evidence`] has the published speeds behind it and the figures of the profile, [`cards`](mod@cards) compares card with
+//! card, [`memory`] has what a card's memory holds.
+
+pub(crate) mod cards;
+pub(crate) mod evidence;
+pub(crate) mod memory;
+
+use glmbench_calibrate::modelled::{Ground, Of, Shape, is_shipped, stated};
+use glmbench_device::ClockFit;
+use serde::Serialize;
+
+use super::format::NONE;
+use super::workloads::Csv;
+use crate::record::{Clock, LoadRow, PerfRow, Phase, ProfileFit, RunRecord, SCHEMA};
+
+pub(super) use self::cards::{cards, cards_sentence};
+pub(crate) use glmbench_calibrate::modelled::Stated;
+
+/// Returns the profile of a run with modelled times.
+pub(super) fn profile_of(run: &RunRecord) -> Option<&str> {
+    run.provenance.clock_profile.as_deref().filter(|_| run.provenance.clock == Clock::Modelled)
+}
+
+/// What the error of a run's modelled times depends on, besides their shapes.
+#[derive(Clone, Copy)]
+pub struct Basis<'a> {
+    /// The profile, as in records.
+    pub profile: &'a str,
+    /// Its own fits to the times of a card.
+    pub fits: &'a [ProfileFit],
+    /// Parameters of the model; `None` if the record has no shape that says so.
+    pub parameters: Option<f64>,
+    /// Whether launches were captured as graphs; `None` if the record does not say.
+    pub graphs: Option<bool>,
+}
+
+impl Basis<'_> {
+    /// Returns the error of a figure of this shape: `[batch, input tokens, output tokens]` on a number of chips.
+    fn error(&self, of: Of, chips: u32, lengths: [u32; 3]) -> Result<Stated, &'static str> {
+        let Self { profile, fits, parameters, graphs } = *self;
+        let fits: Vec<ClockFit> = fits.iter().map(ClockFit::from).collect();
+        let [batch, input_tokens, output_tokens] = lengths.map(|n| n as usize);
+        let shape = Shape { chips: chips as usize, batch, input_tokens, output_tokens, parameters, graphs };
+        stated(Ground { profile: Some(profile), fits: &fits }, of, shape)
+    }
+}
+
+/// Returns the basis of a run with modelled times.
+pub(super) fn basis_of(run: &RunRecord) -> Option<Basis<'_>> {
+    let of = &run.provenance;
+    let parameters = of.model_details.get("shape").and_then(|shape| parameters(shape));
+    let graphs = of.device_details.get("graph").map(|word| word != "off");
+    let fits = of.modelled_by.as_ref().map_or(&[][..], |by| &by.fits);
+    Some(Basis { profile: profile_of(run)?, fits, parameters, graphs })
+}
+
+/// Returns the parameters of a model by its shape in records: `28 layers, hidden 4096, ffn 13696, 32 heads of 128, 2 KV heads,
+/// vocabulary 65024`. `None` for other words.
+fn parameters(shape: &str) -> Option<f64> {
+    let numbers: Vec<f64> = shape.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
+    let &[layers, hidden, ffn, heads, channels, kv_heads, vocabulary] = numbers.as_slice() else {
+        return None;
+    };
+    let attention = 2.0 * hidden * channels * (heads + kv_heads);
+    Some(layers * (attention + 3.0 * hidden * ffn) + 2.0 * vocabulary * hidden)
+}
+
+/// The phases whose error a timed phase has.
+fn of_phase(phase: Phase) -> Of {
+    match phase {
+        Phase::Prefill => Of::Prefill,
+        Phase::Decode => Of::Decode,
+        Phase::E2e => Of::Both,
+    }
+}
+
+/// Returns the error of a row's time.
+fn error_of(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> Result<Stated, &'static str> {
+    basis.error(of_phase(phase), row.tp, [row.batch, row.input_tokens, row.output_tokens])
+}
+
+/// Returns the error of a figure of a run by its shape: `[batch, input tokens, output tokens]`. `None` with a measured clock.
+pub(crate) fn error_at(
+    run: &RunRecord,
+    phase: Phase,
+    tp: u32,
+    lengths: [u32; 3],
+) -> Option<Result<Stated, &'static str>> {
+    basis_of(run).map(|basis| basis.error(of_phase(phase), tp, lengths))
+}
+
+/// Returns the error of a load's times: that of the steps behind them, for its mean request. `None` with a measured clock.
+pub(crate) fn error_of_load(run: &RunRecord, row: &LoadRow) -> Option<Result<Stated, &'static str>> {
+    let served = row.requests.saturating_sub(row.failed).max(1);
+    let mean = |tokens: u64| u32::try_from(tokens.div_ceil(served)).unwrap_or(u32::MAX);
+    error_at(run, Phase::E2e, row.tp, [row.max_batch, mean(row.input_tokens), mean(row.output_tokens)])
+}
+
+/// Returns an error in the words of a cell.
+pub(crate) fn short(error: Option<Result<Stated, &'static str>>) -> String {
+    error.map_or_else(|| NONE.to_owned(), |error| error.map_or_else(|_| NONE.to_owned(), |of| of.short()))
+}
+
+/// Returns an error as it follows a figure in a sentence. Empty for measured figures.
+pub(crate) fn words(error: Option<Result<Stated, &'static str>>) -> String {
+    match error {
+        None => String::new(),
+        Some(Ok(stated)) => format!(" {}", stated.words()),
+        Some(Err(why)) => format!(" ({why})"),
+    }
+}
+
+/// Returns the error of a row's time in the words of a cell.
+pub(super) fn cell(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> String {
+    short(Some(error_of(basis, row, phase)))
+}
+
+/// Returns what follows a modelled time in a sentence: ` ± 12 % (19 rows of 3 models; worst 34 %)`. Empty for measured times.
+pub(super) fn after(run: &RunRecord, row: &PerfRow, phase: Phase) -> String {
+    words(basis_of(run).map(|basis| error_of(basis, row, phase)))
+}
+
+/// Returns what follows a chart's clock: the least and the largest error of its rows. Empty for measured times.
+pub(super) fn span<'a>(run: &RunRecord, rows: impl Iterator<Item = &'a PerfRow>, phase: Phase) -> String {
+    let Some(basis) = basis_of(run) else { return String::new() };
+    span_of(rows.filter(|row| row.phase == phase).map(|row| Some(error_of(basis, row, phase))))
+}
+
+/// Returns the least and the largest of errors: ` ± 9 to 20 %`. Empty if none is known.
+pub(crate) fn span_of(errors: impl Iterator<Item = Option<Result<Stated, &'static str>>>) -> String {
+    let errors: Vec<Stated> = errors.filter_map(|error| error?.ok()).collect();
+    let percents = errors.iter().map(|stated| (100.0 * stated.error).round());
+    let (least, most) = percents.fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(x), b.max(x)));
+    let beyond =
+        if errors.iter().any(|stated| !stated.beyond.is_empty()) { ", partly extrapolated" } else { "" };
+    if errors.is_empty() {
+        String::new()
+    } else if least >= most {
+        format!(" ± {most:.0} %{beyond}")
+    } else {
+        format!(" ± {least:.0} to {most:.0} %{beyond}")
+    }
+}
+
+/// Returns a sentence on the errors of a run's modelled times, by phase, without regard to shapes.
+pub(super) fn sentence(run: &RunRecord) -> Option<String> {
+    let basis = basis_of(run)?;
+    let mut chips: Vec<u32> = run.plan.performance.iter().map(|case| case.tp).collect();
+    chips.push(run.provenance.tp);
+    chips.sort_unstable();
+    chips.dedup();
+    let of = |chips: u32| {
+        let words = |of| {
+            let stated = basis.error(of, chips, [1, 256, 256]);
+            stated.map_or_else(str::to_owned, |stated| stated.words())
+        };
+        format!("TP {chips}: prefill {}, decode {}", words(Of::Prefill), words(Of::Decode))
+    };
+    let known: Vec<String> = chips.into_iter().map(of).collect();
+    let against = match (is_shipped(basis.profile), basis.fits.is_empty()) {
+        (true, _) => "published speeds of models that the fit has not seen",
+        (false, false) => {
+            "the times of the card that the profile is fitted to, on shapes left out of the fit"
+        }
+        // The record has no error of such a profile.
+        (false, true) => {
+            let words = "Times are modelled by a profile that is neither a shipped one of this version nor fitted to a card: their \
+                         error is unknown here.";
+            return Some(words.to_owned());
+        }
+    };
+    let card = evidence::card_words(run).map_or_else(String::new, |card| format!(" on an {card}"));
+    Some(format!("Times are modelled{card}. Their error against {against}: {}.", known.join("; ")))
+}
+
+/// A row of `model_error.csv`: the error of one modelled figure.
+#[derive(Serialize)]
+struct ErrorRow<'a> {
+    schema: u32,
+    run_id: &'a str,
+    case_id: &'a str,
+    phase: String,
+    profile: &'a str,
+    tp: u32,
+    batch: u32,
+    input_tokens: u32,
+    output_tokens: u32,
+    error: Option<f64>,
+    worst: Option<f64>,
+    rows: Option<usize>,
+    models: Option<usize>,
+    extrapolated: String,
+    problem: &'static str,
+}
+
+impl ErrorRow<'_> {
+    const HEADER: &'static str = "schema,run_id,case_id,phase,profile,tp,batch,input_tokens,output_tokens,error,worst,rows,\
+        models,extrapolated,problem";
+}
+
+/// Returns `model_error.csv`, with a row for every row of `perf.csv`. `None` for measured times.
+pub(super) fn csv(run: &RunRecord, rows: &[PerfRow]) -> Result<Option<Csv>, csv::Error> {
+    let Some(basis) = basis_of(run).filter(|_| !rows.is_empty()) else { return Ok(None) };
+    let rows: Vec<ErrorRow<'_>> = rows.iter().map(|row| error_row(run, basis, row)).collect();
+    Csv::of("model_error.csv", ErrorRow::HEADER, &rows).map(Some)
+}
+
+fn error_row<'a>(run: &'a RunRecord, basis: Basis<'a>, row: &'a PerfRow) -> ErrorRow<'a> {
+    let PerfRow { tp, batch, input_tokens, output_tokens, phase, .. } = *row;
+    let error = error_of(basis, row, phase);
+    let share = |share: f64| (share * 1e4).round() / 1e4;
+    ErrorRow {
+        schema: SCHEMA,
+        run_id: &run.run_id,
+        case_id: &row.case_id,
+        phase: phase.to_string(),
+        profile: basis.profile,
+        tp,
+        batch,
+        input_tokens,
+        output_tokens,
+        error: error.as_ref().ok().map(|of| share(of.error)),
+        worst: error.as_ref().ok().map(|of| share(of.worst)),
+        rows: error.as_ref().ok().map(|of| of.rows),
+        models: error.as_ref().ok().map(|of| of.models),
+        extrapolated: error.as_ref().map_or_else(|_| String::new(), |of| of.beyond.join("; ")),
+        problem: error.as_ref().err().copied().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::ModelledBy;
+    use crate::report::{fixture, perf_rows};
+
+    #[test]
+    fn the_parameters_are_read_from_the_shape() {
+        let shape = "28 layers, hidden 4096, ffn 13696, 32 heads of 128, 2 KV heads, vocabulary 65024";
+        assert!((parameters(shape).unwrap() / 6.24e9 - 1.0).abs() < 0.01);
+        assert_eq!(parameters("unknown"), None);
+    }
+
+    #[test]
+    fn measured_times_carry_no_model_error_and_unknown_profiles_say_so() {
+        let (mut run, _, requests) = fixture::realistic();
+        let rows = perf_rows(&run, &requests);
+        assert_eq!((after(&run, &rows[0], Phase::Prefill), sentence(&run)), (String::new(), None));
+        assert!(csv(&run, &rows).unwrap().is_none());
+        run.provenance.clock = Clock::Modelled;
+        run.provenance.clock_profile = Some("mine sha256:00".into());
+        assert!(after(&run, &rows[0], Phase::Prefill).contains("error unknown"));
+        let says = sentence(&run).unwrap();
+        assert!(says.contains("error is unknown here") && says.contains("nor fitted to a card"), "{says}");
+        let told = |csv: Csv| String::from_utf8(csv.bytes).unwrap();
+        assert!(told(csv(&run, &rows).unwrap().unwrap()).contains("error unknown here"));
+        // A profile that was fitted to a card states its own error.
+        let fit = |phase: &str| ProfileFit {
+            phase: phase.into(),
+            chips: 1,
+            rows: 9,
+            shapes: 9,
+            error: 0.034,
+            worst: 0.07,
+            batch: 32,
+            tokens: 4096,
+            parameters: 6.24e9,
+            graphs: false,
+        };
+        let fits = vec![fit("prefill"), fit("decode")];
+        run.provenance.modelled_by =
+            Some(Box::new(ModelledBy { title: "mine".into(), figures: Vec::new(), fits }));
+        assert_eq!(after(&run, &rows[0], Phase::Decode), " ± 3 % (9 measured times of 9 shapes; worst 7 %)");
+        assert!(
+            sentence(&run).unwrap().contains("fitted to, on shapes left out of the fit: TP 1: prefill ± 3 %")
+        );
+        let errors = told(csv(&run, &rows).unwrap().unwrap());
+        assert!(errors.lines().nth(1).unwrap().contains(",0.034,0.07,9,9,,"), "{errors}");
+    }
+}

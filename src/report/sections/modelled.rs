@@ -1,0 +1,29 @@
+//! Modelled times: their error, the published speeds behind it, the profile's figures, a card's memory. `model_error.csv`.
+
+use super::{Chart, Csv, Material, Section, Table};
+use crate::report::modelled::{self, evidence, memory};
+
+pub(super) struct Modelled;
+
+impl Section for Modelled {
+    fn tables(&self, of: Material<'_>) -> Vec<Table> {
+        let calibration = evidence::is_calibration(of.run());
+        evidence::timed(of.run(), &of.summary.performance).filter(|_| calibration).into_iter().collect()
+    }
+
+    fn details(&self, of: Material<'_>) -> Vec<Table> {
+        let (run, rows) = (of.run(), &of.summary.performance);
+        let timed = evidence::timed(run, rows).filter(|_| !evidence::is_calibration(run));
+        memory::table(run, rows).into_iter().chain(timed).chain(evidence::tables(run)).collect()
+    }
+
+    fn csv(&self, of: Material<'_>) -> Result<Option<Csv>, csv::Error> {
+        modelled::csv(of.run(), &of.summary.performance)
+    }
+
+    fn charts(&self, of: Material<'_>) -> Vec<(String, Chart)> {
+        let run = of.run();
+        let published = evidence::chart(run).map(|chart| (evidence::CHART.to_owned(), Chart::Ratios(chart)));
+        memory::charts(run).into_iter().chain(published).collect()
+    }
+}
