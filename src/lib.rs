@@ -147,7 +147,8 @@
 //! [`glmbench_cpu::measure_roofline`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
 //! them. A run with targets measures them again around each repetition ([`glmbench_cpu::RooflineProbe`]), and compares each
 //! repetition with its own limits. [`glmbench_device::timed`] wraps a device and times every operator on request.
-//! [`glmbench_engine::profile`] sums these times by the kind of step.
+//! [`glmbench_engine::profile`] sums these times by the kind of step. [`glmbench_device::observed`] wraps a device and shows what it
+//! computes. [`glmbench_engine::quantise`] calibrates with it, and writes quantised checkpoints without a forward pass of its own.
 //!
 //! Programs that a model writes run only in [`glmbench_sandbox`], which the kernel makes. For that the program starts itself
 //! again, and `main` asks [`glmbench_sandbox::child_main`] first. Where the kernel refuses a part, no such program runs.
@@ -197,16 +198,18 @@
 //!
 //! The weight of a linear layer is a value with its own form ([`glmbench_device::LinearWeight`]), layer by layer. With
 //! `w8a8-dynamic` and its like the loader quantises dense weights row by row, while the device packs them
-//! ([`glmbench_device::Precision`]). Quantised forms differ in two places: linear layers have integer weights, and integer
-//! inputs in some forms, and the cache may be quantised. The reference device computes every form by its formula. The CPU has
-//! all of them; cards have int8 weights with float inputs or with inputs quantised by a stored scale.
+//! ([`glmbench_device::Precision`]). A quantised checkpoint brings its own forms
+//! ([`glmbench_engine::weights::quantised`]): `config.json` decides on them, and the tensors must confirm it. Quantised forms differ
+//! in two places: linear layers have integer weights, and integer inputs in some forms, and the cache may be quantised. The
+//! reference device computes every form by its formula. The CPU has all of them; cards have int8 weights with float inputs or
+//! with inputs quantised by a stored scale.
 //!
 //! The minimum work of an operator is defined once ([`glmbench_device::cost`]). The timing device counts a step with it,
 //! [`glmbench_engine::cost`] a pass, and [`mod@bench`] the passes of a case.
 //!
 //! ## Limitations
 //!
-//! W8A8 checkpoints are not supported. The speed of the AMX and NEON kernels is unmeasured. Their bits were compared with
+//! ModelSlim's compressed `w8a8sc` weights are not read. The speed of the AMX and NEON kernels is unmeasured. Their bits were compared with
 //! those of the reference kernels on emulated processors.
 
 pub mod backend;

@@ -178,7 +178,7 @@ impl FoundModel {
         let emulate = compute.emulate(&self.path);
         check_tp(&self.config, compute.ranks)?;
         self.check_calibrated(compute.precision)?;
-        let types = self.config.types_beside(compute.precision);
+        let types = self.config.types_on(compute.device, compute.precision);
         load::check(compute.device, types, compute.ranks, emulate.as_ref())?;
         if compute.profile_operators {
             load::check_profile(compute.device)?;

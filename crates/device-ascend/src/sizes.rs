@@ -1,6 +1,6 @@
 //! What a card makes of a model's sizes, for estimates before anything is loaded.
 
-use glmbench_device::{AttentionShape, KV_BLOCK_TOKENS, LinearShape, Precision, Role, Storage};
+use glmbench_device::{AttentionShape, KV_BLOCK_TOKENS, LinearShape, Precision, Role, Storage, WeightForm};
 
 use super::attention::{CAUSAL_MASK_BYTES, SCRATCH_BYTES, SHORT_CONTEXT, square_bytes};
 use super::layout::padded_channels;
@@ -34,6 +34,12 @@ impl AscendMemory {
     /// Describes a card that computes in these types.
     pub fn new(chip: Chip, precision: Precision) -> Self {
         Self { chip, precision }
+    }
+
+    /// Returns the same card with the weights of linear layers in the type of the activations.
+    #[must_use]
+    pub fn with_float_weights(self) -> Self {
+        Self { precision: Precision { weights: WeightForm::Plain, ..self.precision }, ..self }
     }
 
     /// Returns the types of weights, activations and cache.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use glmbench_device::rotary::RotaryScaling;
-use glmbench_device::{KvForm, LinearShape, Precision, Role, WeightForm};
+use glmbench_device::{DeviceKind, KvForm, LinearShape, Precision, Role, WeightForm};
 
 use crate::EngineError;
 
@@ -363,13 +363,12 @@ impl ModelConfig {
         Ok(Precision { dtype: asked.dtype, weights, kv })
     }
 
-    /// Returns the types that a device must have besides the forms of the checkpoint itself. Whether it has kernels for those is
-    /// known when it packs the first weight.
-    pub fn types_beside(&self, precision: Precision) -> Precision {
+    /// Returns the types that `device` must support for a run in `precision`. A device that computes in one type takes the forms
+    /// of a checkpoint as they are.
+    pub fn types_on(&self, device: DeviceKind, precision: Precision) -> Precision {
         match self.quantised {
-            Some(_) if precision.kv == KvForm::C8 => precision.dtype.into(),
-            Some(_) => Precision { kv: precision.kv, ..precision.dtype.into() },
-            None => precision,
+            Some(_) if device.only_type().is_some() => precision.dtype.into(),
+            _ => precision,
         }
     }
 

@@ -75,7 +75,7 @@ pub fn load(
     let alone = options.tp == 1 && !options.bind;
     check_emulated(options.device, options.emulate.as_ref())?;
     let options = &LoadOptions { precision: config.precision(options.precision)?, ..options.clone() };
-    check_precision(options.device, config.types_beside(options.precision))?;
+    check_precision(options.device, config.types_on(options.device, options.precision))?;
     let (rotary, capacity) = (options.rotary, options.capacity);
     if options.profile_operators {
         check_profile(options.device)?;

@@ -108,7 +108,7 @@ impl MemoryOf {
         match self {
             Self::Plain(precision) => Self::Plain(Precision { weights: WeightForm::Plain, ..precision }),
             Self::Cpu(cpu) => Self::Cpu(cpu.with_float_weights()),
-            Self::Ascend(_) => self,
+            Self::Ascend(card) => Self::Ascend(card.with_float_weights()),
         }
     }
 
