@@ -79,7 +79,9 @@ pub fn calibrated(text: &str, name: Option<&str>, figures: &[Figure]) -> String 
         out.push_str(replaced.as_deref().unwrap_or(line));
         out.push('\n');
     }
-    out
+    // The blank line before a fit that was left out.
+    out.truncate(out.trim_end().len());
+    out + "\n"
 }
 
 fn quoted(text: &str) -> String {
