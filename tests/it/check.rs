@@ -86,6 +86,7 @@ fn lists_come_as_words_and_as_json() {
                 "performance-boolq",
                 "performance-ceval",
                 "performance",
+                "quantisation",
                 "quickstart",
                 "serving",
             ][..],

@@ -219,6 +219,7 @@ fn every_suite_in_the_repository_loads() {
             "performance",
             "performance-boolq",
             "performance-ceval",
+            "quantisation",
             "quickstart",
             "serving"
         ]

@@ -154,7 +154,9 @@ fn export(dir: &TempDir, settings: Settings, prompts: &[Vec<u32>]) -> Result<Pat
     Ok(out)
 }
 
-type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+/// Name, type, shape and data.
+type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
+type Tensors = Vec<Tensor>;
 
 fn tensors(path: &Path) -> Tensors {
     let bytes = fs::read(path).unwrap();
@@ -168,7 +170,7 @@ fn tensors(path: &Path) -> Tensors {
     all
 }
 
-fn write(path: &Path, tensors: &Tensors) {
+fn write(path: &Path, tensors: &[Tensor]) {
     let views = tensors
         .iter()
         .map(|(name, dtype, shape, data)| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
@@ -335,11 +337,7 @@ impl Damaged {
     }
 
     /// Changes the tensor `QKV.suffix`; `None` removes it.
-    fn tensor(
-        self,
-        suffix: &str,
-        change: impl FnOnce(&mut (String, Dtype, Vec<usize>, Vec<u8>)) -> bool,
-    ) -> Self {
+    fn tensor(self, suffix: &str, change: impl FnOnce(&mut Tensor) -> bool) -> Self {
         let path = self.0.path().join(WEIGHTS);
         let mut all = tensors(&path);
         let at = all.iter().position(|t| t.0 == format!("{QKV}.{suffix}")).unwrap();
@@ -375,7 +373,7 @@ impl Damaged {
 #[test]
 fn damaged_files_are_refused_with_file_tensor_and_what_was_expected() {
     let set = |bytes: &'static [u8]| {
-        move |t: &mut (String, Dtype, Vec<usize>, Vec<u8>)| {
+        move |t: &mut Tensor| {
             t.3[..bytes.len()].copy_from_slice(bytes);
             true
         }

@@ -5,10 +5,9 @@
 //! ([`glmbench_device::observed`]); prompts come as token ids from the caller. The weights are then quantised one linear layer
 //! at a time. So the memory is that of the float model during the calibration, and that of one layer afterwards.
 //!
-//! [`range`] has the ranges of activations, [`weights`] the weights and the errors of their outputs. [`plan`] has the tensors
-//! of the new files, [`source`] the quantised model in memory, and [`export`] the files. A calibration is [kept](state) until
-//! its files are
-//! written, so that a stopped job can go on.
+//! [`range`] has the ranges of activations, `weights` the weights and the errors of their outputs, `plan` the tensors of the new
+//! files, `source` the quantised model in memory, `export` the files. `state` keeps a calibration until its files are written, so
+//! that a stopped job can go on.
 
 mod calibrate;
 mod export;

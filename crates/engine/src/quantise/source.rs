@@ -38,7 +38,7 @@ impl Maker<'_> {
         drop(float);
         job.source.release(&id.weight());
         let Some(input) = self.calibration.input(number) else {
-            return Ok(weight_only(integers.integers, &integers.scales));
+            return Ok(weight_only(&integers.integers, &integers.scales));
         };
         let deq = deq_scales(input, &integers);
         let bias = self.bias(id)?;
@@ -84,7 +84,7 @@ impl Maker<'_> {
                 id.name()
             )));
         };
-        Ok(weight_only(integers, &scales))
+        Ok(weight_only(&integers, &scales))
     }
 
     /// Returns the data of a tensor that belongs to no linear layer's weight.
@@ -103,7 +103,8 @@ impl Maker<'_> {
             }
             Origin::CacheScale { layer, is_value } => {
                 let most = self.calibration.seen.as_ref().and_then(|seen| seen.caches.get(layer));
-                let most = most.map_or(&[][..], |most| most.split_at(config.kv_width()).of(is_value));
+                let (keys, values) = most.map_or((&[][..], &[][..]), |most| most.split_at(config.kv_width()));
+                let most = if is_value { values } else { keys };
                 // Symmetric, so that the offset is 0. A channel that is always 0 has scale 1.
                 let scale = |most: &f32| if *most > 0.0 { f64::from(*most) / 127.0 } else { 1.0 };
                 Cow::Owned(
@@ -114,22 +115,11 @@ impl Maker<'_> {
     }
 }
 
-/// One of two halves.
-trait Half<T> {
-    fn of(self, second: bool) -> T;
-}
-
-impl<T> Half<T> for (T, T) {
-    fn of(self, second: bool) -> T {
-        if second { self.1 } else { self.0 }
-    }
-}
-
 /// Returns the tensors of a weight-only scheme. Offsets are 0, because the weights are symmetric.
-fn weight_only(integers: Vec<i8>, scales: &[f32]) -> Vec<NewTensor> {
+fn weight_only(integers: &[i8], scales: &[f32]) -> Vec<NewTensor> {
     let new = |suffix, data| NewTensor { suffix, data };
     vec![
-        new(Suffix::Weight, bytemuck::cast_slice(&integers).to_vec()),
+        new(Suffix::Weight, bytemuck::cast_slice(integers).to_vec()),
         new(Suffix::WeightScale, scales.iter().flat_map(|s| s.to_le_bytes()).collect()),
         new(Suffix::WeightOffset, vec![0; scales.len() * size_of::<f32>()]),
     ]
@@ -181,13 +171,12 @@ impl<'a> InMemory<'a> {
         };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = last.as_ref().filter(|(of, _)| *of == id).map(|(_, tensors)| Arc::clone(tensors));
-        let tensors = match kept {
-            Some(tensors) => tensors,
-            None => {
-                let tensors = Arc::new(self.maker.linear(id)?);
-                *last = Some((id, Arc::clone(&tensors)));
-                tensors
-            }
+        let tensors = if let Some(tensors) = kept {
+            tensors
+        } else {
+            let tensors = Arc::new(self.maker.linear(id)?);
+            *last = Some((id, Arc::clone(&tensors)));
+            tensors
         };
         drop(last);
         let found = tensors.iter().find(|tensor| tensor.suffix == suffix);

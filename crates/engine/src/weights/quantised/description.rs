@@ -94,7 +94,7 @@ impl Description<'_> {
             ))),
             Some(Value::String(found)) if found == C8 => Ok(()),
             found if kv_c8 => {
-                let found = found.map_or_else(|| "missing".to_owned(), |found| format!("{found}"));
+                let found = found.map_or_else(|| "missing".to_owned(), Value::to_string);
                 Err(self.broken(format!("{KV_TYPE} is {found}, expected \"{C8}\": config.json says {}", self.said)))
             }
             None | Some(Value::Null) => Ok(()),

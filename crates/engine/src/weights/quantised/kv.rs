@@ -37,9 +37,12 @@ fn of_layer(
         let numbers = source.part(&name, &[config.kv_width()], part)?.to_f32();
         source.release(&name);
         let is_scale = name.ends_with("scale");
-        let is_proper = |number: &f32| match is_scale {
-            true => number.is_finite() && *number > 0.0,
-            false => (-128.0..=127.0).contains(number) && number.fract() == 0.0,
+        let is_proper = |number: &f32| {
+            if is_scale {
+                number.is_finite() && *number > 0.0
+            } else {
+                (-128.0..=127.0).contains(number) && number.fract() == 0.0
+            }
         };
         let Some(at) = numbers.iter().position(|number| !is_proper(number)) else { return Ok(numbers) };
         let expected = if is_scale { "a positive number" } else { "an integer from -128 to 127" };

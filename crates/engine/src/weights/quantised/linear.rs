@@ -115,8 +115,8 @@ impl<'a> StoredLinear<'a> {
 }
 
 /// Returns the error of a tensor whose values cannot be used.
-fn broken(origin: &str, tensor: &str, problem: &impl ToString) -> WeightError {
-    let problem = format!("tensor {tensor}: {}", problem.to_string());
+fn broken(origin: &str, tensor: &str, problem: &dyn std::fmt::Display) -> WeightError {
+    let problem = format!("tensor {tensor}: {problem}");
     WeightError::Format { path: PathBuf::from(origin), problem }
 }
 

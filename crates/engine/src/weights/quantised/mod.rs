@@ -1,7 +1,7 @@
 //! Quantised checkpoints: which tensors they need, and the weights of their linear layers.
 //!
 //! `config.json` decides on the scheme ([`Scheme`]), and ModelSlim's description decides which linear layers stay in float
-//! ([`description`]). The tensors must confirm both, or the checkpoint is rejected. [`linear`] reads one layer.
+//! ([`description`]). The tensors must confirm both, or the checkpoint is rejected. The loader reads one layer at a time.
 
 pub mod description;
 mod kv;
@@ -186,8 +186,7 @@ pub(super) fn refuse(
     let integers =
         stored.iter().filter(|t| is_integer(t) && layout::expected_shape(config, &t.name).is_some());
     match (integers.min_by(|a, b| a.name.cmp(&b.name)), &config.quantised) {
-        (None, None) => Ok(()),
-        (Some(_), Some(Quantised { scheme: Some(_), is_described: true, .. })) => Ok(()),
+        (None, None) | (Some(_), Some(Quantised { scheme: Some(_), is_described: true, .. })) => Ok(()),
         (Some(_), Some(Quantised { scheme: Some(scheme), said, .. })) => refused(format!(
             "{} is not there, expected it beside the weights: config.json says {said}",
             names::description(*scheme)
