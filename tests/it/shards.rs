@@ -346,6 +346,11 @@ fn a_damaged_record_of_a_shard_is_refused_also_in_part() {
     let message = PlanStatus::read(&folder).unwrap_err().to_string();
     assert!(message.contains("its sum is not that of its bytes"), "{message}");
     refused("its sum is not that of its bytes");
+    // Cut before it says that it is a shard's: the directory's name does.
+    fs::write(shards[0].join("run.json"), good[0].split("\"shards\"").next().unwrap()).unwrap();
+    let message = PlanStatus::read(&folder).unwrap_err().to_string();
+    assert!(message.contains("run.json:1: ") && message.contains("1of2"), "{message}");
+    refused("run.json:1: ");
     // The whole plan edited, in one shard or in all.
     let expects: fn(&mut RunRecord) =
         |run| run.shards.as_mut().unwrap().whole.as_mut().unwrap().accuracy[0].expected = Some(1.0);
@@ -631,6 +636,23 @@ fn shards_of_the_demo_model_merge_to_the_answers_of_one_run() {
     let whole = fs::read_dir(at("whole")).unwrap().next().unwrap().unwrap().path();
     assert_eq!(journals(Path::new(&at("merged"))), journals(&whole));
     crate::support::answer(&["merge", &at("merged"), &at("shards")]).expect(2, &["is there already"]);
+}
+
+/// A shard measures the limits of its machine for loads, too: without them, no other machine's times could be judged with its own.
+#[test]
+fn a_shard_of_loads_measures_its_machine() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("s.toml");
+    let load = "schema = 1\nname = \"l\"\n[model]\npath = \"demo\"\n[[load]]\nconcurrency = [1]\nrequests = 2\nlengths = [[16, 4]]\n";
+    fs::write(&path, load).unwrap();
+    for (shard, expected) in [("none", false), ("1/1", true)] {
+        let out = root.path().join(shard.replace('/', "of"));
+        let words = ["run", path.to_str().unwrap(), "--threads", "1", "--out", out.to_str().unwrap()];
+        crate::support::answer(&[&words[..], &["--shard", shard]].concat()).expect(0, &[]);
+        let run = fs::read_dir(&out).unwrap().next().unwrap().unwrap().path();
+        let record = RunDir::open(&run).unwrap().read_run().unwrap();
+        assert_eq!(record.provenance.roofline.is_some(), expected, "--shard {shard}");
+    }
 }
 
 /// Peak resident memory of a piece of work, and its time in seconds.
