@@ -105,8 +105,8 @@ pub(crate) use writer::own_ending;
 pub use writer::{BEAT, Claim, FoundWriter, Holder, STALE, WRITER, Writer};
 
 pub use crate::workload::load::record::{
-    Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS, SATURATED_SLOPE, Wire,
-    next_level, rate_text,
+    Attempted, Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS, SATURATED_SLOPE,
+    Wire, next_level, rate_text,
 };
 pub use crate::workload::max_batch::record::{
     ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,

@@ -125,11 +125,19 @@ pub(crate) fn tables_of(case: &LoadCase, run: &RunRecord, levels: &[LoadLevelRec
     tables.into_iter().chain(wire(case, run, &rows, resends(case, levels))).collect()
 }
 
-/// How often requests of a load were sent again, because the server had closed a kept connection.
+/// Returns how many requests of a load were sent again, because the server had closed a kept connection.
 fn resends(case: &LoadCase, levels: &[LoadLevelRecord]) -> u64 {
-    let own = levels.iter().filter(|level| level.load_id == case.load_id);
-    let wires = own.flat_map(|level| &level.requests).filter_map(|request| request.wire.as_ref());
-    wires.map(|wire| u64::from(wire.attempts.saturating_sub(1))).sum()
+    levels.iter().filter(|level| level.load_id == case.load_id).map(resent).sum()
+}
+
+/// Returns how many requests of a level were sent again.
+fn resent(level: &LoadLevelRecord) -> u64 {
+    let wires = level.requests.iter().filter_map(|request| request.wire.as_ref());
+    wires.filter(|wire| wire.attempts > 1).count() as u64
+}
+
+fn over_wire(level: &LoadLevelRecord) -> bool {
+    level.requests.iter().any(|request| request.wire.is_some())
 }
 
 /// Returns a row for each level, load by load in plan order.
@@ -241,6 +249,7 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
         e2e_sent_p50_ns: e2e_sent.at(0.5),
         e2e_sent_p99_ns: e2e_sent.p99(),
         host: run.host_of(&case.load_id).to_owned(),
+        resent: over_wire(level).then(|| resent(level)),
     }
 }
 
@@ -444,7 +453,9 @@ fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow], resends: u64) -> Opt
     table.add("Events a token", |row| row.events_per_token);
     let again = match resends {
         0 => String::new(),
-        count => format!("; {count} sent again, because the server had closed their connection"),
+        count => format!(
+            "; {count} sent again, because the server had closed their connection, and counted as failed"
+        ),
     };
     Some(table.table(format!("Over the wire: {}, {}{again}", case.load_id, run.provenance.clock)))
 }

@@ -3,10 +3,10 @@
 
 use super::table;
 use super::trace::{TraceRequest, trace_hash};
-use crate::backend::{Capabilities, WireTimes};
+use crate::backend::{AttemptTimes, Capabilities, WireTimes};
 use crate::bench::{LEAD_NS, Offered, Pace, Served, ServedLoad, Shape, prompts, serve};
 use crate::record::{
-    self, Arrival, Clock, Level, LoadCase, LoadLevelRecord, LoadRequest, Objectives, Wire, Word,
+    self, Arrival, Attempted, Clock, Level, LoadCase, LoadLevelRecord, LoadRequest, Objectives, Wire, Word,
 };
 use crate::run::cases::{Case, Planning, Recording, Room, Workload};
 use crate::run::duration::{Counted, Expected, Rates};
@@ -406,6 +406,7 @@ fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequ
         closed_ns: session.run_ns(times.closed_ns),
         events: times.events,
         attempts: times.attempts,
+        before: times.before.iter().map(|of| attempted(*of, session)).collect(),
         prompt_tokens: served.prompt_tokens,
     });
     LoadRequest {
@@ -418,6 +419,14 @@ fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequ
         output_tokens: served.output_tokens as u32,
         wire,
         error: served.error.clone(),
+    }
+}
+
+fn attempted(of: AttemptTimes, session: &Session<'_>) -> Attempted {
+    Attempted {
+        start_ns: session.run_ns(of.start_ns),
+        sent_ns: of.sent_ns.map(|ns| session.run_ns(ns)),
+        end_ns: session.run_ns(of.end_ns),
     }
 }
 
