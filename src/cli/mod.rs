@@ -39,7 +39,7 @@ pub mod tokenize;
 pub mod verify;
 
 use std::borrow::Cow;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -289,16 +289,12 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
 
 /// Whether a file of a run could not be written because its disk or the user's share of it is full.
 fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
-    let of_record = |error: &RecordError| match error {
-        RecordError::Io { cause, .. } => Some(cause.kind()),
-        _ => None,
-    };
-    let kind = match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref()) {
-        (Some(RunError::Record(error)), ..) | (_, Some(MergeError::Record(error)), _) => of_record(error),
-        (.., Some(error)) => of_record(error),
-        _ => None,
-    };
-    matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+    match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref::<RecordError>()) {
+        (Some(RunError::Record(error)), ..) | (_, Some(MergeError::Record(error)), _) | (.., Some(error)) => {
+            error.is_full()
+        }
+        _ => false,
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
