@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Runs a suite as an array of 4 on a Slurm of one node, kills one task with -9, requeues another, merges, and compares the
-# result with an unsharded run. Then the same with GNU parallel and three folders that stand for hosts. Installs nothing:
-# it says so and ends with 0 where packages are missing (Debian: slurm-wlm munge parallel). Everything lives in a folder
-# of its own, with its own munge, ports and no systemd, and is stopped by process id.
+# result with an unsharded run. Then the same with GNU parallel over ssh, on three hosts that are namespaces of this machine;
+# where it has none, three folders stand for hosts. Installs nothing: it says so and ends with 0 where packages are missing
+# (Debian: slurm-wlm munge parallel openssh-server). Everything lives in a folder of its own, with its own munge, ports and
+# no systemd, and is stopped by process id.
 #
-#   scripts/slurm_test.sh            GLMBENCH=target/release/glmbench by default
+#   scripts/slurm_test.sh            GLMBENCH=target/release/glmbench by default; ONLY_PARALLEL=1 leaves Slurm out, and
+#                                    SSHD names an sshd elsewhere than in PATH
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -166,24 +168,91 @@ wait_for() {
   done
 }
 
+# Makes three hosts: each has a name, processes, a network and a folder `local` of its own. GNU parallel reaches them over
+# ssh, whose server runs within the host's namespaces. Where there is no sshd, a stand-in for ssh enters them.
+make_hosts() {
+  local sshd
+  mkdir -p "$work/local" "$work/sshd"
+  cat > "$work/enter" <<ENTER
+#!/bin/bash
+# usage: enter HOST COMMAND...
+host=\$1
+shift
+exec unshare --uts --net --pid --mount --fork --kill-child --mount-proc bash -c \\
+  'hostname "\$1" && mount --bind "$work/\$1" "$work/local" && shift && exec "\$@"' enter "\$host" "\$@"
+ENTER
+  chmod +x "$work/enter"
+  sshd=${SSHD:-$(command -v sshd || true)}
+  if [ -n "$sshd" ]; then
+    mkdir -p /run/sshd
+    chmod 0700 "$work" "$work/sshd"
+    for key in host user; do ssh-keygen -q -t ed25519 -N "" -f "$work/sshd/$key"; done
+    printf '%s\n' "HostKey $work/sshd/host" "AuthorizedKeysFile $work/sshd/user.pub" "StrictModes no" "UsePAM no" \
+      "PermitRootLogin prohibit-password" > "$work/sshd/server"
+    printf '%s\n' "Host host*" "  ProxyCommand $work/enter %h $sshd -i -f $work/sshd/server" "  IdentityFile $work/sshd/user" \
+      "  User root" "  StrictHostKeyChecking no" "  UserKnownHostsFile /dev/null" "  LogLevel ERROR" > "$work/sshd/client"
+    export PARALLEL_SSH="ssh -F $work/sshd/client"
+    return
+  fi
+  echo "slurm_test: there is no sshd: a stand-in for ssh enters the hosts"
+  cat > "$work/rsh" <<RSH
+#!/bin/bash
+while [[ \$1 == -* ]]; do shift; done
+host=\$1
+shift
+[ "\$1" != -- ] || shift
+exec "$work/enter" "\$host" bash -c "\$*"
+RSH
+  chmod +x "$work/rsh"
+  export PARALLEL_SSH=$work/rsh
+}
+
+# Returns the process of a shard, seen from outside its host.
+process_of() {
+  local pid
+  for pid in $(pgrep -x glmbench); do
+    if tr '\0' ' ' < "/proc/$pid/cmdline" 2>/dev/null | grep -q -- "--shard $1/4 .*--out $work/ssh "; then echo "$pid"; fi
+  done
+}
+on_host() { local runs; runs=$(ls -d "$work"/ssh/*-"$1"of4 2>/dev/null) && [ -s "$runs/samples.jsonl" ]; }
+
 parallel_part() {
+  local n line first
   command -v parallel > /dev/null || { echo "slurm_test: GNU parallel NOT RUN: missing parallel"; return; }
-  echo "slurm_test: three folders stand for hosts, each with its own copy of the model"
-  local n
   for n in 1 2 3; do
     mkdir -p "$work/host$n"
     cp -r "$model" "$work/host$n/model"
   done
-  local line='cd '"$work"'/host{%} && if [ {} = 2 ] && [ ! -e ../failed ]; then touch ../failed; exit 9; fi; '"$glmbench"' run ../suite.toml --model model --threads 1 --shard {}/4 --resume --out ../ssh > ../task{}.log 2>&1'
-  # Shard 2 fails at first. The same line again runs that one only.
-  parallel --will-cite -j3 --joblog "$work/joblog" "$line" ::: 1 2 3 4 && fail "the failure of shard 2 was not reported" || true
-  "$glmbench" merge "$work/early" "$work/ssh" 2> "$work/early.log" && fail "a shard was missing" || true
-  grep -q 'shard 2 of 4 is missing' "$work/early.log" || fail "the refusal does not name shard 2: $(cat "$work/early.log")"
-  parallel --will-cite -j3 --joblog "$work/joblog" --resume-failed "$line" ::: 1 2 3 4 || fail "GNU parallel: $(cat "$work"/task*.log | tail -3)"
+  if [ "$(id -u)" -ne 0 ] || ! unshare --uts --net --pid --mount --fork --mount-proc true 2>/dev/null; then
+    echo "slurm_test: no namespaces here: three folders stand for hosts, each with its own copy of the model"
+    line='cd '"$work"'/host{%} && if [ {} = 2 ] && [ ! -e ../failed ]; then touch ../failed; exit 9; fi; '"$glmbench"' run ../suite.toml --model model --threads 1 --shard {}/4 --resume --out ../ssh > ../task{}.log 2>&1'
+    # Shard 2 fails at first. The same line again runs that one only.
+    parallel --will-cite -j3 --joblog "$work/joblog" "$line" ::: 1 2 3 4 && fail "the failure of shard 2 was not reported" || true
+    "$glmbench" merge "$work/early" "$work/ssh" 2> "$work/early.log" && fail "a shard was missing" || true
+    grep -q 'shard 2 of 4 is missing' "$work/early.log" || fail "the refusal does not name shard 2: $(cat "$work/early.log")"
+    parallel --will-cite -j3 --joblog "$work/joblog" --resume-failed "$line" ::: 1 2 3 4 || fail "GNU parallel: $(cat "$work"/task*.log | tail -3)"
+  else
+    echo "slurm_test: three namespaces are hosts, each with its own copy of the model"
+    make_hosts
+    line="$glmbench run $work/suite.toml --model $work/local/model --threads 1 --shard {}/4 --resume --out $work/ssh > $work/task{}.log 2>&1"
+    parallel --will-cite --joblog "$work/joblog" -S 1/host1,1/host2,1/host3 "$line" ::: 1 2 3 4 &
+    first=$!
+    pids+=("$first")
+    # The process of shard 2 dies on its host. No other host can see that it is gone.
+    wait_for 120 "shard 2 has lines" eval 'on_host 2'
+    kill -9 "$(process_of 2)" || fail "shard 2 was not caught while it ran"
+    wait "$first" && fail "the failure of shard 2 was not reported" || true
+    "$glmbench" merge "$work/early" "$work/ssh" 2> "$work/early.log" && fail "a shard was not whole" || true
+    grep -Eq 'shard 2 of 4 .*(is being written by|is incomplete)' "$work/early.log" || fail "the refusal does not name shard 2: $(cat "$work/early.log")"
+    # The same line again runs that one only, as soon as the writer counts as gone.
+    parallel --will-cite --joblog "$work/joblog" --resume-failed -S 1/host1,1/host2,1/host3 "$line" ::: 1 2 3 4 || fail "GNU parallel: $(cat "$work"/task*.log | tail -3)"
+    n=$(sed -nE 's/.*"host": "(host[123])".*/\1/p' "$work"/ssh/*/run.json | sort -u | wc -l)
+    [ "$n" -ge 2 ] || fail "the shards ran on $n hosts; expected two or more"
+  fi
   "$glmbench" merge "$work/from-hosts" "$work/ssh" > /dev/null 2>&1 || fail "the merge of the hosts' shards"
   compare "$work/from-hosts" "$whole"
   echo "slurm_test: GNU parallel: the merged run equals the unsharded one"
 }
 
-slurm_part
+${ONLY_PARALLEL:+:} slurm_part
 parallel_part

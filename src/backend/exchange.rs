@@ -20,6 +20,7 @@ pub struct Exchange {
 }
 
 /// Points in time of one request over a wire, in nanoseconds on the backend's clock, and what was counted.
+/// The times are those of the last attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WireTimes {
     /// When the request's last byte was sent, or sending failed.
@@ -33,6 +34,19 @@ pub struct WireTimes {
     /// Events of the stream that carried text or tokens. Those that arrived together count once.
     pub events: u64,
     /// How often the request was sent. Timed requests are sent once, or twice if the server had closed the kept
-    /// connection. Then the first sending began at the request's start, and the second ended at `sent_ns`.
+    /// connection of the first.
     pub attempts: u32,
+    /// The attempts before the last one.
+    pub before: Vec<AttemptTimes>,
+}
+
+/// Points in time of an attempt that was not answered, in nanoseconds on the backend's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptTimes {
+    /// When it began.
+    pub start_ns: u64,
+    /// When its last byte was sent. `None` if it was not sent whole.
+    pub sent_ns: Option<u64>,
+    /// When it failed.
+    pub end_ns: u64,
 }

@@ -17,7 +17,7 @@ use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::{EngineError, Request, RequestId, Step};
 
-pub use exchange::{Exchange, WireTimes};
+pub use exchange::{AttemptTimes, Exchange, WireTimes};
 pub use remote::{MOST_UNDER_WAY, Remote, RemoteFacts};
 pub use scripted::{SCRIPTED_DTYPE, Script, Scripted, ScriptedAnswer};
 

@@ -39,7 +39,7 @@ pub mod tokenize;
 pub mod verify;
 
 use std::borrow::Cow;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -53,7 +53,7 @@ use glmbench_engine::weights::convert::ConvertError;
 use glmbench_remote::{FailureKind, RemoteError};
 
 use crate::dataset::DatasetError;
-use crate::record::RecordError;
+use crate::record::{MergeError, RecordError};
 use crate::run::RunError;
 use crate::text;
 
@@ -72,6 +72,8 @@ pub enum Exit {
     Invalid = 4,
     /// Device or engine unavailable.
     Device = 5,
+    /// No space left on a disk. Can be resumed once there is some.
+    DiskFull = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -88,7 +90,7 @@ impl From<Exit> for ExitCode {
     arg_required_else_help = true,
     after_help = "Start here:\n  glmbench run suites/quickstart.toml        precision and speed of the demo model, with a report\n  \
         glmbench run suites/ceval.toml --model DIR  C-Eval of your ChatGLM2-6B\n  glmbench doctor                            what this machine can do\n\n\
-        Exit codes: 0 done, 1 a gate failed, 2 usage or input error, 3 incomplete or stopped by a signal (run again, with\n            --resume), 4 measurement invalid, 5 device or engine unavailable"
+        Exit codes: 0 done, 1 a gate failed, 2 usage or input error, 3 incomplete or stopped by a signal (run again, with\n            --resume), 4 measurement invalid, 5 device or engine unavailable, 6 no space left (make some, then --resume)"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -254,15 +256,12 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
             || matches!(cause.downcast_ref(), Some(ConvertError::Stopped))
             || matches!(cause.downcast_ref(), Some(QuantiseError::Stopped))
     };
-    // The same command can continue once there is space.
-    let full = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
-        Some(RunError::Record(RecordError::Io { cause, .. })) => {
-            matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-        }
-        _ => false,
-    };
-    if error.chain().any(|cause| is_stop(cause) || full(cause)) {
+    if error.chain().any(is_stop) {
         return Exit::Incomplete;
+    }
+    // Apart from a stop: whoever starts a stopped run again would meet the same full disk.
+    if error.chain().any(is_full) {
+        return Exit::DiskFull;
     }
     let broken = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(EngineError::NotFinite { .. }))
@@ -293,6 +292,16 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
         _ => false,
     };
     if error.chain().any(|cause| device(cause) || server(cause)) { Exit::Device } else { Exit::Usage }
+}
+
+/// Whether a file of a run could not be written because its disk or the user's share of it is full.
+fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
+    match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref::<RecordError>()) {
+        (Some(RunError::Record(error)), ..) | (_, Some(MergeError::Record(error)), _) | (.., Some(error)) => {
+            error.is_full()
+        }
+        _ => false,
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -293,11 +293,12 @@ impl RunDir {
         Ok(record)
     }
 
-    /// Whether a `run.json` that cannot be used speaks of shards.
+    /// Whether a `run.json` that cannot be used is that of a shard. It speaks of shards, or was cut before it could and its
+    /// directory has the name of a shard's: `…-3of16`.
     pub(crate) fn names_shards(&self) -> bool {
         let text = bounded::regular(&self.file("run.json"), MAX_RUN_BYTES).unwrap_or_default();
         let key = b"\"shards\":";
-        text.windows(key.len()).any(|part| part == key)
+        text.windows(key.len()).any(|part| part == key) || is_shard_name(&self.name())
     }
 
     /// Like [`RunDir::read_run`], with the schema and the result of the checksum.
@@ -339,6 +340,16 @@ impl RunDir {
     }
 }
 
+/// Whether a run directory has the name of a shard's: `…-3of16`, or `…-3of16-2` where that name was taken.
+fn is_shard_name(name: &str) -> bool {
+    let is_shard = |part: &str| {
+        let numbers =
+            part.split_once("of").and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+        numbers.is_some_and(|(index, count): (u32, u32)| (1..=count).contains(&index))
+    };
+    name.rsplit('-').take(2).any(is_shard)
+}
+
 /// Returns a file's line count and hash, or `None` if it does not exist.
 pub(super) fn seal_of(path: &Path) -> Result<Option<JournalSeal>, RecordError> {
     let mut file = match bounded::open(path) {
@@ -373,6 +384,21 @@ mod tests {
     use super::*;
     use crate::record::golden::{identity, request, run, sample};
     use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn the_name_of_a_shards_directory_is_known() {
+        for (name, expected) in [
+            ("20260101T000000Z-s-cpu-abcdef-3of16", true),
+            ("20260101T000000Z-s-cpu-abcdef-3of16-2", true),
+            ("20260101T000000Z-3of16-cpu-abcdef", false),
+            ("20260101T000000Z-s-cpu-abcdef-17of16", false),
+            ("20260101T000000Z-s-cpu-abcdef-0of16", false),
+            ("20260101T000000Z-s-cpu-abcdef", false),
+            ("", false),
+        ] {
+            assert_eq!(is_shard_name(name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn a_run_id_is_one_plain_path_part() {

@@ -110,7 +110,7 @@ pub use writer::{BEAT, Claim, FoundWriter, Holder, STALE, WRITER, Writer};
 
 pub use crate::workload::load::level::{Level, MOST_LEVELS, next_level, rate_text};
 pub use crate::workload::load::record::{LoadCase, LoadKey, LoadLevelRecord, SATURATED_SLOPE};
-pub use crate::workload::load::request::{LoadRequest, Wire};
+pub use crate::workload::load::request::{Attempted, LoadRequest, Wire};
 pub use crate::workload::load::row::LoadRow;
 pub use crate::workload::max_batch::record::{
     ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,

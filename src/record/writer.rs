@@ -125,15 +125,26 @@ pub struct FoundWriter {
 }
 
 impl FoundWriter {
-    /// Reads the file of a run directory; `None` if there is none. Changes nothing.
+    /// Reads the file of a run directory; `None` if there is none. Changes nothing in the directory.
+    ///
+    /// Beats are aged by the clock of the file system, which set their time and may be another machine's: that of a file
+    /// made for a moment beside the directory. Where none can be made, by this machine's clock.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn read(dir: &Path) -> Result<Option<Self>, RecordError> {
-        Self::at(dir, SystemTime::now())
+        Self::aged(dir, &|| {
+            server_now(dir.parent().filter(|of| !of.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+        })
     }
 
+    /// Reads the file at a known time.
     fn at(dir: &Path, now: SystemTime) -> Result<Option<Self>, RecordError> {
+        Self::aged(dir, &|| now)
+    }
+
+    /// Reads the file, and the clock if there is one.
+    fn aged(dir: &Path, clock: &dyn Fn() -> SystemTime) -> Result<Option<Self>, RecordError> {
         let path = dir.join(WRITER);
         let read = || -> io::Result<_> {
             Ok((bounded::regular(&path, MAX_BYTES)?, fs::metadata(&path)?.modified()?))
@@ -144,6 +155,7 @@ impl FoundWriter {
             Err(e) => return Err(RecordError::io("read", &path)(e)),
         };
         let writer: Option<Writer> = serde_json::from_slice(&bytes).ok();
+        let now = clock();
         let age = now.duration_since(beaten).unwrap_or_default();
         let ahead = beaten.duration_since(now).unwrap_or_default();
         let runs = writer.as_ref().and_then(Writer::runs);
@@ -366,6 +378,31 @@ mod tests {
         assert!(!dir.path().join(WRITER).exists());
         assert!(matches!(Holder::claim(dir.path(), "h").unwrap(), Claim::Mine(_, None)));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "files are left");
+    }
+
+    #[test]
+    fn a_file_server_with_another_clock_makes_no_writer_stale() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("run");
+        fs::create_dir(&dir).unwrap();
+        let far = Writer { host: "far".into(), place: "another boot".into(), ..Writer::own("far") };
+        let skew = 4 * STALE;
+        for server in [SystemTime::now() + skew, SystemTime::now() - skew] {
+            plant(&dir, &far, Duration::ZERO);
+            let file = OpenOptions::new().write(true).open(dir.join(WRITER)).unwrap();
+            file.set_modified(server - Duration::from_secs(5)).unwrap();
+            // By the clock of the file system, the beat is 5 s old. By this machine's, it never was or is gone.
+            let found = FoundWriter::aged(&dir, &|| server).unwrap().unwrap();
+            assert_eq!((found.stale, found.age.as_secs(), found.ahead), (false, 5, Duration::ZERO));
+            assert!(FoundWriter::at(&dir, SystemTime::now()).unwrap().unwrap().stale);
+        }
+        // The clock's file is beside the directory, for a moment.
+        plant(&dir, &far, Duration::from_secs(7));
+        let found = FoundWriter::read(&dir).unwrap().unwrap();
+        assert!(!found.stale && found.age.as_secs().abs_diff(7) <= 5, "{:?}", found.age);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "a file is left");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "a file is left in the run");
+        assert!(FoundWriter::read(Path::new("")).unwrap().is_none());
     }
 
     #[test]

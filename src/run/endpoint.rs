@@ -200,13 +200,16 @@ impl Server {
         &self.model
     }
 
-    /// Returns a backend with connections of its own.
+    /// Returns a backend with connections of its own. None is kept where the server closes each: a request over one that is
+    /// closed too late would have to be sent again.
     ///
     /// # Errors
     /// The files of key, certificates or tokenizer are gone.
     pub fn backend(&self) -> Result<Remote, RunError> {
+        let endpoint = self.endpoint().clone();
+        let keep_alive = endpoint.keep_alive && self.probe.keeps_connections;
         Ok(Remote::new(
-            Client::new(self.endpoint().clone())?,
+            Client::new(Endpoint { keep_alive, ..endpoint })?,
             self.facts.clone(),
             ServedModel::read(&self.folder)?.tokenizer,
             self.model.config.eos_token_ids.clone(),

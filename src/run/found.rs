@@ -70,6 +70,9 @@ pub struct FoundModel {
     ptuning: Option<PathBuf>,
     /// Whether the user specified the meaning of `rope_ratio`.
     scaling_said: bool,
+    /// The host's available memory when the model was found. Plan and checks use this one figure, or another process that
+    /// takes memory between two looks would have them contradict each other.
+    available_bytes: Option<u64>,
 }
 
 impl FoundModel {
@@ -98,7 +101,8 @@ impl FoundModel {
             config.prefix_projection = tuned.prefix_projection;
         }
         let scaling_said = scaling.is_some();
-        Ok(Self { path, config, ptuning: ptuning.map(Path::to_path_buf), scaling_said })
+        let available_bytes = Machine::read().available_bytes;
+        Ok(Self { path, config, ptuning: ptuning.map(Path::to_path_buf), scaling_said, available_bytes })
     }
 
     /// Opens the weights and checks them against the configuration. Does not read them.
@@ -164,7 +168,7 @@ impl FoundModel {
     /// a real card, which is asked when the model is loaded.
     pub fn memory_budget(&self, compute: &Compute) -> Result<Option<MemoryBudget>, EngineError> {
         if !compute.device.is_card() {
-            return Ok(Machine::read().available_bytes.map(MemoryBudget::Together));
+            return Ok(self.available_bytes.map(MemoryBudget::Together));
         }
         let Some(emulate) = compute.emulate(&self.path) else { return Ok(None) };
         let machine = emulate.machine_of(compute.device)?;
@@ -186,8 +190,17 @@ impl FoundModel {
         self.check_room(compute, capacity)
     }
 
-    /// Checks that the host has enough memory, if the host computes.
+    /// Checks that the host had enough memory when the model was found, if the host computes.
     pub fn check_room(&self, compute: &Compute, capacity: Capacity) -> Result<(), EngineError> {
+        self.check_room_in(self.available_bytes, compute, capacity)
+    }
+
+    fn check_room_in(
+        &self,
+        available_bytes: Option<u64>,
+        compute: &Compute,
+        capacity: Capacity,
+    ) -> Result<(), EngineError> {
         let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), capacity, compute.ranks)?;
         // A real card checks its own memory. An emulated card that computes uses the host's.
         let here = match compute.emulate(&self.path) {
@@ -195,7 +208,7 @@ impl FoundModel {
             None => !compute.device.is_card(),
         };
         if here {
-            check_memory(&rank.of_ranks(compute.ranks))?;
+            check_memory(&rank.of_ranks(compute.ranks), available_bytes)?;
         }
         Ok(())
     }
@@ -213,7 +226,8 @@ impl FoundModel {
         )))
     }
 
-    /// Loads the model, after [checking](Self::check) device and memory.
+    /// Loads the model, after [checking](Self::check) device and memory. Looks at the available memory again: the plan may be
+    /// old.
     pub fn load(
         &self,
         compute: &Compute,
@@ -222,6 +236,7 @@ impl FoundModel {
     ) -> Result<Engine, EngineError> {
         let compute = &compute.of_model(&self.config)?;
         self.check(compute, capacity)?;
+        self.check_room_in(Machine::read().available_bytes, compute, capacity)?;
         let options = compute.load_options(&self.path, capacity);
         let source = self.weights(options.precision.dtype)?;
         let bar = observer.operation("loading", "tensors");
@@ -254,8 +269,8 @@ pub(super) fn weight_fault_words(engine: &Engine, most: usize) -> Option<Vec<Str
 }
 
 /// Rejects a model that does not fit in memory, before time is spent on loading it.
-fn check_memory(estimate: &MemoryEstimate) -> Result<(), DeviceError> {
-    let Some(available) = Machine::read().available_bytes else { return Ok(()) };
+fn check_memory(estimate: &MemoryEstimate, available_bytes: Option<u64>) -> Result<(), DeviceError> {
+    let Some(available) = available_bytes else { return Ok(()) };
     if estimate.total_bytes() > available {
         let gb = |bytes: u64| bytes as f64 / 1e9;
         return Err(DeviceError::OutOfMemory {

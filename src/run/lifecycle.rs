@@ -185,7 +185,8 @@ impl Runner<'_> {
 }
 
 /// Returns the machine's roofline, measured once per number of threads. `None` without performance cases or on other
-/// devices than the CPU.
+/// devices than the CPU. In a shard, any timed case is enough: a merged run may judge times of two machines together only if
+/// their limits agree.
 fn measured_roofline(
     plan: &Plan<'_>,
     setup: &Setup,
@@ -193,7 +194,8 @@ fn measured_roofline(
 ) -> Result<Option<Roofline>, EngineError> {
     let compute = &setup.compute;
     let is_timed_here = matches!(setup.answering, Answering::Engine) && compute.device.has_threads();
-    if plan.performance.is_empty() || !is_timed_here {
+    let judges_machines = plan.shard().is_some() && !plan.timed().is_empty();
+    if (plan.performance.is_empty() && !judges_machines) || !is_timed_here {
         return Ok(None);
     }
     let threads = compute.thread_count();

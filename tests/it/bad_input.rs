@@ -358,9 +358,9 @@ fn a_full_disk_leaves_a_run_to_go_on_with() {
     let says = [
         "cannot append to",
         ".jsonl: No space left on device",
-        "code 3",
+        "code 6",
         "--resume continues",
-        "still 3",
+        "still 6",
         "code 0",
     ];
     assert!(says.iter().all(|says| words.contains(says)), "{words}");

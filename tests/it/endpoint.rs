@@ -17,8 +17,8 @@ use glmbench::suite::Suite;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::load_tokenizer;
-use glmbench_remote::testing::Server;
-use glmbench_remote::testing::stub::{Schedule, start};
+use glmbench_remote::testing::stub::{self, Schedule, start};
+use glmbench_remote::testing::{Script, Server, Step};
 use glmbench_remote::{Api, Client, Endpoint};
 
 use crate::in_process::{StopAfter, origin};
@@ -34,7 +34,11 @@ const STUB: Schedule =
 
 /// Runs a suite on a stub and returns its directory.
 fn run(api: Api, schedule: Schedule, ignores_end: bool, suite: &str) -> (tempfile::TempDir, Ending) {
-    let server = start(api, schedule);
+    run_on(&start(api, schedule), api, ignores_end, suite)
+}
+
+/// Runs a suite on a server and returns its directory.
+fn run_on(server: &Server, api: Api, ignores_end: bool, suite: &str) -> (tempfile::TempDir, Ending) {
     let root = tempfile::tempdir().unwrap();
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     let config = ModelConfig::from_file(&demo.join("config.json")).unwrap();
@@ -105,6 +109,40 @@ fn a_load_has_the_times_of_the_stub() {
         }
         println!("{api}: TTFT up to {worst} ns off");
     }
+}
+
+/// A request that met a closed connection and was sent again is a failure, and both attempts are in the record.
+#[test]
+fn a_request_that_was_sent_again_has_failed_with_both_its_times() {
+    let suite = "schema = 1\nname = \"s\"\n[[load]]\nconcurrency = [1]\nrequests = 4\nlengths = [[16, 8]]\n";
+    // The model is asked for first, then comes the warm-up. The second of the load finds its connection closed.
+    let server = Server::start(|request| match request.number {
+        3 => Script::default().step(Step::Close),
+        _ => stub::answer(Api::Vllm, STUB, request),
+    });
+    let (root, ending) = run_on(&server, Api::Vllm, true, suite);
+    assert_eq!(ending, Ending::Complete);
+    let levels = levels(root.path());
+    let failed: Vec<bool> = levels[0].requests.iter().map(|request| request.error.is_some()).collect();
+    assert_eq!(failed, [false, true, false, false]);
+    let again = &levels[0].requests[1];
+    assert!(again.error.as_ref().unwrap().contains("sent twice"), "{again:?}");
+    let wire = again.wire.as_ref().unwrap();
+    let [first] = wire.before.as_slice() else { panic!("{wire:?}") };
+    assert_eq!((wire.attempts, again.output_tokens), (2, 8));
+    assert!(again.start_ns <= first.start_ns, "{again:?}");
+    let sent = first.sent_ns.unwrap();
+    assert!(first.start_ns <= sent && sent <= first.end_ns && first.end_ns < wire.sent_ns, "{wire:?}");
+    assert!(wire.sent_ns < again.first_token_ns && wire.connect_ns > 0, "{again:?}");
+    assert_eq!(server.received(), 7);
+    let run = root.path().join("r");
+    glmbench::report::render(&run).unwrap();
+    let mut csv = csv::Reader::from_path(run.join("load.csv")).unwrap();
+    let header = csv.headers().unwrap().clone();
+    let at = |name: &str| header.iter().position(|known| known == name).unwrap();
+    let (all, failed, resent) = (at("requests"), at("failed"), at("resent"));
+    let row = csv.records().next().unwrap().unwrap();
+    assert_eq!((&row[all], &row[failed], &row[resent]), ("4", "1", "1"));
 }
 
 /// A closed loop has no more requests under way than stated, and none waits for an arrival.

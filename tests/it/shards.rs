@@ -438,3 +438,20 @@ fn shards_of_the_demo_model_merge_to_the_answers_of_one_run() {
     assert_eq!(journals(Path::new(&at("merged"))), journals(&whole));
     crate::support::answer(&["merge", &at("merged"), &at("shards")]).expect(2, &["is there already"]);
 }
+
+/// A shard measures the limits of its machine for loads, too: without them, no other machine's times could be judged with its own.
+#[test]
+fn a_shard_of_loads_measures_its_machine() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("s.toml");
+    let load = "schema = 1\nname = \"l\"\n[model]\npath = \"demo\"\n[[load]]\nconcurrency = [1]\nrequests = 2\nlengths = [[16, 4]]\n";
+    fs::write(&path, load).unwrap();
+    for (shard, expected) in [("none", false), ("1/1", true)] {
+        let out = root.path().join(shard.replace('/', "of"));
+        let words = ["run", path.to_str().unwrap(), "--threads", "1", "--out", out.to_str().unwrap()];
+        crate::support::answer(&[&words[..], &["--shard", shard]].concat()).expect(0, &[]);
+        let run = fs::read_dir(&out).unwrap().next().unwrap().unwrap().path();
+        let record = RunDir::open(&run).unwrap().read_run().unwrap();
+        assert_eq!(record.provenance.roofline.is_some(), expected, "--shard {shard}");
+    }
+}

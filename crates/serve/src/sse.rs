@@ -39,9 +39,14 @@ pub(crate) trait Render: Send {
 /// Appends one event.
 pub(crate) fn push(out: &mut Vec<u8>, data: &impl Serialize) {
     out.extend_from_slice(b"data: ");
-    // Numbers and texts in memory always serialise.
-    let _ = serde_json::to_writer(&mut *out, data);
+    append(out, data);
     out.extend_from_slice(b"\n\n");
+}
+
+/// Appends JSON.
+pub(crate) fn append(out: &mut Vec<u8>, data: &impl Serialize) {
+    // Numbers and texts in memory always serialise.
+    let _ = serde_json::to_writer(out, data);
 }
 
 /// The body. Dropping it cancels the job.

@@ -13,7 +13,7 @@ use glmbench_remote::{
     Prompt, Response, Times,
 };
 
-use super::super::{Exchange, MetricSample, WireTimes};
+use super::super::{AttemptTimes, Exchange, MetricSample, WireTimes};
 
 /// How long a step waits for a request to end, so that its caller can look at other things.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
@@ -24,8 +24,13 @@ const AWAKE: Duration = Duration::from_millis(2);
 /// Stack of a request's thread, in bytes.
 pub(super) const STACK: usize = 512 << 10;
 
-/// Time between two samples of the server's metrics.
+/// Time until the second sample of the server's metrics. The first is from before the run, which may be short.
+const METRICS_SOON: Duration = Duration::from_secs(1);
+/// Time between later samples.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
+/// Why a timed request failed that was answered when it was sent again.
+const SENT_AGAIN: &str = "sent twice, because the server had closed its kept connection; a retry counts as a failure, \
+                          and --no-keep-alive would do without";
 /// Samples kept until a run takes them.
 const MOST_METRICS: usize = 1 << 20;
 
@@ -211,6 +216,9 @@ impl Shared {
             }
             _ => FinishReason::Eos,
         };
+        if ignores_end && !response.attempts.is_empty() {
+            exchange.fault.get_or_insert_with(|| SENT_AGAIN.into());
+        }
         exchange.times.events = arrivals(&response.events);
         exchange.prompt_tokens = response.prompt_tokens.map(u64::from);
         let by_events = || response.events.iter().map(|e| u64::from(e.tokens.unwrap_or(1))).sum();
@@ -278,6 +286,11 @@ impl Shared {
         // Retries began earlier; what a user waits for begins with the first.
         let started = attempts.first().map_or(times.started, |attempt| attempt.times.started);
         let connected = times.connected.map(|at| at.saturating_duration_since(times.started));
+        let before = |Attempt { times, .. }: &Attempt| AttemptTimes {
+            start_ns: self.ns(times.started),
+            sent_ns: times.sent.map(|at| self.ns(at)),
+            end_ns: self.ns(times.end),
+        };
         done.completion.start_ns = done.completion.start_ns.min(self.ns(started));
         done.completion.end_ns = self.ns(times.end);
         done.exchange.times = WireTimes {
@@ -287,6 +300,7 @@ impl Shared {
             closed_ns: self.ns(times.end),
             events: done.exchange.times.events,
             attempts: attempts.len() as u32 + 1,
+            before: attempts.iter().map(before).collect(),
         };
     }
 }
@@ -295,10 +309,12 @@ impl Shared {
 pub(super) fn watch(shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
     let sample = move || {
+        let mut pause = METRICS_SOON;
         while let Some(shared) = weak.upgrade() {
             shared.sample_metrics();
             drop(shared);
-            thread::sleep(METRICS_EVERY);
+            thread::sleep(pause);
+            pause = METRICS_EVERY;
         }
     };
     // Without the thread there are no samples, and nothing else is lost.

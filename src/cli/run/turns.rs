@@ -103,11 +103,7 @@ pub(super) fn one_block(request: &RunRequest, words: &[OsString]) -> anyhow::Res
     match time_block(request, number, dirs, &mut Told::default(), watch.flag()) {
         Ok(Ending::Complete) => Ok(Exit::Done.into()),
         Ok(Ending::Interrupted) => Ok(Exit::Incomplete.into()),
-        // A full disk can be fixed, as in a run of one process.
-        Err(error @ RunError::Record(_)) => {
-            say(&format!("glmbench: {error}"));
-            Ok(Exit::Incomplete.into())
-        }
+        // With the error's own exit code, which the parent passes on: a full disk is one.
         Err(error) => Err(error.into()),
     }
 }

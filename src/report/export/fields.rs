@@ -111,7 +111,7 @@ pub const REQUEST: [Field; 18] = [
 ];
 
 /// The fields of a level of a load, in the order of [`LoadRow`], without those of the run.
-pub const LOAD: [Field; 50] = [
+pub const LOAD: [Field; 51] = [
     field("load_id", Text, "the load"),
     field("level", Integer, "index of the rate or concurrency"),
     field("clock", Text, "measured or modelled: the clock of all times"),
@@ -162,6 +162,7 @@ pub const LOAD: [Field; 50] = [
     field("events_per_token", Real, "over a wire: arrivals for each token"),
     field("e2e_sent_p50_ns", Integer, "over a wire: from sent to last token, median"),
     field("e2e_sent_p99_ns", Integer, "99 % quantile"),
+    field("resent", Integer, "over a wire: requests sent again, which failed"),
 ];
 
 /// Describes all fields, for the formats that have them.

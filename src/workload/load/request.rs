@@ -62,12 +62,27 @@ pub struct Wire {
     pub closed_ns: u64,
     /// Events that carried text or tokens. Those that arrived together count once.
     pub events: u64,
-    /// How often the request was sent: 2 if the server had closed the kept connection, which did not answer. Then the first time
-    /// is [`LoadRequest::start_ns`], and `sent_ns` is the second.
+    /// How often the request was sent: 2 if the server had closed the kept connection, which did not answer. Such a request has
+    /// failed, and the times above are those of its last attempt.
     pub attempts: u32,
+    /// The attempts before the last one. Empty in records older than this field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Attempted>,
     /// Prompt tokens as the server counted them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_tokens: Option<u64>,
+}
+
+/// An attempt to send a request that was not answered. Points in time are on the run's clock, in nanoseconds from run start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempted {
+    /// When it began.
+    pub start_ns: u64,
+    /// When its last byte was sent. `None` if it was not sent whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_ns: Option<u64>,
+    /// When it failed.
+    pub end_ns: u64,
 }
 
 impl LoadRequest {
@@ -81,10 +96,13 @@ impl LoadRequest {
         Some(self.end_ns.saturating_sub(self.wire.as_ref()?.sent_ns))
     }
 
-    /// Returns how late the request was sent: from its arrival by the schedule until its connection was begun.
+    /// Returns how late the request was sent: from its arrival by the schedule until its connection was begun, the first one if
+    /// it was sent again.
     pub fn late_ns(&self) -> Option<u64> {
         let wire = self.wire.as_ref()?;
-        Some(wire.sent_ns.saturating_sub(wire.connect_ns).saturating_sub(self.arrival_ns))
+        let last = wire.sent_ns.saturating_sub(wire.connect_ns);
+        let begun = wire.before.first().map_or(last, |first| first.start_ns);
+        Some(begun.saturating_sub(self.arrival_ns))
     }
 
     /// Returns the queueing time, from arrival until the first step began.
@@ -171,8 +189,16 @@ pub(super) mod tests {
             closed_ns: 0,
             events: 1,
             attempts: 1,
+            before: Vec::new(),
             prompt_tokens: None,
         };
+        let again = Attempted { start_ns: 130, sent_ns: Some(140), end_ns: 150 };
+        let again = Wire { sent_ns: 170, connect_ns: 5, attempts: 2, before: vec![again], ..wire.clone() };
+        assert_eq!(
+            LoadRequest { wire: Some(again), ..timeline() }.late_ns(),
+            Some(30),
+            "by its first attempt"
+        );
         let joined = LoadRequest { wire: Some(wire), ..timeline() };
         assert!(all.are_told(&timeline()) && !all.are_told(&joined));
         assert!(Objectives { tpot: None, ..all }.are_told(&joined));

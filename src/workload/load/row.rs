@@ -121,6 +121,8 @@ pub struct LoadRow {
     pub e2e_sent_p99_ns: Option<u64>,
     /// The host that made the load.
     pub host: String,
+    /// Over a wire: requests that were sent again, which count as failed.
+    pub resent: Option<u64>,
 }
 
 impl LoadRow {
@@ -131,5 +133,5 @@ impl LoadRow {
         tpot_p50_ns,tpot_p90_ns,tpot_p99_ns,tpot_max_ns,itl_p50_ns,itl_p90_ns,itl_p99_ns,itl_max_ns,e2e_p50_ns,\
         e2e_p90_ns,e2e_p99_ns,e2e_max_ns,slo_ttft_ns,slo_tpot_ns,slo_e2e_ns,goodput_share,goodput_per_s,growth_slope,\
         growth_low,saturated,ttft_sent_p50_ns,ttft_sent_p99_ns,connect_p50_ns,late_p99_ns,events_per_token,\
-        e2e_sent_p50_ns,e2e_sent_p99_ns,host";
+        e2e_sent_p50_ns,e2e_sent_p99_ns,host,resent";
 }

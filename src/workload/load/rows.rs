@@ -116,7 +116,18 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
         e2e_sent_p50_ns: e2e_sent.at(0.5),
         e2e_sent_p99_ns: e2e_sent.p99(),
         host: run.host_of(&case.load_id).to_owned(),
+        resent: over_wire(level).then(|| resent(level)),
     }
+}
+
+/// Returns how many requests of a level were sent again.
+pub(super) fn resent(level: &LoadLevelRecord) -> u64 {
+    let wires = level.requests.iter().filter_map(|request| request.wire.as_ref());
+    wires.filter(|wire| wire.attempts > 1).count() as u64
+}
+
+fn over_wire(level: &LoadLevelRecord) -> bool {
+    level.requests.iter().any(|request| request.wire.is_some())
 }
 
 /// Returns the events that carried text or tokens over a wire, for each generated token. `None` for an engine in this

@@ -2,9 +2,9 @@
 
 use super::run::{LoadRun, Schedule, next_level};
 use super::trace::TraceRequest;
-use crate::backend::WireTimes;
+use crate::backend::{AttemptTimes, WireTimes};
 use crate::bench::{Offered, OrdinaryTokens, Pace, Served, ServedLoad, Shape, prompts, serve};
-use crate::record::{Clock, Level, LoadCase, LoadLevelRecord, LoadRequest, Wire};
+use crate::record::{Attempted, Clock, Level, LoadCase, LoadLevelRecord, LoadRequest, Wire};
 use crate::run::{Ending, RunError, Session};
 use crate::stats::tell_token_times;
 use crate::suite::Lengths;
@@ -143,6 +143,7 @@ fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequ
         closed_ns: session.run_ns(times.closed_ns),
         events: times.events,
         attempts: times.attempts,
+        before: times.before.iter().map(|of| attempted(*of, session)).collect(),
         prompt_tokens: served.prompt_tokens,
     });
     LoadRequest {
@@ -155,6 +156,14 @@ fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequ
         output_tokens: served.output_tokens as u32,
         wire,
         error: served.error.clone(),
+    }
+}
+
+fn attempted(of: AttemptTimes, session: &Session<'_>) -> Attempted {
+    Attempted {
+        start_ns: session.run_ns(of.start_ns),
+        sent_ns: of.sent_ns.map(|ns| session.run_ns(ns)),
+        end_ns: session.run_ns(of.end_ns),
     }
 }
 

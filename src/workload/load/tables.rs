@@ -5,7 +5,7 @@ use crate::report::format::{decimals, fixed, or_none, percent};
 use crate::report::modelled;
 use crate::report::tables::{Column, Row, Table};
 
-use super::rows::{load_rows, of_load};
+use super::rows::{load_rows, of_load, resent};
 
 /// Returns all tables of one load.
 pub(crate) fn tables_of(case: &LoadCase, run: &RunRecord, levels: &[LoadLevelRecord]) -> Vec<Table> {
@@ -14,11 +14,9 @@ pub(crate) fn tables_of(case: &LoadCase, run: &RunRecord, levels: &[LoadLevelRec
     tables.into_iter().chain(wire(case, run, &rows, resends(case, levels))).collect()
 }
 
-/// How often requests of a load were sent again, because the server had closed a kept connection.
+/// Returns how many requests of a load were sent again, because the server had closed a kept connection.
 pub(super) fn resends(case: &LoadCase, levels: &[LoadLevelRecord]) -> u64 {
-    let own = levels.iter().filter(|level| level.load_id == case.load_id);
-    let wires = own.flat_map(|level| &level.requests).filter_map(|request| request.wire.as_ref());
-    wires.map(|wire| u64::from(wire.attempts.saturating_sub(1))).sum()
+    levels.iter().filter(|level| level.load_id == case.load_id).map(resent).sum()
 }
 
 /// Numeric columns from rows, each with aligned decimal points.
@@ -137,7 +135,9 @@ pub(super) fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow], resends: 
     table.add("Events a token", |row| row.events_per_token);
     let again = match resends {
         0 => String::new(),
-        count => format!("; {count} sent again, because the server had closed their connection"),
+        count => format!(
+            "; {count} sent again, because the server had closed their connection, and counted as failed"
+        ),
     };
     Some(table.table(format!("Over the wire: {}, {}{again}", case.load_id, run.provenance.clock)))
 }

@@ -156,6 +156,11 @@ fn a_damaged_record_of_a_shard_is_refused_also_in_part() {
     let message = PlanStatus::read(&folder).unwrap_err().to_string();
     assert!(message.contains("its sum is not that of its bytes"), "{message}");
     refused("its sum is not that of its bytes");
+    // Cut before it says that it is a shard's: the directory's name does.
+    fs::write(shards[0].join("run.json"), good[0].split("\"shards\"").next().unwrap()).unwrap();
+    let message = PlanStatus::read(&folder).unwrap_err().to_string();
+    assert!(message.contains("run.json:1: ") && message.contains("1of2"), "{message}");
+    refused("run.json:1: ");
     // The whole plan edited, in one shard or in all.
     let expects: fn(&mut RunRecord) =
         |run| run.shards.as_mut().unwrap().whole.as_mut().unwrap().accuracy[0].expected = Some(1.0);

@@ -1,5 +1,7 @@
 //! The checks behind each capability.
 
+use std::time::Duration;
+
 use super::{Capabilities, Capability, KnownPrompt, Standing};
 use crate::{Api, Choice, Client, Failure, FailureKind, Finish, Generation, Prompt, RemoteError, Response};
 
@@ -12,12 +14,15 @@ const EVENTS_PER_TOKEN: f64 = 0.95;
 /// Ids that every vocabulary of a language model has.
 const SOME_IDS: [u32; 5] = [301, 302, 303, 304, 305];
 
-/// Runs all checks.
+/// How long a server has to close a connection behind an answer: more than a round trip.
+const CLOSES_WITHIN: Duration = Duration::from_millis(100);
+
+/// Runs all checks. The second value is [`super::Probe::keeps_connections`].
 pub(super) fn all(
     client: &Client,
     known: &KnownPrompt,
     notes: &mut Vec<String>,
-) -> Result<Capabilities, RemoteError> {
+) -> Result<(Capabilities, bool), RemoteError> {
     let prompt = Prompt::Text(known.text.clone());
     let generate = |prompt: &Prompt, tokens: u32, ignore_end: bool| {
         let mut generation = Generation::greedy(prompt.clone(), tokens);
@@ -31,11 +36,12 @@ pub(super) fn all(
             what: "a short greedy generation".into(),
             failure: Box::new(failure),
         })?;
+    // A server that closes the connection without saying so does it now, and not while the next request is on its way.
+    std::thread::sleep(CLOSES_WITHIN);
     let second = generate(&prompt, SHORT, false);
-    if let Ok(second) = &second
-        && client.endpoint().keep_alive
-        && second.times.connected.is_some()
-    {
+    let reconnected = second.as_ref().is_ok_and(|second| second.times.connected.is_some());
+    let closes = client.endpoint().keep_alive && reconnected;
+    if closes {
         notes.push(
             "The server closes every connection: connecting is part of each request, and is reported apart."
                 .into(),
@@ -46,7 +52,7 @@ pub(super) fn all(
     let plain = generate(&prompt, LONG, false);
     let ignoring = generate(&prompt, LONG, true);
     let (generated_logprobs, logprob_ids) = depth(client, &prompt);
-    Ok(Capabilities {
+    let capabilities = Capabilities {
         prompt_logprobs: prompt_logprobs(client, &prompt, known),
         generated_logprobs,
         logprob_ids,
@@ -60,7 +66,8 @@ pub(super) fn all(
         server_times: server_times(&first),
         metrics: metrics(client),
         repeats: repeats(&first, &second),
-    })
+    };
+    Ok((capabilities, !closes))
 }
 
 /// Returns the one with the most tokens: there, an end token without an event of its own weighs least.

@@ -146,6 +146,8 @@ pub struct Probe {
     pub limits: Limits,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// Whether a connection serves a second request. Where it does not, a kept one may be found closed too late.
+    pub keeps_connections: bool,
     /// What a user should know, a sentence each.
     pub notes: Vec<String>,
 }
@@ -166,7 +168,7 @@ impl Client {
     pub fn probe(&self, known: &KnownPrompt) -> Result<Probe, RemoteError> {
         let identity = identity::ask(self);
         let mut notes = identity.notes;
-        let capabilities = checks::all(self, known, &mut notes)?;
+        let (capabilities, keeps_connections) = checks::all(self, known, &mut notes)?;
         Ok(Probe {
             api: self.endpoint.api,
             server: identity.server,
@@ -174,6 +176,7 @@ impl Client {
             models: identity.models,
             limits: identity.limits,
             capabilities,
+            keeps_connections,
             notes,
         })
     }

@@ -1,5 +1,6 @@
 //! The replies of OpenAI's routes, whole and as streams.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use glmbench_engine::FinishReason;
@@ -10,7 +11,7 @@ use crate::app::App;
 use crate::error::Family;
 use crate::generation::{Output, PromptInfo, note_end, openai_reason};
 use crate::names::TokenNames;
-use crate::sse::{Render, push};
+use crate::sse::{Render, append, push};
 use crate::ticket::Ticket;
 use crate::wire::replies::{
     ChatLogprobs, ChatToken, Choice, CompletionLogprobs, Delta, Logprobs, Pairs, PromptLogprob,
@@ -54,7 +55,7 @@ impl Form {
         self.reply(object, choices, usage)
     }
 
-    fn reply<'a>(&'a self, object: &'a str, choices: Vec<Choice>, usage: Option<Usage>) -> Reply<'a> {
+    fn reply<'a>(&'a self, object: &'a str, choices: Vec<Choice<'a>>, usage: Option<Usage>) -> Reply<'a> {
         Reply {
             id: &self.id,
             object,
@@ -66,11 +67,24 @@ impl Form {
         }
     }
 
+    fn chunk_object(&self) -> &'static str {
+        if self.is_chat { "chat.completion.chunk" } else { "text_completion" }
+    }
+
+    /// Returns an event up to its choice, which is the same in all events of a stream.
+    fn head(&self) -> Vec<u8> {
+        let mut head = b"data: ".to_vec();
+        append(&mut head, &self.reply(self.chunk_object(), Vec::new(), None));
+        // The end of a list without choices, and of the object.
+        head.truncate(head.len() - b"]}".len());
+        head
+    }
+
     fn prompt_tokens(&self) -> usize {
         self.prompts.iter().map(|prompt| prompt.hidden + prompt.ids.len()).sum()
     }
 
-    fn choice(&self, app: &App, index: usize, output: &Output) -> Choice {
+    fn choice(&self, app: &App, index: usize, output: &Output) -> Choice<'static> {
         let text = output.text();
         let mut logprobs = Offsets::default();
         let mut whole = self.logprobs.map(|_| self.empty_logprobs());
@@ -94,12 +108,13 @@ impl Form {
     }
 
     /// Returns a whole choice's text in its place.
-    fn said(&self, text: String) -> Choice {
+    fn said(&self, text: String) -> Choice<'static> {
+        let text = Some(Cow::Owned(text));
         if self.is_chat {
-            let message = Some(Delta { role: Some("assistant"), content: Some(text) });
+            let message = Some(Delta { role: Some("assistant"), content: text });
             return Choice { message, ..Choice::default() };
         }
-        Choice { text: Some(text), ..Choice::default() }
+        Choice { text, ..Choice::default() }
     }
 
     fn stop_reason(&self, end: End) -> Option<StopReason> {
@@ -231,6 +246,8 @@ pub(crate) struct Streamed {
     app: Arc<App>,
     ticket: Arc<Ticket>,
     form: Form,
+    /// What every chunk begins with, up to its choice.
+    head: Vec<u8>,
     choices: Vec<Progress>,
     open: usize,
     tokens: usize,
@@ -247,13 +264,19 @@ struct Progress {
 impl Streamed {
     pub(crate) fn new(app: Arc<App>, ticket: Arc<Ticket>, form: Form) -> Self {
         let open = form.prompts.len();
-        Self { app, ticket, form, choices: vec![Progress::default(); open], open, tokens: 0 }
+        let head = form.head();
+        Self { app, ticket, form, head, choices: vec![Progress::default(); open], open, tokens: 0 }
     }
 
-    fn chunk(&self, choice: Choice, out: &mut Vec<u8>) {
-        let object = if self.form.is_chat { "chat.completion.chunk" } else { "text_completion" };
-        let usage = self.form.usage_each.then(|| self.usage(choice.index));
-        push(out, &self.form.reply(object, vec![choice], usage));
+    fn chunk(&self, choice: &Choice<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.head);
+        append(out, choice);
+        out.push(b']');
+        if self.form.usage_each {
+            out.extend_from_slice(b",\"usage\":");
+            append(out, &self.usage(choice.index));
+        }
+        out.extend_from_slice(b"}\n\n");
     }
 
     fn usage(&self, index: usize) -> Usage {
@@ -273,18 +296,19 @@ impl Streamed {
         }
         let mut choice = Choice { index, prompt_logprobs: maps, ..Choice::default() };
         if form.is_chat {
-            choice.delta = Some(Delta { role: Some("assistant"), content: Some(String::new()) });
+            choice.delta = Some(Delta { role: Some("assistant"), content: Some(Cow::Borrowed("")) });
         } else {
             let mut at = self.choices[index].at;
             let mut logprobs = form.logprobs.filter(|_| form.echo).map(|_| form.empty_logprobs());
             if form.echo {
                 form.add_prompt(app, index, prompt, &mut at, &mut logprobs);
             }
-            choice.text = Some(if form.echo { form.prompt_text(app, index) } else { String::new() });
+            choice.text =
+                Some(Cow::Owned(if form.echo { form.prompt_text(app, index) } else { String::new() }));
             choice.logprobs = logprobs;
             self.choices[index].at = at;
         }
-        self.chunk(choice, out);
+        self.chunk(&choice, out);
     }
 
     fn token(&mut self, index: usize, token: &Token, out: &mut Vec<u8>) {
@@ -301,21 +325,22 @@ impl Streamed {
             logprobs,
             token_ids: form.return_ids.then(|| vec![token.id]),
             prompt_token_ids: (form.return_ids && first).then(|| form.prompts[index].ids.clone()),
-            ..self.delta(token.text.clone(), token.end)
+            ..self.delta(&token.text, token.end)
         };
-        self.chunk(choice, out);
+        self.chunk(&choice, out);
     }
 
-    fn delta(&self, text: String, end: Option<End>) -> Choice {
+    fn delta<'a>(&self, text: &'a str, end: Option<End>) -> Choice<'a> {
+        let text = Some(Cow::Borrowed(text));
         let mut choice = Choice {
             finish_reason: end.map(|end| openai_reason(end.reason)),
             stop_reason: end.and_then(|end| self.form.stop_reason(end)),
             ..Choice::default()
         };
         if self.form.is_chat {
-            choice.delta = Some(Delta { role: None, content: Some(text) });
+            choice.delta = Some(Delta { role: None, content: text });
         } else {
-            choice.text = Some(text);
+            choice.text = text;
         }
         choice
     }
@@ -335,8 +360,8 @@ impl Render for Streamed {
             }
             Event::End { index, end } => {
                 self.begin(index, &[], out);
-                let choice = Choice { index, ..self.delta(String::new(), Some(end)) };
-                self.chunk(choice, out);
+                let choice = Choice { index, ..self.delta("", Some(end)) };
+                self.chunk(&choice, out);
                 Some(end)
             }
             Event::Failed(_) => None,
@@ -350,9 +375,8 @@ impl Render for Streamed {
 
     fn last(&mut self, out: &mut Vec<u8>) {
         if self.form.include_usage {
-            let object = if self.form.is_chat { "chat.completion.chunk" } else { "text_completion" };
             let usage = Usage::new(self.form.prompt_tokens(), self.tokens);
-            push(out, &self.form.reply(object, Vec::new(), Some(usage)));
+            push(out, &self.form.reply(self.form.chunk_object(), Vec::new(), Some(usage)));
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }

@@ -1,5 +1,7 @@
 //! Replies of OpenAI's routes.
 
+use std::borrow::Cow;
+
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -85,23 +87,23 @@ pub(crate) enum StopReason {
 
 /// `message` of a chat's choice, or `delta` of a chunk.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Delta {
+pub(crate) struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) content: Option<String>,
+    pub(crate) content: Option<Cow<'a, str>>,
 }
 
 /// A choice, whole or a chunk of it.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Choice {
+pub(crate) struct Choice<'a> {
     pub(crate) index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) text: Option<String>,
+    pub(crate) text: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) message: Option<Delta>,
+    pub(crate) message: Option<Delta<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) delta: Option<Delta>,
+    pub(crate) delta: Option<Delta<'a>>,
     pub(crate) logprobs: Option<Logprobs>,
     pub(crate) finish_reason: Option<&'static str>,
     pub(crate) stop_reason: Option<StopReason>,
@@ -113,7 +115,7 @@ pub(crate) struct Choice {
     pub(crate) prompt_logprobs: Option<PromptLogprobs>,
 }
 
-/// A reply, whole or a chunk of it.
+/// A reply, whole or a chunk of it. `choices` is the last field but for `usage`: a stream writes what stands before it once.
 #[derive(Debug, Serialize)]
 pub(crate) struct Reply<'a> {
     pub(crate) id: &'a str,
@@ -121,7 +123,7 @@ pub(crate) struct Reply<'a> {
     pub(crate) created: u64,
     pub(crate) model: &'a str,
     pub(crate) system_fingerprint: &'a str,
-    pub(crate) choices: Vec<Choice>,
+    pub(crate) choices: Vec<Choice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) usage: Option<Usage>,
 }
