@@ -147,9 +147,9 @@ fn a_card_that_does_not_start_leaves_a_bundle() {
             fs::remove_file(&path).unwrap();
             continue;
         }
-        let code = answer.code.unwrap();
-        let answer = answer.expect(code, &[says, "wrote "]);
-        assert!(answer.code > Some(1), "{fault}: {answer:?}");
+        let found = answer.code.unwrap();
+        assert!(found > 1, "{fault}: {answer:?}");
+        answer.expect(found, &[says, "wrote "]);
         let bundle = Bundle::read(&path).unwrap();
         let failure = bundle.start_failure().unwrap();
         let found = failure.call.as_ref().unwrap();
