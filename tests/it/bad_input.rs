@@ -129,10 +129,10 @@ fn flags_that_are_wrong_are_named() {
         (
             &["--device", "800i-a2", "--emulate", "--kv", "int8"],
             5,
-            "fp16+kv-int8 was asked for, it has fp16 and bf16",
+            "fp16+kv-int8 was asked for, it has fp16, bf16, w8a8 and w8a16",
         ),
         (&["--dtype", "int3"], 2, "--dtype"),
-        (&["--kv", "int4"], 2, "expected auto (that of --dtype) or int8"),
+        (&["--kv", "int4"], 2, "expected auto (that of --dtype), int8 or c8"),
         (&["--kernel", "mmx"], 2, "--kernel"),
         (&["--limit", "0"], 2, "--limit"),
         (&["--set", "limit"], 2, "--set"),

@@ -43,6 +43,7 @@ pub(crate) const SETS: [Set; 7] = [
                  missing:aclnnFusedInferAttentionScoreV2GetWorkspaceSize,missing:aclSetAclOpExecutorRepeatable,\
                  missing:aclrtCreateStreamWithConfig,missing:aclrtCreateEventWithFlag,\
                  missing:aclrtSynchronizeStreamWithTimeout,missing:aclrtSynchronizeEventWithTimeout,\
+                 missing:aclnnQuantMatmulV4GetWorkspaceSize,missing:aclnnWeightQuantBatchMatmulV2GetWorkspaceSize,\
                  missing:HcclCommInitAll,refused:InplaceAdd:broadcast,refused:ApplyRotaryPosEmb:D64",
         left: ["300i-duo", "reuse", "anew"],
     },

@@ -68,12 +68,22 @@ pub(crate) struct Groups {
     /// Inputs per group; the last group may have fewer.
     group: usize,
     packing: Packing,
+    // Kept, because the loops of products cannot afford divisions.
+    count: usize,
+    group_bytes: usize,
+    panel_bytes: usize,
 }
 
 impl Groups {
     /// Creates the layout for `k` inputs in groups of `group`.
     pub(crate) fn new(k: usize, group: usize, packing: Packing) -> Self {
-        Self { k, group: group.clamp(1, k.max(1)), packing }
+        let group = group.clamp(1, k.max(1));
+        let bytes = |inputs: usize| inputs.div_ceil(LINE) * packing.line_bytes() + SCALE_BYTES;
+        let (count, group_bytes) = (k.div_ceil(group), bytes(group));
+        let before = count.saturating_sub(1);
+        // An odd number of cache lines spreads the panels over the sets of a cache.
+        let panel_bytes = ((before * group_bytes + bytes(k - before * group)) / LINE_BYTES | 1) * LINE_BYTES;
+        Self { k, group, packing, count, group_bytes, panel_bytes }
     }
 
     /// Returns the number of inputs.
@@ -84,7 +94,7 @@ impl Groups {
     /// Returns the number of groups.
     #[inline(always)]
     pub(crate) fn count(&self) -> usize {
-        self.k.div_ceil(self.group)
+        self.count
     }
 
     /// Returns the number of inputs of a group that is not the last.
@@ -101,13 +111,7 @@ impl Groups {
     /// Returns the offset of a group in its panel, in bytes.
     #[inline(always)]
     pub(crate) fn at(&self, group: usize) -> usize {
-        group * self.bytes_of(self.group)
-    }
-
-    /// Returns the bytes of a group of `inputs` inputs.
-    #[inline(always)]
-    fn bytes_of(&self, inputs: usize) -> usize {
-        self.integer_bytes(inputs) + SCALE_BYTES
+        group * self.group_bytes
     }
 
     /// Returns the bytes of the integers of a group of `inputs` inputs: the offset of its scales.
@@ -116,11 +120,10 @@ impl Groups {
         inputs.div_ceil(LINE) * self.packing.line_bytes()
     }
 
-    /// Returns the bytes of a panel: an odd number of cache lines, which spreads the panels over the sets of a cache.
+    /// Returns the bytes of a panel.
     #[inline(always)]
     pub(crate) fn panel_bytes(&self) -> usize {
-        let last = self.count().saturating_sub(1);
-        ((self.at(last) + self.bytes_of(self.inputs(last).len())) / LINE_BYTES | 1) * LINE_BYTES
+        self.panel_bytes
     }
 }
 
