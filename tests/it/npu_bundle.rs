@@ -147,8 +147,8 @@ fn a_card_that_does_not_start_leaves_a_bundle() {
             fs::remove_file(&path).unwrap();
             continue;
         }
-        let code = answer.code.unwrap();
-        let answer = answer.expect(code, &[says, "wrote "]);
+        let exit = answer.code.unwrap();
+        let answer = answer.expect(exit, &[says, "wrote "]);
         assert!(answer.code > Some(1), "{fault}: {answer:?}");
         let bundle = Bundle::read(&path).unwrap();
         let failure = bundle.start_failure().unwrap();
