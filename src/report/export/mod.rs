@@ -5,9 +5,11 @@
 
 pub mod fields;
 mod jsonl;
+mod lm_eval;
 mod modeltest;
 mod python;
 mod sql;
+mod submission;
 mod tidy;
 
 use crate::record::{
@@ -19,7 +21,14 @@ use std::fmt::Debug;
 use std::io::{self, Write};
 
 /// The formats, in the order of the help.
-pub const EXPORTS: [&dyn Export; 4] = [&modeltest::ModelTest, &jsonl::Jsonl, &sql::Sql, &tidy::Csv];
+pub const EXPORTS: [&dyn Export; 6] = [
+    &modeltest::ModelTest,
+    &lm_eval::LmEval,
+    &submission::CevalSubmission,
+    &jsonl::Jsonl,
+    &sql::Sql,
+    &tidy::Csv,
+];
 
 /// A format of `glmbench export`.
 pub trait Export: Debug + Sync {

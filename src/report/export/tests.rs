@@ -129,6 +129,34 @@ fn the_readme_says_what_is_particular_to_the_run() {
 }
 
 #[test]
+fn lm_evaluation_harness_files_are_as_committed_and_add_up() {
+    let records = with_prompts();
+    let files = files(&lm_eval::LmEval, &records).unwrap();
+    insta::assert_snapshot!("lm_eval", all(&files));
+    let json = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    let results = json(std::str::from_utf8(&files[0].bytes).unwrap());
+    assert_eq!(files.len(), 1 + results["results"].as_object().unwrap().len());
+    for file in &files[1..] {
+        let lines: Vec<_> = std::str::from_utf8(&file.bytes).unwrap().lines().map(json).collect();
+        let metric = lines[0]["metrics"][0].as_str().unwrap();
+        let sum: f64 = lines.iter().map(|line| line[metric].as_f64().unwrap()).sum();
+        let task = results["results"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .find(|task| file.path.contains(&format!("_{task}_")));
+        let score = results["results"][task.unwrap()][format!("{metric},none")].as_f64().unwrap();
+        assert!((score - sum / lines.len() as f64).abs() < 1e-12, "{}", file.path);
+    }
+}
+
+#[test]
+fn submissions_to_ceval_are_as_committed() {
+    let files = files(&submission::CevalSubmission, &records()).unwrap();
+    insta::assert_snapshot!("ceval_submission", all(&files));
+}
+
+#[test]
 fn searches_have_modeltests_rounds_and_final_rows() {
     let mut records = records();
     let search = |input_tokens: u32| SearchCase {
@@ -215,6 +243,8 @@ fn an_empty_run_exports_nothing_but_itself() {
     records.requests.clear();
     assert_eq!(text(&jsonl::Jsonl, &records), "");
     assert_eq!(files(&tidy::Csv, &records).unwrap(), []);
+    assert_eq!(files(&lm_eval::LmEval, &records).unwrap(), []);
+    assert_eq!(files(&submission::CevalSubmission, &records).unwrap(), []);
     assert_eq!(text(&sql::Sql, &records).matches("INSERT").count(), 1);
     let files = modeltest_files(&records);
     assert_eq!(files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), ["README.md"]);
@@ -294,7 +324,7 @@ fn a_new_format_is_one_type() {
 
 #[test]
 fn every_format_is_found_by_its_name_and_describes_itself() {
-    let safe = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let safe = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     for (index, export) in EXPORTS.into_iter().enumerate() {
         assert!(safe(export.name()) && !export.about().is_empty(), "{export:?}");
         let same_name = |other: &&dyn Export| other.name() == export.name();

@@ -1,0 +1,309 @@
+//! The files of lm-evaluation-harness: one of results, and one of samples for each task.
+//!
+//! Source: `lm_eval/loggers/evaluation_tracker.py` of lm-evaluation-harness 0.4.
+
+use super::modeltest::plain;
+use super::python::float;
+use super::{Export, ExportError, File, Output, Records};
+use crate::record::{AccuracyCase, ChoiceToken, PromptRecord, SampleRecord, SampleState, hex};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+
+/// The format `lm-eval`.
+#[derive(Debug)]
+pub(super) struct LmEval;
+
+impl Export for LmEval {
+    fn name(&self) -> &'static str {
+        "lm-eval"
+    }
+
+    fn about(&self) -> &'static str {
+        "Files of lm-evaluation-harness: results_TIME.json, and samples_TASK_TIME.jsonl for each task"
+    }
+
+    fn details(&self) -> String {
+        ABOUT.to_owned()
+    }
+
+    fn output(&self) -> Output {
+        Output::Files(files)
+    }
+
+    fn prompt_fields(&self) -> Option<&'static str> {
+        Some("arguments")
+    }
+}
+
+const ABOUT: &str = "\
+These files have the names and keys of lm-evaluation-harness 0.4, in a folder named after the model.
+Viewers that read its results can read them. They differ as follows.
+- `doc` has the item's name, subject and category: a run does not keep the items of a data set.
+  `doc_hash` is the hash of this `doc`. `doc_id` counts the task's exported items from 0.
+- An answer chosen by probability is a `multiple_choice`, scored by `acc`. Each choice has an argument
+  with the last prompt. Its answer has the log-probability, and whether it is the best of the choices.
+- An answer read from a text is a `generate_until`, scored by `exact_match`. `filtered_resps` has what
+  was read, or `[invalid]`.
+- Items that the model did not answer are in no sample and no score. `n-samples` counts those that it
+  answered as `effective`, and those of the data set as `original`.
+- `acc_stderr` is sqrt(p (1 - p) / (n - 1)).
+- Keys that only lm-evaluation-harness can fill, such as its version, are null.
+- Times of performance cases are in other formats.
+";
+
+/// What lm-evaluation-harness takes for an answer that was not found.
+const INVALID: &str = "[invalid]";
+
+/// The prompts by task and item.
+type Prompts<'a> = HashMap<(&'a str, &'a str), &'a PromptRecord>;
+
+/// A task with its answered items.
+struct Task<'a> {
+    case: &'a AccuracyCase,
+    samples: Vec<&'a SampleRecord>,
+    /// The choices, if answers are chosen by probability.
+    choices: Option<&'a [ChoiceToken]>,
+}
+
+impl Task<'_> {
+    fn metric(&self) -> &'static str {
+        if self.choices.is_some() { "acc" } else { "exact_match" }
+    }
+
+    fn output_type(&self) -> &'static str {
+        if self.choices.is_some() { "multiple_choice" } else { "generate_until" }
+    }
+
+    /// The mean over the items, and its standard error.
+    fn score(&self) -> (f64, Option<f64>) {
+        let n = self.samples.len() as f64;
+        let mean = self.samples.iter().filter(|sample| sample.correct).count() as f64 / n;
+        (mean, (n > 1.0).then(|| (mean * (1.0 - mean) / (n - 1.0)).sqrt()))
+    }
+}
+
+/// Returns the files of a run, none if no item is answered.
+fn files(records: &Records) -> Result<Vec<File>, ExportError> {
+    let run = &records.run;
+    let tasks: Vec<Task<'_>> = run
+        .plan
+        .accuracy
+        .iter()
+        .map(|case| task(records, case))
+        .filter(|task| !task.samples.is_empty())
+        .collect();
+    if tasks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let prompts = records.prompts.iter().map(|p| ((p.task.as_str(), p.doc_id.as_str()), p)).collect();
+    let (folder, time) = (plain(&run.provenance.model), time_id(&run.provenance.started));
+    let mut files = Vec::new();
+    let mut hashes = Map::new();
+    for task in &tasks {
+        let (lines, hash) = samples(task, &prompts);
+        hashes.insert(task.case.task.clone(), hash.into());
+        let path = format!("{folder}/samples_{}_{time}.jsonl", plain(&task.case.task));
+        files.push(File { path, bytes: lines.into_bytes() });
+    }
+    let results =
+        serde_json::to_string_pretty(&results(records, &tasks, hashes)).map_err(std::io::Error::from)?;
+    files.insert(
+        0,
+        File { path: format!("{folder}/results_{time}.json"), bytes: (results + "\n").into_bytes() },
+    );
+    Ok(files)
+}
+
+fn task<'a>(records: &'a Records, case: &'a AccuracyCase) -> Task<'a> {
+    let answered = |sample: &&SampleRecord| sample.task == case.task && sample.state != SampleState::Failed;
+    let samples: Vec<_> = records.samples.iter().filter(answered).collect();
+    let choices = records.run.choice_tokens.get(&case.task).map(Vec::as_slice);
+    let fits = |choices: &&[ChoiceToken]| {
+        let all = |sample: &&SampleRecord| sample.choice_logprobs.len() == choices.len();
+        !choices.is_empty() && samples.iter().all(all)
+    };
+    Task { choices: choices.filter(fits), case, samples }
+}
+
+/// The point in time of the files' names: `2026-01-02T03-04-05.000000`.
+fn time_id(started: &str) -> String {
+    let time = plain(&started.trim_end_matches('Z').replace(':', "-"));
+    if time.contains('.') { time } else { time + ".000000" }
+}
+
+/// Seconds since 1970 of a point in time as records have it. `None` if it is none.
+fn seconds(rfc3339: &str) -> Option<i64> {
+    let number = |at: std::ops::Range<usize>| rfc3339.get(at)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    // Days from civil (H. Hinnant): years begin in March, so that leap days end them.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+fn hash(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+/// Returns the lines of a task's samples, and the hash over all of them.
+fn samples(task: &Task<'_>, prompts: &Prompts<'_>) -> (String, String) {
+    let (mut lines, mut hashes) = (String::new(), String::new());
+    for (number, sample) in task.samples.iter().enumerate() {
+        let calls =
+            prompts.get(&(sample.task.as_str(), sample.doc_id.as_str())).map_or(&[][..], |p| &p.calls);
+        let prompt = calls.last().map_or("", |call| call.prompt.as_str());
+        // Of the prompt that is shown, which is the last; the sample has that of the first.
+        let prompt_hash = calls.last().map_or_else(|| sample.prompt_hash.clone(), |call| hash(&call.prompt));
+        let doc = json!({ "id": sample.doc_id, "subject": sample.subject, "category": sample.category });
+        let doc_hash = hash(&serde_json::to_string_pretty(&doc).unwrap_or_default());
+        let target_hash = hash(&sample.gold);
+        hashes.extend([doc_hash.as_str(), &prompt_hash, &target_hash]);
+        let (arguments, answers, filtered) = match task.choices {
+            Some(choices) => chosen(prompt, sample, choices),
+            None => generated(prompt, sample),
+        };
+        let line = json!({
+            "doc_id": number,
+            "doc": doc,
+            "target": sample.gold,
+            "arguments": arguments,
+            "resps": answers,
+            "filtered_resps": filtered,
+            "filter": "none",
+            "metrics": [task.metric()],
+            "doc_hash": doc_hash,
+            "prompt_hash": prompt_hash,
+            "target_hash": target_hash,
+            task.metric(): f64::from(u8::from(sample.correct)),
+        });
+        lines += &format!("{line}\n");
+    }
+    (lines, hash(&hashes))
+}
+
+/// Arguments, answers and filtered answers of an item whose answer was chosen by probability.
+fn chosen(prompt: &str, sample: &SampleRecord, choices: &[ChoiceToken]) -> (Value, Value, Value) {
+    let best = sample.choice_logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let answer = |logprob: &f32| {
+        let is_best = if *logprob == best { "True" } else { "False" };
+        json!([float(f64::from(*logprob)), is_best])
+    };
+    let arguments: Map<String, Value> = choices
+        .iter()
+        .enumerate()
+        .map(|(at, choice)| (format!("gen_args_{at}"), json!({ "arg_0": prompt, "arg_1": choice.text })))
+        .collect();
+    let filtered: Vec<Value> = sample.choice_logprobs.iter().map(answer).collect();
+    let answers: Vec<Value> = filtered.iter().map(|answer| json!([answer])).collect();
+    (arguments.into(), answers.into(), filtered.into())
+}
+
+/// The same of an item whose answer was read from a text.
+fn generated(prompt: &str, sample: &SampleRecord) -> (Value, Value, Value) {
+    let arguments =
+        json!({ "gen_args_0": { "arg_0": prompt, "arg_1": { "until": [], "do_sample": false } } });
+    (arguments, json!([[sample.text]]), json!([sample.pred.as_deref().unwrap_or(INVALID)]))
+}
+
+fn results(records: &Records, tasks: &[Task<'_>], task_hashes: Map<String, Value>) -> Value {
+    let (run, from) = (&records.run, &records.run.provenance);
+    let of_each = |value: &dyn Fn(&Task<'_>) -> Value| -> Value {
+        tasks.iter().map(|task| (task.case.task.clone(), value(task))).collect::<Map<_, _>>().into()
+    };
+    let (start, end) = (seconds(&from.started), from.finished.as_deref().and_then(seconds));
+    let mut all = json!({
+        "results": of_each(&|task| {
+            let ((score, error), metric) = (task.score(), task.metric());
+            json!({
+                "alias": task.case.task,
+                format!("{metric},none"): score,
+                format!("{metric}_stderr,none"): error.map_or_else(|| "N/A".into(), Value::from),
+            })
+        }),
+        "group_subtasks": of_each(&|_| json!([])),
+        "configs": of_each(&|task| configuration(task)),
+        "versions": of_each(&|task| json!(task.case.version_hash)),
+        "n-shot": of_each(&|task| json!(task.case.shots)),
+        "higher_is_better": of_each(&|task| json!({ task.metric(): true })),
+        "n-samples": of_each(&|task| {
+            json!({ "original": task.case.available.unwrap_or(task.case.items), "effective": task.samples.len() })
+        }),
+        "config": {
+            "model": from.engine,
+            "model_args": format!("pretrained={}", from.model),
+            "model_dtype": from.dtype.to_string(),
+            "batch_size": from.batch,
+            "device": from.device.to_string(),
+            "limit": null,
+            "gen_kwargs": null,
+        },
+        "git_hash": from.git_commit,
+        "date": start,
+        "pretty_env_info": format!("{}, {}, {} threads, kernels {}", from.os, from.cpu_model, from.threads, from.kernel),
+        "task_hashes": task_hashes,
+        "model_source": "glmbench",
+        "model_name": from.model,
+        "model_name_sanitized": plain(&from.model),
+        "fewshot_as_multiturn": false,
+        "start_time": start,
+        "end_time": end,
+        "total_evaluation_time_seconds": start.zip(end).map(|(start, end)| (end - start).to_string()),
+        "glmbench_run": run.run_id,
+    });
+    if let Value::Object(all) = &mut all {
+        all.extend(UNKNOWN.map(|key| (key.to_owned(), Value::Null)));
+    }
+    all
+}
+
+/// Keys of results that a run does not know.
+const UNKNOWN: [&str; 12] = [
+    "transformers_version",
+    "lm_eval_version",
+    "upper_git_hash",
+    "tokenizer_pad_token",
+    "tokenizer_eos_token",
+    "tokenizer_bos_token",
+    "eot_token_id",
+    "max_length",
+    "system_instruction",
+    "system_instruction_sha",
+    "chat_template",
+    "chat_template_sha",
+];
+
+fn configuration(task: &Task<'_>) -> Value {
+    let metric = json!({ "metric": task.metric(), "aggregation": "mean", "higher_is_better": true });
+    json!({
+        "task": task.case.task,
+        "dataset_path": task.case.benchmark,
+        "dataset_name": task.case.dataset,
+        "output_type": task.output_type(),
+        "num_fewshot": task.case.shots,
+        "metric_list": [metric],
+        "metadata": { "version": task.case.version_hash, "protocol": task.case.protocol },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_in_time_are_seconds() {
+        let known = [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T12:00:00Z", 951_825_600),
+            ("2026-11-29T03:33:20Z", 1_795_923_200),
+        ];
+        for (text, expected) in known {
+            assert_eq!(seconds(text), Some(expected), "{text}");
+        }
+        for text in ["", "2026", "2026-11-29", "…………………", "2026-1a-29T03:33:20Z"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+        assert_eq!(time_id("2026-11-29T03:33:20Z"), "2026-11-29T03-33-20.000000");
+    }
+}
