@@ -50,7 +50,7 @@ fn parameters(shape: &str) -> Option<f64> {
 }
 
 /// Returns the error of a row's time.
-fn error_of(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> Result<Stated, &'static str> {
+pub(super) fn error_of(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> Result<Stated, &'static str> {
     let of = match phase {
         Phase::Prefill => Of::Prefill,
         Phase::Decode => Of::Decode,
@@ -210,12 +210,12 @@ fn every(rows: &[Residual]) -> Table {
 }
 
 /// A card of a shipped profile: chips, power limit, memory.
-struct Card {
+pub(super) struct Card {
     /// Name of the profile.
     profile: &'static str,
     /// Name in tables.
-    name: &'static str,
-    chips: u32,
+    pub(super) name: &'static str,
+    pub(super) chips: u32,
     /// Published power limit of the card, W.
     watts: f64,
     /// Memory of the card, GB.
@@ -233,16 +233,17 @@ const CARDS: [Card; 4] = [
 pub(super) type Side<'a> = (&'a RunRecord, &'a [PerfRow]);
 
 /// Two modelled times of one shape on two cards.
-struct Beside<'a> {
+pub(super) struct Beside<'a> {
     /// Whether whole cards are compared, or single chips.
-    cards: bool,
-    a: &'a PerfRow,
-    b: &'a PerfRow,
+    pub(super) cards: bool,
+    pub(super) a: &'a PerfRow,
+    pub(super) b: &'a PerfRow,
     /// Time of A over time of B.
-    ratio: f64,
+    pub(super) ratio: f64,
 }
 
-fn card_of(run: &RunRecord) -> Option<&'static Card> {
+/// Returns the card of a run with modelled times by a shipped profile.
+pub(super) fn card_of(run: &RunRecord) -> Option<&'static Card> {
     let profile = profile_of(run).filter(|profile| is_shipped(profile))?;
     let name = profile.split(' ').next()?;
     CARDS.iter().find(|card| card.profile == name)
@@ -250,7 +251,10 @@ fn card_of(run: &RunRecord) -> Option<&'static Card> {
 
 /// Returns the times of equal shapes: those of whole cards first. `None` unless both runs are of shipped cards with different
 /// numbers of chips.
-fn beside<'a>(a: Side<'a>, b: Side<'a>) -> Option<(&'static Card, &'static Card, Vec<Beside<'a>>)> {
+pub(super) fn beside<'a>(
+    a: Side<'a>,
+    b: Side<'a>,
+) -> Option<(&'static Card, &'static Card, Vec<Beside<'a>>)> {
     let (one, other) = (card_of(a.0)?, card_of(b.0)?);
     if one.chips == other.chips {
         return None;
