@@ -94,16 +94,11 @@ fn suite_path(word: &Path) -> anyhow::Result<PathBuf> {
         return Ok(word.to_owned());
     }
     let name = word.display().to_string();
-    match suites().find(|(known, ..)| *known == name) {
-        Some((_, path, _)) => Ok(unpacked()?.join(path)),
-        None => {
-            let names: Vec<&str> = suites().map(|(name, ..)| name).collect();
-            bail!(
-                "{name}: found neither a file nor a shipped suite; expected a suite file, or {}",
-                names.join(", ")
-            )
-        }
+    if let Some((_, path, _)) = suites().find(|(known, ..)| *known == name) {
+        return Ok(unpacked()?.join(path));
     }
+    let names: Vec<&str> = suites().map(|(name, ..)| name).collect();
+    bail!("{name}: found neither a file nor a shipped suite; expected a suite file, or {}", names.join(", "))
 }
 
 /// Returns the shipped demo model.

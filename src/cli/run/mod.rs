@@ -147,7 +147,7 @@ fn compare_with(baseline: &Path, end: &RunsEnd) -> anyhow::Result<()> {
         match render(&[baseline.to_owned(), run.clone()], &Options::default()) {
             Ok(summary) => compare::show(&summary, &compare::words(&summary, &[]))?,
             Err(ReportError::Compare(why)) => {
-                say(&format!("glmbench: not compared with the baseline: {why}"))
+                say(&format!("glmbench: not compared with the baseline: {why}"));
             }
             Err(error) => return Err(error.into()),
         }

@@ -100,7 +100,7 @@ pub(super) fn draw<DB: DrawingBackend>(
             let below = (x(tick), ink.dots(bottom + 11));
             ink.write(area, &format!("{} ×", tick_name(tick)), below, (11, MUTED, false), Anchor::Centre)?;
         }
-        let below = (ink.dots((left + right) / 2), ink.dots(bottom + 28));
+        let below = (ink.dots(i32::midpoint(left, right)), ink.dots(bottom + 28));
         ink.write(area, &chart.x_name, below, (11, MUTED, false), Anchor::Centre)?;
         for (row, bar) in group.bars.iter().enumerate() {
             let y = ink.dots(top + ROW * row as i32 + ROW / 2 + 1);

@@ -212,7 +212,7 @@ fn draw_scale<DB: DrawingBackend>(
             free_from = x + half + 3;
         }
     }
-    let below = dots(((left + right) / 2, bottom + 28));
+    let below = dots((i32::midpoint(left, right), bottom + 28));
     ink.write(area, chart.x_name, below, (10, MUTED, false), Anchor::Centre)?;
     let corner = vec![dots((left, top)), dots((left, bottom)), dots((right, bottom))];
     area.draw(&PathElement::new(corner, ink.pen(AXIS, 1)))?;

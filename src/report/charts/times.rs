@@ -115,7 +115,7 @@ impl Times<'_> {
         let values = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.y);
         let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
         let division = if most > 30.0 * least { Division::Log } else { Division::FromZero };
-        Some(Chart::Panels(self.panels(curves, title, subtitle, ("batch", division))))
+        Some(Chart::Panels(self.panels(curves, title, &subtitle, ("batch", division))))
     }
 
     /// Prefill time against length on two logarithmic axes. Proportional growth is a straight line, and short prompts are
@@ -150,9 +150,9 @@ impl Times<'_> {
         }
         let across = ("input tokens of each sequence", Division::Log);
         Some(Chart::Panels(if curves.len() <= MOST_LINES {
-            self.one_panel(curves, title, subtitle, across)
+            self.one_panel(curves, title, &subtitle, across)
         } else {
-            self.panels(curves, title, subtitle, across)
+            self.panels(curves, title, &subtitle, across)
         }))
     }
 
@@ -165,7 +165,7 @@ impl Times<'_> {
         &self,
         curves: Vec<Curve>,
         title: String,
-        subtitle: String,
+        subtitle: &str,
         across: (&'static str, Division),
     ) -> PanelChart {
         let look = |series| Look { series, modelled: self.modelled };
@@ -184,7 +184,7 @@ impl Times<'_> {
         &self,
         curves: Vec<Curve>,
         title: String,
-        subtitle: String,
+        subtitle: &str,
         across: (&'static str, Division),
     ) -> PanelChart {
         let mut ranks: Vec<u32> = curves.iter().map(|curve| curve.tp).collect();
@@ -205,7 +205,7 @@ impl Times<'_> {
             }
         }
         let (panels, lone) = without_lone_points(panels);
-        chart(panels, keys, title, format!("{subtitle}{}", left_out(lone)), across)
+        chart(panels, keys, title, &format!("{subtitle}{}", left_out(lone)), across)
     }
 }
 
@@ -213,7 +213,7 @@ fn chart(
     panels: Vec<Panel>,
     keys: Vec<Key>,
     title: String,
-    subtitle: String,
+    subtitle: &str,
     (x_name, division): (&'static str, Division),
 ) -> PanelChart {
     let marks = || panels.iter().flat_map(|panel| panel.lines.iter().flat_map(|line| &line.points));

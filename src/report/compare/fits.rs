@@ -66,13 +66,11 @@ fn ranks(comparison: &Comparison, pair: &Pair) -> Vec<[u32; 2]> {
     let (a, b) = (&comparison.base().summary, &comparison.other(pair).summary);
     let cards = modelled::beside((&a.run, &a.performance), (&b.run, &b.performance))
         .filter(|(.., found)| found.iter().any(|beside| beside.cards));
-    match cards {
-        Some((one, other, _)) => vec![[one.chips, other.chips]],
-        None => {
-            let common: BTreeSet<[u32; 2]> = pair.cases.iter().map(|case| [case.a.tp, case.b.tp]).collect();
-            common.into_iter().collect()
-        }
+    if let Some((one, other, _)) = cards {
+        return vec![[one.chips, other.chips]];
     }
+    let common: BTreeSet<[u32; 2]> = pair.cases.iter().map(|case| [case.a.tp, case.b.tp]).collect();
+    common.into_iter().collect()
 }
 
 fn cases(side: &Side) -> impl Iterator<Item = &PerformanceCase> {
