@@ -30,7 +30,7 @@ use super::{Exit, complain, emit, message, say};
 #[command(after_help = "Examples:\n  glmbench check suites/quickstart.toml\n  \
     glmbench check suites/ceval.toml --model chatglm2-6b --set ceval=data/ceval")]
 pub struct Args {
-    /// The suite file
+    /// The suite file, or the name of a shipped suite such as quickstart
     #[arg(value_name = "SUITE.toml")]
     suite: PathBuf,
     /// What would run the cases
@@ -49,7 +49,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let suite = Suite::load(&args.suite, &args.set)?;
+    let suite = super::shipped::load(&args.suite, &args.set)?;
     let request = RunRequest {
         choice: args.setup.choice()?,
         endpoint: args.endpoint.choice()?,

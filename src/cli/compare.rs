@@ -20,8 +20,8 @@ use crate::suite::gates::Gates;
 use crate::text::one_line;
 
 use super::gates::{deciding, exit, gate_sentence, write_junit};
-use super::report::drawn;
 use super::runs::{ROOT, find_run};
+use super::tables::drawn;
 use super::{emit, json_text, say};
 
 /// Compare runs: paired accuracy, speed verdicts, gates, and a report
@@ -158,7 +158,8 @@ fn noise_floors(word: &OsStr) -> anyhow::Result<NoiseFloors> {
     NoiseFloors::of_machine(noise).map_err(|why| anyhow::anyhow!("{shown} {why}; {}", expected()))
 }
 
-/// Formats the tables, the findings and the gates.
+/// Formats the answer, the tables, the findings and the gates. The answer stands first and again last, where a terminal's reader
+/// looks.
 pub(super) fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
     let mut lines = Vec::new();
     if !summary.mismatches.is_empty() {
@@ -166,6 +167,7 @@ pub(super) fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> St
         lines.extend(summary.mismatches.iter().map(|line| format!("  {}", one_line(line))));
         lines.push(String::new());
     }
+    lines.extend(summary.headline.first().map(|answer| format!("{}\n", one_line(answer))));
     lines
         .extend(summary.tables.iter().map(|table| format!("{}\n{}\n", one_line(&table.title), drawn(table))));
     lines.extend(summary.headline.iter().map(|sentence| one_line(sentence).into_owned()));

@@ -12,7 +12,7 @@ use crate::suite::Suite;
 use crate::task::{self, Definition};
 use crate::text::one_line;
 
-use super::{emit, emit_json, say};
+use super::{emit, emit_json, say, shipped};
 
 /// List suites, protocols and data sets
 #[derive(Debug, ClapArgs)]
@@ -26,11 +26,11 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// List the suite files of a folder and what each measures
+    /// List suites and what each measures
     Suites {
-        /// The folder
-        #[arg(value_name = "DIR", default_value = "suites")]
-        folder: PathBuf,
+        /// A folder of suite files [default: suites, where there is one; else the suites that this program carries]
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
     },
     /// List the protocols: prompts verbatim, limits, answer extraction, metric
     Protocols,
@@ -45,7 +45,7 @@ enum What {
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (words, data) = match &args.what {
-        What::Suites { folder } => suites(folder)?,
+        What::Suites { folder } => suites(folder.as_deref())?,
         What::Protocols => protocols(),
         What::Datasets { folder } => datasets(folder),
     };
@@ -57,25 +57,31 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lists the suites of a folder. An invalid file is reported on stderr and does not hide the others.
-fn suites(folder: &Path) -> anyhow::Result<(String, Value)> {
-    let entries = std::fs::read_dir(folder)
-        .with_context(|| format!("{}: expected a folder of suites", folder.display()))?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|e| e == "toml"));
-    paths.sort();
+/// Lists the suites of a folder, or the shipped ones, which `run` takes by name. An invalid file is reported on stderr and does
+/// not hide the others.
+fn suites(folder: Option<&Path>) -> anyhow::Result<(String, Value)> {
+    let usual = Path::new("suites");
+    let found = match folder.or_else(|| usual.is_dir().then_some(usual)) {
+        Some(folder) => suite_files(folder)?
+            .into_iter()
+            .map(|path| (path.display().to_string(), Suite::load(&path, &[])))
+            .collect(),
+        None => shipped::suites()
+            .map(|(name, path, text)| (name.to_owned(), Suite::parse(Path::new(path), text, &[])))
+            .collect::<Vec<_>>(),
+    };
     let (mut words, mut data) = (String::new(), Vec::new());
-    for path in paths {
-        let suite = match Suite::load(&path, &[]) {
+    for (name, suite) in found {
+        let suite = match suite {
             Ok(suite) => suite,
             Err(error) => {
                 say(&format!("glmbench: {error}"));
                 continue;
             }
         };
-        words += &block(&path.display().to_string(), &[("", suite.about.clone())]);
+        words += &block(&name, &[("", suite.about.clone())]);
         let mut entry = json!({
-            "path": path.display().to_string(), "name": suite.name, "about": suite.about,
+            "path": name, "name": suite.name, "about": suite.about,
             "accuracy_cases": suite.accuracy.len(),
         });
         for (key, tables) in suite.timed() {
@@ -84,6 +90,16 @@ fn suites(folder: &Path) -> anyhow::Result<(String, Value)> {
         data.push(entry);
     }
     Ok((words, Value::Array(data)))
+}
+
+/// The suite files of a folder, by name.
+fn suite_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("{}: expected a folder of suites", folder.display()))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "toml"));
+    paths.sort();
+    Ok(paths)
 }
 
 fn protocols() -> (String, Value) {

@@ -2,10 +2,12 @@
 //!
 //! Data goes to stdout, messages to stderr. Each verb has one file, with its flags and a `run` function.
 
+pub mod bench;
 pub mod calibrate;
 pub mod chat;
 pub mod check;
 pub mod compare;
+mod completions;
 pub mod convert;
 mod data;
 pub mod dataset;
@@ -29,10 +31,12 @@ pub mod runs;
 pub mod score;
 pub mod serve;
 mod settings;
+mod shipped;
 pub mod show;
 mod signals;
 pub mod slurm;
 pub mod status;
+mod tables;
 mod template;
 mod texts;
 pub mod tokenize;
@@ -42,7 +46,8 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
 use serde::Serialize;
 
 use glmbench_device::DeviceError;
@@ -88,8 +93,8 @@ impl From<Exit> for ExitCode {
     name = "glmbench",
     version,
     arg_required_else_help = true,
-    after_help = "Start here:\n  glmbench run suites/quickstart.toml        precision and speed of the demo model, with a report\n  \
-        glmbench run suites/ceval.toml --model DIR  C-Eval of your ChatGLM2-6B\n  glmbench doctor                            what this machine can do\n\n\
+    after_help = "Start here:\n  glmbench run quickstart                    precision and speed of the demo model, with a report\n  \
+        glmbench run suites/ceval.toml --model DIR  C-Eval of your ChatGLM2-6B\n  glmbench bench -b 1,8 -p 512 -n 128        speed without a suite file\n  glmbench doctor                            what this machine can do\n\n\
         Exit codes: 0 done, 1 a gate failed, 2 usage or input error, 3 incomplete or stopped by a signal (run again, with\n            --resume), 4 measurement invalid, 5 device or engine unavailable, 6 no space left (make some, then --resume)"
 )]
 struct Cli {
@@ -100,6 +105,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(Box<run::Args>),
+    Bench(Box<bench::BenchArgs>),
+    Eval(Box<bench::EvalArgs>),
     /// Render a run's tables, charts and page again from its records
     Report(report::Args),
     Merge(merge::Args),
@@ -133,6 +140,7 @@ enum Verb {
 
 /// Parses the command line, runs the verb, and turns the result into an exit code.
 pub fn main() -> ExitCode {
+    completions::answer();
     // Signals are handled from the start: batch systems and users also stop programs in their first second.
     if let Err(error) = signals::install() {
         say(&format!("glmbench: signals cannot be handled, so one ends the program at once: {error}"));
@@ -165,6 +173,8 @@ fn refused(error: &clap::Error) -> ExitCode {
 fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Bench(args) => bench::run_bench(&args),
+        Verb::Eval(args) => bench::run_eval(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Merge(args) => merge::run(&args),
         Verb::Status(args) => status::run(&args),
@@ -189,9 +199,13 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Probe(args) => probe::run(&args),
         Verb::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "glmbench", &mut script);
-            emit(String::from_utf8_lossy(&script).trim_end())?;
+            let name = shell.to_string();
+            let script = completions::script(&name);
+            emit(
+                script
+                    .with_context(|| format!("{name}: there is no completion script for this shell"))?
+                    .trim_end(),
+            )?;
             Ok(ExitCode::SUCCESS)
         }
     }

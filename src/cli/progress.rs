@@ -211,7 +211,7 @@ impl Observer for Bars {
     fn begin(&mut self, label: &str, unit: &'static str, total: u64, done: u64) {
         self.bar = None;
         let numbered = match (self.cases.len(), self.total) {
-            (number @ 1.., Some(of)) if !std::io::stderr().is_terminal() => {
+            (number @ 1.., Some(of)) => {
                 format!("case {number} of {}, {label}", of.max(number))
             }
             _ => label.to_owned(),

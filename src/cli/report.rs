@@ -2,15 +2,16 @@
 
 use crate::cli::gates::{deciding, exit, gate_sentence, write_junit};
 use crate::cli::runs::find_run;
+use crate::cli::tables::drawn;
 use crate::cli::{Exit, emit, say};
 use crate::gate::{decision, judge_run, relative_limits};
 use crate::record::{Contents, RunDir};
 use crate::report::compare::gate_table;
-use crate::report::{Summary, Table, Verdict, render};
+use crate::report::{Summary, Verdict, render};
 use crate::suite::gates::Gates;
 use crate::text::one_line;
 use anyhow::Result;
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, presets};
+use comfy_table::{ContentArrangement, LineStyle, presets};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -56,10 +57,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(exit(decision(&gates, &judgements), summary.verdict()).into())
 }
 
-/// Prints a run's tables and headline to standard output, and the path of the page to standard error. A closed standard
-/// output does not affect the run, so it is no error.
+/// Prints a run's summary, its tables and its headline to standard output, and the path of the page to standard error. The
+/// summary stands first and, whole, last, where a terminal's reader looks. A closed standard output does not affect the run, so
+/// it is no error.
 pub fn show(summary: &Summary, run_dir: &Path) -> io::Result<()> {
-    let title = std::iter::once(format!("{}\n", one_line(&summary.title())));
+    let title = format!("{}: {}\n", one_line(&summary.title()), summary.short_verdict());
+    let title = std::iter::once(title);
     let tables = summary.tables.iter().map(|table| format!("{}\n{}\n", one_line(&table.title), drawn(table)));
     let sentences = summary.headline.iter().cloned().chain([summary.verdict_sentence()]);
     let words = title.chain(tables).chain(sentences.map(|sentence| one_line(&sentence).into_owned()));
@@ -83,22 +86,6 @@ pub fn exit_code(verdict: Verdict) -> Exit {
     }
 }
 
-/// Formats a table for printing.
-pub(super) fn drawn(table: &Table) -> String {
-    let mut drawn = comfy_table::Table::new();
-    let rule = LineStyle::none().fill('─').junction('─');
-    drawn.load_style(presets::NOTHING.header_separator(rule));
-    drawn.set_content_arrangement(ContentArrangement::Disabled);
-    drawn.set_header(table.columns.iter().map(|column| one_line(&column.name)));
-    for row in &table.rows {
-        drawn.add_row(row.cells.iter().map(|cell| one_line(cell)));
-    }
-    for (drawn, column) in drawn.column_iter_mut().zip(&table.columns) {
-        drawn.set_cell_alignment(if column.numeric { CellAlignment::Right } else { CellAlignment::Left });
-    }
-    drawn.to_string()
-}
-
 /// Formats rows of text in columns below `heads`. Without heads, there is no heading line.
 pub(super) fn drawn_columns(heads: &[String], rows: &[Vec<String>]) -> String {
     let mut drawn = comfy_table::Table::new();
@@ -112,25 +99,4 @@ pub(super) fn drawn_columns(heads: &[String], rows: &[Vec<String>]) -> String {
         drawn.add_row(row.iter().map(|cell| one_line(cell)));
     }
     drawn.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::tables::{Column, Row};
-
-    #[test]
-    fn numbers_stand_flush_right_also_beside_wide_letters() {
-        let row = |name: &str, number: &str| Row { cells: vec![name.into(), number.into()], strong: false };
-        let table = Table {
-            title: "t".into(),
-            columns: [("Task", false), ("Items", true)]
-                .map(|(name, numeric)| Column { name: name.to_owned(), numeric })
-                .to_vec(),
-            rows: vec![row("物理", "7"), row("law", "1346")],
-        };
-        let text = drawn(&table);
-        let lines: Vec<&str> = text.lines().filter(|line| line.contains(char::is_alphanumeric)).collect();
-        assert_eq!(lines, [" Task   Items ", " 物理       7 ", " law     1346 "]);
-    }
 }

@@ -21,7 +21,11 @@ pub fn find_run(word: &Path) -> anyhow::Result<PathBuf> {
     find_run_in(Path::new(ROOT), word)
 }
 
-fn find_run_in(root: &Path, word: &Path) -> anyhow::Result<PathBuf> {
+/// Finds the run directory for an argument, among the runs of a folder.
+///
+/// # Errors
+/// As [`find_run`].
+pub fn find_run_in(root: &Path, word: &Path) -> anyhow::Result<PathBuf> {
     if is_run(word) {
         return Ok(word.to_path_buf());
     }
@@ -64,7 +68,7 @@ fn is_run(path: &Path) -> bool {
 }
 
 /// Returns the names of the run directories in a folder, oldest first.
-fn runs_in(root: &Path) -> std::io::Result<Vec<OsString>> {
+pub fn runs_in(root: &Path) -> std::io::Result<Vec<OsString>> {
     let entries = std::fs::read_dir(root)?.flatten().filter(|entry| is_run(&entry.path()));
     let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
     names.sort();

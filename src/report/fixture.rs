@@ -77,7 +77,7 @@ pub(crate) fn request() -> RequestRecord {
     }
 }
 
-fn case(batch: u32, input_tokens: u32, output_tokens: u32) -> PerformanceCase {
+pub(crate) fn case(batch: u32, input_tokens: u32, output_tokens: u32) -> PerformanceCase {
     let (weights, flops) = (11_400_000_u64, 22_800_000_u64);
     let tokens = u64::from(batch) * u64::from(input_tokens);
     let steps = u64::from(output_tokens.saturating_sub(1));

@@ -52,6 +52,26 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{} {unit}", significant(count as f64 / size, 3))
 }
 
+/// Milliseconds with three significant digits, from a thousand on as seconds: `58.1 ms`, `2.30 s`.
+pub(crate) fn milliseconds(ms: f64) -> String {
+    if ms < 1000.0 {
+        format!("{} ms", significant(ms, 3))
+    } else {
+        format!("{} s", significant(ms / 1000.0, 3))
+    }
+}
+
+/// A multiple: `4.1 ×`. Near 1 it has two decimals.
+pub(crate) fn times(ratio: f64) -> String {
+    let decimals = match ratio {
+        0.5..2.0 => 2,
+        2.0..20.0 => 1,
+        20.0.. => 0,
+        _ => 2,
+    };
+    format!("{} ×", fixed(Some(ratio), decimals))
+}
+
 /// `1 item`, `2 items`.
 pub(crate) fn counted(count: u64, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
@@ -82,6 +102,10 @@ mod tests {
         assert_eq!(bytes(0), "0.00 B");
         assert_eq!(bytes(1536), "1.50 KiB");
         assert_eq!(bytes(14 << 30), "14.0 GiB");
+        assert_eq!([58.123, 2300.0].map(milliseconds), ["58.1 ms", "2.30 s"]);
+        for (ratio, text) in [(0.25, "0.25 ×"), (1.004, "1.00 ×"), (4.06, "4.1 ×"), (93.7, "94 ×")] {
+            assert_eq!(times(ratio), text);
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod published;
 pub mod roofline;
 mod sealed;
 mod sections;
+mod table_files;
 pub mod tables;
 pub mod validity;
 pub(crate) mod workloads;
@@ -115,7 +116,7 @@ impl Summary {
 ///
 /// Always writes `accuracy.csv`, `perf.csv`, `summary.md` and `report.html`. Writes `answers.csv`, `max_batch.csv` and
 /// `load.csv` if the plan has such cases, and `limits.csv` if it has targets. Writes `operators.csv` if operators were
-/// timed, and `charts/` if there is anything to draw.
+/// timed, and `charts/` if there is anything to draw. `tables/` has every table of the page as CSV.
 pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
     let contents = Contents::read(&dir)?;
@@ -131,6 +132,7 @@ pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     pictures.extend(workloads.draw(&summary.run, run_dir)?);
     let mut details = sections::details(material);
     details.extend(workloads.details(&summary.run));
+    table_files::write(dir.path(), &[summary.tables.as_slice(), &details].concat())?;
     let page = RunPage { summary: &summary, details: &details, pictures: &pictures };
     formats::write(FORMATS, dir.path(), |format| format.run(page))?;
     Ok(summary)

@@ -251,4 +251,4 @@ pub(crate) fn blank(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::report) mod tests;

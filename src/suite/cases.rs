@@ -71,6 +71,9 @@ macro_rules! cases {
             pub configurations: Vec<Configuration>,
             /// Whether to interleave the cases of two configurations (A B B A), in blocks of one process each.
             pub interleave: bool,
+            /// The run with which every run of the suite is compared at its end: a run directory, or the beginning of the name of
+            /// one in the folder of runs.
+            pub baseline: Option<PathBuf>,
             /// Accuracy cases, in file order.
             pub accuracy: Vec<AccuracyCase>,
             $(
@@ -127,6 +130,7 @@ macro_rules! cases {
                     model,
                     configurations: Vec::new(),
                     interleave: false,
+                    baseline: None,
                     accuracy: Vec::new(),
                     $($(#[$only])* $table: Vec::new(),)*
                     targets: Vec::new(),

@@ -85,7 +85,8 @@
 //!
 //! `profile_operators = true` at the top level times every operator of the forward pass.
 //! A case with `configurations = ["duo"]` runs only in those configurations. `interleave = true` at the top level
-//! alternates the cases of two configurations, in blocks of one process each, like `--interleave`.
+//! alternates the cases of two configurations, in blocks of one process each, like `--interleave`. `baseline = "RUN"` at the
+//! top level compares every run with an earlier one at its end, like `--baseline`.
 //!
 //! `--set key=value` overrides the value of a dotted key (`accuracy.0.limit=10`). `--set ceval=FOLDER` gives every case
 //! of that task another data set. Paths on the command line are relative to the current folder.

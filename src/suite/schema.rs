@@ -1,6 +1,6 @@
 //! Converts tables to types: the accepted keys, their values, and the error messages.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::configuration::{Configuration, configuration};
 use super::table::{
@@ -61,6 +61,7 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
     suite.model.compute.profile_operators = profile_operators;
     let configurations = configurations(&mut root, dir)?;
     let interleave = root.take("interleave").map(|n| boolean(&n)).transpose()?.unwrap_or(false);
+    let baseline = root.take("baseline").map(|n| string(&n)).transpose()?.map(PathBuf::from);
     let named =
         |names: &[String]| names.iter().find(|n| configurations.iter().all(|c| c.name != **n)).cloned();
     let timed = suite.timed();
@@ -89,7 +90,7 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         let expected = format!("at least one [[accuracy]], {} or {last}", keys.join(", "));
         return Err(SuiteError::found(&origin, "no case", &expected));
     }
-    Ok(Suite { configurations, interleave, accuracy, targets, ..suite })
+    Ok(Suite { configurations, interleave, baseline, accuracy, targets, ..suite })
 }
 
 /// Reads all `[[configuration]]` tables. Their names must be unique.

@@ -15,36 +15,46 @@ use clap::{Args as ClapArgs, Command, FromArgMatches};
 
 use glmbench_engine::EngineError;
 
-use crate::report::Summary;
-use crate::report::compare::ComparisonSummary;
+use crate::report::compare::{ComparisonSummary, Options, render};
+use crate::report::{ReportError, Summary};
+use crate::run::found::model_path;
 use crate::run::setup::{Setup, SetupChoice};
 use crate::run::shard::Shard;
 use crate::run::shard_choice::ShardChoice;
 use crate::run::turns as run_turns;
-use crate::run::{Observer, Progress, RunError, RunRequest, Wanted};
+use crate::run::{Observer, Progress, RunError, RunRequest, RunsEnd, Wanted};
 use crate::suite::{Override, Suite};
 
 use self::describe::{Description, describe};
 use self::endpoint::EndpointArgs;
 use self::setup::SetupArgs;
 use super::progress::Bars;
+use super::runs::find_run_in;
 use super::settings::{override_parser, parse_shard, shard};
 use super::signals::{self, Watch};
-use super::{Exit, command_line, compare, emit, exit_of, report, say};
+use super::{Exit, command_line, compare, emit, exit_of, report, say, shipped};
 
 /// Run a suite: precision, performance, records and a report
 ///
 /// Every item and repetition is on disk as soon as it is done. Ctrl-C, a full disk or a killed process lose none of them:
 /// the same command with --resume continues the run.
-#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Examples:\n  glmbench run suites/quickstart.toml\n  \
+#[command(after_help = "Examples:\n  glmbench run quickstart\n  \
     glmbench run suites/ceval.toml --model chatglm2-6b --set ceval=~/data/ceval --limit 100\n  \
     glmbench run suites/performance.toml --model dummy:chatglm2-6b --dry-run")]
 pub struct Args {
-    /// The suite file
+    /// The suite file, or the name of a shipped suite such as quickstart
     #[arg(value_name = "SUITE.toml")]
     suite: PathBuf,
+    /// How to run it
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// How a suite is run: the flags of `run`, `bench` and `eval`.
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
+#[derive(Debug, ClapArgs)]
+pub(super) struct Flags {
     /// What runs the cases
     #[command(flatten)]
     setup: SetupArgs,
@@ -84,35 +94,65 @@ pub struct Args {
     /// Hash the weights anew, even if their hash is kept beside unchanged files
     #[arg(long)]
     verify: bool,
+    /// Compare every run at its end with this earlier one: its directory, or the beginning of its name in --out [default: the
+    /// suite's]
+    #[arg(long, value_name = "RUN")]
+    baseline: Option<PathBuf>,
     /// Show plan, memory and first prompts; run nothing
     #[arg(long)]
     dry_run: bool,
     /// Override a value of the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
     #[arg(long, value_name = "KEY=VALUE", value_parser = override_parser())]
-    set: Vec<Override>,
+    pub(super) set: Vec<Override>,
 }
 
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let request = request(args)?;
-    if !args.block_of.is_empty() {
-        return turns::one_block(&request, &args.block_of);
+    run_suite(shipped::load(&args.suite, &args.flags.set)?, &args.flags)
+}
+
+/// Runs a suite as the flags say.
+pub(super) fn run_suite(suite: Suite, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let request = request(suite, flags)?;
+    if !flags.block_of.is_empty() {
+        return turns::one_block(&request, &flags.block_of);
     }
-    if args.dry_run {
+    if flags.dry_run {
         return match &request.endpoint {
             Some(of) => endpoint::dry_run(of, &request),
             None => dry_run(&request),
         };
     }
+    // A wrong name should not be found after hours.
+    let baseline = flags.baseline.as_ref().or(request.suite.baseline.as_ref());
+    let baseline = baseline.map(|word| find_run_in(&request.out, word)).transpose()?;
     let mut blocks = turns::Processes::default();
     match request.run(&mut blocks, &mut Terminal::default(), signals::flag()) {
-        Ok(end) => Ok(report::exit_code(end.verdict).into()),
+        Ok(end) => {
+            baseline.map(|baseline| compare_with(&baseline, &end)).transpose()?;
+            Ok(report::exit_code(end.verdict).into())
+        }
         Err(error @ RunError::Block(_)) => blocks.failed.ok_or(error.into()),
         Err(RunError::Folder { path, cause }) if path == request.out => {
             Err(anyhow::Error::new(cause).context(format!("cannot create --out {}", path.display())))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Compares each run with the baseline. A run that cannot be compared with it is told and does not fail.
+fn compare_with(baseline: &Path, end: &RunsEnd) -> anyhow::Result<()> {
+    let same = |run: &PathBuf| run.canonicalize().ok() == baseline.canonicalize().ok();
+    for run in end.runs.iter().filter(|run| !same(run)) {
+        match render(&[baseline.to_owned(), run.clone()], &Options::default()) {
+            Ok(summary) => compare::show(&summary, &compare::words(&summary, &[]))?,
+            Err(ReportError::Compare(why)) => {
+                say(&format!("glmbench: not compared with the baseline: {why}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Checks that `glmbench run` takes these flags for a shard of a suite, in another process. Reads the suite alone.
@@ -129,26 +169,31 @@ pub(super) fn check_shard(suite: &Path, flags: &[String], shard: Shard) -> anyho
         let first = text.lines().next().unwrap_or_default();
         anyhow!("after `--`, for glmbench run: {}", first.trim_start_matches("error: "))
     })?;
-    let suite = Suite::load(&args.suite, &args.set)?;
-    let choice = args.setup.choice()?;
+    let suite = shipped::load(&args.suite, &args.flags.set)?;
+    let choice = args.flags.setup.choice()?;
     // A server gets one configuration.
-    if !args.endpoint.is_given() {
-        RunRequest::check_shard(&suite, &choice, args.interleave, shard)?;
+    if !args.flags.endpoint.is_given() {
+        RunRequest::check_shard(&suite, &choice, args.flags.interleave, shard)?;
     }
     Ok(())
 }
 
 /// Returns what the flags ask for.
-fn request(args: &Args) -> anyhow::Result<RunRequest> {
-    let mut suite = Suite::load(&args.suite, &args.set)?;
+fn request(mut suite: Suite, args: &Flags) -> anyhow::Result<RunRequest> {
     if let Some(limit) = args.limit {
         for case in &mut suite.accuracy {
             case.limit = Some(limit as usize);
         }
     }
+    let mut choice = args.setup.choice()?;
+    // Away from the repository the demo model is the shipped one.
+    let named = choice.model.clone().or_else(|| suite.model.path.clone()).unwrap_or_else(|| "demo".into());
+    if named == "demo" && !suite.model.required && model_path(&named).is_err() {
+        choice.model = Some(shipped::demo_model()?.into());
+    }
     let wanted = if args.retry_failed { Wanted::MissingOrFailed } else { Wanted::Missing };
     Ok(RunRequest {
-        choice: SetupChoice { verify_weights: args.verify, ..args.setup.choice()? },
+        choice: SetupChoice { verify_weights: args.verify, ..choice },
         resume: args.resume.then_some(wanted),
         over_budget: args.over_budget,
         interleave: args.interleave,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::report::drawn;
+use crate::cli::tables::drawn;
 use crate::record::{PerformanceCase, Phase, RepetitionKind, RequestRecord};
 use crate::report::modelled;
 use crate::report::performance::{phase_ns, tpot_ns, ttft_ns};

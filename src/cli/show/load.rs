@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::report::drawn;
+use crate::cli::tables::drawn;
 use crate::record::{LoadCase, LoadLevelRecord};
 use crate::text::one_line;
 use crate::workload::load::rows::load_rows;

@@ -1,6 +1,7 @@
 //! Forest plot: differences with their intervals, one below the other, around the zero line.
 
 use super::axis::{Axis, Division, tick_name};
+use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -29,16 +30,24 @@ pub(super) struct Difference {
 const WIDTH: i32 = 1140;
 const TOP: i32 = 58;
 const ROW: i32 = 21;
-const BOTTOM: i32 = 30;
+const BOTTOM: i32 = 42;
 const LEFT: i32 = 300;
 const RIGHT: i32 = 350;
 
 type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
 impl ForestChart {
+    fn head(&self) -> Head {
+        Head::of(&self.title, &self.subtitle, WIDTH)
+    }
+
+    fn top(&self) -> i32 {
+        TOP + self.head().more()
+    }
+
     /// Width and height. The height depends on the number of rows.
     pub(super) fn size(&self) -> (u32, u32) {
-        (WIDTH as u32, (TOP + ROW * self.rows.len() as i32 + 8 + BOTTOM) as u32)
+        (WIDTH as u32, (self.top() + ROW * self.rows.len() as i32 + 8 + BOTTOM) as u32)
     }
 
     fn axis(&self) -> Axis {
@@ -56,12 +65,13 @@ pub(super) fn draw<DB: DrawingBackend>(
     chart: &ForestChart,
     ink: &Ink,
 ) -> Drawn<DB> {
-    ink.write_head(area, &chart.title, &chart.subtitle)?;
+    chart.head().write(area, ink)?;
     let axis = chart.axis();
     let x = |value: f64| {
         ink.dots(LEFT) + (axis.place(value) * f64::from(ink.dots(WIDTH - LEFT - RIGHT))).round() as i32
     };
-    let (top, bottom) = (ink.dots(TOP), ink.dots(TOP + ROW * chart.rows.len() as i32 + 8));
+    let head = chart.top();
+    let (top, bottom) = (ink.dots(head), ink.dots(head + ROW * chart.rows.len() as i32 + 8));
     area.draw(&Rectangle::new(
         [(x(-chart.margin), top), (x(chart.margin), bottom)],
         GRID.mix(0.55).filled(),
@@ -71,9 +81,11 @@ pub(super) fn draw<DB: DrawingBackend>(
         let below = (x(tick), bottom + ink.dots(11));
         ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
     }
+    let below = (ink.dots((LEFT + WIDTH - RIGHT) / 2), bottom + ink.dots(26));
+    ink.write(area, "change in percentage points", below, (11, MUTED, false), Anchor::Centre)?;
     area.draw(&PathElement::new(vec![(x(0.0), top), (x(0.0), bottom)], ink.pen(AXIS, 2)))?;
     for (index, row) in chart.rows.iter().enumerate() {
-        let y = ink.dots(TOP + ROW / 2 + 4 + ROW * index as i32);
+        let y = ink.dots(head + ROW / 2 + 4 + ROW * index as i32);
         draw_row(area, row, y, &x, ink)?;
     }
     Ok(())

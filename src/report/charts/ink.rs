@@ -114,18 +114,6 @@ impl Ink {
         area.draw_text(&self.letters(text), &style, at)
     }
 
-    /// Title and subtitle, from the top left corner.
-    pub(super) fn write_head<DB: DrawingBackend>(
-        &self,
-        area: &DrawingArea<DB, Shift>,
-        title: &str,
-        subtitle: &str,
-    ) -> Drawn<DB> {
-        let at = |y| (self.dots(12), self.dots(y));
-        self.write(area, title, at(18), (14, TEXT, true), Anchor::Left)?;
-        self.write(area, subtitle, at(38), (11, MUTED, false), Anchor::Left)
-    }
-
     fn letters(&self, text: &str) -> String {
         let known = |c: char| c < '\u{100}' || "–—‘’“”…→−≈≤≥".contains(c);
         // An SVG with a control character is not valid XML.

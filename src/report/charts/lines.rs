@@ -2,13 +2,14 @@
 //! ends.
 
 use super::axis::tick_name;
+use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 use std::ops::Range;
 
-/// Width and height.
+/// Width, and height below a short head.
 pub(super) const SIZE: (u32, u32) = (560, 340);
 
 /// Width at the right for the names of the series.
@@ -59,15 +60,27 @@ pub(crate) struct Point {
     pub(crate) high: Option<f64>,
 }
 
+impl LineChart {
+    fn head(&self) -> Head {
+        Head::of(&self.title, &self.subtitle, SIZE.0 as i32)
+    }
+
+    /// Width and height.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (SIZE.0, SIZE.1 + self.head().more() as u32)
+    }
+}
+
 /// Draws the chart on the whole area.
 pub(super) fn draw<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
     chart: &LineChart,
     ink: &Ink,
 ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
-    ink.write_head(area, &chart.title, &chart.subtitle)?;
+    let head = chart.head();
+    head.write(area, ink)?;
     let mut axes = ChartBuilder::on(area)
-        .margin_top(ink.dots(58))
+        .margin_top(ink.dots(58 + head.more()))
         .margin_right(ink.dots(NAMES))
         .margin_bottom(ink.dots(6))
         .margin_left(ink.dots(6))
@@ -115,7 +128,7 @@ fn write_names<DB: DrawingBackend>(
     mut ends: Vec<(usize, i32)>,
 ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
     ends.sort_by_key(|&(index, y)| (y, index));
-    let bottom = ink.dots(SIZE.1 as i32 - 54);
+    let bottom = ink.dots(chart.size().1 as i32 - 54);
     let left = ink.dots(SIZE.0 as i32 - NAMES + 10);
     for (at, (index, _)) in spread(&ends, ink.dots(NAME_STEP), bottom).into_iter().zip(&ends) {
         let series = &chart.series[*index];

@@ -1,7 +1,9 @@
 //! Small multiples: panels side by side with the same axes, under one legend.
 
 use super::axis::{Axis, tick_name};
+use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use super::letters::{Obstacles, Spot};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -14,6 +16,8 @@ pub(in crate::report) struct PanelChart {
     pub(super) y: Axis,
     pub(super) panels: Vec<Panel>,
     pub(super) keys: Vec<Key>,
+    /// A level to draw across every panel, with its name.
+    pub(super) level: Option<(f64, &'static str)>,
 }
 
 /// One panel.
@@ -61,13 +65,40 @@ const LEFT: i32 = 62;
 const RIGHT: i32 = 16;
 const HEAD: i32 = 52;
 const KEY: i32 = 20;
-const PANEL_HEAD: i32 = 24;
-const PANEL_GAP: i32 = 14;
-const BOTTOM: i32 = 34;
+const PANEL_HEAD: i32 = 26;
+const PANEL_GAP: i32 = 24;
+/// Height below a panel for its tick names and the axis's name.
+const PANEL_FOOT: i32 = 40;
+const BOTTOM: i32 = 4;
+/// Size of the letters beside points, and the width of one.
+const LETTERS: i32 = 10;
+const LETTER: i32 = 7;
+
+/// Leaves out the panels in which every line is a single point, if there are others. Returns their number: their values stand in
+/// the tables.
+pub(super) fn without_lone_points(panels: Vec<Panel>) -> (Vec<Panel>, usize) {
+    let lone = |panel: &Panel| panel.lines.iter().all(|line| line.points.len() < 2);
+    let count = panels.iter().filter(|panel| lone(panel)).count();
+    if count == panels.len() {
+        return (panels, 0);
+    }
+    (panels.into_iter().filter(|panel| !lone(panel)).collect(), count)
+}
 
 impl PanelChart {
+    fn head(&self) -> Head {
+        Head::of(&self.title, &self.subtitle, self.width())
+    }
+
+    /// The number of columns that leaves the fewest places empty.
     fn columns(&self) -> i32 {
-        (self.panels.len() as i32).clamp(1, 3)
+        match self.panels.len() as i32 {
+            count @ ..=3 => count.max(1),
+            count => {
+                let empty = |columns: i32| (columns - count % columns) % columns;
+                if empty(3) <= empty(4) { 3 } else { 4 }
+            }
+        }
     }
 
     fn rows(&self) -> i32 {
@@ -87,15 +118,22 @@ impl PanelChart {
         ((self.width() - 24) / (58 + 7 * longest)).max(1)
     }
 
+    fn key_top(&self) -> i32 {
+        HEAD + self.head().more()
+    }
+
     fn top(&self) -> i32 {
         let rows = (self.keys.len() as i32 + self.keys_in_a_row() - 1) / self.keys_in_a_row();
-        HEAD + KEY * rows + 4
+        self.key_top() + KEY * rows + 4
+    }
+
+    fn panel_step(&self) -> i32 {
+        PANEL_HEAD + self.panel_height() + PANEL_FOOT
     }
 
     /// Width and height.
     pub(super) fn size(&self) -> (u32, u32) {
-        let height = self.top() + self.rows() * (self.panel_height() + PANEL_HEAD + PANEL_GAP) + BOTTOM;
-        (self.width() as u32, height as u32)
+        (self.width() as u32, (self.top() + self.rows() * self.panel_step() + BOTTOM) as u32)
     }
 
     /// Left, top, right and bottom of a panel's plot area.
@@ -103,7 +141,7 @@ impl PanelChart {
         let (column, row) = (index as i32 % self.columns(), index as i32 / self.columns());
         let width = (self.width() - LEFT - RIGHT - PANEL_GAP * (self.columns() - 1)) / self.columns();
         let left = LEFT + column * (width + PANEL_GAP);
-        let top = self.top() + PANEL_HEAD + row * (self.panel_height() + PANEL_HEAD + PANEL_GAP);
+        let top = self.top() + PANEL_HEAD + row * self.panel_step();
         (left, top, left + width, top + self.panel_height())
     }
 }
@@ -116,17 +154,17 @@ pub(super) fn draw<DB: DrawingBackend>(
     chart: &PanelChart,
     ink: &Ink,
 ) -> Drawn<DB> {
-    ink.write_head(area, &chart.title, &chart.subtitle)?;
+    chart.head().write(area, ink)?;
     draw_keys(area, chart, ink)?;
     for (index, panel) in chart.panels.iter().enumerate() {
         draw_scale(area, chart, index, ink)?;
+        let place = Place::of(chart, index, ink);
         for line in &panel.lines {
-            draw_line(area, chart, index, line, ink)?;
+            draw_line(area, line, &place, ink)?;
         }
+        write_letters(area, panel, &place, ink)?;
     }
-    let (width, height) = chart.size();
-    let below = (ink.dots(width as i32 / 2), ink.dots(height as i32 - 14));
-    ink.write(area, chart.x_name, below, (11, MUTED, false), Anchor::Centre)
+    Ok(())
 }
 
 fn draw_keys<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, chart: &PanelChart, ink: &Ink) -> Drawn<DB> {
@@ -134,7 +172,7 @@ fn draw_keys<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, chart: &PanelCha
     let longest = chart.keys.iter().map(|key| key.label.chars().count()).max().unwrap_or(0) as i32;
     for (index, key) in chart.keys.iter().enumerate() {
         let (column, row) = (index as i32 % in_a_row, index as i32 / in_a_row);
-        let (x, y) = (12 + column * (58 + 7 * longest), HEAD + 6 + row * KEY);
+        let (x, y) = (12 + column * (58 + 7 * longest), chart.key_top() + 6 + row * KEY);
         ink.key(area, (ink.dots(x), ink.dots(y)), key.look.series, key.look.modelled)?;
         let after = (ink.dots(x + 44), ink.dots(y));
         ink.write(area, &key.label, after, (11, TEXT, false), Anchor::Left)?;
@@ -151,20 +189,31 @@ fn draw_scale<DB: DrawingBackend>(
     let (left, top, right, bottom) = chart.frame(index);
     let dots = |(x, y): (i32, i32)| (ink.dots(x), ink.dots(y));
     for &tick in &chart.y.ticks {
-        let y = bottom - (chart.y.place(tick) * f64::from(bottom - top)).round() as i32;
+        let y = raised(top, bottom, chart.y.place(tick));
         area.draw(&PathElement::new(vec![dots((left, y)), dots((right, y))], ink.pen(GRID, 1)))?;
         if left == LEFT {
             ink.write(area, &tick_name(tick), dots((left - 7, y)), (11, MUTED, false), Anchor::Right)?;
         }
     }
-    let last_row = index as i32 + chart.columns() >= chart.panels.len() as i32;
+    if let Some((level, name)) = chart.level {
+        let y = raised(top, bottom, chart.y.place(level));
+        area.draw(&PathElement::new(vec![dots((left, y)), dots((right, y))], ink.pen(MUTED, 1)))?;
+        ink.write(area, name, dots((right - 4, y - 8)), (10, MUTED, false), Anchor::Right)?;
+    }
+    let mut free_from = left - 20;
     for &tick in &chart.x.ticks {
         let x = inside(left, right, chart.x.place(tick));
         area.draw(&PathElement::new(vec![dots((x, bottom)), dots((x, bottom + 4))], ink.pen(AXIS, 1)))?;
-        if last_row {
-            ink.write(area, &tick_name(tick), dots((x, bottom + 14)), (11, MUTED, false), Anchor::Centre)?;
+        let name = tick_name(tick);
+        let half = 4 * name.chars().count() as i32;
+        // A name that would touch the one before it is left out.
+        if x - half >= free_from {
+            ink.write(area, &name, dots((x, bottom + 13)), (11, MUTED, false), Anchor::Centre)?;
+            free_from = x + half + 3;
         }
     }
+    let below = dots((i32::midpoint(left, right), bottom + 28));
+    ink.write(area, chart.x_name, below, (10, MUTED, false), Anchor::Centre)?;
     let corner = vec![dots((left, top)), dots((left, bottom)), dots((right, bottom))];
     area.draw(&PathElement::new(corner, ink.pen(AXIS, 1)))?;
     let title = &chart.panels[index].title;
@@ -176,36 +225,97 @@ fn inside(left: i32, right: i32, share: f64) -> i32 {
     left + ((0.04 + 0.92 * share) * f64::from(right - left)).round() as i32
 }
 
+/// The height of a share, with a margin at the top, so that no marker is cut.
+fn raised(top: i32, bottom: i32, share: f64) -> i32 {
+    bottom - (0.96 * share * f64::from(bottom - top)).round() as i32
+}
+
+/// Where a panel's points are in the picture, in pixels.
+struct Place<'a> {
+    chart: &'a PanelChart,
+    frame: (i32, i32, i32, i32),
+    scale: i32,
+}
+
+impl<'a> Place<'a> {
+    fn of(chart: &'a PanelChart, index: usize, ink: &Ink) -> Self {
+        Self { chart, frame: chart.frame(index), scale: ink.dots(1) }
+    }
+
+    fn x(&self, x: f64) -> i32 {
+        let (left, _, right, _) = self.frame;
+        inside(left * self.scale, right * self.scale, self.chart.x.place(x))
+    }
+
+    fn y(&self, y: f64) -> i32 {
+        let (_, top, _, bottom) = self.frame;
+        raised(top * self.scale, bottom * self.scale, self.chart.y.place(y))
+    }
+
+    fn spot(&self, mark: &Mark) -> (i32, i32) {
+        (self.x(mark.x), self.y(mark.y))
+    }
+}
+
 fn draw_line<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
-    chart: &PanelChart,
-    index: usize,
     line: &Line,
+    place: &Place<'_>,
     ink: &Ink,
 ) -> Drawn<DB> {
-    let (left, top, right, bottom) = chart.frame(index);
-    let height =
-        |y: f64| ink.dots(bottom) - (chart.y.place(y) * f64::from(ink.dots(bottom - top))).round() as i32;
-    let spot = |mark: &Mark| (ink.dots(inside(left, right, chart.x.place(mark.x))), height(mark.y));
     for mark in &line.points {
         if let Some((low, high)) = mark.interval {
-            let x = spot(mark).0;
-            let whisker = vec![(x, height(low)), (x, height(high))];
+            let whisker = vec![(place.x(mark.x), place.y(low)), (place.x(mark.x), place.y(high))];
             area.draw(&PathElement::new(whisker, ink.pen(colour(line.look.series), 1)))?;
         }
     }
-    let path: Vec<(i32, i32)> = line.points.iter().map(spot).collect();
+    let path: Vec<(i32, i32)> = line.points.iter().map(|mark| place.spot(mark)).collect();
     if line.joined && path.len() > 1 {
         ink.line(area, path.clone(), line.look.series, line.look.modelled)?;
     }
-    for (mark, at) in line.points.iter().zip(path) {
-        if line.marked {
+    if line.marked {
+        for at in path {
             ink.marker(area, at, line.look.series, line.look.modelled)?;
         }
-        // Above the point, except near the panel's title, where it goes below.
-        let aside = if at.1 < ink.dots(top + 14) { ink.dots(8) } else { -ink.dots(7) };
-        let beside = (at.0 + ink.dots(6), at.1 + aside);
-        ink.write(area, &mark.letters, beside, (9, MUTED, false), Anchor::Left)?;
+    }
+    Ok(())
+}
+
+/// Writes the letters beside points where they cover neither a marker nor a line nor one another. Letters without such a place
+/// are left out.
+fn write_letters<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    panel: &Panel,
+    place: &Place<'_>,
+    ink: &Ink,
+) -> Drawn<DB> {
+    let (left, top, right, bottom) = place.frame;
+    let mut taken = Obstacles::within((left, top - 4, right, bottom), place.scale);
+    for line in &panel.lines {
+        let path: Vec<(i32, i32)> = line.points.iter().map(|mark| place.spot(mark)).collect();
+        if line.joined {
+            path.windows(2).for_each(|pair| taken.add_segment(pair[0], pair[1]));
+        }
+        if line.marked {
+            path.iter().for_each(|at| taken.add_marker(*at));
+        }
+    }
+    for line in &panel.lines {
+        // The ends first: they say most.
+        let count = line.points.len();
+        let order = [0, count.saturating_sub(1)].into_iter().chain(1..count.saturating_sub(1));
+        let mut written = Vec::new();
+        for index in order.filter(|index| *index < count) {
+            let mark = &line.points[index];
+            if mark.letters.is_empty() || written.contains(&index) {
+                continue;
+            }
+            written.push(index);
+            let size = (LETTER * mark.letters.chars().count() as i32, LETTERS);
+            if let Some(Spot { x, y }) = taken.place(place.spot(mark), size) {
+                ink.write(area, &mark.letters, (x, y), (LETTERS, MUTED, false), Anchor::Left)?;
+            }
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
-//! Score charts: shares with their intervals, one below the other: the whole, its groups, their subjects.
+//! Score charts: shares with their intervals, one below the other: the whole, its groups, their subjects. Many shares stand in two
+//! columns.
 
+use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use crate::report::format::percent;
 use plotters::coord::Shift;
@@ -15,6 +17,9 @@ const LEFT: i32 = 236;
 const RIGHT: i32 = 96;
 /// Space before the first group and the first subject.
 const GAP: i32 = 9;
+/// Most shares of one column, and the space between two columns.
+const MOST_ROWS: usize = 26;
+const BETWEEN: i32 = 20;
 
 /// A chart of shares.
 pub(in crate::report) struct ScoreChart {
@@ -44,26 +49,46 @@ pub(super) struct Score {
 }
 
 impl ScoreChart {
+    fn columns(&self) -> usize {
+        if self.scores.len() > MOST_ROWS { 2 } else { 1 }
+    }
+
+    fn width(&self) -> i32 {
+        if self.columns() > 1 { 2 * WIDTH + BETWEEN } else { WIDTH }
+    }
+
+    fn head(&self) -> Head {
+        Head::of(&self.title, &self.subtitle, self.width())
+    }
+
+    fn top(&self) -> i32 {
+        TOP + self.head().more()
+    }
+
     /// Width and height. The height depends on the number of rows.
     pub(super) fn size(&self) -> (u32, u32) {
-        (WIDTH as u32, (self.bottom() + BOTTOM) as u32)
+        (self.width() as u32, (self.bottom() + BOTTOM) as u32)
     }
 
     /// Lower end of the scale.
     fn bottom(&self) -> i32 {
-        self.heights().last().map_or(TOP, |y| y + ROW / 2 + 4)
+        self.places().iter().map(|(_, y)| y + ROW / 2 + 4).max().unwrap_or(self.top())
     }
 
-    /// The middle of each row, with a gap where the level changes.
-    fn heights(&self) -> Vec<i32> {
-        let mut y = TOP - ROW / 2 + 4;
-        let mut level = Level::Whole;
-        let place = |score: &Score| {
+    /// The left end of each row's column and the middle of the row, with a gap where the level changes.
+    fn places(&self) -> Vec<(i32, i32)> {
+        let begin = self.top() - ROW / 2 + 4;
+        let in_column = self.scores.len().div_ceil(self.columns()).max(1);
+        let (mut y, mut level) = (begin, Level::Whole);
+        let place = |(index, score): (usize, &Score)| {
+            if index % in_column == 0 {
+                (y, level) = (begin, score.level);
+            }
             y += ROW + if score.level == level { 0 } else { GAP };
             level = score.level;
-            y
+            ((index / in_column) as i32 * (WIDTH + BETWEEN), y)
         };
-        self.scores.iter().map(place).collect()
+        self.scores.iter().enumerate().map(place).collect()
     }
 }
 
@@ -73,44 +98,50 @@ pub(super) fn draw<DB: DrawingBackend>(
     chart: &ScoreChart,
     ink: &Ink,
 ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
-    ink.write_head(area, &chart.title, &chart.subtitle)?;
-    draw_scale(area, chart, ink)?;
-    for (score, y) in chart.scores.iter().zip(chart.heights()) {
-        draw_score(area, score, ink.dots(y), ink)?;
+    chart.head().write(area, ink)?;
+    for column in 0..chart.columns() as i32 {
+        draw_scale(area, chart, column * (WIDTH + BETWEEN), ink)?;
+    }
+    for (score, (left, y)) in chart.scores.iter().zip(chart.places()) {
+        draw_score(area, score, (left, ink.dots(y)), ink)?;
     }
     Ok(())
 }
 
-fn x(share: f64, ink: &Ink) -> i32 {
+fn x(share: f64, left: i32, ink: &Ink) -> i32 {
     let width = f64::from(ink.dots(WIDTH - LEFT - RIGHT));
-    ink.dots(LEFT) + (share.clamp(0.0, 1.0) * width).round() as i32
+    ink.dots(left + LEFT) + (share.clamp(0.0, 1.0) * width).round() as i32
 }
 
 fn draw_scale<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
     chart: &ScoreChart,
+    left: i32,
     ink: &Ink,
 ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
-    let (top, bottom) = (ink.dots(TOP - 6), ink.dots(chart.bottom()));
+    let (top, bottom) = (ink.dots(chart.top() - 6), ink.dots(chart.bottom()));
     for quarter in 0..=4 {
         let share = f64::from(quarter) / 4.0;
-        let at = x(share, ink);
+        let at = x(share, left, ink);
         area.draw(&PathElement::new(vec![(at, top), (at, bottom)], ink.pen(GRID, 1)))?;
         let below = (at, bottom + ink.dots(11));
-        ink.write(area, &format!("{:.0}", share * 100.0), below, (11, MUTED, false), Anchor::Centre)?;
+        ink.write(area, &format!("{:.0} %", share * 100.0), below, (11, MUTED, false), Anchor::Centre)?;
     }
-    area.draw(&PathElement::new(vec![(x(0.0, ink), bottom), (x(1.0, ink), bottom)], ink.pen(AXIS, 1)))?;
+    area.draw(&PathElement::new(
+        vec![(x(0.0, left, ink), bottom), (x(1.0, left, ink), bottom)],
+        ink.pen(AXIS, 1),
+    ))?;
     Ok(())
 }
 
 fn draw_score<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
     score: &Score,
-    y: i32,
+    (left, y): (i32, i32),
     ink: &Ink,
 ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
     if let Some(chance) = score.chance {
-        let (at, half) = (x(chance, ink), ink.dots(ROW / 2 + 1));
+        let (at, half) = (x(chance, left, ink), ink.dots(ROW / 2 + 1));
         let line = vec![(at, y - half), (at, y + half)];
         area.draw(&DashedPathElement::new(line, ink.dots(4), ink.dots(3), ink.pen(MUTED, 1)))?;
     }
@@ -121,15 +152,15 @@ fn draw_score<DB: DrawingBackend>(
         Level::Subject => (1, 4),
     };
     let ink_colour = if score.level == Level::Subject { MUTED } else { colour(0) };
-    let whisker = vec![(x(score.low, ink), y), (x(score.high, ink), y)];
+    let whisker = vec![(x(score.low, left, ink), y), (x(score.high, left, ink), y)];
     area.draw(&PathElement::new(whisker, ink.pen(ink_colour, pen)))?;
     let hollow = score.level == Level::Subject;
-    ink.disc(area, (x(score.share, ink), y), radius, ink_colour, hollow)?;
+    ink.disc(area, (x(score.share, left, ink), y), radius, ink_colour, hollow)?;
     let lettering = (11, if hollow { MUTED } else { TEXT }, bold);
-    ink.write(area, &shortened(&score.label), (ink.dots(LEFT - 12), y), lettering, Anchor::Right)?;
-    let value = (ink.dots(WIDTH - RIGHT + 42), y);
+    ink.write(area, &shortened(&score.label), (ink.dots(left + LEFT - 12), y), lettering, Anchor::Right)?;
+    let value = (ink.dots(left + WIDTH - RIGHT + 42), y);
     ink.write(area, &percent(score.share), value, lettering, Anchor::Right)?;
-    let of = (ink.dots(WIDTH - 12), y);
+    let of = (ink.dots(left + WIDTH - 12), y);
     ink.write(area, &format!("n {}", score.items), of, (10, MUTED, false), Anchor::Right)
 }
 

@@ -1,6 +1,7 @@
 //! Strip plot: raw samples of each case with the interval of their median, relative to the base's median.
 
 use super::axis::{Axis, Division, tick_name};
+use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use super::panels::{Key, Look};
 use plotters::coord::Shift;
@@ -43,8 +44,16 @@ const MOST_DOTS: usize = 200;
 type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
 impl StripChart {
+    fn head(&self) -> Head {
+        Head::of(&self.title, &self.subtitle, WIDTH)
+    }
+
+    fn top(&self) -> i32 {
+        TOP + self.head().more()
+    }
+
     fn bottom(&self) -> i32 {
-        TOP + self.rows.iter().map(|row| STRIP * row.strips.len() as i32 + GAP).sum::<i32>()
+        self.top() + self.rows.iter().map(|row| STRIP * row.strips.len() as i32 + GAP).sum::<i32>()
     }
 
     /// Width and height. The height depends on the number of cases.
@@ -65,18 +74,19 @@ pub(super) fn draw<DB: DrawingBackend>(
     chart: &StripChart,
     ink: &Ink,
 ) -> Drawn<DB> {
-    ink.write_head(area, &chart.title, &chart.subtitle)?;
+    chart.head().write(area, ink)?;
     let mut key_x = 12;
+    let key_y = ink.dots(chart.top() - TOP + 58);
     for key in &chart.keys {
-        ink.key(area, (ink.dots(key_x), ink.dots(56)), key.look.series, key.look.modelled)?;
-        ink.write(area, &key.label, (ink.dots(key_x + 44), ink.dots(56)), (11, TEXT, false), Anchor::Left)?;
+        ink.key(area, (ink.dots(key_x), key_y), key.look.series, key.look.modelled)?;
+        ink.write(area, &key.label, (ink.dots(key_x + 44), key_y), (11, TEXT, false), Anchor::Left)?;
         key_x += 64 + 7 * key.label.chars().count() as i32;
     }
     let axis = chart.axis();
     let x = |value: f64| {
         ink.dots(LEFT) + (axis.place(value) * f64::from(ink.dots(WIDTH - LEFT - RIGHT))).round() as i32
     };
-    let (top, bottom) = (ink.dots(TOP), ink.dots(chart.bottom()));
+    let (top, bottom) = (ink.dots(chart.top()), ink.dots(chart.bottom()));
     let band = [(x(1.0 / (1.0 + chart.threshold)), top), (x(1.0 + chart.threshold), bottom)];
     area.draw(&Rectangle::new(band, GRID.mix(0.55).filled()))?;
     for &tick in &axis.ticks {
@@ -85,7 +95,7 @@ pub(super) fn draw<DB: DrawingBackend>(
         ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
     }
     area.draw(&PathElement::new(vec![(x(1.0), top), (x(1.0), bottom)], ink.pen(AXIS, 1)))?;
-    let mut y = TOP;
+    let mut y = chart.top();
     for row in &chart.rows {
         let middle = ink.dots(y + STRIP * row.strips.len() as i32 / 2);
         ink.write(area, &row.label, (ink.dots(LEFT - 12), middle), (11, TEXT, false), Anchor::Right)?;

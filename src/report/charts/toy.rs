@@ -1,5 +1,6 @@
 //! The smallest example of a kind of chart, for tests only: one bar. `docs/ADDING.md` points here.
 
+use super::head::Head;
 use super::ink::Ink;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -24,7 +25,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     chart: &ToyChart,
     ink: &Ink,
 ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
-    ink.write_head(area, "The longest prompt", &format!("{} tokens", chart.longest))?;
+    Head::of("The longest prompt", &format!("{} tokens", chart.longest), SIZE.0 as i32).write(area, ink)?;
     let width = i32::try_from(chart.longest.min(500)).unwrap_or(500);
     area.draw(&Rectangle::new([(20, 80), (20 + width, 100)], BLACK.filled()))
 }

@@ -1,49 +1,33 @@
 //! The headline of a comparison.
 
 use super::speed::SpeedVerdict;
-use super::{Comparison, Pair};
+use super::{Comparison, Pair, answer};
 use crate::report::Verdict;
 use crate::report::format::counted;
-use crate::report::modelled;
 
-/// Returns the sentences of the headline. They say why a run's figures may not be used or are incomplete. For each
-/// pair they give the verdicts on tasks and timed phases, and what would decide the rest.
+/// Returns the sentences of the headline: the answer on each pair, why a run's figures may not be used or are incomplete, what
+/// searches and loads found, and what would decide the rest.
 pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
+    let answers = comparison.pairs.iter().map(|pair| answer::sentence(comparison, pair));
     let unsound = comparison.sides.iter().filter(|side| side.summary.verdict() != Verdict::Valid);
-    let mut sentences: Vec<String> =
-        unsound.map(|side| format!("{}: {}", side.label(), side.summary.verdict_sentence())).collect();
-    let of_pair = |pair: &Pair| {
-        let (a, b) = (&comparison.base().summary, &comparison.other(pair).summary);
-        let cards = modelled::cards_sentence((&a.run, &a.performance), (&b.run, &b.performance));
-        std::iter::once(sentence(comparison, pair))
-            .chain(cards)
-            .chain(pair.advice.clone())
-            .collect::<Vec<_>>()
-    };
-    sentences.extend(comparison.pairs.iter().flat_map(of_pair));
-    sentences
+    let unsound = unsound.map(|side| format!("{}: {}", side.label(), side.summary.verdict_sentence()));
+    let rest = comparison
+        .pairs
+        .iter()
+        .flat_map(|pair| others(comparison, pair).into_iter().chain(pair.advice.clone()));
+    answers.chain(unsound).chain(rest).collect()
 }
 
-fn sentence(comparison: &Comparison, pair: &Pair) -> String {
-    let mut parts = Vec::new();
-    if !pair.tasks.is_empty() {
-        let words = pair.tasks.iter().map(|task| {
-            let word = task.verdict.to_string();
-            format!("{} {}", task.task, word.split(" (").next().unwrap_or_default())
-        });
-        parts.push(format!("accuracy: {}", words.collect::<Vec<_>>().join(", ")));
-    }
-    let verdicts: Vec<SpeedVerdict> =
-        pair.cases.iter().flat_map(|case| &case.phases).map(|phase| phase.verdict).collect();
-    if !verdicts.is_empty() {
-        parts.push(format!("speed: {}", counts(&verdicts)));
-    }
-    parts.extend(pair.workloads.iter().flat_map(|common| common.headline()));
-    format!("{} against {}: {}.", comparison.other(pair).label(), comparison.base().label(), parts.join("; "))
+/// What the searches and loads found, in a sentence.
+fn others(comparison: &Comparison, pair: &Pair) -> Option<String> {
+    let parts: Vec<String> = pair.workloads.iter().flat_map(|common| common.headline()).collect();
+    let (a, b) = (comparison.base(), comparison.other(pair));
+    let names = [b, a].map(|side| answer::name(comparison, side));
+    (!parts.is_empty()).then(|| format!("{} against {}: {}.", names[0], names[1], parts.join("; ")))
 }
 
 /// `3 phases faster, 12 same, 1 cannot tell`.
-fn counts(verdicts: &[SpeedVerdict]) -> String {
+pub(super) fn counts(verdicts: &[SpeedVerdict]) -> String {
     let kinds = [
         SpeedVerdict::Faster,
         SpeedVerdict::Same,

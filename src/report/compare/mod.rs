@@ -8,16 +8,19 @@
 //! noise. Their ratio is exact, concerns only the two profiles, and is reported as "modelled ratio".
 
 mod accuracy;
+pub(super) mod answer;
 mod deciding;
 mod differences;
 mod evidence;
 mod files;
+mod fits;
 mod floor;
 mod headline;
 mod items;
 pub(super) mod page;
 mod side;
 mod speed;
+pub(super) mod speedup;
 mod tables;
 
 #[cfg(test)]
@@ -37,6 +40,7 @@ pub use tables::gates as gate_table;
 use super::Summary;
 use super::error::ReportError;
 use super::formats::{self, ComparisonPage, FORMATS};
+use super::table_files;
 use super::tables::Table;
 use super::validity::Verdict;
 use super::workloads::{self, Compared};
@@ -279,6 +283,7 @@ pub fn write(
     files::write_csv(&folder.join("comparison.csv"), &rows)?;
     files::write_csv(&folder.join("flips.csv"), &files::flip_rows(comparison))?;
     let pictures = super::charts::draw_comparison(folder, comparison)?;
+    table_files::write(folder, &page::tables(comparison, judgements))?;
     let page = ComparisonPage { comparison, judgements, pictures: &pictures };
     formats::write(FORMATS, folder, |format| format.comparison(page))?;
     Ok(ComparisonSummary {

@@ -2,7 +2,7 @@
 
 use super::speed::SpeedVerdict;
 use super::tables::{self, FLIPS_SHOWN};
-use super::{Comparison, Judgement, Pair, headline};
+use super::{Comparison, GateOutcome, Judgement, Pair, answer, fits, headline};
 use crate::report::Summary;
 use crate::report::definitions::DEFINITIONS;
 use crate::report::format::command_line;
@@ -13,19 +13,21 @@ use crate::report::tables::Table;
 use crate::stats::LEAST_DISCORDANT;
 use minijinja::{Value, context};
 
-/// Largest number of flips for which their table is shown unfolded.
-const FLIPS_OPEN: usize = 20;
+/// What the table of what fits says.
+const FITS_NOTE: &str = "Fits: beside the weights, by the planner's estimate for the whole model on these ranks. At 50 ms: of the timed batches, by \
+     median time per token; ≥ where the largest timed one keeps it. Memory: the peak of one chip, or of the process, at the largest \
+     batch that both timed.";
 
 /// Context of the templates of comparisons.
 pub(in crate::report) fn words(comparison: &Comparison, judgements: &[Judgement]) -> Value {
     let names: Vec<String> = comparison.sides.iter().map(|side| side.label()).collect();
-    let gates = tables::gates(judgements);
     context! {
         title => names.join(" · "),
-        models => models(comparison),
+        facts => answer::facts(comparison).into_iter().map(|(name, text)| context! { name, text }).collect::<Vec<_>>(),
         headline => headline::sentences(comparison),
         runs => table(&tables::runs(comparison)),
-        gates => (!judgements.is_empty()).then(|| table(&gates)),
+        gates => judgements.iter().map(light).collect::<Vec<_>>(),
+        gate_table => table(&tables::gates(judgements)),
         gate_note => gate_note(judgements),
         mismatches => mismatches(comparison).iter().map(table).collect::<Vec<_>>(),
         pairs => comparison.pairs.iter().map(|pair| pair_words(comparison, pair)).collect::<Vec<_>>(),
@@ -44,16 +46,22 @@ pub(in crate::report) fn words(comparison: &Comparison, judgements: &[Judgement]
     }
 }
 
-/// The distinct models, in the order of the runs.
-fn models(comparison: &Comparison) -> String {
-    let mut models: Vec<&str> = Vec::new();
-    for side in &comparison.sides {
-        let model = side.run().provenance.model.as_str();
-        if !models.contains(&model) {
-            models.push(model);
-        }
+/// A gate as a traffic light: a sign, a word and a colour.
+fn light(judgement: &Judgement) -> Value {
+    let (class, sign) = match judgement.outcome {
+        GateOutcome::Pass => ("pass", "✓"),
+        GateOutcome::Fail => ("fail", "✗"),
+        GateOutcome::Undecided => ("undecided", "?"),
+    };
+    context! {
+        class, sign,
+        word => judgement.outcome.to_string(),
+        gate => judgement.gate.as_str(),
+        run => judgement.run.as_str(),
+        limit => judgement.limit.as_str(),
+        found => judgement.found.as_str(),
+        decide => judgement.decide.clone().unwrap_or_default(),
     }
-    models.join(" · ")
 }
 
 /// A run that is shown but not compared.
@@ -83,6 +91,7 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
     let title = format!("What differs between {} and {}", sides.0.letter, sides.1.letter);
     let accuracy = tables::accuracy(comparison, pair);
     let speed = tables::speed(comparison, pair);
+    let fits = fits::table(comparison, pair);
     let accuracy_notes: Vec<String> = pair
         .tasks
         .iter()
@@ -91,6 +100,8 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
         .map(|(task, notes)| format!("{task}: {}.", notes.join("; ")))
         .collect();
     context! {
+        fits => (!fits.rows.is_empty()).then(|| table(&fits)),
+        fits_note => FITS_NOTE,
         differs => table(&tables::fields(title, sides, &pair.differences.provenance)),
         same => pair.differences.same.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(" · "),
         notes => pair.notes.clone(),
@@ -98,7 +109,6 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
         accuracy_notes,
         flips => pair.tasks.iter().filter(|task| !task.flips.is_empty()).map(|task| context! {
             table => table(&tables::flips(comparison, pair, task)),
-            few => task.flips.len() <= FLIPS_OPEN,
             more => task.flips.len().saturating_sub(FLIPS_SHOWN),
         }).collect::<Vec<_>>(),
         speed => (!speed.rows.is_empty()).then(|| table(&speed)),
@@ -121,6 +131,35 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
         threshold => comparison.options.threshold_words(),
         margin => format!("{:.1}", 100.0 * comparison.options.accuracy_margin),
     }
+}
+
+/// Every table of the page, in its order.
+pub(in crate::report) fn tables(comparison: &Comparison, judgements: &[Judgement]) -> Vec<Table> {
+    let of_pair = |pair: &Pair| {
+        let flips = pair.tasks.iter().filter(|task| !task.flips.is_empty());
+        let sides = (comparison.base(), comparison.other(pair));
+        let differs = format!("What differs between {} and {}", sides.0.letter, sides.1.letter);
+        let first = [
+            fits::table(comparison, pair),
+            tables::accuracy(comparison, pair),
+            tables::speed(comparison, pair),
+            tables::fields(differs, sides, &pair.differences.provenance),
+        ];
+        let workloads = pair.workloads.iter().map(|common| common.table(comparison, pair));
+        first
+            .into_iter()
+            .chain(flips.map(|task| tables::flips(comparison, pair, task)))
+            .chain(workloads)
+            .chain(tables::cards(comparison, pair))
+            .collect::<Vec<_>>()
+    };
+    let mut all = mismatches(comparison);
+    all.extend([tables::runs(comparison), tables::gates(judgements)]);
+    all.extend(comparison.pairs.iter().flat_map(of_pair));
+    all.extend(references(comparison));
+    all.extend(details(comparison));
+    all.retain(|table| !table.rows.is_empty());
+    all
 }
 
 /// The folded tables: memory, and each task by subject.

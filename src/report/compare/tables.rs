@@ -2,10 +2,10 @@
 
 use super::accuracy::{AccuracyVerdict, Estimate, GroupComparison, TaskComparison};
 use super::speed::{CaseComparison, PhaseComparison, SpeedVerdict};
-use super::{Basis, Comparison, Field, Judgement, Pair, Side};
+use super::{Basis, Comparison, Field, Judgement, Pair, Side, answer};
 use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::accuracy::ALL;
-use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent};
+use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent, times};
 use crate::report::modelled;
 use crate::report::tables::Table;
 use crate::stats::LEAST_DISCORDANT;
@@ -106,7 +106,7 @@ pub(super) fn accuracy(comparison: &Comparison, pair: &Pair) -> Table {
         let name = if named { task.task.clone() } else { format!("{} ({})", task.task, task.protocol) };
         let mut cells = vec![name, "items".into()];
         cells.extend(group_cells(whole));
-        cells.extend([probability(task.p), probability(task.p_holm), task.verdict.to_string()]);
+        cells.extend([probability(task.p), probability(task.p_holm), answer::shown(task)]);
         table.push(true, cells);
         if let Some((a, b, difference)) = task.macro_mean {
             let mut cells = vec![String::new(), "subjects".into(), String::new()];
@@ -205,8 +205,8 @@ pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
     let tested = !comparison.base().is_modelled() && !comparison.other(pair).is_modelled();
     let comparable = tested || modelled;
     let numbers: &[&str] = match (tested, modelled) {
-        (true, _) => &[&name_a, &name_b, change, "95 % interval", "p (Holm)", "n", "Verdict"],
-        (_, true) => &[&name_a, &name_b, change, "n", "Verdict"],
+        (true, _) => &[&name_a, &name_b, "× as fast", change, "95 % interval", "p (Holm)", "n", "Verdict"],
+        (_, true) => &[&name_a, &name_b, "× as fast", change, "n", "Verdict"],
         _ => &[&name_a, &name_b, "n", "Verdict"],
     };
     let mut table = Table::new(title, &["Case", "Phase"], numbers);
@@ -219,7 +219,8 @@ pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
             let [a, b, ratio, ends, p, n, verdict] =
                 phase_cells(sides, case, phase, comparison.options.threshold());
             cells.extend([a, b]);
-            cells.extend(comparable.then_some(ratio));
+            let speed = phase.ratio.filter(|ratio| *ratio > 0.0).map(|ratio| times(1.0 / ratio));
+            cells.extend(comparable.then(|| [or_none(speed, |speed| speed), ratio]).into_iter().flatten());
             cells.extend(if tested { vec![ends, p] } else { vec![] });
             cells.extend([n, verdict]);
             table.push(phase.phase == Phase::E2e, cells);
@@ -318,6 +319,8 @@ pub(super) fn speed_notes(comparison: &Comparison, pair: &Pair) -> Vec<String> {
         let errors =
             sides.map(|side| modelled::sentence(side.run()).map(|words| format!("{}: {words}", side.letter)));
         notes.extend(errors.into_iter().flatten());
+        let (a, b) = (&comparison.base().summary, &comparison.other(pair).summary);
+        notes.extend(modelled::cards_sentence((&a.run, &a.performance), (&b.run, &b.performance)));
     }
     notes.extend(geomeans(comparison, pair));
     notes

@@ -1,6 +1,7 @@
 //! `report.html`: one self-contained page.
 
 use super::{ComparisonPage, Format, Picture, ReportError, RunPage, Table};
+use crate::report::charts::LEADING;
 use crate::report::compare;
 use crate::report::page::{fill, inline, table, words};
 use minijinja::{Value, context};
@@ -17,7 +18,7 @@ impl Format for Html {
             "report.html",
             context! {
                 style => style(),
-                pictures => pictures(page.pictures),
+                pictures => pictures(page.pictures.iter()),
                 details => tables(page.details),
                 ..words(page.summary)
             },
@@ -29,7 +30,8 @@ impl Format for Html {
             "comparison.html",
             context! {
                 style => style(),
-                pictures => pictures(page.pictures),
+                leading => pictures(page.pictures.iter().filter(|picture| is_leading(picture))),
+                pictures => pictures(page.pictures.iter().filter(|picture| !is_leading(picture))),
                 details => tables(&compare::page::details(page.comparison)),
                 ..compare::page::words(page.comparison, page.judgements)
             },
@@ -45,7 +47,12 @@ fn tables(of: &[Table]) -> Vec<Value> {
     of.iter().map(table).collect()
 }
 
-fn pictures(of: &[Picture]) -> Vec<Value> {
+/// Whether a chart of a comparison belongs to its answer.
+fn is_leading(picture: &Picture) -> bool {
+    LEADING.contains(&picture.name.as_str())
+}
+
+fn pictures<'a>(of: impl Iterator<Item = &'a Picture>) -> Vec<Value> {
     let picture = |p: &Picture| {
         context! {
             name => p.name.as_str(),
@@ -54,5 +61,5 @@ fn pictures(of: &[Picture]) -> Vec<Value> {
             svg => Value::from_safe_string(inline(&p.svg)),
         }
     };
-    of.iter().map(picture).collect()
+    of.map(picture).collect()
 }

@@ -8,12 +8,12 @@ use crate::report::format::fixed;
 use crate::report::tables::Table;
 
 /// A card of a shipped profile: chips, power limit, memory.
-struct Card {
+pub(in crate::report) struct Card {
     /// Name of the profile.
     profile: &'static str,
     /// Name in tables.
-    name: &'static str,
-    chips: u32,
+    pub(in crate::report) name: &'static str,
+    pub(in crate::report) chips: u32,
     /// Published power limit of the card, W.
     watts: f64,
     /// Memory of the card, GB.
@@ -31,16 +31,17 @@ const CARDS: [Card; 4] = [
 pub(in crate::report) type Side<'a> = (&'a RunRecord, &'a [PerfRow]);
 
 /// Two modelled times of one shape on two cards.
-struct Beside<'a> {
+pub(in crate::report) struct Beside<'a> {
     /// Whether whole cards are compared, or single chips.
-    cards: bool,
-    a: &'a PerfRow,
-    b: &'a PerfRow,
+    pub(in crate::report) cards: bool,
+    pub(in crate::report) a: &'a PerfRow,
+    pub(in crate::report) b: &'a PerfRow,
     /// Time of A over time of B.
-    ratio: f64,
+    pub(in crate::report) ratio: f64,
 }
 
-fn card_of(run: &RunRecord) -> Option<&'static Card> {
+/// Returns the card of a run with modelled times by a shipped profile.
+pub(in crate::report) fn card_of(run: &RunRecord) -> Option<&'static Card> {
     let profile = profile_of(run).filter(|profile| is_shipped(profile))?;
     let name = profile.split(' ').next()?;
     CARDS.iter().find(|card| card.profile == name)
@@ -48,7 +49,7 @@ fn card_of(run: &RunRecord) -> Option<&'static Card> {
 
 /// Returns the times of equal shapes: those of whole cards first. `None` unless both runs are of shipped cards with different
 /// numbers of chips.
-fn beside<'a>(a: Side<'a>, b: Side<'a>) -> Option<(&'static Card, &'static Card, Vec<Beside<'a>>)> {
+pub(in crate::report) fn beside<'a>(a: Side<'a>, b: Side<'a>) -> Option<(&'static Card, &'static Card, Vec<Beside<'a>>)> {
     let (one, other) = (card_of(a.0)?, card_of(b.0)?);
     if one.chips == other.chips {
         return None;

@@ -16,7 +16,7 @@ use super::format::NONE;
 use super::workloads::Csv;
 use crate::record::{Clock, LoadRow, PerfRow, Phase, ProfileFit, RunRecord, SCHEMA};
 
-pub(super) use self::cards::{cards, cards_sentence};
+pub(super) use self::cards::{beside, card_of, cards, cards_sentence};
 pub(crate) use glmbench_calibrate::modelled::Stated;
 
 /// Returns the profile of a run with modelled times.
@@ -78,7 +78,7 @@ fn of_phase(phase: Phase) -> Of {
 }
 
 /// Returns the error of a row's time.
-fn error_of(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> Result<Stated, &'static str> {
+pub(super) fn error_of(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> Result<Stated, &'static str> {
     basis.error(of_phase(phase), row.tp, [row.batch, row.input_tokens, row.output_tokens])
 }
 

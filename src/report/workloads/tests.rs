@@ -83,7 +83,7 @@ fn level(number: u32, rate: Option<f64>, late_ns: u64) -> LoadLevelRecord {
 }
 
 /// The run with its probes and levels.
-fn planted() -> (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>) {
+pub(in crate::report) fn planted() -> (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>) {
     use ProbeOutcome::{Fits, OutOfMemory, TooSlow};
     let mut run = fixture::run();
     run.plan.searches = vec![search("max-batch-i256-o33"), search("max-batch-i512-o33")];

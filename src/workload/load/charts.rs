@@ -1,13 +1,13 @@
-//! The charts of loads: latency against the requests served, in a closed loop against its concurrency.
+//! The charts of loads: latency against the rate offered, in a closed loop against its concurrency.
 
 use crate::record::{Clock, LoadCase, LoadRow, RunRecord};
 use crate::report::charts::cases::{label, point, subtitle};
 use crate::report::charts::lines::{LineChart, Point, Scale, Series};
 use crate::report::charts::plain_name;
-use crate::report::format::significant;
+use crate::report::format::{milliseconds, significant};
 use crate::report::modelled;
 
-/// Describes latency against requests served for each load.
+/// Describes latency against the rate offered for each load.
 pub(super) fn describe(run: &RunRecord, levels: &[LoadRow]) -> Vec<(String, LineChart)> {
     let of_case = |case: &LoadCase| {
         let own: Vec<&LoadRow> = levels.iter().filter(|l| l.load_id == case.load_id).collect();
@@ -26,11 +26,8 @@ fn load_chart(run: &RunRecord, levels: &[&LoadRow]) -> LineChart {
         ("E2E p90", |l| l.e2e_p90_ns),
     ];
     let is_closed = levels.iter().any(|l| l.concurrency.is_some());
-    let place = |l: &LoadRow| match l.concurrency {
-        // What a closed loop serves need not rise with its concurrency.
-        Some(requests) => Some(f64::from(requests)),
-        None => l.rate_per_s.and(l.achieved_per_s).map(round),
-    };
+    // What is served falls behind what is offered once the engine is saturated; joined by it, a line would turn back.
+    let place = |l: &LoadRow| l.concurrency.map(f64::from).or(l.rate_per_s).map(round);
     let modelled = run.provenance.clock == Clock::Modelled;
     let series = kinds.map(|(name, value)| {
         let at = |l: &&LoadRow| Some(point(place(l)?, value(l)? as f64 / 1e6));
@@ -39,13 +36,13 @@ fn load_chart(run: &RunRecord, levels: &[&LoadRow]) -> LineChart {
         Series { label: label(name, modelled), modelled, points }
     });
     let name = levels.first().map_or_else(String::new, |l| format!(", {}", l.load_id));
-    let (title, x_name, x_scale) = if is_closed {
-        ("Latency against concurrency", "requests under way", Scale::Log2)
+    let (what, x_name, x_scale) = if is_closed {
+        ("concurrency", "requests under way", Scale::Log2)
     } else {
-        ("Latency against requests served", "requests served a second", Scale::Linear)
+        ("requests/s", "requests offered a second", Scale::Linear)
     };
     LineChart {
-        title: title.to_owned(),
+        title: title(what, series.first().map_or(&[], |series| &series.points)),
         subtitle: subtitle(
             run,
             &format!("ms{name}"),
@@ -54,6 +51,16 @@ fn load_chart(run: &RunRecord, levels: &[&LoadRow]) -> LineChart {
         x_name,
         x_scale,
         series: series.into(),
+    }
+}
+
+/// `First token (median): 100 ms at 2 requests/s, 1.29 s at 10 requests/s`.
+fn title(what: &str, points: &[Point]) -> String {
+    let words = |point: &Point| format!("{} at {} {what}", milliseconds(point.y), point.x);
+    match points {
+        [] => format!("Latency against {what}"),
+        [only] => format!("First token (median): {}", words(only)),
+        [first, .., last] => format!("First token (median): {}, {}", words(first), words(last)),
     }
 }
 

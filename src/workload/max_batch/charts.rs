@@ -4,7 +4,10 @@ use crate::record::{Clock, Phase, ProbeRow, RunRecord, SearchCase};
 use crate::report::charts::cases::{label, point, subtitle};
 use crate::report::charts::lines::{LineChart, Point, Scale, Series};
 use crate::report::charts::plain_name;
+use crate::report::format::milliseconds;
 use crate::report::modelled;
+use crate::stats::median;
+use std::collections::BTreeMap;
 
 /// Describes TPOT against batch for each search.
 pub(super) fn describe(run: &RunRecord, probes: &[ProbeRow]) -> Vec<(String, LineChart)> {
@@ -15,19 +18,26 @@ pub(super) fn describe(run: &RunRecord, probes: &[ProbeRow]) -> Vec<(String, Lin
     run.plan.searches.iter().map(of_case).collect()
 }
 
-/// Every measured probe, and a line at the limit.
+/// Every measured batch, and a line at the limit. A batch that was probed several times has its median, and whiskers to the least
+/// and the most.
 fn search_chart(run: &RunRecord, probes: &[&ProbeRow]) -> LineChart {
     let ms = |ns: u64| ns as f64 / 1e6;
-    let mut points: Vec<Point> =
-        probes.iter().filter_map(|p| p.tpot_ns.map(|ns| point(f64::from(p.batch), ms(ns)))).collect();
-    points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    let mut by_batch: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    for probe in probes {
+        by_batch.entry(probe.batch).or_default().extend(probe.tpot_ns.map(ms));
+    }
+    let is_repeated = by_batch.values().any(|times| times.iter().any(|ms| *ms != times[0]));
+    let at = |(batch, times): (u32, Vec<f64>)| {
+        let (low, high) = (times.iter().copied().reduce(f64::min)?, times.iter().copied().reduce(f64::max)?);
+        let ends = (times.len() > 1).then_some((low, high));
+        let (low, high) = (ends.map(|ends| ends.0), ends.map(|ends| ends.1));
+        Some(Point { x: f64::from(batch), y: median(&times)?, low, high })
+    };
+    let points: Vec<Point> = by_batch.into_iter().filter_map(at).collect();
     let ends = points.first().map(|p| p.x).zip(points.last().map(|p| p.x));
     let limit = probes.first().zip(ends).map_or_else(Vec::new, |(p, (first, last))| {
         vec![point(first, ms(p.limit_tpot_ns)), point(last, ms(p.limit_tpot_ns))]
     });
-    let lengths = probes
-        .first()
-        .map_or_else(String::new, |p| format!(", {} + {} tokens", p.input_tokens, p.output_tokens));
     let modelled = run.provenance.clock == Clock::Modelled;
     let mut series = vec![Series { label: label("TPOT", modelled), modelled, points }];
     if !limit.is_empty() {
@@ -36,11 +46,27 @@ fn search_chart(run: &RunRecord, probes: &[&ProbeRow]) -> LineChart {
     let errors = probes
         .iter()
         .map(|p| modelled::error_at(run, Phase::Decode, p.tp, [p.batch, p.input_tokens, p.output_tokens]));
+    let whiskers = if is_repeated { "; whiskers: least and most of the probes of a batch" } else { "" };
     LineChart {
-        title: format!("Probes of a max-batch search{lengths}"),
-        subtitle: subtitle(run, "ms per token after the first", &modelled::span_of(errors)),
+        title: title(probes),
+        subtitle: subtitle(
+            run,
+            &format!("ms per token after the first{whiskers}"),
+            &modelled::span_of(errors),
+        ),
         x_name: "batch",
         x_scale: Scale::Log2,
         series,
+    }
+}
+
+/// `Batch 25 is the largest within 50 ms a token, 256 in, 33 out`.
+fn title(probes: &[&ProbeRow]) -> String {
+    let Some(first) = probes.first() else { return "Probes of a max-batch search".to_owned() };
+    let lengths = format!("{} in, {} out", first.input_tokens, first.output_tokens);
+    let limit = format!("{} a token", milliseconds(first.limit_tpot_ns as f64 / 1e6));
+    match probes.iter().filter(|probe| probe.answer).map(|probe| probe.batch).max() {
+        Some(batch) => format!("Batch {batch} is the largest within {limit}, {lengths}"),
+        None => format!("No batch was found within {limit}, {lengths}"),
     }
 }

@@ -234,8 +234,6 @@ fn run(
 ) -> Result<Ending, RunError> {
     session.dir.restore::<record::PerformanceCase>(&case.case_id())?;
     let mut timing = Timing::new(case, tokens, session)?;
-    let done = timing.timed() as u64;
-    session.observer.begin(&case.case_id(), "repetitions", case.timed() as u64, done);
     let ending = repetitions(&mut timing, session);
     session.observer.end();
     session.engine.clear();
@@ -247,9 +245,18 @@ fn repetitions(timing: &mut Timing<'_>, session: &mut Session<'_>) -> Result<End
         return Ok(Ending::Complete);
     }
     reset_peak_rss();
+    let (id, done) = (timing.case.case_id(), timing.timed() as u64);
+    // A rule ends the warm-up, so its length is not known.
+    session.observer.begin(
+        &format!("warm-up of {id}"),
+        "repetitions",
+        timing.case.warm_up.most.max(1) as u64,
+        0,
+    );
     if timing.warm_up(session)? == Ending::Interrupted {
         return Ok(Ending::Interrupted);
     }
+    session.observer.begin(&id, "repetitions", timing.case.timed() as u64, done);
     while !timing.is_done() {
         if session.stopped() {
             return Ok(Ending::Interrupted);

@@ -1,0 +1,299 @@
+//! The charts of a comparison.
+
+mod accuracy;
+mod roofline;
+mod samples;
+mod scaling;
+mod speedup;
+
+use super::axis::{Axis, Division};
+use super::panels::{Key, Line, Look, Mark, Panel, PanelChart, without_lone_points};
+use super::{Chart, Picture, draw};
+use crate::record::{Clock, PerfRow, Phase};
+use crate::report::ReportError;
+use crate::report::compare::answer::name;
+use crate::report::compare::{Comparison, Side};
+use crate::report::modelled::{self, evidence};
+use crate::report::format::times;
+use crate::report::tables::per_token_ns;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use glmbench_device::DeviceKind;
+
+/// Draws every chart for which the comparison has data, into `charts/` of its folder. Those of [`LEADING`] belong to the answer.
+pub(in crate::report) fn draw_comparison(
+    folder: &Path,
+    comparison: &Comparison,
+) -> Result<Vec<Picture>, ReportError> {
+    draw(folder, &described(comparison))
+}
+
+/// The charts that belong to the answer.
+pub(in crate::report) const LEADING: [&str; 2] = ["speedup", "accuracy"];
+
+/// Describes every chart for which the comparison has data.
+pub(super) fn described(comparison: &Comparison) -> Vec<(String, Chart)> {
+    let looks = looks(comparison);
+    let evidence = comparison.sides.iter().find_map(|side| evidence::chart(side.run()));
+    let charts: [(&str, Option<Chart>); 11] = [
+        ("speedup", speedup::bars(comparison, &looks).map(Chart::Bars)),
+        ("accuracy", accuracy::tasks(comparison, &looks).map(Chart::Forest)),
+        ("accuracy-groups", accuracy::groups(comparison, &looks).map(Chart::Forest)),
+        ("ttft", ttft(comparison, &looks).map(Chart::Panels)),
+        ("throughput-decode", throughput(comparison, &looks, Phase::Decode).map(Chart::Panels)),
+        ("throughput-e2e", throughput(comparison, &looks, Phase::E2e).map(Chart::Panels)),
+        ("throughput-latency", pareto(comparison, &looks).map(Chart::Panels)),
+        ("tp-scaling", scaling::panels(comparison, &looks).map(Chart::Panels)),
+        ("roofline", roofline::panels(comparison, &looks).map(Chart::Panels)),
+        ("samples", samples::strips(comparison, &looks).map(Chart::Strips)),
+        (evidence::CHART, evidence.map(Chart::Ratios)),
+    ];
+    charts.into_iter().filter_map(|(name, chart)| Some((name.to_owned(), chart?))).collect()
+}
+
+/// Returns the look of each run. A known device always has the same colour and marker. A second run on it gets
+/// another that no device has.
+fn looks(comparison: &Comparison) -> Vec<Look> {
+    let mut taken = BTreeSet::new();
+    let look = |side: &Side| {
+        let own = side.run().provenance.device.known().and_then(|device| device.kind.series());
+        let first = DeviceKind::ALL.into_iter().filter_map(DeviceKind::series).count();
+        let others = first..=first + taken.len();
+        let series = own.into_iter().chain(others).find(|s| !taken.contains(s));
+        let series = series.expect("invariant: there are more numbers than runs");
+        taken.insert(series);
+        Look { series, modelled: side.is_modelled() }
+    };
+    comparison.sides.iter().map(look).collect()
+}
+
+fn keys(comparison: &Comparison, looks: &[Look]) -> Vec<Key> {
+    let named = comparison.sides.iter().zip(looks);
+    named.map(|(side, look)| Key { label: side.label(), look: *look }).collect()
+}
+
+/// The clocks of the chart's series. Every subtitle names them.
+fn clocks(comparison: &Comparison) -> String {
+    let clocks: BTreeSet<String> = comparison.sides.iter().map(|side| side.clock().to_string()).collect();
+    let dotted = match (clocks.contains("modelled"), clocks.len()) {
+        (false, _) => "",
+        (true, 1) => " (dotted, hollow)",
+        (true, _) => " (modelled: dotted, hollow)",
+    };
+    format!("{}{dotted}", clocks.into_iter().collect::<Vec<_>>().join(" and "))
+}
+
+/// Returns what follows the clocks: the errors of modelled times of a phase, by run. Empty without modelled runs.
+fn errors(comparison: &Comparison, phase: Phase) -> String {
+    let of = |side: &Side| {
+        let words = modelled::span(side.run(), side.summary.performance.iter(), phase);
+        (!words.is_empty()).then(|| format!(", {}{words}", side.letter))
+    };
+    comparison.sides.iter().filter_map(of).collect()
+}
+
+/// Rows that may be drawn.
+fn usable(side: &Side, phase: Phase) -> impl Iterator<Item = &PerfRow> {
+    side.summary.performance.iter().filter(move |row| row.phase == phase && row.valid == Some(true))
+}
+
+/// Input and output length, then ranks.
+type PanelKey = (u32, u32, u32);
+
+fn panel_title((input, output, tp): PanelKey) -> String {
+    let ranks = if tp > 1 { format!(", TP {tp}") } else { String::new() };
+    format!("{input} in, {output} out{ranks}")
+}
+
+/// Panels by lengths and ranks, with one line per run of the marks of its rows. Panels of single points are left out, and their
+/// number is returned.
+fn panels_by_lengths(
+    comparison: &Comparison,
+    looks: &[Look],
+    phase: Phase,
+    mark: impl Fn(&PerfRow) -> Option<Mark>,
+) -> (Vec<Panel>, usize) {
+    let mut panels: BTreeMap<PanelKey, Vec<Line>> = BTreeMap::new();
+    for (side, look) in comparison.sides.iter().zip(looks) {
+        let mut of_side: BTreeMap<PanelKey, Vec<(u32, Mark)>> = BTreeMap::new();
+        for row in usable(side, phase) {
+            let key = (row.input_tokens, row.output_tokens, row.tp);
+            of_side.entry(key).or_default().extend(mark(row).map(|mark| (row.batch, mark)));
+        }
+        for (key, mut marks) in of_side {
+            marks.sort_by_key(|(batch, _)| *batch);
+            let points = marks.into_iter().map(|(_, mark)| mark).collect();
+            panels.entry(key).or_default().push(Line { look: *look, points, joined: true, marked: true });
+        }
+    }
+    let drawn = panels.into_iter().filter(|(_, lines)| lines.iter().any(|line| !line.points.is_empty()));
+    let drawn = drawn.map(|(key, lines)| Panel { title: panel_title(key), lines }).collect();
+    without_lone_points(drawn)
+}
+
+/// What follows a subtitle if panels were left out.
+pub(super) fn left_out(lone: usize) -> String {
+    match lone {
+        0 => String::new(),
+        1 => "; one shape with a single point is in the tables".to_owned(),
+        several => format!("; {several} shapes with a single point are in the tables"),
+    }
+}
+
+fn marks(panels: &[Panel]) -> impl Iterator<Item = &Mark> {
+    panels.iter().flat_map(|panel| panel.lines.iter().flat_map(|line| &line.points))
+}
+
+fn heights(panels: &[Panel]) -> Vec<f64> {
+    marks(panels)
+        .flat_map(|mark| [Some(mark.y), mark.interval.map(|i| i.1), mark.interval.map(|i| i.0)])
+        .flatten()
+        .collect()
+}
+
+/// Values of very different size need a logarithmic scale to be visible together.
+fn y_axis(heights: Vec<f64>) -> Axis {
+    let (least, most) =
+        heights.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), y| (low.min(*y), high.max(*y)));
+    Axis::of(if most > 30.0 * least { Division::Log } else { Division::FromZero }, heights)
+}
+
+/// Who leads, by how much and where: `B leads, 3.9 to 4.3 × as fast at equal batch`. The general title for more than two runs or
+/// unlike clocks. `speed` turns a row into what is higher for the faster run.
+fn leader(
+    comparison: &Comparison,
+    what: &str,
+    general: &str,
+    phase: Phase,
+    speed: impl Fn(&PerfRow) -> Option<f64>,
+) -> String {
+    let [a, b] = comparison.sides.as_slice() else { return format!("{what}: {general}") };
+    if a.clock() != b.clock() {
+        return format!("{what}: {general}");
+    }
+    let shape = |row: &PerfRow| (row.batch, row.input_tokens, row.output_tokens, row.tp);
+    let mut ratios: Vec<f64> = Vec::new();
+    for row in usable(a, phase) {
+        let other = usable(b, phase).find(|other| shape(other) == shape(row));
+        let both = other.and_then(|other| Some((speed(row)?, speed(other)?)));
+        ratios.extend(both.filter(|(x, _)| *x > 0.0).map(|(x, y)| y / x));
+    }
+    let range = ratios.iter().map(|r| (*r, *r)).reduce(|x, y| (x.0.min(y.0), x.1.max(y.1)));
+    let Some((low, high)) = range else { return format!("{what}: {general}") };
+    let band = comparison.options.threshold();
+    if low > 1.0 + band {
+        format!(
+            "{what}: {} leads, {} as fast at equal batch and ranks",
+            name(comparison, b),
+            between(low, high)
+        )
+    } else if high < 1.0 / (1.0 + band) {
+        let between = between(1.0 / high, 1.0 / low);
+        format!("{what}: {} leads, {between} as fast at equal batch and ranks", name(comparison, a))
+    } else {
+        format!(
+            "{what}: {} is {} as fast as {}",
+            name(comparison, b),
+            between(low, high),
+            name(comparison, a)
+        )
+    }
+}
+
+/// `3.9 to 4.3 ×`, or one multiple if both look alike.
+pub(super) fn between(low: f64, high: f64) -> String {
+    let (first, last) = (times(low), times(high));
+    if first == last { last } else { format!("{} to {last}", first.trim_end_matches(" ×")) }
+}
+
+fn throughput(comparison: &Comparison, looks: &[Look], phase: Phase) -> Option<PanelChart> {
+    let (panels, lone) = panels_by_lengths(comparison, looks, phase, |row| {
+        let rate = |ns: Option<u64>| ns.filter(|ns| *ns > 0).map(|ns| row.tokens as f64 * 1e9 / ns as f64);
+        let interval =
+            rate(row.ci95_hi_ns).zip(rate(row.ci95_lo_ns)).filter(|_| row.clock == Clock::Measured);
+        Some(Mark { x: f64::from(row.batch), y: row.tokens_per_s_median?, interval, letters: String::new() })
+    });
+    let batches: Vec<f64> = marks(&panels).map(|mark| mark.x).collect();
+    let (name, unit) = match phase {
+        Phase::E2e => ("End to end", "output tokens/s"),
+        Phase::Decode => ("Decode", "tokens/s after the first"),
+        Phase::Prefill => ("Prefill", "prompt tokens/s"),
+    };
+    let whiskers = whiskers(&panels);
+    (!panels.is_empty()).then(|| PanelChart {
+        title: leader(comparison, name, "throughput against batch", phase, |row| row.tokens_per_s_median),
+        subtitle: format!(
+            "{unit}{whiskers}, {}{}{}",
+            clocks(comparison),
+            errors(comparison, phase),
+            left_out(lone)
+        ),
+        x: Axis::of(Division::Log, batches.clone()).naming(batches),
+        x_name: "batch",
+        y: y_axis(heights(&panels)),
+        panels,
+        keys: keys(comparison, looks),
+        level: None,
+    })
+}
+
+/// What the subtitle says of whiskers, if there are any.
+fn whiskers(panels: &[Panel]) -> &'static str {
+    if marks(panels).any(|mark| mark.interval.is_some()) { " with 95 % interval" } else { "" }
+}
+
+/// Time to the first token against batch.
+fn ttft(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
+    let (panels, lone) = panels_by_lengths(comparison, looks, Phase::Prefill, |row| {
+        let ms = |ns: u64| ns as f64 / 1e6;
+        let interval = row.ci95_lo_ns.zip(row.ci95_hi_ns).filter(|_| row.clock == Clock::Measured);
+        Some(Mark {
+            x: f64::from(row.batch),
+            y: ms(row.median_ns?),
+            interval: interval.map(|(low, high)| (ms(low), ms(high))),
+            letters: String::new(),
+        })
+    });
+    let batches: Vec<f64> = marks(&panels).map(|mark| mark.x).collect();
+    let speed = |row: &PerfRow| row.median_ns.filter(|ns| *ns > 0).map(|ns| 1.0 / ns as f64);
+    let whiskers = whiskers(&panels);
+    (!panels.is_empty()).then(|| PanelChart {
+        title: leader(comparison, "First token (prefill)", "latency against batch", Phase::Prefill, speed),
+        subtitle: format!(
+            "ms of the whole batch's prefill{whiskers}, lower is better, {}{}{}",
+            clocks(comparison),
+            errors(comparison, Phase::Prefill),
+            left_out(lone)
+        ),
+        x: Axis::of(Division::Log, batches.clone()).naming(batches),
+        x_name: "batch",
+        y: Axis::of(Division::Log, heights(&panels)),
+        panels,
+        keys: keys(comparison, looks),
+        level: None,
+    })
+}
+
+fn pareto(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
+    let (panels, lone) = panels_by_lengths(comparison, looks, Phase::Decode, |row| {
+        let letters = format!("{}", row.batch);
+        Some(Mark { x: per_token_ns(row)? / 1e6, y: row.tokens_per_s_median?, interval: None, letters })
+    });
+    let across: Vec<f64> = marks(&panels).map(|mark| mark.x).collect();
+    (!panels.is_empty()).then(|| PanelChart {
+        title: "What a higher throughput costs in time per token: up and left is better".to_owned(),
+        subtitle: format!(
+            "decode tokens/s of the batch against TPOT; numbers: batch; {}{}{}",
+            clocks(comparison),
+            errors(comparison, Phase::Decode),
+            left_out(lone)
+        ),
+        x: Axis::of(Division::Log, across),
+        x_name: "TPOT, ms per token",
+        y: Axis::of(Division::Log, heights(&panels)),
+        panels,
+        keys: keys(comparison, looks),
+        level: None,
+    })
+}

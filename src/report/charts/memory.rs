@@ -1,0 +1,61 @@
+//! The charts of a card's memory.
+
+use super::Chart;
+use super::axis::{Axis, Division};
+use super::panels::{Key, Line, Look, Mark, Panel, PanelChart};
+use crate::record::RunRecord;
+use crate::report::modelled::memory::Lines;
+
+/// Returns the charts of a card's memory: that of a case alone in GiB against its batch, by input and output length and number of
+/// chips, and the largest batch that fits against the sequence's tokens, by number of chips.
+pub(in crate::report) fn cards_memory(run: &RunRecord, alone: &Lines, largest: &Lines) -> Vec<(String, Chart)> {
+    let from = &run.provenance;
+    let on = format!("{} {}, by estimate", from.device, from.dtype);
+    let batch = memory_chart(
+        ("Memory of a chip against batch", format!("GiB of the case alone by input + output length, {on}")),
+        "batch",
+        alone,
+        |(input, output, tp)| format!("{input} + {output}, tp {tp}"),
+    );
+    let fits = memory_chart(
+        ("Largest batch that fits", format!("sequences by number of chips, {on}")),
+        "input and output tokens of each sequence",
+        largest,
+        |(_, _, tp)| format!("tp {tp}"),
+    );
+    let named = [("memory-batch", batch), ("memory-largest-batch", fits)];
+    named.into_iter().filter_map(|(name, chart)| Some((name.to_owned(), Chart::Panels(chart?)))).collect()
+}
+
+fn memory_chart(
+    (title, subtitle): (&str, String),
+    x_name: &'static str,
+    lines: &Lines,
+    label: impl Fn((u32, u32, u32)) -> String,
+) -> Option<PanelChart> {
+    let points = || lines.values().flatten();
+    let across: Vec<f64> = points().map(|(x, _)| *x).collect();
+    let look = |series| Look { series, modelled: false };
+    let mark = |&(x, y): &(f64, f64)| Mark { x, y, ..Mark::default() };
+    (!across.is_empty()).then(|| PanelChart {
+        title: title.to_owned(),
+        subtitle,
+        x: Axis::of(Division::Log, across.clone()).naming(across.clone()),
+        x_name,
+        y: Axis::of(Division::Log, points().map(|(_, y)| *y)),
+        keys: lines.keys().enumerate().map(|(i, key)| Key { label: label(*key), look: look(i) }).collect(),
+        panels: vec![Panel {
+            title: String::new(),
+            lines: lines
+                .values()
+                .enumerate()
+                .map(|(i, points)| Line {
+                    look: look(i),
+                    points: points.iter().map(mark).collect(),
+                    joined: true,
+                    marked: true,
+                })
+                .collect(),
+        }],
+    })
+}

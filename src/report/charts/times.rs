@@ -1,0 +1,322 @@
+//! The charts of a run's times: throughput and latency against batch, prefill against length.
+//!
+//! Few lines share one chart, with their names at their ends. More lines stand in panels with the same axes: a panel for each pair
+//! of lengths, or for each batch, and in it a line for each number of ranks.
+
+use super::Chart;
+use super::axis::{Axis, Division};
+use super::comparison::{between, left_out};
+use super::lines::{LineChart, Point, Scale, Series};
+use super::panels::{Key, Line, Look, Mark, Panel, PanelChart, without_lone_points};
+use crate::record::{PerfRow, Phase, RunRecord};
+use crate::report::format::milliseconds;
+use crate::report::modelled;
+use crate::report::tables::per_token_ns;
+use std::collections::BTreeMap;
+
+/// Most lines that one chart tells apart.
+const MOST_LINES: usize = 4;
+
+/// Returns the charts of the times for which the rows have data, by file name without extension.
+pub(in crate::report) fn of_times(run: &RunRecord, rows: &[PerfRow]) -> Vec<(String, Chart)> {
+    let usable: Vec<&PerfRow> = rows.iter().filter(|row| row.valid == Some(true)).collect();
+    let of = Times { run, modelled: run.provenance.clock == crate::record::Clock::Modelled, rows: usable };
+    let charts = [
+        ("throughput-e2e", of.against_batch(Phase::E2e, "output tokens/s", throughput, end_to_end)),
+        (
+            "throughput-decode",
+            of.against_batch(Phase::Decode, "tokens/s after the first", throughput, decode),
+        ),
+        ("latency-decode", of.against_batch(Phase::Decode, "ms per token", token_latency, token_time)),
+        ("latency-prefill", of.prefill()),
+    ];
+    charts.into_iter().filter_map(|(name, chart)| Some((name.to_owned(), chart?))).collect()
+}
+
+/// A line before it is drawn: its panel, its name in a chart of one panel, its ranks, its points.
+struct Curve {
+    panel: String,
+    name: String,
+    tp: u32,
+    points: Vec<Point>,
+}
+
+/// The usable rows of a run.
+struct Times<'a> {
+    run: &'a RunRecord,
+    modelled: bool,
+    rows: Vec<&'a PerfRow>,
+}
+
+impl Times<'_> {
+    fn of(&self, phase: Phase) -> impl Iterator<Item = &PerfRow> {
+        self.rows.iter().copied().filter(move |row| row.phase == phase)
+    }
+
+    fn subtitle(&self, unit: &str, phase: Phase) -> String {
+        let from = &self.run.provenance;
+        let error = modelled::span(self.run, self.rows.iter().copied(), phase);
+        format!("{unit}, {}{error}, {} {}", from.clock, from.device, from.dtype)
+    }
+
+    fn suffix(&self) -> &'static str {
+        if self.modelled { ", modelled" } else { "" }
+    }
+
+    /// A value against batch, by lengths and ranks.
+    fn against_batch(
+        &self,
+        phase: Phase,
+        unit: &str,
+        value: impl Fn(&PerfRow) -> Estimate,
+        title: fn(&[Curve]) -> String,
+    ) -> Option<Chart> {
+        let mut curves: BTreeMap<(u32, u32, u32), BTreeMap<u32, Point>> = BTreeMap::new();
+        for row in self.of(phase) {
+            let key = (row.input_tokens, row.output_tokens, row.tp);
+            if let Some((y, low, high)) = value(row) {
+                let point = Point { x: f64::from(row.batch), y, low, high };
+                curves.entry(key).or_default().insert(row.batch, point);
+            }
+        }
+        let ranks = self.has_ranks();
+        let curves: Vec<Curve> = curves
+            .into_iter()
+            .map(|((input, output, tp), points)| Curve {
+                panel: format!("{input} in, {output} out"),
+                name: format!(
+                    "{input} + {output}{}",
+                    if ranks { format!(", TP {tp}") } else { String::new() }
+                ),
+                tp,
+                points: points.into_values().collect(),
+            })
+            .collect();
+        let title = title(&curves);
+        let subtitle = self.subtitle(unit, phase);
+        if curves.is_empty() {
+            return None;
+        }
+        if curves.len() <= MOST_LINES {
+            let series = curves.into_iter().map(|curve| Series {
+                label: format!("{}{}", curve.name, self.suffix()),
+                modelled: self.modelled,
+                points: curve.points,
+            });
+            return Some(Chart::Lines(LineChart {
+                title,
+                subtitle: format!("{subtitle}; names: input + output tokens"),
+                x_name: "batch",
+                x_scale: Scale::Log2,
+                series: series.collect(),
+            }));
+        }
+        // Values of very different size need a logarithmic scale to be visible together.
+        let values = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.y);
+        let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+        let division = if most > 30.0 * least { Division::Log } else { Division::FromZero };
+        Some(Chart::Panels(self.panels(curves, title, &subtitle, ("batch", division))))
+    }
+
+    /// Prefill time against length on two logarithmic axes. Proportional growth is a straight line, and short prompts are
+    /// visible. A shape's prefill does not depend on the output length, so the first row suffices.
+    fn prefill(&self) -> Option<Chart> {
+        let mut curves: BTreeMap<(u32, u32), BTreeMap<u32, Point>> = BTreeMap::new();
+        for row in self.of(Phase::Prefill) {
+            let of_curve = curves.entry((row.batch, row.tp)).or_default();
+            if let Some((y, low, high)) = latency(row, row.median_ns.map(|ns| ns as f64), 1.0) {
+                of_curve.entry(row.input_tokens).or_insert(Point {
+                    x: f64::from(row.input_tokens),
+                    y,
+                    low,
+                    high,
+                });
+            }
+        }
+        let ranks = self.has_ranks();
+        let curves: Vec<Curve> = curves
+            .into_iter()
+            .map(|((batch, tp), points)| Curve {
+                panel: format!("batch {batch}"),
+                name: format!("batch {batch}{}", if ranks { format!(", TP {tp}") } else { String::new() }),
+                tp,
+                points: points.into_values().collect(),
+            })
+            .filter(|curve| !curve.points.is_empty())
+            .collect();
+        let (title, subtitle) = (prefill(&curves), self.subtitle("ms of the whole batch", Phase::Prefill));
+        if curves.is_empty() {
+            return None;
+        }
+        let across = ("input tokens of each sequence", Division::Log);
+        Some(Chart::Panels(if curves.len() <= MOST_LINES {
+            self.one_panel(curves, title, &subtitle, across)
+        } else {
+            self.panels(curves, title, &subtitle, across)
+        }))
+    }
+
+    fn has_ranks(&self) -> bool {
+        self.rows.iter().any(|row| row.tp != 1)
+    }
+
+    /// Every curve in one panel.
+    fn one_panel(
+        &self,
+        curves: Vec<Curve>,
+        title: String,
+        subtitle: &str,
+        across: (&'static str, Division),
+    ) -> PanelChart {
+        let look = |series| Look { series, modelled: self.modelled };
+        let key = |(series, curve): (usize, &Curve)| Key {
+            label: format!("{}{}", curve.name, self.suffix()),
+            look: look(series),
+        };
+        let keys = curves.iter().enumerate().map(key).collect();
+        let lines = curves.into_iter().enumerate().map(|(series, curve)| line(look(series), &curve.points));
+        let panels = vec![Panel { title: String::new(), lines: lines.collect() }];
+        chart(panels, keys, title, subtitle, across)
+    }
+
+    /// A panel for each name, with a line for each number of ranks.
+    fn panels(
+        &self,
+        curves: Vec<Curve>,
+        title: String,
+        subtitle: &str,
+        across: (&'static str, Division),
+    ) -> PanelChart {
+        let mut ranks: Vec<u32> = curves.iter().map(|curve| curve.tp).collect();
+        ranks.sort_unstable();
+        ranks.dedup();
+        let look = |tp: u32| Look {
+            series: ranks.iter().position(|other| *other == tp).unwrap_or_default(),
+            modelled: self.modelled,
+        };
+        let key = |tp: &u32| Key { label: format!("TP {tp}{}", self.suffix()), look: look(*tp) };
+        let keys = ranks.iter().map(key).collect();
+        let mut panels: Vec<Panel> = Vec::new();
+        for curve in curves {
+            let own = line(look(curve.tp), &curve.points);
+            match panels.iter_mut().find(|panel| panel.title == curve.panel) {
+                Some(panel) => panel.lines.push(own),
+                None => panels.push(Panel { title: curve.panel, lines: vec![own] }),
+            }
+        }
+        let (panels, lone) = without_lone_points(panels);
+        chart(panels, keys, title, &format!("{subtitle}{}", left_out(lone)), across)
+    }
+}
+
+fn chart(
+    panels: Vec<Panel>,
+    keys: Vec<Key>,
+    title: String,
+    subtitle: &str,
+    (x_name, division): (&'static str, Division),
+) -> PanelChart {
+    let marks = || panels.iter().flat_map(|panel| panel.lines.iter().flat_map(|line| &line.points));
+    let across: Vec<f64> = marks().map(|mark| mark.x).collect();
+    let ends =
+        marks().flat_map(|mark| [Some(mark.y), mark.interval.map(|i| i.0), mark.interval.map(|i| i.1)]);
+    let y = Axis::of(division, ends.flatten().collect::<Vec<f64>>());
+    let whiskers = if marks().any(|mark| mark.interval.is_some()) { "; whiskers: 95 % interval" } else { "" };
+    PanelChart {
+        title,
+        subtitle: format!("{subtitle}{whiskers}"),
+        x: Axis::of(Division::Log, across.clone()).naming(across),
+        x_name,
+        y,
+        panels,
+        keys,
+        level: None,
+    }
+}
+
+fn line(look: Look, points: &[Point]) -> Line {
+    // The interval of a modelled time is that of its repetitions, which are equal.
+    let interval = |p: &Point| p.low.zip(p.high).filter(|_| !look.modelled);
+    let mark = |p: &Point| Mark { x: p.x, y: p.y, interval: interval(p), letters: String::new() };
+    Line { look, points: points.iter().map(mark).collect(), joined: true, marked: true }
+}
+
+/// The least and the largest multiple of the last value over the first, over the curves that reach from the least x to the
+/// largest, with both x.
+fn growth(curves: &[Curve]) -> Option<(f64, f64, f64, f64)> {
+    let xs = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.x);
+    let (from, to) = (xs().reduce(f64::min)?, xs().reduce(f64::max)?);
+    let whole = |curve: &&Curve| {
+        curve.points.first().is_some_and(|p| p.x == from) && curve.points.last().is_some_and(|p| p.x == to)
+    };
+    let growth = curves.iter().filter(whole).filter_map(|curve| {
+        let (first, last) = (curve.points.first()?.y, curve.points.last()?.y);
+        (first > 0.0 && to > from).then_some(last / first)
+    });
+    let (low, high) = growth.map(|g| (g, g)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
+    Some((low, high, from, to))
+}
+
+fn end_to_end(curves: &[Curve]) -> String {
+    rises("End-to-end throughput", curves)
+}
+
+fn decode(curves: &[Curve]) -> String {
+    rises("Decode throughput", curves)
+}
+
+fn rises(what: &str, curves: &[Curve]) -> String {
+    growth(curves).map_or_else(
+        || format!("{what} against batch"),
+        |(low, high, from, to)| {
+            format!("{what}: batch {to} gives {} that of batch {from}", between(low, high))
+        },
+    )
+}
+
+fn token_time(curves: &[Curve]) -> String {
+    growth(curves).map_or_else(
+        || "Decode latency against batch".to_owned(),
+        |(low, high, from, to)| {
+            format!("Decode latency: a token at batch {to} takes {} that of batch {from}", between(low, high))
+        },
+    )
+}
+
+fn prefill(curves: &[Curve]) -> String {
+    let ms = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.y);
+    let Some((least, most)) = ms().reduce(f64::min).zip(ms().reduce(f64::max)) else {
+        return "Prefill latency".to_owned();
+    };
+    match growth(curves) {
+        Some((low, high, from, to)) => format!(
+            "Prefill takes {} to {}: {} for {} × the tokens",
+            milliseconds(least),
+            milliseconds(most),
+            between(low, high),
+            to / from
+        ),
+        None => format!("Prefill takes {} to {}", milliseconds(least), milliseconds(most)),
+    }
+}
+
+/// A value with its interval.
+type Estimate = Option<(f64, Option<f64>, Option<f64>)>;
+
+/// Tokens per second. The ends of the time's interval swap.
+fn throughput(row: &PerfRow) -> Estimate {
+    let rate = |ns: Option<u64>| ns.filter(|&ns| ns > 0).map(|ns| row.tokens as f64 / (ns as f64 / 1e9));
+    row.tokens_per_s_median.map(|y| (y, rate(row.ci95_hi_ns), rate(row.ci95_lo_ns)))
+}
+
+/// Milliseconds per token after the first.
+fn token_latency(row: &PerfRow) -> Estimate {
+    let steps = f64::from(row.output_tokens.saturating_sub(1).max(1));
+    latency(row, per_token_ns(row), steps)
+}
+
+/// `ns` in milliseconds, with the row's interval divided by `parts`, as `ns` already is.
+fn latency(row: &PerfRow, ns: Option<f64>, parts: f64) -> Estimate {
+    let part = |ns: u64| ns as f64 / parts / 1e6;
+    ns.map(|ns| (ns / 1e6, row.ci95_lo_ns.map(part), row.ci95_hi_ns.map(part)))
+}

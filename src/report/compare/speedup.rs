@@ -1,0 +1,158 @@
+//! How many times as fast the other run of a pair is, by phase and batch.
+
+use super::{Comparison, Pair};
+use crate::record::{Clock, PerfRow, Phase};
+use crate::report::modelled;
+use crate::stats::geometric_mean;
+use std::collections::BTreeSet;
+
+/// What the multiples hold side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::report) enum Grounds {
+    /// Every chip of one card beside every chip of the other.
+    Cards,
+    /// One chip beside one chip.
+    Chips,
+    /// Equal cases: the same lengths, batch and ranks.
+    Cases,
+}
+
+impl Grounds {
+    /// The grounds in words.
+    pub(in crate::report) fn words(self) -> &'static str {
+        match self {
+            Self::Cards => "card against card",
+            Self::Chips => "chip against chip",
+            Self::Cases => "equal cases",
+        }
+    }
+}
+
+/// Speed of the other run over that of the base, for one shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Shape {
+    phase: Phase,
+    batch: u32,
+    times: f64,
+    /// 95 % interval of a measured ratio.
+    interval: Option<(f64, f64)>,
+    /// Error of a ratio of modelled times, as a share.
+    error: Option<f64>,
+    /// Whether a modelled time lies outside the published speeds.
+    is_beyond: bool,
+}
+
+/// The multiples of a pair.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::report) struct Speedups {
+    /// What is held side by side.
+    pub(in crate::report) grounds: Grounds,
+    /// The clock of both.
+    pub(in crate::report) clock: Clock,
+    shapes: Vec<Shape>,
+}
+
+/// The geometric mean of multiples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::report) struct Multiple {
+    /// Speed of the other run over that of the base.
+    pub(in crate::report) times: f64,
+    /// Modelled: the mean less and plus its error. Measured: from the least to the largest end of the shapes' 95 % intervals.
+    pub(in crate::report) interval: Option<(f64, f64)>,
+    /// Error of modelled times, as a share: the root mean square over the shapes.
+    pub(in crate::report) error: Option<f64>,
+    /// Whether a modelled time lies outside the published speeds.
+    pub(in crate::report) is_beyond: bool,
+    /// Number of shapes.
+    pub(in crate::report) shapes: usize,
+}
+
+impl Speedups {
+    /// Returns the multiples of a pair. `None` if its times are not comparable.
+    pub(in crate::report) fn of(comparison: &Comparison, pair: &Pair) -> Option<Self> {
+        let (a, b) = (comparison.base(), comparison.other(pair));
+        if a.clock() != b.clock() {
+            return None;
+        }
+        let (grounds, shapes) =
+            of_cards(comparison, pair).unwrap_or_else(|| (Grounds::Cases, of_cases(comparison, pair)));
+        (!shapes.is_empty()).then(|| Self { grounds, clock: a.clock(), shapes })
+    }
+
+    /// The batches of a phase, ascending.
+    pub(in crate::report) fn batches(&self, phase: Phase) -> BTreeSet<u32> {
+        self.shapes.iter().filter(|shape| shape.phase == phase).map(|shape| shape.batch).collect()
+    }
+
+    /// The mean of a phase over its shapes, or over those of one batch.
+    pub(in crate::report) fn mean(&self, phase: Phase, batch: Option<u32>) -> Option<Multiple> {
+        let own: Vec<&Shape> = self
+            .shapes
+            .iter()
+            .filter(|shape| shape.phase == phase && batch.is_none_or(|batch| shape.batch == batch))
+            .collect();
+        let times = geometric_mean(&own.iter().map(|shape| shape.times).collect::<Vec<_>>())?;
+        let errors: Option<Vec<f64>> = own.iter().map(|shape| shape.error).collect();
+        let squares = |errors: Vec<f64>| errors.iter().map(|e| e * e).sum::<f64>() / errors.len() as f64;
+        let error = errors.map(|errors| squares(errors).sqrt()).filter(|_| self.clock == Clock::Modelled);
+        let ends: Option<Vec<(f64, f64)>> = own.iter().map(|shape| shape.interval).collect();
+        let envelope = |ends: Vec<(f64, f64)>| ends.into_iter().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let interval = match self.clock {
+            Clock::Modelled => error.map(|error| (times * (1.0 - error).max(0.0), times * (1.0 + error))),
+            Clock::Measured => ends.and_then(envelope),
+        };
+        let is_beyond = own.iter().any(|shape| shape.is_beyond);
+        Some(Multiple { times, interval, error, is_beyond, shapes: own.len() })
+    }
+
+    /// The least and the largest multiple of a phase.
+    pub(in crate::report) fn range(&self, phase: Phase) -> Option<(f64, f64)> {
+        let own =
+            self.shapes.iter().filter(|shape| shape.phase == phase).map(|shape| (shape.times, shape.times));
+        own.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+}
+
+/// The shapes of two modelled cards with different numbers of chips: whole cards if both runs have such cases, else single chips.
+fn of_cards(comparison: &Comparison, pair: &Pair) -> Option<(Grounds, Vec<Shape>)> {
+    let (a, b) = (&comparison.base().summary, &comparison.other(pair).summary);
+    let (.., found) = modelled::beside((&a.run, &a.performance), (&b.run, &b.performance))?;
+    let grounds = if found.iter().any(|beside| beside.cards) { Grounds::Cards } else { Grounds::Chips };
+    let own = found.iter().filter(|beside| beside.cards == (grounds == Grounds::Cards));
+    let shapes: Vec<Shape> = own
+        .map(|beside| {
+            let (error, is_beyond) = error(comparison, pair, (beside.a, beside.b));
+            let PerfRow { phase, batch, .. } = *beside.a;
+            Shape { phase, batch, times: beside.ratio, interval: None, error, is_beyond }
+        })
+        .collect();
+    (!shapes.is_empty()).then_some((grounds, shapes))
+}
+
+/// The phases of equal cases that have a ratio.
+fn of_cases(comparison: &Comparison, pair: &Pair) -> Vec<Shape> {
+    let phases = pair.cases.iter().flat_map(|case| &case.phases);
+    let shape = |phase: &super::PhaseComparison| {
+        let ratio = phase.ratio.filter(|ratio| *ratio > 0.0)?;
+        let (error, is_beyond) = error(comparison, pair, (&phase.a, &phase.b));
+        Some(Shape {
+            phase: phase.phase,
+            batch: phase.a.batch,
+            times: 1.0 / ratio,
+            interval: phase.interval.filter(|(low, _)| *low > 0.0).map(|(low, high)| (1.0 / high, 1.0 / low)),
+            error,
+            is_beyond,
+        })
+    };
+    phases.filter_map(shape).collect()
+}
+
+/// The error of a ratio of two modelled times: the root of the sum of the squares of both. Whether one of them is extrapolated.
+fn error(comparison: &Comparison, pair: &Pair, (a, b): (&PerfRow, &PerfRow)) -> (Option<f64>, bool) {
+    let of = |run, row: &PerfRow| modelled::error_of(modelled::basis_of(run)?, row, row.phase).ok();
+    let of_a = of(comparison.base().run(), a);
+    let of_b = of(comparison.other(pair).run(), b);
+    let error = of_a.as_ref().zip(of_b.as_ref()).map(|(a, b)| a.error.hypot(b.error));
+    let is_beyond = [of_a, of_b].iter().flatten().any(|stated| !stated.beyond.is_empty());
+    (error, is_beyond)
+}
