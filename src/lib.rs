@@ -19,7 +19,9 @@
 //! [`suite::Suite`]. [`compute`] merges what suite, configuration, flags and environment say of device, types and ranks, once
 //! for all verbs. [`dataset`] reads official layouts into items. [`task`] implements the protocols: what to ask the model about
 //! an item, and what its answer means. A [`dataset::Benchmark`] is a value, and so is a [`task::Protocol`]. Each stands once in
-//! a list, and records name both, so no other room matches on them.
+//! a list, and records name both, so no other room matches on them. Most come from task files (`datasets/tasks/`, or a user's),
+//! which the two rooms interpret: `dataset` the data, `task` the protocols. [`document`] reads the TOML of suites and task files
+//! and knows the place of every value.
 //!
 //! [`run::RunRequest`] runs a suite from file to comparison, without the command line, on the engine or on a server
 //! ([`run::endpoint`]): an [`run::Observer`] receives progress, messages and results. [`run`] plans all this before any
@@ -54,7 +56,7 @@
 //! Files in the order in which data passes through them. No step goes back to an earlier file, except that answers return to
 //! their caller.
 //!
-//! - **An accuracy item**: `src/suite/schema.rs` (the case) → `src/dataset/ceval/` or `boolq.rs` (the item) →
+//! - **An accuracy item**: `src/suite/schema.rs` (the case) → `src/dataset/file/`, `ceval/` or `boolq.rs` (the item) →
 //!   `src/task/plan.rs`, `evaluation.rs`, with `ceval.rs` or `boolq.rs` (prompt and choices) → `src/run/plan.rs` →
 //!   `src/run/accuracy.rs` (keeps the batch full) → `src/backend/embedded.rs` → the engine; its answer → `src/task/ceval.rs` or
 //!   `boolq.rs`, with `extract.rs` (the judgement) → `outcome.rs` → `src/record/sample.rs`,
@@ -170,6 +172,7 @@ pub mod bundle;
 pub mod cli;
 pub mod compute;
 pub mod dataset;
+pub mod document;
 pub mod gate;
 pub mod record;
 pub mod report;

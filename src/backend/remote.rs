@@ -65,6 +65,7 @@ impl RemoteFacts {
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {
             choice_logprobs: self.choice_logprobs,
+            prompt_logprobs: false,
             ignores_end: self.ignores_end,
             step_times: false,
             memory: false,
@@ -333,6 +334,7 @@ impl Shared {
                 tokens: Vec::new(),
                 text: None,
                 choice_logprobs: Vec::new(),
+                prompt_logprobs: Vec::new(),
                 finish: FinishReason::Length,
                 start_ns: now_ns,
                 end_ns: now_ns,

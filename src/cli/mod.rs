@@ -33,6 +33,7 @@ pub mod show;
 mod signals;
 pub mod slurm;
 pub mod status;
+mod tasks;
 mod template;
 mod texts;
 pub mod tokenize;

@@ -458,6 +458,15 @@ impl Plan<'_> {
                 case.task
             ));
         }
+        let scored = || self.accuracy.iter().find(|case| case.evaluation.plan().protocol.scores_prompts());
+        if !can.prompt_logprobs
+            && let Some(case) = scored()
+        {
+            return Some(format!(
+                "task {} compares continuations by the log-probabilities of a prompt's tokens, which it does not return; a protocol that generates text would do",
+                case.task
+            ));
+        }
         let timed = self.timed();
         let need =
             |what: fn(Capabilities) -> bool| !what(can) && timed.iter().any(|case| what(case.needs(can)));

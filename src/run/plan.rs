@@ -119,6 +119,11 @@ impl<'a> Plan<'a> {
                 max_failed: case.max_failed,
                 generates: Some(plan.max_new_tokens > 0),
                 last_rule: plan.protocol.last_rule(),
+                keyless: !plan.protocol.has_key(),
+                task_file: case.task.file.map(|file| record::TaskFileRecord {
+                    sha256: file.sha256.clone(),
+                    text: file.text.clone(),
+                }),
             }
         });
         let mut plan = record::Plan {

@@ -15,7 +15,7 @@ use glmbench_engine::{EngineError, RequestId, Savings};
 
 use crate::backend::Backend;
 use crate::bench::{Shape, WarmUpRule, prompts, repeat};
-use crate::dataset::{Benchmark, Source};
+use crate::dataset::Source;
 use crate::record::{
     AccuracyCase, Contents, PerformanceCase, PromptRecord, RepetitionKind, RequestRecord, SampleRecord,
     SampleState,
@@ -26,6 +26,7 @@ use crate::task::{self, Evaluation, Next, Outcome, Progress, Settings, State, Ta
 use super::AccuracyRun;
 use super::accuracy::heard;
 use super::plan::{PerformanceRun, Plan, ordinary_tokens};
+use super::score::benchmark_of;
 
 /// The sample to rerun.
 #[derive(Debug, Clone, Default)]
@@ -173,7 +174,7 @@ pub fn task_run<'a>(
     (codec, seq_length): (&'a dyn TextCodec, usize),
 ) -> Result<AccuracyRun<'a>, VerifyError> {
     let other = |message: String| VerifyError::Other(message);
-    let benchmark = Benchmark::from_name(&case.benchmark);
+    let benchmark = benchmark_of(case);
     let asked = case.asked_under();
     let protocol = benchmark.and_then(|benchmark| task::find(benchmark, asked));
     let (Some(benchmark), Some(protocol)) = (benchmark, protocol) else {

@@ -97,7 +97,7 @@ fn what_is_wrong_is_answered_with_place_found_and_expected() {
         (
             "\"ceval\"\n",
             "\"cevall\"\n",
-            "here/s.toml:8:8: found \"cevall\"; expected one of ceval, boolq; did you mean `ceval`?",
+            "here/s.toml:8:8: found \"cevall\"; expected one of ceval, boolq, aime2024, arc-challenge, arc-easy, cmmlu, gpqa, gsm8k, hellaswag, mmlu, truthfulqa, wikitext-2; did you mean `ceval`?",
         ),
         (
             "modeltest-5shot",
@@ -207,6 +207,7 @@ fn every_suite_in_the_repository_loads() {
     assert_eq!(
         names,
         [
+            "accept",
             "boolq",
             "calibrate-card",
             "calibration",
@@ -215,11 +216,13 @@ fn every_suite_in_the_repository_loads() {
             "duo-vs-a2",
             "load",
             "max-batch",
+            "modeltest",
             "performance",
             "performance-boolq",
             "performance-ceval",
             "quickstart",
-            "serving"
+            "serving",
+            "smoke"
         ]
     );
 }

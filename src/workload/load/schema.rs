@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::table::{DEFAULT_LOAD_BATCH, Extent, LoadCase, MAX_REQUESTS, Rates};
+use crate::document::tree::Node;
 use crate::record::{Arrival, Objective, Objectives};
 use crate::stats::ArrivalProcess;
 use crate::suite::SuiteError;
@@ -12,7 +13,6 @@ use crate::suite::table::{
     Table, array, boolean, case_configurations, count, counts, found, lengths, number, optional_count,
     optional_number, path, seed, tp_ranks, word,
 };
-use crate::suite::tree::Node;
 
 /// Minimum number of requests to judge a rate (equal to `stats::LEAST_FOR_GROWTH`). A search for saturation judges
 /// every rate.
