@@ -19,7 +19,9 @@
 //! [`suite::Suite`]. [`compute`] merges what suite, configuration, flags and environment say of device, types and ranks, once
 //! for all verbs. [`dataset`] reads official layouts into items. [`task`] implements the protocols: what to ask the model about
 //! an item, and what its answer means. A [`dataset::Benchmark`] is a value, and so is a [`task::Protocol`]. Each stands once in
-//! a list, and records name both, so no other room matches on them.
+//! a list, and records name both, so no other room matches on them. Most come from task files (`datasets/tasks/`, or a user's),
+//! which the two rooms interpret: `dataset` the data, `task` the protocols. [`document`] reads the TOML of suites and task files
+//! and knows the place of every value.
 //!
 //! [`run::RunRequest`] runs a suite from file to comparison, without the command line, on the engine or on a server
 //! ([`run::endpoint`]). An [`run::Observer`] receives progress, messages and results. [`run`] plans all this before any
@@ -59,7 +61,7 @@
 //! | | file | what happens there |
 //! | --- | --- | --- |
 //! | 1 | `src/suite/schema.rs` | A table `[[accuracy]]` becomes a case. |
-//! | 2 | `src/dataset/boolq.rs`, `src/dataset/ceval/mod.rs` | A row of the data set becomes an item. |
+//! | 2 | `src/dataset/file/mod.rs`, `src/dataset/boolq.rs`, `src/dataset/ceval/mod.rs` | A row of the data set becomes an item. |
 //! | 3 | `src/task/plan.rs` | The item is chosen, and the demonstrations before it. |
 //! | 4 | `src/run/plan.rs` | The items of a case become a run's case, ready to run. |
 //! | 5 | `src/run/accuracy.rs` | The item starts as soon as the batch has a place. |
@@ -219,6 +221,7 @@ pub mod bundle;
 pub mod cli;
 pub mod compute;
 pub mod dataset;
+pub mod document;
 pub mod gate;
 pub mod record;
 pub mod report;

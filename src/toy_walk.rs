@@ -81,7 +81,7 @@ impl Walk {
             let (prompt, ids) = case.evaluation.first_prompt(index).unwrap();
             assert!(prompt.starts_with("one and one = 2\n") && prompt.ends_with(" ="), "{prompt}");
             let tokens = self.tokenizer.encode(text);
-            (ids, ScriptedAnswer { tokens, choice_logprobs: Vec::new() })
+            (ids, ScriptedAnswer { tokens, ..ScriptedAnswer::default() })
         };
         let answers = OUTPUTS.iter().enumerate().map(answer).collect::<HashMap<_, _>>();
         let backend = Scripted::new(Script { answers, ..Script::default() });

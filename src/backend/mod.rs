@@ -38,6 +38,8 @@ pub struct MetricSample {
 pub struct Capabilities {
     /// Returns log-probabilities of chosen token ids after the prompt.
     pub choice_logprobs: bool,
+    /// Returns log-probabilities of a prompt's own tokens, so that continuations of several tokens can be compared.
+    pub prompt_logprobs: bool,
     /// Continues past the end-of-sequence token if asked.
     pub ignores_end: bool,
     /// Reports the times of its steps, so that prefill and decode can be told apart.
@@ -51,11 +53,18 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Everything that an engine in this process can do.
-    pub const ALL: Self =
-        Self { choice_logprobs: true, ignores_end: true, step_times: true, memory: true, schedules: false };
+    pub const ALL: Self = Self {
+        choice_logprobs: true,
+        prompt_logprobs: true,
+        ignores_end: true,
+        step_times: true,
+        memory: true,
+        schedules: false,
+    };
     /// Nothing.
     pub const NONE: Self = Self {
         choice_logprobs: false,
+        prompt_logprobs: false,
         ignores_end: false,
         step_times: false,
         memory: false,

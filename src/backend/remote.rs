@@ -54,6 +54,7 @@ impl RemoteFacts {
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {
             choice_logprobs: self.choice_logprobs,
+            prompt_logprobs: false,
             ignores_end: self.ignores_end,
             step_times: false,
             memory: false,

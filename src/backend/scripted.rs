@@ -67,6 +67,8 @@ pub struct ScriptedAnswer {
     pub tokens: Vec<u32>,
     /// Log-probabilities of the requested choices.
     pub choice_logprobs: Vec<f32>,
+    /// Log-probabilities of the prompt's scored tokens.
+    pub prompt_logprobs: Vec<f32>,
 }
 
 /// A backend that follows a [`Script`].
@@ -114,6 +116,7 @@ impl Sequence {
             },
             text: None,
             choice_logprobs: self.answer.choice_logprobs,
+            prompt_logprobs: self.answer.prompt_logprobs,
             start_ns: self.start_ns.unwrap_or(end_ns),
             end_ns,
         }
@@ -136,13 +139,16 @@ impl Scripted {
 
     fn answer(&self, request: &Request) -> ScriptedAnswer {
         let filler =
-            || ScriptedAnswer { tokens: vec![1; request.max_new_tokens], choice_logprobs: Vec::new() };
+            || ScriptedAnswer { tokens: vec![1; request.max_new_tokens], ..ScriptedAnswer::default() };
         let mut answer = self.script.answers.get(&request.prompt).cloned().unwrap_or_else(filler);
         // As many as were asked for, each less likely than the one before.
         let asked = request.choice_ids.len();
         let known = answer.choice_logprobs.len();
         answer.choice_logprobs.truncate(asked);
         answer.choice_logprobs.extend((known..asked).map(|index| -1.0 - index as f32));
+        // Every token is as likely as any other.
+        let scored = request.score_from.map_or(0, |from| request.prompt.len() - from);
+        answer.prompt_logprobs.resize(scored, -1.0);
         answer
     }
 

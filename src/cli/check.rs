@@ -19,7 +19,7 @@ use super::progress::Bars;
 use super::run::describe::memory;
 use super::run::endpoint::{self, EndpointArgs};
 use super::run::setup::SetupArgs;
-use super::{Exit, complain, emit, message, say};
+use super::{Exit, complain, emit, message, say, tasks};
 
 /// Check a suite, its data sets, and the model's shape, tokenizer, device and memory against it; loads no weights
 ///
@@ -28,11 +28,15 @@ use super::{Exit, complain, emit, message, say};
 /// probes the server and says what the run would cost. The exit code is 2 if anything is wrong, or if `run` would be refused.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench check suites/quickstart.toml\n  \
-    glmbench check suites/ceval.toml --model chatglm2-6b --set ceval=data/ceval")]
+    glmbench check suites/ceval.toml --model chatglm2-6b --set ceval=data/ceval\n  glmbench check my-task.toml data/my-task")]
 pub struct Args {
-    /// The suite file, or the name of a shipped suite such as quickstart
+    /// The suite file, or the name of a shipped suite such as quickstart; with DATA, a task file or the name of a built-in task
     #[arg(value_name = "SUITE.toml")]
     suite: PathBuf,
+    /// Folder of data to check a task against: every row is read and every template rendered; answers, duplicates, prompts over
+    /// length and leakage from demonstrations are reported
+    #[arg(value_name = "DATA")]
+    data: Option<PathBuf>,
     /// What would run the cases
     #[command(flatten)]
     setup: SetupArgs,
@@ -49,6 +53,11 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(data) = &args.data {
+        let word = args.suite.to_string_lossy();
+        let well = tasks::check(&word, data, args.setup.model.as_deref())?;
+        return Ok(if well { Exit::Done } else { Exit::Usage }.into());
+    }
     let suite = super::shipped::load(&args.suite, &args.set)?;
     let request = RunRequest {
         choice: args.setup.choice()?,

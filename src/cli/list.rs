@@ -1,4 +1,4 @@
-//! `glmbench list`: available suites, protocols and data sets.
+//! `glmbench list`: available suites, tasks, protocols and data sets.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,9 +12,9 @@ use crate::suite::Suite;
 use crate::task::{self, Definition};
 use crate::text::one_line;
 
-use super::{emit, emit_json, say, shipped};
+use super::{emit, emit_json, say, shipped, tasks};
 
-/// List suites, protocols and data sets
+/// List suites, tasks, protocols and data sets
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -32,6 +32,8 @@ enum What {
         #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
+    /// List the built-in tasks: what each measures, its protocols, its data
+    Tasks,
     /// List the protocols: prompts verbatim, limits, answer extraction, metric
     Protocols,
     /// List the data sets: items, licence, origin, and whether they are on this machine
@@ -46,6 +48,10 @@ enum What {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (words, data) = match &args.what {
         What::Suites { folder } => suites(folder.as_deref())?,
+        What::Tasks => {
+            let (tasks, data) = tasks::list();
+            (tasks.iter().map(|(name, lines)| block(name, lines)).collect(), data)
+        }
         What::Protocols => protocols(),
         What::Datasets { folder } => datasets(folder),
     };
@@ -107,7 +113,7 @@ fn protocols() -> (String, Value) {
     (definitions().map(protocol_words).collect(), definitions().map(protocol_json).collect())
 }
 
-fn protocol_words(definition: &Definition) -> String {
+pub(super) fn protocol_words(definition: &Definition) -> String {
     let mut lines = vec![("", definition.about.to_owned())];
     // The label is printed once. The stages are listed below one another.
     for (i, (stage, template)) in definition.prompts.iter().enumerate() {

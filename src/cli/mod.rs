@@ -36,6 +36,7 @@ pub mod show;
 mod signals;
 pub mod slurm;
 pub mod status;
+mod tasks;
 mod tables;
 mod template;
 mod texts;

@@ -32,7 +32,7 @@ impl fmt::Display for Answer {
 }
 
 /// Returns the letter of the option at `index`, or `None` after `Z`.
-pub(super) fn letter(index: usize) -> Option<char> {
+pub(in crate::dataset) fn letter(index: usize) -> Option<char> {
     let offset = u8::try_from(index).ok().filter(|offset| *offset < 26)?;
     Some(char::from(b'A' + offset))
 }

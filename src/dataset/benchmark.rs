@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use super::error::DatasetError;
-use super::{Dataset, Item, registry};
+use super::file::TaskFile;
+use super::{Content, Dataset, Item, registry};
 
 /// A benchmark. Benchmarks are equal if their names are.
 pub struct Benchmark {
@@ -25,12 +26,34 @@ pub struct Benchmark {
     /// Categories of its subjects, in the order of published tables. Empty if there are none.
     pub categories: &'static [&'static str],
     /// Returns a question as a prompt for timing, as ModelTest has it: without protocol or answer.
-    pub timing_prompt: fn(&Item) -> String,
+    pub timing_prompt: TimingPrompt,
     /// The result files that ModelTest writes for it, if any.
     pub modeltest: Option<ModelTestFiles>,
+    /// The task file that the benchmark comes from, if it is not code.
+    pub file: Option<&'static TaskFile>,
+}
+
+/// How a question becomes a prompt for timing.
+#[derive(Clone, Copy)]
+pub enum TimingPrompt {
+    /// By a function.
+    Function(fn(&Item) -> String),
+    /// It is the text of this name, of a question of named texts.
+    Field(&'static str),
 }
 
 impl Benchmark {
+    /// Returns a question as a prompt for timing.
+    pub fn question_of(&self, item: &Item) -> String {
+        match (self.timing_prompt, &item.content) {
+            (TimingPrompt::Function(prompt), _) => prompt(item),
+            (TimingPrompt::Field(name), Content::Fields(fields)) => {
+                fields.texts.get(name).cloned().unwrap_or_default()
+            }
+            (TimingPrompt::Field(_), _) => String::new(),
+        }
+    }
+
     /// Returns all benchmarks.
     pub fn all() -> &'static [&'static Self] {
         registry()
@@ -111,6 +134,14 @@ pub trait Layout: Sync {
     /// # Errors
     /// Every malformed row of every file ([`DatasetError::Rows`]), or what is missing from the layout.
     fn read(&self, root: &Path, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError>;
+
+    /// Returns the split of a catalogued file: its folder, or its stem in layouts with one file per split.
+    fn split_of<'p>(&'p self, path: &'p str) -> &'p str {
+        match path.split_once('/') {
+            Some((folder, _)) => folder,
+            None => path.split('.').next().unwrap_or(path),
+        }
+    }
 
     /// Returns the files outside the splits that [`Layout::read`] needs.
     fn support_files(&self) -> &'static [SupportFile] {

@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 use super::error::{DatasetError, Problems};
 use super::{
-    Benchmark, Content, DataFile, Dataset, Item, Layout, ModelTestFiles, ModelTestRows, Subject, YesNo,
-    jsonl, text,
+    Benchmark, Content, DataFile, Dataset, Item, Layout, ModelTestFiles, ModelTestRows, Subject,
+    TimingPrompt, YesNo, jsonl, text,
 };
 
 /// BoolQ: English yes/no questions about a passage.
@@ -26,7 +26,7 @@ pub static BOOLQ: Benchmark = Benchmark {
     layouts: &[&Jsonl],
     chance: Some(0.5),
     categories: &[],
-    timing_prompt,
+    timing_prompt: TimingPrompt::Function(timing_prompt),
     modeltest: Some(ModelTestFiles {
         set: "BoolQ",
         rows: ModelTestRows::Files,
@@ -34,6 +34,7 @@ pub static BOOLQ: Benchmark = Benchmark {
         right: "True",
         wrong: "False",
     }),
+    file: None,
 };
 
 /// `<split>.jsonl`, one object a line (BoolQ's original release, and SuperGLUE's with `val` for `dev`).

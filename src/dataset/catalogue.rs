@@ -48,7 +48,7 @@ impl Entry {
     pub fn items(&self) -> BTreeMap<String, usize> {
         let mut items = BTreeMap::new();
         for file in &self.files {
-            *items.entry(split_of(&file.path).to_owned()).or_default() += file.items;
+            *items.entry(self.layout.split_of(&file.path).to_owned()).or_default() += file.items;
         }
         items
     }
@@ -85,7 +85,7 @@ impl Entry {
                 Some(_) => {}
             }
         }
-        let of_split = self.files.iter().filter(|f| split_of(&f.path) == dataset.split);
+        let of_split = self.files.iter().filter(|f| self.layout.split_of(&f.path) == dataset.split);
         for listed in of_split.filter(|f| !dataset.files.iter().any(|read| read.path == f.path)) {
             differences.push(format!("{} is missing", listed.path));
         }
@@ -126,14 +126,6 @@ pub fn files_block(benchmark: &Benchmark, root: &Path) -> Result<String, Dataset
     }
     block.push_str("]\n");
     Ok(block)
-}
-
-/// Returns the split of a catalogued file: its folder, or its stem in layouts with one file per split.
-fn split_of(path: &str) -> &str {
-    match path.split_once('/') {
-        Some((folder, _)) => folder,
-        None => path.split('.').next().unwrap_or(path),
-    }
 }
 
 /// The manifest as written in the file (wire types).

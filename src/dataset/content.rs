@@ -37,7 +37,12 @@ impl Content {
             }
             Self::YesNo(q) => serde_json::json!(["yes-no", q.title, q.passage, q.question, q.answer]),
             Self::Fields(f) => {
-                serde_json::json!(["fields", f.texts, f.answer.as_ref().map(Answer::to_string)])
+                let answer = f.answer.as_ref().map(Answer::to_string);
+                if f.lists.is_empty() {
+                    serde_json::json!(["fields", f.texts, answer])
+                } else {
+                    serde_json::json!(["fields", f.texts, f.lists, answer])
+                }
             }
         }
         .to_string()
@@ -104,6 +109,8 @@ pub struct YesNo {
 pub struct Fields {
     /// The texts by name, as prompts name them.
     pub texts: BTreeMap<String, String>,
+    /// Lists of texts by name, such as the options of a choice.
+    pub lists: BTreeMap<String, Vec<String>>,
     /// The right answer, if the split has answers.
     pub answer: Option<Answer>,
 }

@@ -13,6 +13,7 @@ mod ceval;
 mod content;
 mod csv;
 mod error;
+pub(crate) mod file;
 mod jsonl;
 pub mod prepare;
 mod questions;
@@ -24,20 +25,23 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub use answer::{Answer, Number};
-pub use benchmark::{Benchmark, Layout, ModelTestFiles, ModelTestRows, SupportFile};
+pub use benchmark::{Benchmark, Layout, ModelTestFiles, ModelTestRows, SupportFile, TimingPrompt};
 pub use boolq::BOOLQ;
 pub use ceval::{CEVAL, HARD_SUBJECTS, OFFICIAL_SUBJECTS, OfficialSubject, mapping_json};
 pub use content::{Choice, ChoiceText, Content, Fields, YesNo};
 pub use error::{DatasetError, Problem, Problems};
+pub use file::{TaskFile, recorded};
 pub use jsonl::read_jsonl;
 pub use questions::read_questions;
 pub use text::sha256_hex;
 #[cfg(test)]
 pub(crate) use toy::TOY_SUMS;
 
-/// The benchmarks. A new one is its module and a line here.
+/// The benchmarks that are code. A new one is its module and a line here. Those of the task files follow
+/// ([`mod@file`]).
 static BENCHMARKS: &[&Benchmark] = &[
     &ceval::CEVAL,
     &boolq::BOOLQ,
@@ -46,7 +50,8 @@ static BENCHMARKS: &[&Benchmark] = &[
 ];
 
 fn registry() -> &'static [&'static Benchmark] {
-    BENCHMARKS
+    static ALL: OnceLock<Vec<&'static Benchmark>> = OnceLock::new();
+    ALL.get_or_init(|| BENCHMARKS.iter().chain(file::built_in()).copied().collect())
 }
 
 /// One subject of a set. BoolQ has only one.

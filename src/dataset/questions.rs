@@ -9,9 +9,9 @@ use super::error::DatasetError;
 use super::jsonl::read_jsonl;
 
 impl Dataset {
-    /// Returns [`Benchmark::timing_prompt`](super::Benchmark::timing_prompt) of each item, in item order.
+    /// Returns [`Benchmark::question_of`](super::Benchmark::question_of) of each item, in item order.
     pub fn questions(&self) -> Vec<String> {
-        self.items.iter().map(self.benchmark.timing_prompt).collect()
+        self.items.iter().map(|item| self.benchmark.question_of(item)).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::error::{DatasetError, Problems};
 use super::{
     Answer, Benchmark, Content, DataFile, Dataset, Fields, Item, Layout, ModelTestFiles, ModelTestRows,
-    Number, Subject, text,
+    Number, Subject, TimingPrompt, text,
 };
 
 /// Sums with a number as the answer.
@@ -19,7 +19,7 @@ pub(crate) static TOY_SUMS: Benchmark = Benchmark {
     layouts: &[&Tsv],
     chance: None,
     categories: &[],
-    timing_prompt,
+    timing_prompt: TimingPrompt::Function(timing_prompt),
     modeltest: Some(ModelTestFiles {
         set: "ToySums",
         rows: ModelTestRows::Files,
@@ -27,6 +27,7 @@ pub(crate) static TOY_SUMS: Benchmark = Benchmark {
         right: "True",
         wrong: "False",
     }),
+    file: None,
 };
 
 /// Key of the only subject.
@@ -85,7 +86,7 @@ fn content(row: &str) -> Result<Content, String> {
     let number = answer.parse().ok().and_then(Number::new);
     let number = number.ok_or_else(|| format!("found the answer {answer:?}; expected a number"))?;
     let texts = BTreeMap::from([("question".to_owned(), question.to_owned())]);
-    Ok(Content::Fields(Fields { texts, answer: Some(Answer::Number(number)) }))
+    Ok(Content::Fields(Fields { texts, lists: BTreeMap::new(), answer: Some(Answer::Number(number)) }))
 }
 
 fn timing_prompt(item: &Item) -> String {

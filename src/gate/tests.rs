@@ -88,6 +88,8 @@ fn run(
                 max_failed: None,
                 generates: None,
                 last_rule: None,
+                keyless: false,
+                task_file: None,
             }],
             performance: vec![case],
             ..Plan::default()
@@ -114,6 +116,7 @@ fn run(
         input_tokens_n: 1,
         output_tokens: vec![],
         text: String::new(),
+        measures: std::collections::BTreeMap::new(),
         extract_rule: String::new(),
         t_start_ns: 0,
         t_end_ns: 1,

@@ -29,6 +29,7 @@ pub(super) fn sample() -> SampleRecord {
         input_tokens_n: 96,
         output_tokens: vec![316, 2],
         text: "答案：\"B\"\n".into(),
+        measures: std::collections::BTreeMap::new(),
         extract_rule: "choice-logprob".into(),
         t_start_ns: 1_000_000_007,
         t_end_ns: u64::MAX,
@@ -207,6 +208,8 @@ pub(crate) fn run() -> RunRecord {
                 max_failed: None,
                 generates: None,
                 last_rule: None,
+                keyless: false,
+                task_file: None,
             }],
             performance: vec![PerformanceCase {
                 case_id: "b2-i16-o3".into(),

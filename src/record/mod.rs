@@ -93,7 +93,7 @@ pub use prompt::{CallRecord, PromptRecord};
 pub use roofline::{MeasuredRate, MeasuredRoofline, MeasuredUnit, Roofline, RooflineSample, RooflineSamples};
 pub use run::{
     AccuracyCase, ChoiceToken, FirstPrompt, Group, JournalSeal, Provenance, PublishedScore, RunRecord,
-    Status, items_hash,
+    Status, TaskFileRecord, items_hash,
 };
 pub use sample::{SampleKey, SampleRecord, SampleState};
 pub use shard::{ALIKE_SHARE, MOST_SHARDS, Places, ShardCase, ShardOrigin, ShardPart, Shards, numbers};

@@ -220,6 +220,21 @@ pub struct AccuracyCase {
     /// protocol has no sequence of rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rule: Option<String>,
+    /// Whether items have no right answer, so that only their measures count. Left out if they have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keyless: bool,
+    /// The task file that defines the benchmark. `None` for a benchmark that is code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_file: Option<TaskFileRecord>,
+}
+
+/// A task file as a run used it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFileRecord {
+    /// SHA-256 (hex) of the file.
+    pub sha256: String,
+    /// The whole file, so that answers can be read again without it.
+    pub text: String,
 }
 
 /// A published score.

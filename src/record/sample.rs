@@ -3,6 +3,7 @@
 use super::journal::Keyed;
 use super::wire::floats;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The outcome of an item. The three are counted separately: an error never becomes a wrong answer.
@@ -54,6 +55,9 @@ pub struct SampleRecord {
     pub output_tokens: Vec<u32>,
     /// Generated text.
     pub text: String,
+    /// Further measures of a scored item, by name (`acc-characters`, `mc2`). Empty in records older than this field.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measures: BTreeMap<String, f64>,
     /// The rule that extracted the answer from the text or the probabilities.
     pub extract_rule: String,
     /// When the item's first step began, in nanoseconds from run start.

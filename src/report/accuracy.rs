@@ -1,6 +1,6 @@
 //! Turns samples into the rows of `accuracy.csv`.
 
-use crate::dataset::Benchmark;
+use crate::dataset::recorded;
 use crate::record::{AccuracyCase, AccuracyRow, RunRecord, SCHEMA, SampleRecord, SampleState};
 use crate::stats::{mean, standard_error, wilson};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,18 +12,16 @@ pub const HARD: &str = "Hard";
 
 /// Returns for each task with samples the rows of the whole, its categories, its hard part and its subjects.
 pub fn accuracy_rows(run: &RunRecord, samples: &[SampleRecord]) -> Vec<AccuracyRow> {
-    run.plan.accuracy.iter().flat_map(|case| task_rows(run, case, samples)).collect()
+    let keyed = run.plan.accuracy.iter().filter(|case| !case.keyless);
+    keyed.flat_map(|case| task_rows(run, case, samples)).collect()
 }
 
 fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> Vec<AccuracyRow> {
+    let known = categories(case);
     // Group by subject once. The rows above the subjects combine these groups.
     let mut subjects: BTreeMap<(usize, &str, &str), Vec<&SampleRecord>> = BTreeMap::new();
     for sample in samples.iter().filter(|s| s.task == case.task) {
-        let key = (
-            category_rank(&case.benchmark, &sample.category),
-            sample.category.as_str(),
-            sample.subject.as_str(),
-        );
+        let key = (category_rank(known, &sample.category), sample.category.as_str(), sample.subject.as_str());
         subjects.entry(key).or_default().push(sample);
     }
     if subjects.is_empty() {
@@ -50,10 +48,14 @@ fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> 
     rows
 }
 
-/// Returns the place of a category in the published tables of the benchmark called `benchmark`. Unknown categories come
-/// last.
-pub(super) fn category_rank(benchmark: &str, category: &str) -> usize {
-    let known = Benchmark::from_name(benchmark).map_or(&[][..], |benchmark| benchmark.categories);
+/// Returns the categories of a case's benchmark, in the order of published tables.
+pub(super) fn categories(case: &AccuracyCase) -> &'static [&'static str] {
+    let text = case.task_file.as_ref().map(|file| file.text.as_str());
+    recorded(&case.benchmark, text).map_or(&[][..], |benchmark| benchmark.categories)
+}
+
+/// Returns the place of a category among the `known` ones. Unknown categories come last.
+pub(super) fn category_rank(known: &[&str], category: &str) -> usize {
     known.iter().position(|name| *name == category).unwrap_or(known.len())
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn sample() -> SampleRecord {
         input_tokens_n: 210,
         output_tokens: vec![316],
         text: "A".into(),
+        measures: std::collections::BTreeMap::new(),
         extract_rule: "choice-logprob".into(),
         t_start_ns: 0,
         t_end_ns: 1,
@@ -130,6 +131,8 @@ pub(crate) fn run() -> RunRecord {
         max_failed: None,
         generates: None,
         last_rule: None,
+        keyless: false,
+        task_file: None,
     };
     let shapes = [(32, 32), (128, 32), (512, 64)];
     RunRecord {

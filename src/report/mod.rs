@@ -16,6 +16,7 @@ pub(crate) mod format;
 mod formats;
 mod headline;
 mod machines;
+mod measures;
 pub(crate) mod modelled;
 pub mod operators;
 mod page;

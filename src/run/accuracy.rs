@@ -304,6 +304,7 @@ impl<'a, 'b> Flow<'a, 'b> {
             input_tokens_n: outcome.input_tokens() as u64,
             output_tokens: outcome.output_tokens(),
             text: outcome.text(),
+            measures: outcome.measures.clone(),
             extract_rule: outcome.rule.clone(),
             t_start_ns: session.run_ns(times().map(|s| s.start_ns).min().unwrap_or(0)),
             t_end_ns: session.run_ns(times().map(|s| s.end_ns).max().unwrap_or(0)),

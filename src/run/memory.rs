@@ -18,6 +18,8 @@ const LARGEST_BATCH: usize = 1 << 14;
 const RETOKENIZED: usize = 8;
 /// Rows of logits for each sequence that generates: its next token, and guesses of those after it.
 const VERIFIED_ROWS: usize = 4;
+/// Rows of logits for prompts whose own tokens are scored, of all sequences together. More rows wait for another step.
+const SCORED_ROWS: usize = 128;
 
 impl Plan<'_> {
     /// Returns the capacity that the engine must be loaded with on `tp` ranks.
@@ -187,6 +189,9 @@ fn room(
         let prompt = run.evaluation.longest_prompt().unwrap_or(1);
         let usual = prompt + prompt / 4 + 2 * new + STAGE_SLACK_TOKENS;
         grow(run.batch, usual, usual + RETOKENIZED * new);
+        if run.evaluation.plan().protocol.scores_prompts() {
+            verified = verified.max(SCORED_ROWS);
+        }
         if new > 0 {
             verified = verified.max(VERIFIED_ROWS * run.batch);
         }

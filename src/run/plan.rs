@@ -123,6 +123,11 @@ impl<'a> Plan<'a> {
                 max_failed: case.max_failed,
                 generates: Some(plan.max_new_tokens > 0),
                 last_rule: plan.protocol.last_rule(),
+                keyless: !plan.protocol.has_key(),
+                task_file: case.task.file.map(|file| record::TaskFileRecord {
+                    sha256: file.sha256.clone(),
+                    text: file.text.clone(),
+                }),
             }
         });
         let mut plan = record::Plan {
@@ -157,6 +162,16 @@ impl<'a> Plan<'a> {
         {
             return Some(format!(
                 "task {} compares log-probabilities of choices, which it does not return; a protocol that generates text would do",
+                case.task
+            ));
+        }
+        let scored = || self.accuracy.iter().find(|case| case.evaluation.plan().protocol.scores_prompts());
+        if !can.prompt_logprobs
+            && let Some(case) = scored()
+        {
+            return Some(format!(
+                "task {} compares continuations by the log-probabilities of a prompt's tokens, which it does not return; a \
+                 protocol that generates text would do",
                 case.task
             ));
         }

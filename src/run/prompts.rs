@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::dataset::{Benchmark, Source, sha256_hex};
+use super::score::benchmark_of;
+use crate::dataset::{Source, sha256_hex};
 use crate::record::{AccuracyCase, CallRecord, SampleRecord};
 use crate::task::{self, Evaluation, Settings, TaskError, TextCodec};
 
@@ -32,7 +33,7 @@ pub fn first_prompt(
     let other = |message: String| Err(PromptError::Other(message));
     let shown = folder.display();
     let split = sample.doc_id.split('/').nth(1);
-    let (Some(benchmark), Some(split)) = (Benchmark::from_name(&case.benchmark), split) else {
+    let (Some(benchmark), Some(split)) = (benchmark_of(case), split) else {
         return other(format!("{} belongs to no benchmark that this program knows", sample.doc_id));
     };
     let asked = case.asked_under();

@@ -64,6 +64,9 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
         let mut field = |name: &str, value: String| {
             fields.insert(format!("{}.{name}", run.task), value);
         };
+        if let Some(file) = task_plan.dataset.benchmark.file {
+            field("task_file", file.sha256.clone());
+        }
         field("dataset", task_plan.dataset.content_hash());
         field("protocol", task_plan.protocol.definition().name.to_owned());
         field("shots", task_plan.shots.to_string());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use crate::dataset::{Benchmark, sha256_hex};
+use crate::dataset::{self, Benchmark, sha256_hex};
 use crate::record::{
     AccuracyCase, Identity, RunRecord, SampleRecord, SampleState, Status, rfc3339_utc, run_id,
 };
@@ -58,7 +58,7 @@ impl Reading {
     /// # Errors
     /// [`ScoreError::Unknown`], or [`ScoreError::Missing`] if `protocol` reads what the run did not store.
     pub fn of(case: &AccuracyCase, protocol: Option<&str>) -> Result<Self, ScoreError> {
-        let benchmark = Benchmark::from_name(&case.benchmark);
+        let benchmark = benchmark_of(case);
         let find = |name: &str| benchmark.and_then(|b| task::find(b, name));
         let (Some(asked), Some(read)) = (find(case.asked_under()), find(case.read_by())) else {
             let known = task::protocols().iter().map(|p| p.definition().name).collect();
@@ -187,12 +187,20 @@ pub fn rescore(
     Ok(rescored)
 }
 
+/// Returns the benchmark of a recorded case; `None` if this program does not know it.
+pub(super) fn benchmark_of(case: &AccuracyCase) -> Option<&'static Benchmark> {
+    dataset::recorded(&case.benchmark, case.task_file.as_ref().map(|file| file.text.as_str()))
+}
+
 fn check_protocol(run: &RunRecord, protocol: Option<&str>) -> Result<(), ScoreError> {
     let Some(protocol) = protocol else { return Ok(()) };
-    let of_run = |p: &&&dyn Protocol| {
-        run.plan.accuracy.iter().any(|case| case.benchmark == p.definition().benchmark.name)
-    };
-    let known: Vec<&str> = task::protocols().iter().filter(of_run).map(|p| p.definition().name).collect();
+    let mut known: Vec<&'static str> = Vec::new();
+    for name in run.plan.accuracy.iter().filter_map(benchmark_of).flat_map(task::protocols_of) {
+        let name = name.definition().name;
+        if !known.contains(&name) {
+            known.push(name);
+        }
+    }
     if known.contains(&protocol) {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use glmbench_device::DeviceError;
 
@@ -335,7 +336,11 @@ impl Setup {
     ) -> Result<Started, RunError> {
         Ok(match &self.answering {
             Answering::Engine => {
-                let engine = self.model.load(&self.compute.on(tp), plan.capacity(tp), observer)?;
+                let mut engine = self.model.load(&self.compute.on(tp), plan.capacity(tp), observer)?;
+                // Accuracy cases may have stop texts, for which the engine decodes as it generates.
+                if let (false, Some(tokenizer)) = (plan.accuracy.is_empty(), self.model.tokenizer()?) {
+                    engine.set_tokenizer(Arc::new(tokenizer));
+                }
                 let weight_faults = weight_fault_words(&engine, 20);
                 Started { backend: Box::new(engine), weight_faults }
             }

@@ -14,13 +14,14 @@ use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{Engine, EngineError, Savings};
 
 use crate::bench::{Shape, WarmUpRule, prompts, repeat};
-use crate::dataset::{Benchmark, Source};
+use crate::dataset::Source;
 use crate::record::{AccuracyCase, Contents, PerformanceCase, RequestRecord, SampleRecord};
 use crate::task::{self, Evaluation, Settings, TaskError, TextCodec};
 
 use self::sample::recorded_hashes;
 use super::accuracy::AccuracyRun;
 use super::plan::{PerformanceRun, Plan, ordinary_tokens};
+use super::score::benchmark_of;
 
 pub use self::answers::{Bound, Verified, items, items_of_server};
 pub use self::sample::{Picked, Skipped};
@@ -58,7 +59,7 @@ pub fn task_run<'a>(
     seq_length: usize,
 ) -> Result<AccuracyRun<'a>, VerifyError> {
     let other = |message: String| VerifyError::Other(message);
-    let benchmark = Benchmark::from_name(&case.benchmark);
+    let benchmark = benchmark_of(case);
     let asked = case.asked_under();
     let protocol = benchmark.and_then(|benchmark| task::find(benchmark, asked));
     let (Some(benchmark), Some(protocol)) = (benchmark, protocol) else {

@@ -38,8 +38,8 @@ use std::path::{Path, PathBuf};
 
 use self::quantity::{bytes, duration_ns, number, rate, share};
 use super::table::{self, Table, string, tables, word};
-use super::tree::{self, Node};
 use super::{SuiteError, text_of};
+use crate::document::tree::{self, Node};
 
 /// Schema version of the gate files that this program reads.
 const SCHEMA: u64 = 1;

@@ -13,7 +13,7 @@
 //! rope = "model"               # model, exact
 //!
 //! [[accuracy]]
-//! task = "ceval"               # ceval, boolq
+//! task = "ceval"               # `glmbench list tasks`, or a task file (docs/TASKFILES.md): "my-task.toml"
 //! dataset = "../datasets/ceval-sample"   # relative to this file; default: datasets/<task>
 //! protocol = "two-stage"       # `glmbench list protocols`
 //! split = "val"                # default: the split of published scores
@@ -98,7 +98,6 @@ pub(crate) mod prompts;
 mod schema;
 pub(crate) mod table;
 mod target;
-pub(crate) mod tree;
 mod types;
 
 use std::ffi::OsString;
@@ -108,11 +107,12 @@ use serde_json::json;
 
 use glmbench_device::Precision;
 
-use crate::bounded;
 use crate::compute::ComputeSpec;
 use crate::dataset::{Benchmark, sha256_hex};
+use crate::document::{self, tree};
 use crate::task;
 
+pub use crate::document::DocumentError as SuiteError;
 pub use crate::record::{Arrival, Objective, Objectives};
 pub use crate::workload::load::table::{DEFAULT_LOAD_BATCH, Extent, LoadCase, Rates};
 pub use crate::workload::max_batch::schema::{DEFAULT_PROBE_REPETITIONS, MaxBatchCase};
@@ -123,43 +123,10 @@ pub use prompts::{PromptSet, PromptSource};
 pub use table::Lengths;
 pub use target::Target;
 
-/// Maximum size of a suite or gate file, in bytes. The files of this repository have a few thousand.
-const MAX_BYTES: u64 = 1 << 20;
 /// Default number of sequences at once.
 pub const DEFAULT_BATCH: usize = 8;
 /// Default seed of the input tokens.
 pub const DEFAULT_SEED: u64 = 1;
-
-/// Why a suite cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SuiteError {
-    /// The suite file cannot be read.
-    #[error("{}: {source}; expected a suite file (TOML)", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's error.
-        source: std::io::Error,
-    },
-    /// A value in the file, or on the command line, is invalid.
-    #[error("{place}: {message}")]
-    Invalid {
-        /// `file:line:column`, or the command-line flag that the value comes from.
-        place: String,
-        /// What was found, what was expected, what to do.
-        message: String,
-    },
-}
-
-impl SuiteError {
-    fn at(place: &tree::Origin, message: impl Into<String>) -> Self {
-        Self::Invalid { place: place.to_string(), message: message.into() }
-    }
-
-    fn found(place: &tree::Origin, found: &str, expected: &str) -> Self {
-        Self::at(place, format!("found {found}; expected {expected}"))
-    }
-}
 
 /// A value laid over a suite, as of `--set`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -332,17 +299,7 @@ impl Suite {
 
 /// Reads the text of a suite or gate file.
 fn text_of(path: &Path) -> Result<String, SuiteError> {
-    let wrong = |place: String, message| SuiteError::Invalid { place, message };
-    let bytes = bounded::file(path, MAX_BYTES).map_err(|source| match source.kind() {
-        std::io::ErrorKind::FileTooLarge => wrong(path.display().to_string(), source.to_string()),
-        _ => SuiteError::Io { path: path.to_path_buf(), source },
-    })?;
-    String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..good].split(|&b| b == b'\n').count();
-        let found = format!("found a byte that is not UTF-8 at offset {good}; expected UTF-8 text");
-        wrong(format!("{}:{line}:1", path.display()), found)
-    })
+    document::text_of(path, "a suite file (TOML)")
 }
 
 /// Sets the data set folder of every case with data of `task`: accuracy, and timed cases with its prompts.

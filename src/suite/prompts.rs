@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::SuiteError;
 use super::table::{Table, boolean, count, found, path, word};
-use super::tree::{Node, Value};
 use crate::dataset::Benchmark;
+use crate::document::tree::{Node, Value};
 
 /// The data behind real prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]

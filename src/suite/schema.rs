@@ -7,10 +7,10 @@ use super::table::{
     Table, array, boolean, case_configurations, count, found, model_path, optional_count, path, share,
     string, tables, word,
 };
-use super::tree::Node;
 use super::{AccuracyCase, DEFAULT_BATCH, Expected, ModelChoice, Suite, SuiteError, target, types};
 use crate::compute::ComputeSpec;
 use crate::dataset::Benchmark;
+use crate::document::tree::Node;
 use crate::task;
 
 /// Schema version of the suite files that this program reads.
@@ -137,15 +137,21 @@ fn model(node: Node, dir: &Path) -> Result<ModelChoice, SuiteError> {
 
 fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
     let benchmarks = Benchmark::names();
-    let task = table.require("task", &format!("one of {}", benchmarks.join(", ")))?;
-    let task = word(&task, &benchmarks, Benchmark::from_name)?;
+    let tasks = format!("one of {}, or a task file (*.toml)", benchmarks.join(", "));
+    let task = table.require("task", &tasks)?;
+    let task = match string(&task)? {
+        file if is_task_file(&file) => task::file::load(&path(&task, dir)?)?,
+        _ => word(&task, &benchmarks, Benchmark::from_name)?,
+    };
     let dataset = match table.take("dataset") {
         Some(node) => path(&node, dir)?,
         None => super::usual_place(task, dir),
     };
     let protocols: Vec<&str> = task::protocols_of(task).map(|p| p.definition().name).collect();
     let protocol_node = table.require("protocol", &format!("one of {}", protocols.join(", ")))?;
-    let protocol = word(&protocol_node, &protocols, |name| task::find(task, name))?.definition();
+    let protocol = word(&protocol_node, &protocols, |name| task::find(task, name))?;
+    let takes_shots = protocol.takes_shots();
+    let protocol = protocol.definition();
     let split = match table.take("split") {
         Some(node) => word(&node, task.splits, |s| task.splits.contains(&s).then(|| s.to_owned()))?,
         None => task.default_split.to_owned(),
@@ -158,7 +164,7 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
         None => None,
         Some(node) => {
             let shots = count(&node, 0)? as usize;
-            if protocol.shots == 0 && shots != 0 {
+            if !takes_shots && shots != 0 {
                 let expected = format!("0: the protocol {} shows no examples", protocol.name);
                 return Err(SuiteError::found(&node.origin, &format!("{shots} shots"), &expected));
             }
@@ -196,6 +202,11 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
         expected,
         configurations,
     })
+}
+
+/// Whether the value of `task` names a file.
+fn is_task_file(task: &str) -> bool {
+    Path::new(task).extension().is_some_and(|extension| extension == "toml")
 }
 
 fn expected(mut table: Table) -> Result<Expected, SuiteError> {

@@ -67,7 +67,7 @@ impl Protocol for ModelTest {
             Ok(prompt) => {
                 let prompt_ids = question.codec.encode_prompt(&prompt);
                 let choice_ids = question.choices.iter().map(|choice| choice.id).collect();
-                Step::Ask(Ask { prompt, prompt_ids, max_new_tokens: 0, choice_ids })
+                Step::Ask(Ask { prompt, prompt_ids, choice_ids, ..Ask::default() })
             }
             Err(step) => step,
         }
@@ -140,7 +140,7 @@ impl Protocol for LogLikelihood {
         }
         let Some(stage) = done.len().checked_sub(1) else {
             let choice_ids = continuations.iter().map(|ids| ids[0]).collect();
-            return Step::Ask(Ask { prompt, prompt_ids: context, max_new_tokens: 0, choice_ids });
+            return Step::Ask(Ask { prompt, prompt_ids: context, choice_ids, ..Ask::default() });
         };
         let further: Vec<(usize, usize)> =
             (0..ANSWERS.len()).flat_map(|c| (1..continuations[c].len()).map(move |t| (c, t))).collect();
@@ -149,7 +149,7 @@ impl Protocol for LogLikelihood {
             let mut prompt_ids = context;
             prompt_ids.extend(&ids[..t]);
             let prompt = format!("{prompt}{}", question.codec.decode(&ids[..t]));
-            return Step::Ask(Ask { prompt, prompt_ids, max_new_tokens: 0, choice_ids: vec![ids[t]] });
+            return Step::Ask(Ask { prompt, prompt_ids, choice_ids: vec![ids[t]], ..Ask::default() });
         }
         let mut sums = done[0].choice_logprobs.clone();
         for (&(c, _), stage) in further.iter().zip(&done[1..]) {

@@ -36,7 +36,7 @@ fn impossible(reason: &str) -> Step {
 
 fn ask(question: &Question<'_>, prompt: String, max_new_tokens: usize, choice_ids: Vec<u32>) -> Step {
     let prompt_ids = question.codec.encode_prompt(&prompt);
-    Step::Ask(Ask { prompt, prompt_ids, max_new_tokens, choice_ids })
+    Step::Ask(Ask { prompt, prompt_ids, max_new_tokens, choice_ids, ..Ask::default() })
 }
 
 /// Returns ChatGLM2's chat template for a first round.

@@ -1,11 +1,12 @@
 //! Binds a plan to a tokenizer, drives the steps of each item, and checks requests and completions.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
 use glmbench_engine::sampler::Sampling;
-use glmbench_engine::{Completion, FinishReason, Request};
+use glmbench_engine::{Completion, FinishReason, Request, Stop};
 
 use super::outcome::{self, Outcome, Stage, State};
 use super::{Ask, ChoiceToken, Judgement, Plan, Question, Step, TaskError, TextCodec};
@@ -102,6 +103,7 @@ impl<'a> Evaluation<'a> {
             tokens: Vec::new(),
             text: String::new(),
             choice_logprobs: Vec::new(),
+            scored: 0,
             start_ns: 0,
             end_ns: 0,
         };
@@ -187,7 +189,8 @@ impl<'a> Evaluation<'a> {
             prompt: ask.prompt,
             prompt_ids: ask.prompt_ids,
             tokens: completion.tokens.clone(),
-            choice_logprobs: completion.choice_logprobs.clone(),
+            choice_logprobs: logprobs_of(&ask.score_from, completion),
+            scored: completion.prompt_logprobs.len(),
             start_ns: completion.start_ns,
             end_ns: completion.end_ns,
         });
@@ -229,6 +232,8 @@ impl<'a> Evaluation<'a> {
             sampling: Sampling::Greedy,
             ignore_eos: false,
             choice_ids: ask.choice_ids.clone(),
+            score_from: ask.score_from,
+            stop: Stop { texts: ask.stop.clone(), keep: true, ..Stop::default() },
             ..Request::probe()
         };
         progress.asked = Some(ask);
@@ -246,11 +251,12 @@ impl<'a> Evaluation<'a> {
             doc_hash: item.doc_hash.clone(),
             subject: item.subject.clone(),
             state: State::Scored,
-            gold: item.gold().expect("invariant: a plan has only items with answers"),
+            gold: self.plan.protocol.gold(item).expect("invariant: a plan has only items with answers"),
             pred: None,
             choice_logprobs: Vec::new(),
             margin: None,
             rule: String::new(),
+            measures: BTreeMap::new(),
             stages: std::mem::take(&mut progress.done),
         };
         match judgement {
@@ -259,6 +265,8 @@ impl<'a> Evaluation<'a> {
                 outcome.margin = outcome::margin(&choice_logprobs);
                 outcome.choice_logprobs = choice_logprobs;
                 outcome.rule = rule;
+                outcome.measures =
+                    self.plan.protocol.measures(&self.question(progress.index), &outcome.stages);
             }
             Judgement::Unreadable(reason) => outcome.state = State::Unscorable(reason),
             Judgement::Impossible(reason) => {
@@ -270,6 +278,15 @@ impl<'a> Evaluation<'a> {
         }
         outcome
     }
+}
+
+/// Returns the log-probabilities of the choices, or their sum over the prompt's scored tokens.
+fn logprobs_of(score_from: &Option<usize>, completion: &Completion) -> Vec<f32> {
+    if score_from.is_none() {
+        return completion.choice_logprobs.clone();
+    }
+    let sum: f64 = completion.prompt_logprobs.iter().map(|logprob| f64::from(*logprob)).sum();
+    vec![sum as f32]
 }
 
 /// Returns the reason why a prompt with too many positions fails its item. Truncation would change the question.
@@ -293,9 +310,17 @@ fn fault(ask: &Ask, completion: &Completion) -> Option<String> {
             after => format!("{place}, after {after} new tokens"),
         });
     }
-    let (found, asked) = (completion.choice_logprobs.len(), ask.choice_ids.len());
+    let (found, asked) = match ask.score_from {
+        Some(from) => (completion.prompt_logprobs.len(), ask.prompt_ids.len() - from),
+        None => (completion.choice_logprobs.len(), ask.choice_ids.len()),
+    };
     if found != asked {
-        return Some(format!("the model gave {found} choice log-probabilities; expected {asked}"));
+        let of = if ask.score_from.is_some() {
+            "log-probabilities of the prompt"
+        } else {
+            "choice log-probabilities"
+        };
+        return Some(format!("the model gave {found} {of}; expected {asked}"));
     }
     let index = completion.choice_logprobs.iter().position(|logprob| !logprob.is_finite())?;
     Some(format!(

@@ -6,10 +6,12 @@
 //! items of a data set. [`Evaluation`] binds a plan to a tokenizer and drives the steps: it turns them into engine
 //! requests, and completions into outcomes.
 
+pub mod audit;
 mod boolq;
 mod ceval;
 mod evaluation;
 pub mod extract;
+pub mod file;
 mod outcome;
 mod plan;
 #[cfg(test)]
@@ -17,7 +19,10 @@ mod toy;
 
 pub use evaluation::{Evaluation, Heard, Next, Progress};
 pub use outcome::{Outcome, Stage, State, margin};
-pub use plan::{Plan, Settings};
+pub use plan::{Demonstrations, Pick, Plan, Settings};
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use glmbench_engine::tokenizer::Tokenizer;
 
@@ -122,7 +127,7 @@ pub struct Question<'a> {
 }
 
 /// A question to the model.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ask {
     /// The prompt's text.
     pub prompt: String,
@@ -132,6 +137,11 @@ pub struct Ask {
     pub max_new_tokens: usize,
     /// Ids for which to return the log-probability after the prompt.
     pub choice_ids: Vec<u32>,
+    /// Place in the prompt from which on its own tokens are scored. The answer is then the sum of their log-probabilities,
+    /// as a choice's.
+    pub score_from: Option<usize>,
+    /// Texts that end the generated text. It may include the one that ended it.
+    pub stop: Vec<String>,
 }
 
 /// The result that a protocol reads from the stages.
@@ -199,6 +209,36 @@ pub trait Protocol: Sync {
         Ok(())
     }
 
+    /// Whether the protocol scores the tokens of prompts ([`Ask::score_from`]).
+    fn scores_prompts(&self) -> bool {
+        false
+    }
+
+    /// Whether items have a right answer. Otherwise only their measures count.
+    fn has_key(&self) -> bool {
+        true
+    }
+
+    /// Whether the protocol can show demonstrations.
+    fn takes_shots(&self) -> bool {
+        self.definition().shots > 0
+    }
+
+    /// Returns which demonstrations are shown.
+    fn demonstrations(&self) -> Demonstrations {
+        Demonstrations::default()
+    }
+
+    /// Returns an item's right answer in the form in which the protocol compares answers. `None` without one.
+    fn gold(&self, item: &Item) -> Option<Answer> {
+        item.gold()
+    }
+
+    /// Returns further measures of a finished item, by name; their means stand beside the accuracy.
+    fn measures(&self, _question: &Question<'_>, _done: &[Stage]) -> BTreeMap<String, f64> {
+        BTreeMap::new()
+    }
+
     /// Returns what the protocol judges an output by.
     fn evidence(&self) -> Evidence;
 
@@ -216,7 +256,7 @@ pub trait Protocol: Sync {
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step;
 }
 
-/// The protocols. A new one is its type and a line here.
+/// The protocols that are code. A new one is its type and a line here. Those of the task files follow ([`mod@file`]).
 static PROTOCOLS: &[&dyn Protocol] = &[
     &ceval::TwoStage,
     &ceval::ModelTestFewShot,
@@ -227,18 +267,24 @@ static PROTOCOLS: &[&dyn Protocol] = &[
     &toy::LastNumber,
 ];
 
-/// Returns all protocols.
+/// Returns all protocols, except those of users' task files.
 pub fn protocols() -> &'static [&'static dyn Protocol] {
-    PROTOCOLS
+    static ALL: OnceLock<Vec<&'static dyn Protocol>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let of_files = Benchmark::all().iter().flat_map(|benchmark| file::protocols_of(benchmark));
+        PROTOCOLS.iter().chain(of_files).copied().collect()
+    })
 }
 
 /// Returns the protocols of a benchmark.
-pub fn protocols_of(benchmark: &Benchmark) -> impl Iterator<Item = &'static dyn Protocol> {
-    protocols().iter().copied().filter(move |protocol| protocol.definition().benchmark == benchmark)
+pub fn protocols_of(benchmark: &'static Benchmark) -> impl Iterator<Item = &'static dyn Protocol> {
+    let coded =
+        PROTOCOLS.iter().copied().filter(move |protocol| protocol.definition().benchmark == benchmark);
+    coded.chain(file::protocols_of(benchmark).iter().copied())
 }
 
 /// Returns the protocol called `name` of a benchmark.
-pub fn find(benchmark: &Benchmark, name: &str) -> Option<&'static dyn Protocol> {
+pub fn find(benchmark: &'static Benchmark, name: &str) -> Option<&'static dyn Protocol> {
     protocols_of(benchmark).find(|protocol| protocol.definition().name == name)
 }
 

@@ -1,5 +1,7 @@
 //! The outcome of one item.
 
+use std::collections::BTreeMap;
+
 use crate::dataset::{Answer, sha256_hex};
 
 /// One model call of an item, with the answer.
@@ -13,8 +15,11 @@ pub struct Stage {
     pub tokens: Vec<u32>,
     /// The text of the generated ids.
     pub text: String,
-    /// Natural-log probabilities of the requested choice ids, in request order.
+    /// Natural-log probabilities of the requested choice ids, in request order. Of a prompt whose own tokens are scored: the
+    /// sum over them.
     pub choice_logprobs: Vec<f32>,
+    /// Number of the prompt's tokens that were scored.
+    pub scored: usize,
     /// Start of the call, in nanoseconds on the engine's clock.
     pub start_ns: u64,
     /// End of the call, in nanoseconds on the engine's clock.
@@ -54,6 +59,8 @@ pub struct Outcome {
     pub margin: Option<f32>,
     /// The rule that found the answer. Empty if none did.
     pub rule: String,
+    /// Further measures of a scored item, by name.
+    pub measures: BTreeMap<String, f64>,
     /// All model calls of the item, in order.
     pub stages: Vec<Stage>,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Protocol, TaskError};
 use crate::dataset::{Dataset, Item, Source, Subject};
+use crate::stats::Rng;
 
 /// The settings of an accuracy case that determine prompts and scores.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,7 +57,7 @@ impl Plan {
                 settings.split
             )));
         }
-        if let Some(item) = dataset.items.iter().find(|item| item.gold().is_none()) {
+        if let Some(item) = dataset.items.iter().find(|item| protocol.gold(item).is_none()) {
             let split = definition.benchmark.default_split;
             let message = format!(
                 "the {} split in {root} has no answers ({} is the first without); nothing could be scored, take `{split}`",
@@ -70,7 +71,7 @@ impl Plan {
         let demonstrations = if shots == 0 {
             BTreeMap::new()
         } else {
-            demonstrations(source, &dataset, shots).map_err(|e| match e {
+            demonstrations(source, &dataset, &protocol.demonstrations(), shots).map_err(|e| match e {
                 Lacking::Dataset(error) => error.into(),
                 Lacking::Shots(message) => lacking(message),
             })?
@@ -99,13 +100,45 @@ enum Lacking {
     Shots(String),
 }
 
-/// Returns the first `shots` items of the demonstration split for each subject.
+/// Which demonstrations a protocol shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Demonstrations {
+    /// Their split; the benchmark's if `None`.
+    pub split: Option<String>,
+    /// How they are picked from it.
+    pub pick: Pick,
+}
+
+/// How demonstrations are picked from the items of a subject.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pick {
+    /// The first.
+    #[default]
+    First,
+    /// Drawn by a seed, all equally likely, and shown in the order in which they are drawn. Every item has the same.
+    Seeded(u64),
+}
+
+impl Pick {
+    /// Brings the picked items to the front.
+    fn sort(self, items: &mut [Item], shots: usize) {
+        let Self::Seeded(seed) = self else { return };
+        let mut rng = Rng::new(seed);
+        for index in 0..shots.min(items.len()) {
+            let other = index + rng.below((items.len() - index) as u64) as usize;
+            items.swap(index, other);
+        }
+    }
+}
+
+/// Returns `shots` items of the demonstration split for each subject.
 fn demonstrations(
     source: &Source,
     dataset: &Dataset,
+    which: &Demonstrations,
     shots: usize,
 ) -> Result<BTreeMap<String, Vec<Item>>, Lacking> {
-    let split = dataset.benchmark.demonstration_split;
+    let split = which.split.as_deref().unwrap_or(dataset.benchmark.demonstration_split);
     if !source.has_split(split) {
         let layout = source.layout.name();
         return Err(Lacking::Shots(format!(
@@ -117,9 +150,13 @@ fn demonstrations(
     let mut by_subject: BTreeMap<String, Vec<Item>> = BTreeMap::new();
     for item in source.read(split, &subjects).map_err(Lacking::Dataset)?.items {
         let items = by_subject.entry(item.subject.clone()).or_default();
-        if items.len() < shots {
+        if which.pick != Pick::First || items.len() < shots {
             items.push(item);
         }
+    }
+    for items in by_subject.values_mut() {
+        which.pick.sort(items, shots);
+        items.truncate(shots);
     }
     for subject in subjects {
         let found = by_subject.get(&subject).map_or(0, Vec::len);

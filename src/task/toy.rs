@@ -62,6 +62,6 @@ impl Protocol for LastNumber {
         };
         prompt += &format!("{} =", fields.texts["question"]);
         let prompt_ids = question.codec.encode_prompt(&prompt);
-        Step::Ask(Ask { prompt, prompt_ids, max_new_tokens: question.max_new_tokens, choice_ids: Vec::new() })
+        Step::Ask(Ask { prompt, prompt_ids, max_new_tokens: question.max_new_tokens, ..Ask::default() })
     }
 }

@@ -74,6 +74,7 @@ fn lists_come_as_words_and_as_json() {
         (
             "suites",
             &[
+                "accept",
                 "boolq",
                 "calibrate-card",
                 "calibration",
@@ -83,16 +84,73 @@ fn lists_come_as_words_and_as_json() {
                 "duo-vs-a2-w8a8",
                 "load",
                 "max-batch",
+                "modeltest",
                 "performance-boolq",
                 "performance-ceval",
                 "performance",
                 "quantisation",
                 "quickstart",
                 "serving",
+                "smoke",
             ][..],
         ),
-        ("protocols", &["two-stage", "modeltest-5shot", "modeltest-0shot", "modeltest", "loglikelihood"]),
-        ("datasets", &["ceval", "boolq", "ceval-sample", "boolq-sample"]),
+        (
+            "protocols",
+            &[
+                "two-stage",
+                "modeltest-5shot",
+                "modeltest-0shot",
+                "modeltest",
+                "loglikelihood",
+                // aime2024, arc-challenge, arc-easy, cmmlu, gpqa
+                "modeltest",
+                "lm-eval",
+                "lm-eval",
+                "modeltest",
+                "lm-eval",
+                "answer-format",
+                // gsm8k
+                "modeltest",
+                "modeltest-bare",
+                "lm-eval-strict",
+                "lm-eval-flexible",
+                "cot-8shot",
+                // hellaswag
+                "lm-eval",
+                "lm-eval-norm",
+                // mmlu
+                "modeltest-5shot",
+                "modeltest-0shot",
+                "lm-eval",
+                "lm-eval-5shot",
+                // truthfulqa, wikitext-2
+                "modeltest-mc",
+                "lm-eval",
+                "lm-eval",
+                "plain-512",
+            ],
+        ),
+        (
+            "tasks",
+            &[
+                "ceval",
+                "boolq",
+                "aime2024",
+                "arc-challenge",
+                "arc-easy",
+                "cmmlu",
+                "gpqa",
+                "gsm8k",
+                "hellaswag",
+                "mmlu",
+                "truthfulqa",
+                "wikitext-2",
+            ],
+        ),
+        (
+            "datasets",
+            &["ceval", "boolq", "gsm8k", "mmlu", "truthfulqa", "wikitext-2", "ceval-sample", "boolq-sample"],
+        ),
     ] {
         let (code, words, _) = glmbench(&["list", what]);
         assert!(code == 0 && names.iter().all(|name| words.contains(name)), "{words}");

@@ -130,7 +130,7 @@ fn the_scripted_choice_is_the_answer() {
     assert!(samples.iter().all(|s| s.pred == first && s.state == SampleState::Scored));
     // The prompt of the first item is told to prefer the other.
     let prompts: Vec<u32> = first_prompt(&probe.path());
-    let answer = ScriptedAnswer { tokens: Vec::new(), choice_logprobs: vec![-2.0, -0.5] };
+    let answer = ScriptedAnswer { choice_logprobs: vec![-2.0, -0.5], ..ScriptedAnswer::default() };
     let script = Script { answers: HashMap::from([(prompts, answer)]), ..Script::default() };
     let root = tempfile::tempdir().unwrap();
     let run = Run { root: root.path(), suite: everything(), script };

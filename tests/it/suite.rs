@@ -97,7 +97,7 @@ fn what_is_wrong_is_answered_with_place_found_and_expected() {
         (
             "\"ceval\"\n",
             "\"cevall\"\n",
-            "here/s.toml:8:8: found \"cevall\"; expected one of ceval, boolq; did you mean `ceval`?",
+            "here/s.toml:8:8: found \"cevall\"; expected one of ceval, boolq, aime2024, arc-challenge, arc-easy, cmmlu, gpqa, gsm8k, hellaswag, mmlu, truthfulqa, wikitext-2; did you mean `ceval`?",
         ),
         (
             "modeltest-5shot",
@@ -207,6 +207,7 @@ fn every_suite_in_the_repository_loads() {
     assert_eq!(
         names,
         [
+            "accept",
             "boolq",
             "calibrate-card",
             "calibration",
@@ -216,12 +217,14 @@ fn every_suite_in_the_repository_loads() {
             "duo-vs-a2-w8a8",
             "load",
             "max-batch",
+            "modeltest",
             "performance",
             "performance-boolq",
             "performance-ceval",
             "quantisation",
             "quickstart",
-            "serving"
+            "serving",
+            "smoke"
         ]
     );
 }

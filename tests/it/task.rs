@@ -107,8 +107,16 @@ fn drive(evaluation: &Evaluation<'_>, index: usize, codec: &Toy, model: Model<'_
                 let (text, choice_logprobs) = model(&codec.decode(&request.prompt[2..]), &request.choice_ids);
                 let tokens = text.chars().map(|c| c as u32).collect();
                 let finish = FinishReason::Eos;
-                let completion =
-                    Completion { id: 0, tokens, text: None, choice_logprobs, finish, start_ns: 1, end_ns: 2 };
+                let completion = Completion {
+                    id: 0,
+                    tokens,
+                    text: None,
+                    choice_logprobs,
+                    prompt_logprobs: vec![],
+                    finish,
+                    start_ns: 1,
+                    end_ns: 2,
+                };
                 next = evaluation.advance(&mut progress, &completion);
             }
         }
@@ -178,6 +186,7 @@ fn two_stage_generates_up_to_512_tokens_greedily_and_then_none() {
         tokens: vec![],
         text: None,
         choice_logprobs: vec![],
+        prompt_logprobs: vec![],
         finish,
         start_ns: 0,
         end_ns: 0,

@@ -124,6 +124,9 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Token ids to return log-probabilities of after the prompt, in this order.
     pub choice_ids: Vec<u32>,
+    /// Place in the prompt of the first token whose log-probability is returned ([`Completion::prompt_logprobs`]), at least
+    /// 1. The tokens before the one in front of it may come from the KV cache, unlike with [`Report::prompt`].
+    pub score_from: Option<usize>,
     /// What ends the output besides its length and the end-of-sequence token.
     pub stop: Stop,
     /// What steps report of the tokens.
@@ -141,6 +144,7 @@ impl Request {
             sampling: Sampling::Greedy,
             ignore_eos: false,
             choice_ids: Vec::new(),
+            score_from: None,
             stop: Stop::default(),
             report: Report::default(),
             savings: Savings::NONE,
@@ -315,6 +319,8 @@ pub struct Completion {
     pub text: Option<String>,
     /// Natural-log probabilities of `choice_ids` after the prompt, from a softmax over the whole vocabulary.
     pub choice_logprobs: Vec<f32>,
+    /// Natural-log probabilities of the prompt's tokens from [`Request::score_from`] on, each after all tokens before it.
+    pub prompt_logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: FinishReason,
     /// Start of its first step, in nanoseconds on the engine's clock.

@@ -20,6 +20,8 @@ pub(super) struct Sequence {
     pub(super) tokens: Vec<u32>,
     pub(super) blocks: Vec<u32>,
     pub(super) choice_logprobs: Vec<f32>,
+    /// Log-probabilities of the prompt's tokens from [`Request::score_from`] on.
+    scored: Vec<f32>,
     /// The output as text, if the request needs it.
     text: Option<TextOutput>,
     prompt_logprobs: Vec<Option<TokenLogprobs>>,
@@ -46,6 +48,7 @@ impl Sequence {
             tokens: request.prompt.clone(),
             blocks: Vec::new(),
             choice_logprobs: Vec::new(),
+            scored: Vec::new(),
             text,
             prompt_logprobs: Vec::new(),
             start_ns: None,
@@ -84,6 +87,35 @@ impl Sequence {
         None
     }
 
+    /// Notes the log-probability of the token after `position`, if it is one to be scored. Returns why the sequence ends, if
+    /// it does.
+    fn note_scored(&mut self, position: usize, logits: &[f32]) -> Option<FinishReason> {
+        let from = self.request.score_from?;
+        let next = *self.request.prompt.get(position + 1).filter(|_| position + 1 >= from)?;
+        if let Some(place) = NotFinite::find(position, logits) {
+            return Some(FinishReason::BrokenLogits(place));
+        }
+        self.scored.push((f64::from(logits[next as usize]) - log_sum_exp(logits)) as f32);
+        None
+    }
+
+    /// Returns the number of the prompt's next `count` rows, from the last backwards, whose logits are needed.
+    pub(super) fn wanted_rows(&self, count: usize) -> usize {
+        let end = self.fed + count;
+        let whole = self.request.report.prompt.map(|_| 0);
+        let scored = self.request.score_from.map(|from| from.saturating_sub(1));
+        match whole.or(scored) {
+            Some(first) => end - first.clamp(self.fed, end),
+            None => usize::from(end == self.request.prompt.len()),
+        }
+    }
+
+    /// Returns the part of the prompt that may come from the cache, and the token behind it. Rows that are scored are
+    /// computed.
+    pub(super) fn reusable(&self) -> &[u32] {
+        &self.request.prompt[..self.request.score_from.unwrap_or(self.request.prompt.len())]
+    }
+
     /// Returns the prompt's log-probabilities, once.
     pub(super) fn take_prompt_detail(&mut self) -> Option<PromptDetail> {
         self.request.report.prompt?;
@@ -119,7 +151,8 @@ impl Sequence {
         self.fed += count;
         let (mut position, mut last) = (self.fed - rows.len(), None);
         for logits in rows {
-            if let Some(finish) = self.note_prompt(position, logits) {
+            let broken = self.note_prompt(position, logits);
+            if let Some(finish) = broken.or_else(|| self.note_scored(position, logits)) {
                 return Some(finish);
             }
             position += 1;
@@ -235,6 +268,7 @@ impl Sequence {
             tokens: self.tokens.split_off(self.request.prompt.len()),
             text: self.text.map(TextOutput::into_text),
             choice_logprobs: self.choice_logprobs,
+            prompt_logprobs: self.scored,
             finish,
             start_ns: self.start_ns.unwrap_or(step.start_ns),
             end_ns: step.end_ns,

@@ -12,7 +12,8 @@ use glmbench_engine::model::Capacity;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{
-    Completion, Engine, EngineError, FinishReason, Report, Request, Step, StepKind, Stop, TokenDetail,
+    Completion, Engine, EngineError, FinishReason, Report, Request, Savings, Step, StepKind, Stop,
+    TokenDetail,
 };
 
 fn demo() -> (Engine, Arc<Tokenizer>) {
@@ -280,4 +281,58 @@ fn decoding_goes_on_during_prefill_and_changes_no_result() {
     let begin = &shared.0[1..=3 * 10];
     assert!(longest(begin) <= 2 && begin.contains(&StepKind::Decode), "{begin:?}");
     assert_eq!((plain.1, plain.2), (shared.1, shared.2));
+}
+
+/// The log-probabilities of a prompt's own tokens are those of teacher forcing to the last bit, whatever is shared and however
+/// few rows of logits fit a step.
+#[test]
+fn scored_tokens_of_a_prompt_have_the_bits_of_teacher_forcing() {
+    let context = "北京是中国的首都。上海在东部。".repeat(30);
+    let expected: Vec<Vec<u32>> = {
+        let (mut engine, tokenizer) = loaded(1, 64, 512);
+        let mut forced = |text: &str| {
+            let prompt = tokenizer.encode_prompt(&format!("{context}{text}"));
+            let mut bits = Vec::new();
+            engine
+                .teacher_force(&prompt, &mut |position, logits| {
+                    if let Some(&next) = prompt.get(position + 1) {
+                        bits.push((TokenLogprobs::of(logits, next, 0, &[]).token as f32).to_bits());
+                    }
+                })
+                .unwrap();
+            bits
+        };
+        ["广州在南方。", "月亮是圆的，太阳也是。"].map(&mut forced).to_vec()
+    };
+    for (batch, rows, savings) in
+        [(1, 1, Savings::NONE), (4, 5, Savings::NONE), (4, 64, Savings::ALL), (1, 3, Savings::ALL)]
+    {
+        let (mut engine, tokenizer) = loaded(batch, rows, 64);
+        let before = tokenizer.encode_prompt(&context).len();
+        let texts = ["广州在南方。", "月亮是圆的，太阳也是。"];
+        let mut reused = 0;
+        for (index, text) in texts.iter().chain(&texts).enumerate() {
+            let prompt = tokenizer.encode_prompt(&format!("{context}{text}"));
+            let score_from = Some(before);
+            engine
+                .submit(Request { prompt: prompt.clone(), score_from, savings, ..Request::probe() })
+                .unwrap();
+            if batch == 1 || index % 2 == 1 {
+                let (steps, finished) = run(&mut engine);
+                reused += steps.iter().map(|step| step.saved.reused).sum::<usize>();
+                for (place, completion) in finished.iter().enumerate() {
+                    let of = &expected[(index + 1 - finished.len() + place) % 2];
+                    let found: Vec<u32> = completion.prompt_logprobs.iter().map(|l| l.to_bits()).collect();
+                    assert_eq!(found, of[before - 1..], "{batch} {rows} {savings:?}");
+                }
+            }
+        }
+        assert_eq!(reused > 0, savings.shared_prefixes, "{batch} {rows}");
+    }
+    let (mut engine, _) = demo();
+    let wrong = |from| Request { prompt: vec![1, 2, 3], score_from: Some(from), ..Request::probe() };
+    for from in [0, 3] {
+        let error = engine.submit(wrong(from)).unwrap_err().to_string();
+        assert!(error.contains("expected one that has a token before it"), "{error}");
+    }
 }

@@ -172,6 +172,7 @@ impl Shared {
                 tokens: Vec::new(),
                 text: None,
                 choice_logprobs: Vec::new(),
+                prompt_logprobs: Vec::new(),
                 finish: FinishReason::Length,
                 start_ns: now_ns,
                 end_ns: now_ns,

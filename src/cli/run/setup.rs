@@ -16,7 +16,7 @@ use crate::suite::{Configuration, SuiteError};
 pub(in crate::cli) struct SetupArgs {
     /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json` [default: the suite's model]
     #[arg(long, value_name = "DIR|demo|dummy:…")]
-    pub(super) model: Option<OsString>,
+    pub(in crate::cli) model: Option<OsString>,
     /// What changes the model
     #[command(flatten)]
     over: OverModel,

@@ -19,11 +19,13 @@ use crate::report::export::Records;
 use super::export::say_faults;
 use super::runs::find_run;
 use super::settings::dataset_parser;
-use super::{Exit, emit, emit_json};
+use super::{Exit, emit, emit_json, tasks};
 
 use select::{Choice, select};
 
-/// Show items of a run (prompt, token ids, answer, log-probabilities), the repetitions of a performance case, or a load
+/// Show items of a run (prompt, token ids, answer, log-probabilities), the repetitions of a performance case, a load, or a task
+///
+/// `glmbench show task NAME` prints the definition of a task verbatim, and its first prompts if its data is there.
 ///
 /// ITEM names an item (ceval/val/law/17), a performance case (b8-i128-o32) or a load (poisson-i128-o32-b16). If several tasks have the item, put the task in
 /// front (ceval-two-stage/ceval/val/law/17). A unique end of the name is enough (law/17), and so is the unique beginning of a
@@ -35,13 +37,13 @@ use select::{Choice, select};
     after_help = "Older versions stored no prompts. The first prompt of such a run is built again from the data set and the tokenizer, \
     if they are found or given (--set, --dataset, --model). It is shown only if its hash is the recorded one.\n\n\
     Examples:\n  glmbench show 20261123T02 ceval/val/law/17\n  glmbench show 20261123T02 law/17 --with 20261124\n  \
-    glmbench show 20261123T02 b8-i128-o32"
+    glmbench show 20261123T02 b8-i128-o32\n  glmbench show task gsm8k --dataset data/gsm8k"
 )]
 pub struct Args {
-    /// The run directory, or the beginning of its name in reports/
+    /// The run directory, or the beginning of its name in reports/; or the word `task`
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// Items, performance cases or loads
+    /// Items, performance cases or loads; or tasks
     #[arg(value_name = "ITEM", required = true)]
     items: Vec<String>,
     /// A second run to show beside the first
@@ -81,6 +83,12 @@ impl Shown {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.run.as_os_str() == "task" {
+        for name in &args.items {
+            tasks::show(name, args.dataset.as_ref(), args.model.as_deref())?;
+        }
+        return Ok(Exit::Done.into());
+    }
     let first = Shown::open(&args.run)?;
     let second = args.with.as_deref().map(Shown::open).transpose()?;
     let runs: Vec<&Shown> = std::iter::once(&first).chain(&second).collect();

@@ -8,7 +8,7 @@ use std::path::Path;
 use csv_layout::CsvLayout;
 use jsonl_layout::JsonlLayout;
 
-use super::{Benchmark, Content, DatasetError, Item, ModelTestFiles, ModelTestRows, Subject};
+use super::{Benchmark, Content, DatasetError, Item, ModelTestFiles, ModelTestRows, Subject, TimingPrompt};
 
 /// C-Eval: Chinese multiple choice, 52 subjects in four categories.
 pub static CEVAL: Benchmark = Benchmark {
@@ -20,7 +20,7 @@ pub static CEVAL: Benchmark = Benchmark {
     layouts: &[&CsvLayout, &JsonlLayout],
     chance: Some(0.25),
     categories: &[STEM, SOCIAL_SCIENCE, HUMANITIES, OTHER],
-    timing_prompt,
+    timing_prompt: TimingPrompt::Function(timing_prompt),
     modeltest: Some(ModelTestFiles {
         set: "CEval",
         rows: ModelTestRows::Subjects,
@@ -28,6 +28,7 @@ pub static CEVAL: Benchmark = Benchmark {
         right: "Correct",
         wrong: "Wrong",
     }),
+    file: None,
 };
 
 /// Science, technology, engineering, mathematics.

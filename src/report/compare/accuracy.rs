@@ -3,7 +3,7 @@
 use super::items::{Flip, JoinReport, PairedItem, SubjectKey, SubjectTally, Tally, by_subject, flips, join};
 use super::{Options, Pair, Side};
 use crate::record::{AccuracyCase, SampleRecord};
-use crate::report::accuracy::{ALL, HARD};
+use crate::report::accuracy::{ALL, HARD, categories};
 use crate::report::format::counted;
 use crate::stats::{
     LEAST_DISCORDANT, PairCounts, RESAMPLES, detectable_difference, difference_interval, discordant_share,
@@ -165,7 +165,7 @@ fn task(
     join: JoinReport,
     options: &Options,
 ) -> TaskComparison {
-    let subjects = by_subject(&case.benchmark, pairs);
+    let subjects = by_subject(categories(case), pairs);
     let groups = groups(&subjects);
     let whole = groups[0].counts;
     let p = mcnemar_exact(whole.only_a, whole.only_b);

@@ -183,16 +183,16 @@ pub(super) struct SubjectTally {
 /// Sort key of a subject: rank of its category, category, name.
 pub(super) type SubjectKey<'a> = (usize, &'a str, &'a str);
 
-/// Groups a benchmark's pairs by subject, in the order of a run's own report. A set without subjects has one unnamed
+/// Groups pairs by subject, in the order of a run's own report. `known` has the benchmark's categories. A set without subjects has one unnamed
 /// subject.
 pub(super) fn by_subject<'a>(
-    benchmark: &str,
+    known: &[&str],
     pairs: &[PairedItem<'a>],
 ) -> BTreeMap<SubjectKey<'a>, SubjectTally> {
     let mut subjects: BTreeMap<SubjectKey<'a>, SubjectTally> = BTreeMap::new();
     for &pair in pairs {
         let item = pair.0;
-        let key = (category_rank(benchmark, &item.category), item.category.as_str(), item.subject.as_str());
+        let key = (category_rank(known, &item.category), item.category.as_str(), item.subject.as_str());
         let subject = subjects.entry(key).or_default();
         subject.all.add(pair);
         if item.hard {

@@ -2,13 +2,14 @@
 
 use super::{Chart, Csv, Material, Section, Table};
 use crate::record::AccuracyRow;
-use crate::report::{charts, tables};
+use crate::report::{charts, measures, tables};
 
 pub(super) struct Accuracy;
 
 impl Section for Accuracy {
     fn tables(&self, of: Material<'_>) -> Vec<Table> {
-        vec![tables::accuracy(&of.summary.accuracy)]
+        let scores = tables::accuracy(&of.summary.accuracy);
+        std::iter::once(scores).chain(measures::table(of.run(), of.samples)).collect()
     }
 
     fn details(&self, of: Material<'_>) -> Vec<Table> {

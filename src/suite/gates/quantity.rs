@@ -1,7 +1,7 @@
 //! Numbers with units in gate files.
 
+use crate::document::tree::{Node, Value};
 use crate::suite::SuiteError;
-use crate::suite::tree::{Node, Value};
 
 /// A positive number, without unit.
 pub(super) fn number(node: &Node) -> Result<f64, SuiteError> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::table::{DEFAULT_LOAD_BATCH, Extent, LoadCase, MAX_REQUESTS, Rates};
+use crate::document::tree::Node;
 use crate::record::{Arrival, Objective, Objectives};
 use crate::stats::ArrivalProcess;
 use crate::suite::cases::Schema;
@@ -11,7 +12,6 @@ use crate::suite::table::{
     Table, array, boolean, count, counts, found, lengths, number, optional_count, optional_number, path,
     seed, word,
 };
-use crate::suite::tree::Node;
 use crate::suite::{CaseScope, SuiteError};
 
 /// Minimum number of requests to judge a rate (equal to `stats::LEAST_FOR_GROWTH`). A search for saturation judges

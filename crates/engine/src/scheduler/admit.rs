@@ -47,13 +47,13 @@ impl Engine {
         if !next.shares() {
             return Shared::default();
         }
-        let found = self.allocator.find(&content(self.prefix(), &next.request.prompt));
+        let found = self.allocator.find(&content(self.prefix(), next.reusable()));
         if found.tokens > self.prefix() { found } else { Shared::default() }
     }
 
     /// Whether a prompt had better wait, because one that is being fed begins like it.
     fn awaits(&self, next: &Sequence, shared: usize) -> bool {
-        let prompt = &next.request.prompt;
+        let prompt = next.reusable();
         let mut fed = self.running.iter().filter(|other| other.leaves_prefix() && other.prompt_left() > 0);
         next.shares()
             && fed.any(|other| {

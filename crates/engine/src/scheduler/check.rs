@@ -21,6 +21,12 @@ impl Engine {
         if let Some(id) = ids.into_iter().flatten().find(|&&id| id as usize >= known) {
             return refuse(format!("token {id} is outside the model's vocabulary of {known}"));
         }
+        if let Some(from) = request.score_from.filter(|from| !(1..request.prompt.len()).contains(from)) {
+            return refuse(format!(
+                "log-probabilities are wanted from token {from} of a prompt of {}; expected one that has a token before it",
+                request.prompt.len()
+            ));
+        }
         if !request.stop.texts.is_empty() && self.tokenizer.is_none() {
             return refuse("the engine has no tokenizer, so it cannot watch for stop texts".into());
         }

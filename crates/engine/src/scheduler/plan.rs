@@ -40,14 +40,9 @@ impl Engine {
         for (index, sequence) in self.running.iter().enumerate() {
             let left = sequence.prompt_left();
             let mut count = left.min(limits.max_step_tokens - row);
-            let wanted = if sequence.request.report.prompt.is_some() {
-                count = count.min(logits_left);
-                count
-            } else {
-                usize::from(count == left)
-            };
+            let wanted = sequence.wanted_rows(count);
             let logits = wanted.min(logits_left);
-            // The last row waits for a step that can return its logits.
+            // The last rows wait for a step that can return their logits.
             count -= wanted - logits;
             if count > 0 {
                 parts.push(Part { index, rows: row..row + count, logits, guesses: Vec::new() });

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::SuiteError;
+use super::DocumentError;
 
 /// Maximum number of dot-separated names in a `--set` key. No suite key is nearly as deep.
 const MAX_SET_DEPTH: usize = 16;
@@ -30,7 +30,7 @@ const TYPED_SHOWN: usize = 120;
 /// Where a value was written.
 #[derive(Debug, Clone)]
 pub(crate) enum Origin {
-    /// In the suite file, at this byte offset.
+    /// In the file, at this byte offset.
     File { source: Arc<Source>, at: usize },
     /// On the command line: the flag and `key=value`.
     Typed(Arc<str>),
@@ -107,8 +107,8 @@ impl Value {
     }
 }
 
-/// Parses the text of the suite file `path`.
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
+/// Parses the text of the file `path`.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Node, DocumentError> {
     let source = Arc::new(Source { path: path.to_path_buf(), text: text.to_owned() });
     let origin = |span: &Range<usize>| Origin::File { source: Arc::clone(&source), at: span.start };
     match DeTable::parse(text) {
@@ -117,13 +117,13 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
         }
         Err(error) => {
             let place = origin(&error.span().unwrap_or(0..0));
-            Err(SuiteError::at(&place, error.message().to_owned()))
+            Err(DocumentError::at(&place, error.message().to_owned()))
         }
     }
 }
 
 /// Parses the value of a flag's `key=value`: as TOML if it is valid TOML, otherwise as a plain string.
-pub(crate) fn parse_override(flag: &str, key: &str, text: &OsStr) -> Result<Node, SuiteError> {
+pub(crate) fn parse_override(flag: &str, key: &str, text: &OsStr) -> Result<Node, DocumentError> {
     let origin = Origin::Typed(format!("{flag} {key}={}", text.to_string_lossy()).into());
     let Some(text) = text.to_str() else { return Ok(Node { origin, value: Value::Path(text.into()) }) };
     let place = |_: &Range<usize>| origin.clone();
@@ -141,14 +141,14 @@ pub(crate) fn parse_override(flag: &str, key: &str, text: &OsStr) -> Result<Node
 
 type OriginOf<'a> = dyn Fn(&Range<usize>) -> Origin + 'a;
 
-fn convert(value: &Spanned<DeValue<'_>>, origin: &OriginOf<'_>) -> Result<Node, SuiteError> {
+fn convert(value: &Spanned<DeValue<'_>>, origin: &OriginOf<'_>) -> Result<Node, DocumentError> {
     let converted = match value.get_ref() {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(digits) => {
             // The parser has already removed prefix and underscores.
             Value::Integer(i64::from_str_radix(digits.as_str(), digits.radix()).map_err(|_| {
                 let message = format!("found the number {digits}; expected one that fits 64 bits");
-                SuiteError::at(&origin(&value.span()), message)
+                DocumentError::at(&origin(&value.span()), message)
             })?)
         }
         DeValue::Array(items) => {
@@ -165,7 +165,7 @@ fn convert(value: &Spanned<DeValue<'_>>, origin: &OriginOf<'_>) -> Result<Node, 
     Ok(Node { origin: origin(&value.span()), value: converted })
 }
 
-fn convert_table(table: &DeTable<'_>, origin: &OriginOf<'_>) -> Result<Value, SuiteError> {
+fn convert_table(table: &DeTable<'_>, origin: &OriginOf<'_>) -> Result<Value, DocumentError> {
     let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
         let key_origin = origin(&key.span());
         let text: &std::borrow::Cow<'_, str> = key.get_ref();
@@ -176,9 +176,9 @@ fn convert_table(table: &DeTable<'_>, origin: &OriginOf<'_>) -> Result<Value, Su
 
 /// Overrides the value at the dotted key (`accuracy.0.limit`). Creates missing tables on the way; array entries must
 /// exist.
-pub(crate) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), SuiteError> {
+pub(crate) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), DocumentError> {
     let origin = value.origin.clone();
-    let fail = |message: String| Err(SuiteError::at(&origin, message));
+    let fail = |message: String| Err(DocumentError::at(&origin, message));
     let depth = key.split('.').count();
     if depth > MAX_SET_DEPTH {
         return fail(format!("found a key of {depth} names; expected {MAX_SET_DEPTH} at most"));

@@ -1,0 +1,407 @@
+//! The table `[data]` of a task file: files, columns, fields, answers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use regex::Regex;
+
+use super::{AnswerKind, Templates, strings};
+use crate::dataset::{Benchmark, Dataset, DatasetError, Layout, entries};
+use crate::document::DocumentError;
+use crate::document::table::{Table, found, string, word};
+use crate::document::tree::{Node, Value};
+
+/// The forms of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Comma-separated values; the first line names the columns unless the task file does.
+    Csv,
+    /// One JSON object a line.
+    JsonLines,
+    /// One JSON array of objects.
+    Json,
+    /// Plain text, cut into documents.
+    Text,
+}
+
+const FORMATS: [(&str, Format); 4] =
+    [("csv", Format::Csv), ("jsonl", Format::JsonLines), ("json", Format::Json), ("text", Format::Text)];
+
+/// The data of a task file.
+#[derive(Debug)]
+pub(super) struct Data {
+    pub(super) format: Format,
+    pub(super) splits: Vec<String>,
+    pub(super) default: String,
+    pub(super) demonstrations: String,
+    /// Patterns of each split's files: alternatives, with `{subject}` for the name of a subject.
+    pub(super) files: BTreeMap<String, Vec<String>>,
+    /// Names of a csv file's columns without a header.
+    pub(super) columns: Option<Vec<String>>,
+    /// Pattern of the lines that begin a document of a text.
+    pub(super) begins: Option<Regex>,
+    /// Expressions over a row's columns, by the name that templates use.
+    pub(super) fields: BTreeMap<String, String>,
+    /// Field whose text is the question, for timing and for duplicates.
+    pub(super) question: String,
+    /// Expression of the subject, if it is in the row.
+    pub(super) subject: Option<String>,
+    pub(super) answer: AnswerSpec,
+    /// Subjects by category, in the order of the file.
+    pub(super) categories: Vec<(String, Vec<String>)>,
+    pub(super) chinese: BTreeMap<String, String>,
+    pub(super) templates: Templates,
+}
+
+/// How a row gives its answer.
+#[derive(Debug)]
+pub(super) struct AnswerSpec {
+    pub(super) kind: AnswerKind,
+    /// Expression of the answer.
+    pub(super) value: String,
+    /// Words of the options in their order, if the answer is a word.
+    pub(super) words: Option<Vec<String>>,
+    /// Splits whose rows may have no answer.
+    pub(super) optional_in: Vec<String>,
+}
+
+impl Data {
+    pub(super) fn parse(mut table: Table) -> Result<Self, DocumentError> {
+        let origin = table.origin.clone();
+        let names = FORMATS.map(|(name, _)| name);
+        let format =
+            word(&table.require("format", &format!("one of {}", names.join(", ")))?, &names, |name| {
+                FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| *format)
+            })?;
+        let splits = strings(table.require("splits", "the names of the splits")?, "names of splits")?;
+        let split = |node: &Node| {
+            let known: Vec<&str> = splits.iter().map(String::as_str).collect();
+            word(node, &known, |name| known.contains(&name).then(|| name.to_owned()))
+        };
+        let default = split(&table.require("default", "the split that is scored")?)?;
+        let demonstrations = match table.take("demonstrations") {
+            Some(node) => split(&node)?,
+            None => default.clone(),
+        };
+        let files = files(&table.require("files", "the files of the splits")?, &splits)?;
+        let columns = match table.take("columns") {
+            Some(node) if format != Format::Csv => {
+                return Err(found(&node, "`columns`", "them with format = \"csv\" only: JSON names its own"));
+            }
+            node => node.map(|node| strings(node, "names of columns")).transpose()?,
+        };
+        let begins = match table.take("begins") {
+            Some(node) if format != Format::Text => {
+                return Err(found(
+                    &node,
+                    "`begins`",
+                    "it with format = \"text\" only: the lines that begin a document",
+                ));
+            }
+            Some(node) => Some(Regex::new(&string(&node)?).map_err(|error| {
+                let text = error.to_string();
+                let last = text.lines().last().unwrap_or_default().to_owned();
+                DocumentError::at(&node.origin, format!("{last}; expected a regular expression"))
+            })?),
+            None => None,
+        };
+        let templates = Templates::new();
+        let fields =
+            texts(&table.require("fields", "the table [data.fields]")?, "an expression over columns")?;
+        check_expressions(&templates, &fields)?;
+        let question_node = table.require("question", "the field that is the question")?;
+        let known: Vec<&str> = fields.iter().map(|(name, ..)| name.as_str()).collect();
+        let question = word(&question_node, &known, |name| known.contains(&name).then(|| name.to_owned()))?;
+        let subject = expression(&templates, table.take("subject"))?;
+        let answer = AnswerSpec::parse(
+            Table::new(table.require("answer", "the table [data.answer]")?)?,
+            &splits,
+            &templates,
+        )?;
+        let categories = categories(table.take("categories"))?;
+        let chinese = match table.take("chinese_names") {
+            Some(node) => texts(&node, "a name")?.into_iter().map(|(key, name, _)| (key, name)).collect(),
+            None => BTreeMap::new(),
+        };
+        table.finish()?;
+        if answer.kind == AnswerKind::Choice && !fields.iter().any(|(name, ..)| name == OPTIONS) {
+            let message = format!(
+                "found no field `{OPTIONS}`; expected the list of an item's options, because kind = \"choice\""
+            );
+            return Err(DocumentError::at(&origin, message));
+        }
+        let fields = fields.into_iter().map(|(name, expression, _)| (name, expression)).collect();
+        Ok(Self {
+            format,
+            splits,
+            default,
+            demonstrations,
+            files,
+            columns,
+            begins,
+            fields,
+            question,
+            subject,
+            answer,
+            categories,
+            chinese,
+            templates,
+        })
+    }
+
+    /// Returns the name of the layout of the task called `task`.
+    pub(super) fn layout_name(&self, task: &str) -> String {
+        let word = FORMATS.iter().find(|(_, format)| *format == self.format).map_or("", |(word, _)| *word);
+        format!("{task}-{word}")
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        let own = ["answer", "subject", "chinese_name"].map(str::to_owned);
+        self.fields.keys().cloned().chain(own).collect()
+    }
+
+    pub(super) fn category_names(&self) -> Vec<String> {
+        self.categories.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Returns the files of a split below `root`: path with `/`, and subject if the name has one. Sorted by subject.
+    pub(super) fn files_of(
+        &self,
+        root: &Path,
+        split: &str,
+    ) -> Result<Vec<(String, Option<String>)>, DatasetError> {
+        for pattern in self.files.get(split).into_iter().flatten() {
+            let found = matching(root, pattern)?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// Name of the field that holds an item's options.
+pub(super) const OPTIONS: &str = "options";
+/// What stands for a subject's name in a file's name.
+const SUBJECT: &str = "{subject}";
+/// What stands for a split's name in a file's name.
+const SPLIT: &str = "{split}";
+
+/// Returns the files that match a pattern.
+fn matching(root: &Path, pattern: &str) -> Result<Vec<(String, Option<String>)>, DatasetError> {
+    let Some((before, after)) = pattern.split_once(SUBJECT) else {
+        return Ok(if root.join(pattern).is_file() { vec![(pattern.to_owned(), None)] } else { Vec::new() });
+    };
+    let (folder, start) = before.rsplit_once('/').map_or(("", before), |(folder, start)| (folder, start));
+    let dir = root.join(folder);
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for name in entries(&dir)? {
+        let subject = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(after));
+        if let Some(subject) = subject.filter(|subject| !subject.is_empty()) {
+            let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+            found.push((path, Some(subject.to_owned())));
+        }
+    }
+    found.sort_by(|a, b| a.1.cmp(&b.1));
+    Ok(found)
+}
+
+/// Reads `files`: a pattern for all splits, or a table with patterns for each.
+fn files(node: &Node, splits: &[String]) -> Result<BTreeMap<String, Vec<String>>, DocumentError> {
+    let patterns = |node: &Node| match &node.value {
+        Value::Array(_) => strings(node.clone(), "patterns of files"),
+        _ => Ok(vec![string(node)?]),
+    };
+    let check = |node: &Node, all: Vec<String>| {
+        let leaves = |pattern: &String| {
+            pattern.starts_with('/') || pattern.contains('\\') || pattern.split('/').any(|part| part == "..")
+        };
+        let subject_in_folder =
+            |pattern: &String| pattern.rsplit_once(SUBJECT).is_some_and(|(_, rest)| rest.contains('/'));
+        match all.iter().find(|pattern| {
+            leaves(pattern) || subject_in_folder(pattern) || pattern.matches(SUBJECT).count() > 1
+        }) {
+            Some(wrong) => Err(found(
+                node,
+                &format!("the file {wrong:?}"),
+                "a path below the data set's folder, with {subject} at most once and in the file's name",
+            )),
+            None => Ok(all),
+        }
+    };
+    let mut of_split = BTreeMap::new();
+    if let Value::Table(entries) = &node.value {
+        for (split, entry) in entries {
+            if !splits.contains(split) {
+                let message =
+                    format!("found files of the split `{split}`; expected one of {}", splits.join(", "));
+                return Err(DocumentError::at(&entry.key_origin, message));
+            }
+            of_split.insert(split.clone(), check(&entry.node, patterns(&entry.node)?)?);
+        }
+    } else {
+        let all = check(node, patterns(node)?)?;
+        for split in splits {
+            of_split.insert(split.clone(), all.iter().map(|pattern| pattern.replace(SPLIT, split)).collect());
+        }
+    }
+    Ok(of_split)
+}
+
+/// Reads a table of texts, with their places.
+fn texts(node: &Node, of: &str) -> Result<Vec<(String, String, Node)>, DocumentError> {
+    let Value::Table(entries) = &node.value else {
+        return Err(found(node, node.value.kind(), &format!("a table: each name with {of}")));
+    };
+    entries.iter().map(|(name, entry)| Ok((name.clone(), string(&entry.node)?, entry.node.clone()))).collect()
+}
+
+fn check_expressions(templates: &Templates, fields: &[(String, String, Node)]) -> Result<(), DocumentError> {
+    for (name, source, node) in fields {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if !name.chars().all(plain) || ["answer", "subject", "chinese_name", "texts"].contains(&name.as_str())
+        {
+            let expected = "lower-case letters, digits and `_`; not answer, subject, chinese_name or texts";
+            return Err(found(node, &format!("a field `{name}`"), expected));
+        }
+        templates
+            .expression(source)
+            .map_err(|fault| DocumentError::at(&node.origin, format!("field `{name}`: {fault}")))?;
+    }
+    Ok(())
+}
+
+/// Reads and checks an expression.
+fn expression(templates: &Templates, node: Option<Node>) -> Result<Option<String>, DocumentError> {
+    let Some(node) = node else { return Ok(None) };
+    let source = string(&node)?;
+    match templates.expression(&source) {
+        Err(fault) => Err(DocumentError::at(&node.origin, fault)),
+        Ok(_) => Ok(Some(source.clone())),
+    }
+}
+
+fn categories(node: Option<Node>) -> Result<Vec<(String, Vec<String>)>, DocumentError> {
+    let Some(node) = node else { return Ok(Vec::new()) };
+    let mut all = Vec::new();
+    for mut table in match node.value {
+        Value::Array(items) => items.into_iter().map(Table::new).collect::<Result<Vec<_>, _>>()?,
+        _ => return Err(found(&node, node.value.kind(), "[[data.categories]] in double brackets")),
+    } {
+        let name = string(&table.require("name", "the category's name")?)?;
+        let subjects = strings(table.require("subjects", "the category's subjects")?, "names of subjects")?;
+        table.finish()?;
+        all.push((name, subjects));
+    }
+    Ok(all)
+}
+
+impl AnswerSpec {
+    fn parse(mut table: Table, splits: &[String], templates: &Templates) -> Result<Self, DocumentError> {
+        let names = AnswerKind::WORDS.map(|(name, _)| name);
+        let kind = word(&table.require("kind", &format!("one of {}", names.join(", ")))?, &names, |name| {
+            AnswerKind::WORDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+        })?;
+        let value = match table.take("value") {
+            Some(node) if kind == AnswerKind::None => {
+                return Err(found(&node, "`value`", "none: kind = \"none\" says that items have no answer"));
+            }
+            None if kind != AnswerKind::None => {
+                return Err(table.missing("value", "an expression over columns"));
+            }
+            node => expression(templates, node)?.unwrap_or_else(|| "none".to_owned()),
+        };
+        let words = match table.take("words") {
+            Some(node) if kind != AnswerKind::Choice && kind != AnswerKind::Boolean => {
+                return Err(found(&node, "`words`", "them with kind = \"choice\" or \"boolean\" only"));
+            }
+            Some(node) => {
+                let words = strings(node.clone(), "words of the answers, in order")?;
+                if kind == AnswerKind::Boolean && words.len() != 2 {
+                    return Err(found(&node, &format!("{} words", words.len()), "two: those of no and yes"));
+                }
+                Some(words)
+            }
+            None => None,
+        };
+        let optional_in = match table.take("optional_in") {
+            Some(node) => {
+                let named = strings(node.clone(), "names of splits")?;
+                if let Some(unknown) = named.iter().find(|name| !splits.contains(name)) {
+                    return Err(found(
+                        &node,
+                        &format!("the split `{unknown}`"),
+                        &format!("one of {}", splits.join(", ")),
+                    ));
+                }
+                named
+            }
+            None => Vec::new(),
+        };
+        table.finish()?;
+        Ok(Self { kind, value, words, optional_in })
+    }
+}
+
+/// The layout of a task file's data.
+#[derive(Debug)]
+pub(super) struct FileLayout {
+    name: &'static str,
+    benchmark: OnceLock<&'static Benchmark>,
+    data: Data,
+}
+
+impl FileLayout {
+    pub(super) fn new(name: &'static str, data: Data) -> Self {
+        Self { name, benchmark: OnceLock::new(), data }
+    }
+
+    /// Says which benchmark the layout's data is of. Known after both are made.
+    pub(super) fn belongs_to(&self, benchmark: &'static Benchmark) {
+        let _ = self.benchmark.set(benchmark);
+    }
+}
+
+impl Layout for FileLayout {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn files(&self) -> String {
+        let all: Vec<String> =
+            self.data.files.values().flatten().map(|pattern| format!("`{pattern}`")).collect();
+        format!("one of {}", all.join(", "))
+    }
+
+    fn is_at(&self, root: &Path) -> Result<bool, DatasetError> {
+        for split in &self.data.splits {
+            if !self.data.files_of(root, split)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn has_split(&self, root: &Path, split: &str) -> bool {
+        self.data.files_of(root, split).is_ok_and(|files| !files.is_empty())
+    }
+
+    fn read(&self, root: &Path, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError> {
+        let benchmark = self.benchmark.get().expect("invariant: a layout in use belongs to a benchmark");
+        self.data.read(benchmark, root, split, subjects)
+    }
+
+    fn split_of<'p>(&'p self, path: &'p str) -> &'p str {
+        let is_of = |(_, patterns): &(&String, &Vec<String>)| {
+            patterns.iter().any(|pattern| match pattern.split_once(SUBJECT) {
+                Some((before, after)) => path.starts_with(before) && path.ends_with(after),
+                None => path == pattern,
+            })
+        };
+        self.data.files.iter().find(is_of).map_or(path, |(split, _)| split.as_str())
+    }
+}

@@ -1,0 +1,108 @@
+//! Further measures of accuracy tasks, such as the accuracy under another normalisation: their means over the items.
+
+use super::format::fixed;
+use super::tables::Table;
+use crate::record::{RunRecord, SampleRecord};
+use crate::stats::mean;
+
+/// Returns a table with a row for each measure of each task; `None` if no task has any.
+pub(super) fn table(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> {
+    let mut table =
+        Table::new("Further measures".to_owned(), &["Task", "Measure"], &["Items", "Mean", "Standard error"]);
+    for case in &run.plan.accuracy {
+        let of_case = || samples.iter().filter(|sample| sample.task == case.task);
+        let mut names: Vec<&str> =
+            of_case().flat_map(|sample| sample.measures.keys().map(String::as_str)).collect();
+        names.sort_unstable();
+        names.dedup();
+        for (name, figure, items) in perplexities(of_case()) {
+            let cells = [
+                case.task.clone(),
+                name.to_owned(),
+                items.to_string(),
+                fixed(Some(figure), 4),
+                String::new(),
+            ];
+            table.push(false, cells.into());
+        }
+        for name in names.into_iter().filter(|name| !SUMS.contains(name)) {
+            let values: Vec<f64> =
+                of_case().filter_map(|sample| sample.measures.get(name).copied()).collect();
+            let cells = [case.task.clone(), name.to_owned(), values.len().to_string()];
+            let figures = [mean(&values), standard_error(&values)].map(|figure| fixed(figure, 4));
+            table.push(false, cells.into_iter().chain(figures).collect());
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// Names of the sums from which perplexities follow. They are no figures by themselves.
+const SUMS: [&str; 4] = ["bytes", "loglikelihood", "tokens", "words"];
+
+/// Returns the perplexities of the texts of a task, each with its name and the number of texts:
+/// `exp(-sum of log-likelihoods / sum of words)`, and the same by bytes and tokens, as in lm-evaluation-harness.
+fn perplexities<'a>(
+    samples: impl Iterator<Item = &'a SampleRecord> + Clone,
+) -> Vec<(&'static str, f64, usize)> {
+    let texts = samples.filter(|sample| sample.measures.contains_key("loglikelihood"));
+    let sum = |name: &str| texts.clone().filter_map(|sample| sample.measures.get(name)).sum::<f64>();
+    let (items, likelihood) = (texts.clone().count(), sum("loglikelihood"));
+    if items == 0 {
+        return Vec::new();
+    }
+    let by = |unit: &str| -likelihood / sum(unit);
+    vec![
+        ("word perplexity", by("words").exp(), items),
+        ("byte perplexity", by("bytes").exp(), items),
+        ("bits per byte", by("bytes") / std::f64::consts::LN_2, items),
+        ("token perplexity", by("tokens").exp(), items),
+    ]
+}
+
+/// Returns the standard error of the mean; `None` for fewer than two values.
+fn standard_error(values: &[f64]) -> Option<f64> {
+    let mean = mean(values)?;
+    let n = values.len() as f64;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn perplexities_follow_from_the_sums_over_all_texts() {
+        let of = |sum: f64, words: f64| SampleRecord {
+            measures: [
+                ("loglikelihood", sum),
+                ("words", words),
+                ("bytes", 4.0 * words),
+                ("tokens", 2.0 * words),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
+            ..fixture::sample()
+        };
+        let found = perplexities([of(-30.0, 10.0), of(-50.0, 10.0)].iter());
+        let expected = [(4.0_f64).exp(), (1.0_f64).exp(), 1.0 / std::f64::consts::LN_2, (2.0_f64).exp()];
+        assert_eq!(found.iter().map(|(_, figure, _)| *figure).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn each_measure_has_its_mean_over_the_items_that_have_it() {
+        let run = fixture::run();
+        let task = run.plan.accuracy[0].task.clone();
+        let of = |value: Option<f64>| SampleRecord {
+            task: task.clone(),
+            measures: value.map(|value| ("mc2".to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>(),
+            ..fixture::sample()
+        };
+        assert_eq!(table(&run, &[of(None)]), None);
+        let found = table(&run, &[of(Some(1.0)), of(Some(0.5)), of(None), of(Some(0.0))]).unwrap();
+        // The sample variance is 0.25, so the standard error is 0.5 / √3.
+        assert_eq!(found.rows[0].cells, [task.as_str(), "mc2", "3", "0.5000", "0.2887"]);
+    }
+}

@@ -1,0 +1,285 @@
+//! Renders the prompts of an item, stage by stage, and reads the finished stages.
+
+use std::collections::BTreeMap;
+
+use glmbench_engine::chat;
+use minijinja::value::Value;
+
+use super::measure::Scores;
+use super::parse::{DEMONSTRATION, DEMONSTRATION_ANSWER, HEADER, Spec, UNCONDITIONAL, cut};
+use super::stage::{Continuations, StageKind, StageSpec};
+use crate::dataset::{Answer, Content, Fields, Item};
+use crate::task::{Ask, Question, Stage};
+
+/// An item on its way through the stages of a protocol.
+pub(super) struct Stages<'a> {
+    spec: &'a Spec,
+    question: &'a Question<'a>,
+}
+
+impl<'a> Stages<'a> {
+    pub(super) fn new(spec: &'a Spec, question: &'a Question<'a>) -> Self {
+        Self { spec, question }
+    }
+
+    /// Returns what to ask after the finished stages; `None` after the last.
+    ///
+    /// # Errors
+    /// Why the item cannot be asked.
+    pub(super) fn next(&self, done: &[Stage]) -> Result<Option<Ask>, String> {
+        let mut left = done;
+        let mut texts: Vec<String> = Vec::new();
+        for (index, stage) in self.spec.stages.iter().enumerate() {
+            let calls = self.calls(stage)?;
+            if left.len() < calls {
+                let context = self.context(self.question.item, &texts)?;
+                return self.ask(stage, index, &context, left.len()).map(Some);
+            }
+            if let StageKind::Generate { stop, .. } = &stage.kind {
+                texts.push(cut(&left[0].text, stop).to_owned());
+            }
+            left = &left[calls..];
+        }
+        Ok(None)
+    }
+
+    /// Returns the number of questions to the model that a stage takes.
+    fn calls(&self, stage: &StageSpec) -> Result<usize, String> {
+        Ok(match &stage.kind {
+            StageKind::Continuations(of) => self.options()?.len() * if of.unconditional { 2 } else { 1 },
+            StageKind::Likelihood { window } => self.windows(stage, *window)?.len(),
+            _ => 1,
+        })
+    }
+
+    /// Returns the item's options.
+    fn options(&self) -> Result<&'a [String], String> {
+        let options = fields(self.question.item)?.lists.get("options").map_or(&[][..], Vec::as_slice);
+        if options.is_empty() {
+            Err("the item has no options; expected some to compare".into())
+        } else {
+            Ok(options)
+        }
+    }
+
+    fn ask(&self, stage: &StageSpec, index: usize, context: &Value, call: usize) -> Result<Ask, String> {
+        let codec = self.question.codec;
+        let of_prompt = |prompt: String| {
+            let prompt_ids = codec.encode_prompt(&prompt);
+            Ask { prompt, prompt_ids, ..Ask::default() }
+        };
+        Ok(match &stage.kind {
+            StageKind::Generate { max_new_tokens, stop } => Ask {
+                // The suite's limit is that of the first stage that generates.
+                max_new_tokens: if self.is_first_text(index) {
+                    self.question.max_new_tokens
+                } else {
+                    *max_new_tokens
+                },
+                stop: stop.clone(),
+                ..of_prompt(self.prompt(stage, context)?)
+            },
+            StageKind::Likelihood { window } => {
+                let (prompt_ids, scored) = self.windows(stage, *window)?.swap_remove(call);
+                let prompt = if call == 0 { self.prompt(stage, context)? } else { codec.decode(&prompt_ids) };
+                Ask { score_from: Some(prompt_ids.len() - scored), prompt, prompt_ids, ..Ask::default() }
+            }
+            StageKind::Tokens(_) => Ask {
+                choice_ids: self.question.choices.iter().map(|choice| choice.id).collect(),
+                ..of_prompt(self.prompt(stage, context)?)
+            },
+            StageKind::Continuations(of) => {
+                let options = self.options()?.len();
+                let prompt = if call < options {
+                    self.prompt(stage, context)?
+                } else {
+                    self.spec.templates.render(UNCONDITIONAL, context)?
+                };
+                let place = self.place(&prompt, of, context, call % options)?;
+                let from =
+                    (place.context + of.skip).min(place.ids.len().saturating_sub(1)).max(place.context);
+                Ask { prompt: place.text, prompt_ids: place.ids, score_from: Some(from), ..Ask::default() }
+            }
+        })
+    }
+
+    /// Whether the stage is the first that generates.
+    fn is_first_text(&self, index: usize) -> bool {
+        self.spec.stages.iter().position(|stage| matches!(stage.kind, StageKind::Generate { .. }))
+            == Some(index)
+    }
+
+    /// Cuts a text into windows, as lm-evaluation-harness does (`get_rolling_token_windows` with one token of context). Each has
+    /// its ids and the number of those that are scored, from the last backwards. The first window stands behind the model's
+    /// prefix ids, the others behind the token before them; the last is filled up with tokens scored before.
+    fn windows(&self, stage: &StageSpec, window: usize) -> Result<Vec<(Vec<u32>, usize)>, String> {
+        let codec = self.question.codec;
+        let context = self.context(self.question.item, &[])?;
+        let text = self.prompt(stage, &context)?;
+        let whole = codec.encode_prompt(&text);
+        let prefix = codec.encode_prompt("").len();
+        // Without prefix ids, the first token has nothing before it.
+        let first = prefix.max(1);
+        let end = whole.len().min(prefix + window);
+        if end <= first {
+            return Err(format!(
+                "the text has {} tokens; expected at least one with a token before it",
+                whole.len()
+            ));
+        }
+        let mut all = vec![(whole[..end].to_vec(), end - first)];
+        let mut done = end;
+        while done < whole.len() {
+            let end = whole.len().min(done + window);
+            all.push((whole[end - window - 1..end].to_vec(), end - done));
+            done = end;
+        }
+        Ok(all)
+    }
+
+    /// Returns the sums of a text's log-likelihood, after the last stage: the measures from which perplexities follow.
+    pub(super) fn likelihood(&self, done: &[Stage]) -> Result<BTreeMap<String, f64>, String> {
+        let text = fields(self.question.item)?.texts.get("text").ok_or("the item has no field `text`")?;
+        let sum: f64 = done.iter().flat_map(|stage| &stage.choice_logprobs).map(|sum| f64::from(*sum)).sum();
+        let tokens: usize = done.iter().map(|stage| stage.scored).sum();
+        // As `len(re.split(r"\\s+", text))` in Python: white space at an end makes an empty word.
+        let ends = usize::from(text.starts_with(char::is_whitespace))
+            + usize::from(text.ends_with(char::is_whitespace));
+        let words = text.split_whitespace().count() + ends;
+        let counts = [("tokens", tokens), ("words", words), ("bytes", text.len())];
+        let counts = counts.map(|(name, count)| (name.to_owned(), count as f64));
+        Ok(counts.into_iter().chain([("loglikelihood".to_owned(), sum)]).collect())
+    }
+
+    /// Appends continuation `index` to a prompt.
+    fn place(
+        &self,
+        prompt: &str,
+        of: &Continuations,
+        context: &Value,
+        index: usize,
+    ) -> Result<Placed, String> {
+        let option = &self.options()?[index];
+        let more = BTreeMap::from([("option", Value::from(option.as_str())), ("index", Value::from(index))]);
+        let continuation = self.spec.templates.render(&of.template, &merged(context, more))?;
+        let codec = self.question.codec;
+        // Blanks at the prompt's end belong to the continuation's first token, as in lm-evaluation-harness.
+        let bare = prompt.trim_end();
+        let before = codec.encode_prompt(bare).len();
+        let text = format!("{prompt}{continuation}");
+        let ids = codec.encode_prompt(&text);
+        if before == 0 || ids.len() <= before {
+            return Err(format!(
+                "continuation {} is no token of its own after the prompt: {} ids with it, {before} without",
+                index + 1,
+                ids.len()
+            ));
+        }
+        Ok(Placed { text, ids, context: before })
+    }
+
+    /// Returns the log-likelihoods of the continuations, after the last stage.
+    pub(super) fn scores(&self, done: &[Stage]) -> Result<Scores, String> {
+        let Some(of) = self.spec.continuations() else {
+            return Err("the protocol compares no continuations".into());
+        };
+        let options = self.options()?;
+        let calls = options.len() * if of.unconditional { 2 } else { 1 };
+        let Some(own) = done.len().checked_sub(calls).map(|first| &done[first..]) else {
+            return Err(format!("found {} answers of the model; expected {calls}", done.len()));
+        };
+        let sums: Vec<f32> = own.iter().filter_map(|stage| stage.choice_logprobs.first().copied()).collect();
+        if sums.len() != calls {
+            return Err(format!("found {} log-likelihoods; expected {calls}", sums.len()));
+        }
+        let item = fields(self.question.item)?;
+        let labels = item.lists.get("labels").map_or(&[][..], Vec::as_slice);
+        let gold = match item.answer {
+            Some(Answer::Choice(index)) => Some(index),
+            _ => None,
+        };
+        Ok(Scores {
+            sums: sums[..options.len()].to_vec(),
+            unconditional: sums[options.len()..].to_vec(),
+            options: options.to_vec(),
+            tokens: own.iter().map(|stage| stage.scored).collect(),
+            gold,
+            labels: labels.iter().map(|label| label_of(label)).collect(),
+        })
+    }
+
+    /// Renders a stage's whole prompt: header, demonstrations, question.
+    fn prompt(&self, stage: &StageSpec, context: &Value) -> Result<String, String> {
+        let Spec { templates, chat, turns, has_header, .. } = self.spec;
+        let header = if *has_header { templates.render(HEADER, context)? } else { String::new() };
+        let question = templates.render(&stage.prompt, context)?;
+        let mut history = Vec::new();
+        let mut shown = String::new();
+        for shot in self.question.shots {
+            let context = self.context(shot, &[])?;
+            let text = templates.render(DEMONSTRATION, &context)?;
+            if *turns {
+                history.push((text, templates.render(DEMONSTRATION_ANSWER, &context)?));
+            } else {
+                shown += &text;
+            }
+        }
+        let text = format!("{header}{shown}{question}");
+        Ok(if *chat { chat::build_prompt(&history, &text) } else { text })
+    }
+
+    /// Returns the names that a template may use for `item`.
+    fn context(&self, item: &Item, texts: &[String]) -> Result<Value, String> {
+        let Fields { texts: fields, lists, answer } = fields(item)?;
+        let mut names: BTreeMap<&str, Value> =
+            fields.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))).collect();
+        names.extend(lists.iter().map(|(name, list)| (name.as_str(), Value::from(list.clone()))));
+        if let Some(answer) = answer {
+            names.insert("answer", Value::from(answer.to_string()));
+        }
+        names.insert("subject", Value::from(item.subject.as_str()));
+        if let Some(name) = &self.question.subject.chinese_name {
+            names.insert("chinese_name", Value::from(name.as_str()));
+        }
+        names.insert("texts", Value::from(texts.to_vec()));
+        Ok(Value::from(names))
+    }
+}
+
+/// A prompt with a continuation.
+struct Placed {
+    text: String,
+    ids: Vec<u32>,
+    /// Number of ids of the prompt alone.
+    context: usize,
+}
+
+fn fields(item: &Item) -> Result<&Fields, String> {
+    match &item.content {
+        Content::Fields(fields) => Ok(fields),
+        _ => Err("found a question of another form; expected one of named texts".into()),
+    }
+}
+
+/// Reads an entry of `labels`: `1` for a right option, `0` for a wrong one, anything else for neither.
+fn label_of(label: &str) -> Option<bool> {
+    match label {
+        "1" => Some(true),
+        "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// Returns `context` with more names.
+fn merged(context: &Value, more: BTreeMap<&str, Value>) -> Value {
+    let mut names: BTreeMap<String, Value> = BTreeMap::new();
+    if let Ok(keys) = context.try_iter() {
+        for key in keys {
+            if let Ok(value) = context.get_item(&key) {
+                names.insert(key.to_string(), value);
+            }
+        }
+    }
+    names.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    Value::from(names)
+}

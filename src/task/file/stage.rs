@@ -1,0 +1,186 @@
+//! Reads `[[protocol.stage]]` of a task file.
+
+use super::measure::Normalisation;
+use super::parse::{Reader, UNCONDITIONAL};
+use crate::dataset::file::{AnswerKind, literals};
+use crate::document::DocumentError;
+use crate::document::table::{Table, count, found, optional_count, string, tables, word};
+
+/// Most stages of a protocol.
+const MOST_STAGES: usize = 8;
+/// Most tokens that a stage may ask for.
+const MOST_NEW_TOKENS: usize = 1 << 16;
+
+/// A stage: one template, and what is asked after it.
+#[derive(Debug)]
+pub(super) struct StageSpec {
+    /// Name of its template.
+    pub(super) prompt: String,
+    pub(super) kind: StageKind,
+}
+
+/// What a stage asks for.
+#[derive(Debug)]
+pub(super) enum StageKind {
+    /// Generate a text.
+    Generate {
+        /// Limit in tokens.
+        max_new_tokens: usize,
+        /// Texts that end it.
+        stop: Vec<String>,
+    },
+    /// Compare tokens.
+    Tokens(Tokens),
+    /// Compare continuations of any length.
+    Continuations(Continuations),
+    /// Score the text itself.
+    Likelihood {
+        /// Most tokens that are scored at once.
+        window: usize,
+    },
+}
+
+/// Tokens to compare.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    /// Their texts, in the order of the answers.
+    pub(super) ids: Vec<String>,
+    /// The text after which each is one token.
+    pub(super) after: String,
+}
+
+/// Continuations to compare.
+#[derive(Debug)]
+pub(super) struct Continuations {
+    /// Name of the template of a continuation.
+    pub(super) template: String,
+    pub(super) normalisation: Normalisation,
+    /// Whether there is a template of the prompt without the question.
+    pub(super) unconditional: bool,
+    /// Tokens at the beginning of a continuation that do not count.
+    pub(super) skip: usize,
+}
+
+/// Reads all stages of a protocol.
+pub(super) fn stages(
+    table: &mut Table,
+    templates: &mut Reader,
+    kind: AnswerKind,
+) -> Result<Vec<StageSpec>, DocumentError> {
+    let origin = table.origin.clone();
+    let all = tables(table, "stage")?;
+    if all.is_empty() || all.len() > MOST_STAGES {
+        let message = format!("found {} stages; expected 1 to {MOST_STAGES} [[protocol.stage]]", all.len());
+        return Err(DocumentError::at(&origin, message));
+    }
+    let last = all.len() - 1;
+    let stages: Vec<StageSpec> = all
+        .into_iter()
+        .enumerate()
+        .map(|(index, stage)| one_stage(stage, index, templates, (kind, index == last)))
+        .collect::<Result<_, _>>()?;
+    Ok(stages)
+}
+
+fn one_stage(
+    mut table: Table,
+    index: usize,
+    templates: &mut Reader,
+    (answers, is_last): (AnswerKind, bool),
+) -> Result<StageSpec, DocumentError> {
+    const KINDS: [&str; 4] = ["generate", "tokens", "continuations", "likelihood"];
+    let kind_node = table.require("kind", &format!("one of {}", KINDS.join(", ")))?;
+    let kind = word(&kind_node, &KINDS, |word| KINDS.iter().copied().find(|known| *known == word))?;
+    let purpose = match table.take("name") {
+        Some(node) => string(&node)?,
+        None if index == 0 => "question".to_owned(),
+        None => format!("stage {}", index + 1),
+    };
+    let prompt = format!("prompt {index}");
+    let earlier: &[&str] = if index > 0 { &["texts"] } else { &[] };
+    let node = table.require("prompt", "the template of the prompt")?;
+    templates.add(&node, prompt.clone(), &purpose, earlier)?;
+    if kind != "generate" && !is_last {
+        return Err(found(
+            &kind_node,
+            &format!("a stage of kind {kind:?} before another"),
+            "it at the end: its choice is the answer",
+        ));
+    }
+    if (kind == "likelihood") != (answers == AnswerKind::None) {
+        return Err(found(
+            &kind_node,
+            &format!("a stage of kind {kind:?}"),
+            "\"likelihood\" exactly with data whose answers are of the kind none",
+        ));
+    }
+    if ["tokens", "continuations"].contains(&kind)
+        && !matches!(answers, AnswerKind::Choice | AnswerKind::Boolean)
+    {
+        return Err(found(
+            &kind_node,
+            &format!("a stage of kind {kind:?}"),
+            "data whose answers are of the kind choice or boolean",
+        ));
+    }
+    let kind = match kind {
+        "generate" => {
+            let limit = table.require("max_new_tokens", "the limit of generated tokens")?;
+            let max_new_tokens = count(&limit, 1)? as usize;
+            if max_new_tokens > MOST_NEW_TOKENS {
+                return Err(found(
+                    &limit,
+                    &max_new_tokens.to_string(),
+                    &format!("{MOST_NEW_TOKENS} at most"),
+                ));
+            }
+            let stop =
+                table.take("stop").map(|node| literals(node, "texts that end the answer")).transpose()?;
+            StageKind::Generate { max_new_tokens, stop: stop.unwrap_or_default() }
+        }
+        "likelihood" => {
+            let node = table.require("window", "the most tokens that are scored at once")?;
+            StageKind::Likelihood { window: count(&node, 2)? as usize }
+        }
+        "tokens" => {
+            let node = table.require("tokens", "the texts of the tokens to compare")?;
+            let ids = literals(node.clone(), "texts of tokens")?;
+            if answers == AnswerKind::Boolean && ids.len() != 2 {
+                return Err(found(&node, &format!("{} tokens", ids.len()), "two: those of no and yes"));
+            }
+            let after = table.take("after").map(|node| string(&node)).transpose()?.unwrap_or_default();
+            StageKind::Tokens(Tokens { ids, after })
+        }
+        _ => {
+            if answers == AnswerKind::Boolean {
+                return Err(found(
+                    &kind_node,
+                    "continuations",
+                    "data whose answers are of the kind choice; a yes/no question has the options no and yes",
+                ));
+            }
+            let node = table.require("continuation", "the template of a continuation")?;
+            templates.add(
+                &node,
+                "continuation".to_owned(),
+                "each continuation",
+                &["option", "index", "texts"],
+            )?;
+            let normalisation = Normalisation::parse(&mut table)?;
+            let unconditional =
+                templates.optional(&mut table, UNCONDITIONAL, "prompt without the question", &[])?;
+            if normalisation == Normalisation::Unconditional && !unconditional {
+                return Err(table.missing(UNCONDITIONAL, "the template of a prompt without the question"));
+            }
+            let skip = optional_count(&mut table, "skip", 0)?.unwrap_or(0);
+            StageKind::Continuations(Continuations {
+                template: "continuation".to_owned(),
+                normalisation,
+                unconditional,
+                skip,
+            })
+        }
+    };
+    table.finish()?;
+    Ok(StageSpec { prompt, kind })
+}
