@@ -8,7 +8,11 @@ use crate::report::modelled::memory::Lines;
 
 /// Returns the charts of a card's memory: that of a case alone in GiB against its batch, by input and output length and number of
 /// chips, and the largest batch that fits against the sequence's tokens, by number of chips.
-pub(in crate::report) fn cards_memory(run: &RunRecord, alone: &Lines, largest: &Lines) -> Vec<(String, Chart)> {
+pub(in crate::report) fn cards_memory(
+    run: &RunRecord,
+    alone: &Lines,
+    largest: &Lines,
+) -> Vec<(String, Chart)> {
     let from = &run.provenance;
     let on = format!("{} {}, by estimate", from.device, from.dtype);
     let batch = memory_chart(

@@ -49,7 +49,10 @@ pub(in crate::report) fn card_of(run: &RunRecord) -> Option<&'static Card> {
 
 /// Returns the times of equal shapes: those of whole cards first. `None` unless both runs are of shipped cards with different
 /// numbers of chips.
-pub(in crate::report) fn beside<'a>(a: Side<'a>, b: Side<'a>) -> Option<(&'static Card, &'static Card, Vec<Beside<'a>>)> {
+pub(in crate::report) fn beside<'a>(
+    a: Side<'a>,
+    b: Side<'a>,
+) -> Option<(&'static Card, &'static Card, Vec<Beside<'a>>)> {
     let (one, other) = (card_of(a.0)?, card_of(b.0)?);
     if one.chips == other.chips {
         return None;
