@@ -107,7 +107,7 @@ fn files(records: &Records) -> Result<Vec<File>, ExportError> {
         files.push(File { path, bytes: lines.into_bytes() });
     }
     let results =
-        serde_json::to_string_pretty(&results(records, &tasks, hashes)).map_err(std::io::Error::from)?;
+        serde_json::to_string_pretty(&results(records, &tasks, &hashes)).map_err(std::io::Error::from)?;
     files.insert(
         0,
         File { path: format!("{folder}/results_{time}.json"), bytes: (results + "\n").into_bytes() },
@@ -207,7 +207,7 @@ fn generated(prompt: &str, sample: &SampleRecord) -> (Value, Value, Value) {
     (arguments, json!([[sample.text]]), json!([sample.pred.as_deref().unwrap_or(INVALID)]))
 }
 
-fn results(records: &Records, tasks: &[Task<'_>], task_hashes: Map<String, Value>) -> Value {
+fn results(records: &Records, tasks: &[Task<'_>], task_hashes: &Map<String, Value>) -> Value {
     let (run, from) = (&records.run, &records.run.provenance);
     let of_each = |value: &dyn Fn(&Task<'_>) -> Value| -> Value {
         tasks.iter().map(|task| (task.case.task.clone(), value(task))).collect::<Map<_, _>>().into()
