@@ -1,7 +1,7 @@
 //! What the tables of a suite share: models, lengths, ranks, seeds and configurations.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ pub(crate) use crate::document::table::{
     Table, array, boolean, count, counts, found, number, optional_count, optional_number, path, share,
     string, tables, word,
 };
-use crate::document::tree::{Node, Value};
+use crate::document::tree::{Node, Origin, Value};
 
 /// Resolves a chip profile: a file relative to the suite's folder, or else a name.
 pub(crate) fn profile_path(node: &Node, dir: &Path) -> Result<PathBuf, SuiteError> {

@@ -46,6 +46,7 @@ fn memory_chart(
         subtitle,
         x: Axis::of(Division::Log, across.clone()).naming(across.clone()),
         x_name,
+        level: None,
         y: Axis::of(Division::Log, points().map(|(_, y)| *y)),
         keys: lines.keys().enumerate().map(|(i, key)| Key { label: label(*key), look: look(i) }).collect(),
         panels: vec![Panel {

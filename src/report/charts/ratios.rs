@@ -1,6 +1,7 @@
 //! Ratio plot: modelled over published time, a line for each model, below a line for each chip and phase.
 
 use super::axis::{Axis, Division, tick_name};
+use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -57,7 +58,15 @@ type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorTy
 
 impl RatioChart {
     fn bottom(&self) -> i32 {
-        TOP + self.rows.iter().map(RatioRow::height).sum::<i32>() + 4
+        self.top() + self.rows.iter().map(RatioRow::height).sum::<i32>() + 4
+    }
+
+    fn head(&self) -> Head {
+        Head::of(&self.title, &self.subtitle, WIDTH)
+    }
+
+    fn top(&self) -> i32 {
+        TOP + self.head().more()
     }
 
     /// Width and height. The height depends on the number of lines.
@@ -83,20 +92,20 @@ pub(super) fn draw<DB: DrawingBackend>(
     chart: &RatioChart,
     ink: &Ink,
 ) -> Drawn<DB> {
-    ink.write_head(area, &chart.title, &chart.subtitle)?;
-    draw_keys(area, ink)?;
+    chart.head().write(area, ink)?;
+    draw_keys(area, 60 + chart.head().more(), ink)?;
     let axis = chart.axis();
     let x = |value: f64| {
         ink.dots(LEFT) + (axis.place(value) * f64::from(ink.dots(WIDTH - LEFT - RIGHT))).round() as i32
     };
-    let (top, bottom) = (ink.dots(TOP), ink.dots(chart.bottom()));
+    let (top, bottom) = (ink.dots(chart.top()), ink.dots(chart.bottom()));
     for &tick in &axis.ticks {
         area.draw(&PathElement::new(vec![(x(tick), top), (x(tick), bottom)], ink.pen(GRID, 1)))?;
         let below = (x(tick), bottom + ink.dots(11));
         ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
     }
     area.draw(&PathElement::new(vec![(x(1.0), top), (x(1.0), bottom)], ink.pen(AXIS, 1)))?;
-    let mut y = TOP;
+    let mut y = chart.top();
     for row in &chart.rows {
         y += row.height();
         draw_row(area, row, ink.dots(y - ROW / 2), &x, ink)?;
@@ -105,7 +114,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     ink.write(area, "modelled ÷ published time", below, (11, MUTED, false), Anchor::Centre)
 }
 
-fn draw_keys<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, ink: &Ink) -> Drawn<DB> {
+fn draw_keys<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, y: i32, ink: &Ink) -> Drawn<DB> {
     let keys = [
         (Dot::Now(1.0), "by the profile"),
         (Dot::LeftOut(1.0), "model left out of the fit"),
@@ -114,8 +123,8 @@ fn draw_keys<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, ink: &Ink) -> Dr
     ];
     let mut x = 18;
     for (dot, label) in keys {
-        draw_dot(area, dot, (ink.dots(x), ink.dots(60)), ink)?;
-        ink.write(area, label, (ink.dots(x + 12), ink.dots(60)), (11, TEXT, false), Anchor::Left)?;
+        draw_dot(area, dot, (ink.dots(x), ink.dots(y)), ink)?;
+        ink.write(area, label, (ink.dots(x + 12), ink.dots(y)), (11, TEXT, false), Anchor::Left)?;
         x += 40 + 7 * label.chars().count() as i32;
     }
     Ok(())
