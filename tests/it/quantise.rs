@@ -84,7 +84,7 @@ fn what_cannot_be_quantised_is_refused_with_what_would_do() {
     let rows = word(&dir.path().join("rows.jsonl"));
     fs::write(&rows, "{\"prompt\": \"a\"}\n{\"question\": \"b\"}\n").unwrap();
     let bad = ["--scheme", "w8a8", "--calibration", &rows];
-    refused(&bad, &["rows.jsonl", "line 2", "`inputs_pretokenized`, `prompt`, `text` or `ids`"]);
+    refused(&bad, &["rows.jsonl:2: ", "`inputs_pretokenized`, `prompt`, `text` or `ids`"]);
     quantise(&out, &["--scheme", "w8a16", "--dry-run"]).expect(0, &["of weights to write", "of memory"]);
     let demo = word(&root().join("models/demo"));
     answer(&["quantize", &demo, &demo, "--scheme", "w8a16"]).expect(2, &["the float model's folder"]);
