@@ -75,6 +75,7 @@ impl Kernel for QuantiseChannels<'_> {
     type Output = ();
 
     #[inline(always)]
+    #[expect(clippy::manual_clamp, reason = "of NaN and a number, `max` is the number; `clamp` keeps NaN")]
     fn run<I: Isa, E: Element>(self, _isa: I) {
         let channels = self.by.scales.iter().zip(self.by.offsets);
         for ((q, x), (scale, offset)) in self.out.iter_mut().zip(self.x).zip(channels) {

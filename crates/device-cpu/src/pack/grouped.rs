@@ -82,7 +82,8 @@ impl Groups {
         let (count, group_bytes) = (k.div_ceil(group), bytes(group));
         let before = count.saturating_sub(1);
         // An odd number of cache lines spreads the panels over the sets of a cache.
-        let panel_bytes = ((before * group_bytes + bytes(k - before * group)) / LINE_BYTES | 1) * LINE_BYTES;
+        let panel_bytes =
+            (((before * group_bytes + bytes(k - before * group)) / LINE_BYTES) | 1) * LINE_BYTES;
         Self { k, group, packing, count, group_bytes, panel_bytes }
     }
 

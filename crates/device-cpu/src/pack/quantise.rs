@@ -116,6 +116,7 @@ fn quotient(x: f32, y: f32, inverse: f32) -> f32 {
 
 /// Quantises numbers by a stored scale and offset. NaN becomes -128.
 #[inline(always)]
+#[expect(clippy::manual_clamp, reason = "of NaN and a number, `max` is the number; `clamp` keeps NaN")]
 fn round_static(x: &[f32], by: StaticInput, out: &mut [i8]) {
     for (q, x) in out.iter_mut().zip(x) {
         let whole = (x / by.scale + by.offset).round_ties_even().max(-128.0).min(127.0);
