@@ -223,7 +223,10 @@ impl Job {
             let bounded = seen.histogram.as_ref().map(|histogram| histogram.best_range().input(stored));
             inputs.push(match (self.settings.method, bounded) {
                 (ActMethod::Histogram, Some(bounded)) => bounded,
-                (ActMethod::Automatic, Some(bounded)) if bounded != extremes => {
+                // Layers that stay in float have inputs that nobody asks for.
+                (ActMethod::Automatic, Some(bounded))
+                    if bounded != extremes && !self.settings.float.contains(&id) =>
+                {
                     self.better(id, factors.as_deref(), &seen.samples, [extremes, bounded])?
                 }
                 _ => extremes,

@@ -295,7 +295,9 @@ impl Job {
             (true, ActMethod::Histogram | ActMethod::Automatic) => {
                 1 + u64::from(self.settings.scheme.has_static_inputs())
             }
-        } + if self.settings.search.is_some() { 2 } else { 0 };
+        };
+        // A search takes the logits of the float model, and those of the quantised model before and after.
+        let passes = passes + if self.settings.search.is_some() { 3 } else { 0 };
         let linears = || LinearId::all(&self.config).map(|id| id.shape(&self.config).map(|n| n as u64));
         let weights: u64 = linears().map(|[out, width]| out * width).sum();
         // fp32 rows of all threads are small beside the integers of a layer.
@@ -334,8 +336,10 @@ impl Job {
     }
 
     fn check_out(&self, out: &Path) -> Result<(), QuantiseError> {
-        let same = std::fs::canonicalize(out).ok().zip(std::fs::canonicalize(&self.dir).ok());
-        if same.is_some_and(|(out, dir)| out.starts_with(dir)) {
+        // A folder that is to be made is where its nearest folder is.
+        let place = out.ancestors().map(|path| if path == Path::new("") { Path::new(".") } else { path });
+        let place = place.filter_map(|path| std::fs::canonicalize(path).ok()).next();
+        if place.zip(std::fs::canonicalize(&self.dir).ok()).is_some_and(|(out, dir)| out.starts_with(dir)) {
             return Err(QuantiseError::Setting(format!(
                 "{}: this is the float model's folder, expected a new one",
                 out.display()

@@ -115,8 +115,7 @@ fn quantise_row(numbers: &[f32], scheme: Scheme, group: usize, q: &mut [i8], sca
 
 /// Quantises an output channel to integers from -8 to 7 and returns its scale. 33 scales from `max|w| / 7` down to half of it
 /// are tried. The one with the least sum of squared errors is taken, the first of equal ones. Most weights of a channel then
-/// are 0, which makes
-/// the weight sparse. A channel that is not finite has the scale NaN.
+/// are 0, which makes the weight sparse. A channel that is not finite has the scale NaN.
 fn sparse_row(numbers: &[f32], q: &mut [i8]) -> f32 {
     const CANDIDATES: u8 = 33;
     let largest = numbers.iter().fold(0.0f32, |most, w| most.max(w.abs()));
