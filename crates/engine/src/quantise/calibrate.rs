@@ -250,7 +250,7 @@ impl Job {
         let errors = output_errors(&float, &integers, samples, &[Some(first), Some(second)]);
         drop(float);
         self.source.release(&id.weight());
-        Ok(if errors[1] < errors[0] { second } else { first })
+        Ok(if errors[1].absolute < errors[0].absolute { second } else { first })
     }
 
     /// Returns the number of inputs of a layer that share a scale.

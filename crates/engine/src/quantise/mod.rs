@@ -295,9 +295,7 @@ impl Job {
             (true, ActMethod::Histogram | ActMethod::Automatic) => {
                 1 + u64::from(self.settings.scheme.has_static_inputs())
             }
-        };
-        // A search takes the logits of the float model, and those of the quantised model before and after.
-        let passes = passes + if self.settings.search.is_some() { 3 } else { 0 };
+        } + if self.settings.search.is_some() { 4 } else { 0 };
         let linears = || LinearId::all(&self.config).map(|id| id.shape(&self.config).map(|n| n as u64));
         let weights: u64 = linears().map(|[out, width]| out * width).sum();
         // fp32 rows of all threads are small beside the integers of a layer.
@@ -326,7 +324,8 @@ impl Job {
         let calibration = Calibration::of(&self, out, control)?;
         let (mut ranked, mut kl) = (Vec::new(), None);
         if let Some(count) = self.settings.search {
-            (ranked, kl) = search::search(&mut self, &calibration, count, control)?;
+            let found = search::search(&mut self, &calibration, count, control)?;
+            (ranked, kl) = (found.ranked, Some(found.kl));
         }
         let plan = Plan::new(&self.config, &self.settings, &*self.source);
         let (files, weight_bytes) = export::write(&self, &plan, &calibration, out, control)?;
