@@ -143,8 +143,7 @@
 //! item, and a prompt repeated by another task are found alike. Protocols stay pure functions that know of no engine.
 //! Guesses of the next tokens come from the sequence itself and are verified in one step. The engine guesses as long as that
 //! pays by the measured durations of steps. Both rest on invariant 5: a row has the same numbers whatever is fed with it. Timed
-//! cases, `parity` and
-//! `logits` allow neither, and their first request empties the cache.
+//! cases, `parity` and `logits` allow neither, and their first request empties the cache.
 //!
 //! [`glmbench_cpu::measure_roofline`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
 //! them. A run with targets measures them again around each repetition ([`glmbench_cpu::RooflineProbe`]), and compares each

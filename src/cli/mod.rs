@@ -3,6 +3,7 @@
 //! Data goes to stdout, messages to stderr. Each verb has one file, with its flags and a `run` function.
 
 pub mod bench;
+mod blocks;
 pub mod calibrate;
 pub mod chat;
 pub mod check;

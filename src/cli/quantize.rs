@@ -60,7 +60,7 @@ pub struct Args {
     set: Option<PathBuf>,
     /// Linear layers to leave in float, by name or by its end: `default` (ModelSlim's list for the scheme), `none`, `output_layer`,
     /// `dense_4h_to_h`, `layers.3.mlp.dense_4h_to_h`. [default: `default`, or `output_layer` with --search-float]
-    #[arg(long, value_name = "NAME", num_args = 1..)]
+    #[arg(long, value_name = "NAME,…")]
     leave_float: Vec<String>,
     /// Leaves N more layers in float: those with the largest output errors, relative or absolute, as the logits decide. Prints the
     /// ranking: relative error, absolute error, layer

@@ -87,7 +87,7 @@ pub(super) fn show(word: &str, folder: Option<&PathBuf>, model: Option<&OsStr>) 
         }
         None => {
             let defined = task::protocols_of(benchmark)
-                .map(|protocol| super::list::protocol_words(protocol.definition()));
+                .map(|protocol| super::blocks::protocol_words(protocol.definition()));
             emit(defined.collect::<String>().trim_end())?;
         }
     }

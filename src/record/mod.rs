@@ -22,8 +22,8 @@
 //!
 //! All files are UTF-8 with `\n`. CSV is RFC 4180 with a fixed header. Times are integer nanoseconds and sizes integer
 //! bytes. Floats are the shortest text that reads back as the same number. Each file but `telemetry.csv` and
-//! `server_metrics.csv` carries [`SCHEMA`]. A CSV cell that a spreadsheet would take for a formula gets an apostrophe in front. Such a cell is no
-//! number and begins with `=`, `+`, `-`, `@`, a tab or a carriage return. [`AccuracyRow`], [`PerfRow`],
+//! `server_metrics.csv` carries [`SCHEMA`]. A CSV cell that a spreadsheet would take for a formula gets an apostrophe in
+//! front. Such a cell is no number and begins with `=`, `+`, `-`, `@`, a tab or a carriage return. [`AccuracyRow`], [`PerfRow`],
 //! [`RequestRecord`], [`ProbeRow`], [`LoadRow`], [`OperatorRow`] and [`LimitRow`] define the columns.
 //!
 //! The `.jsonl` files are journals. A line counts once its `\n` is on disk. If the process was killed while writing a

@@ -189,6 +189,14 @@ impl Runner<'_> {
                 ));
                 Ok(Verdict::Incomplete)
             }
+            // Its error goes on: who starts the run again has to make space first.
+            Err(RunError::Record(error)) if error.is_full() => {
+                observer.say(&format!(
+                    "run {} is incomplete; make space, then --resume continues",
+                    record.run_id
+                ));
+                Err(error.into())
+            }
             Err(error @ RunError::Record(_)) => {
                 observer.say(&error.to_string());
                 observer.say(&format!(

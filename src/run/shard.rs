@@ -171,8 +171,8 @@ fn sort_for_dealing(cases: &mut [ShardCase]) {
     cases.sort_unstable_by(|a, b| b.work.cmp(&a.work).then_with(|| a.id.cmp(&b.id)));
 }
 
-/// Deals cases out, which are sorted by falling work, and returns those of `shard`, by name with their work. Each goes to the shard with the least
-/// work so far, the first of equal ones.
+/// Deals cases out, which are sorted by falling work, and returns those of `shard`, by name with their work. Each goes to
+/// the shard with the least work so far, the first of equal ones.
 fn dealt(cases: &[ShardCase], shard: Shard) -> BTreeMap<String, u64> {
     use std::cmp::Reverse;
     let mut loads: std::collections::BinaryHeap<Reverse<(u128, u32)>> =

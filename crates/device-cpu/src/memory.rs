@@ -54,7 +54,12 @@ impl CpuMemory {
 
     /// Returns the size in bytes of the weight `[n, k]` of a linear layer.
     pub fn linear_bytes(&self, n: usize, k: usize) -> u64 {
-        self.products().bytes(n, k, self.precision.storage().group(k)) as u64
+        self.grouped_linear_bytes(n, k, self.precision.storage().group(k))
+    }
+
+    /// Does the same for a weight of which `group` inputs share a scale, as a checkpoint has it.
+    pub fn grouped_linear_bytes(&self, n: usize, k: usize, group: usize) -> u64 {
+        self.products().bytes(n, k, group) as u64
     }
 
     /// Returns the size in bytes of the products' workspace, if the widest of their inputs has `k` numbers.

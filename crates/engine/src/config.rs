@@ -276,8 +276,8 @@ impl ModelConfig {
                 self.layernorm_epsilon
             ));
         }
-        if self.rope_ratio.is_some_and(|r| !r.is_finite() || r <= 0.0) {
-            return Err(format!("rope_ratio is {:?}, expected a positive number", self.rope_ratio));
+        if let Some(ratio) = self.rope_ratio.filter(|r| !r.is_finite() || *r <= 0.0) {
+            return Err(format!("rope_ratio is {ratio}, expected a positive number"));
         }
         Ok(())
     }

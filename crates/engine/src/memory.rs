@@ -120,13 +120,15 @@ impl MemoryOf {
         }
     }
 
-    /// Returns the bytes of a linear layer's weight, in a model with these heads.
-    fn linear_bytes(&self, linear: LinearShape, heads: AttentionShape) -> u64 {
+    /// Returns the bytes of a linear layer's weight, in a model with these heads. `group` is the number of inputs that share a
+    /// scale in a quantised checkpoint.
+    fn linear_bytes(&self, linear: LinearShape, heads: AttentionShape, group: Option<usize>) -> u64 {
         let LinearShape { out, width, .. } = linear;
-        match self {
-            Self::Plain(precision) => precision.storage().bytes(out, width),
-            Self::Cpu(cpu) => cpu.linear_bytes(out as usize, width as usize),
-            Self::Ascend(card) => card.linear_bytes(linear, heads),
+        match (self, group) {
+            (Self::Plain(precision), _) => precision.storage().bytes(out, width),
+            (Self::Cpu(cpu), Some(group)) => cpu.grouped_linear_bytes(out as usize, width as usize, group),
+            (Self::Cpu(cpu), None) => cpu.linear_bytes(out as usize, width as usize),
+            (Self::Ascend(card), _) => card.linear_bytes(linear, heads),
         }
     }
 
@@ -227,9 +229,13 @@ impl MemoryEstimate {
         let heads = attention_shape(config);
         let float = on.with_float_weights();
         // The layers that a quantised checkpoint leaves in float stay so.
-        let of_linear = |id: LinearId, shape| match &config.quantised {
-            Some(quantised) if quantised.float.contains(&id) => float.linear_bytes(shape, heads),
-            _ => on.linear_bytes(shape, heads),
+        let of_linear = |id: LinearId, shape: LinearShape| match &config.quantised {
+            Some(quantised) if quantised.float.contains(&id) => float.linear_bytes(shape, heads, None),
+            Some(quantised) => {
+                let group = quantised.storage(id, shape.width).map(|it| it.group(shape.width as usize));
+                on.linear_bytes(shape, heads, group)
+            }
+            None => on.linear_bytes(shape, heads, None),
         };
         // The embedding is not split, although the output layer is.
         let uncut = product(&[whole.padded_vocab_size - config.padded_vocab_size, config.hidden_size]);

@@ -32,7 +32,7 @@ use super::progress::Bars;
 use super::runs::find_run_in;
 use super::settings::{override_parser, parse_shard, shard};
 use super::signals::{self, Watch};
-use super::{Exit, command_line, compare, emit, exit_of, report, say, shipped};
+use super::{Exit, command_line, compare, complain, emit, exit_of, report, say, shipped};
 
 /// Run a suite: precision, performance, records and a report
 ///
@@ -147,7 +147,7 @@ fn compare_with(baseline: &Path, end: &RunsEnd) -> anyhow::Result<()> {
         match render(&[baseline.to_owned(), run.clone()], &Options::default()) {
             Ok(summary) => compare::show(&summary, &compare::words(&summary, &[]))?,
             Err(ReportError::Compare(why)) => {
-                say(&format!("glmbench: not compared with the baseline: {why}"));
+                complain(&format!("not compared with the baseline: {why}"));
             }
             Err(error) => return Err(error.into()),
         }

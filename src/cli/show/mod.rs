@@ -27,9 +27,9 @@ use select::{Choice, select};
 ///
 /// `glmbench show task NAME` prints the definition of a task verbatim, and its first prompts if its data is there.
 ///
-/// ITEM names an item (ceval/val/law/17), a performance case (b8-i128-o32) or a load (poisson-i128-o32-b16). If several tasks have the item, put the task in
-/// front (ceval-two-stage/ceval/val/law/17). A unique end of the name is enough (law/17), and so is the unique beginning of a
-/// part (b8-i128). The flag --with shows the item of a second run beside the first.
+/// ITEM names an item (ceval/val/law/17), a performance case (b8-i128-o32) or a load (poisson-i128-o32-b16). If several
+/// tasks have the item, put the task in front (ceval-two-stage/ceval/val/law/17). A unique end of the name is enough
+/// (law/17), and so is the unique beginning of a part (b8-i128). The flag --with shows the item of a second run beside the first.
 ///
 /// The exit code is 4 if a run's records are not what its plan says, and 3 if a run is incomplete.
 #[derive(Debug, ClapArgs)]

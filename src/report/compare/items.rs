@@ -183,8 +183,8 @@ pub(super) struct SubjectTally {
 /// Sort key of a subject: rank of its category, category, name.
 pub(super) type SubjectKey<'a> = (usize, &'a str, &'a str);
 
-/// Groups pairs by subject, in the order of a run's own report. `known` has the benchmark's categories. A set without subjects has one unnamed
-/// subject.
+/// Groups pairs by subject, in the order of a run's own report. `known` has the benchmark's categories. A set without
+/// subjects has one unnamed subject.
 pub(super) fn by_subject<'a>(
     known: &[&str],
     pairs: &[PairedItem<'a>],

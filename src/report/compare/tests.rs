@@ -113,6 +113,27 @@ fn to(folder: &Path) -> Options {
 }
 
 #[test]
+fn tasks_without_right_answers_have_perplexities_and_no_verdict() {
+    let mut a = fixture::realistic();
+    let task = a.0.plan.accuracy[0].task.clone();
+    a.0.plan.accuracy[0].keyless = true;
+    for sample in a.1.iter_mut().filter(|sample| sample.task == task) {
+        let sums = [("loglikelihood", -20.0), ("words", 10.0), ("bytes", 40.0), ("tokens", 20.0)];
+        sample.measures = sums.map(|(name, value)| (name.to_owned(), value)).into();
+    }
+    let mut b = a.clone();
+    for sample in b.1.iter_mut().filter(|sample| sample.task == task) {
+        sample.measures.insert("loglikelihood".into(), -30.0);
+    }
+    let comparison = compared(a, b, &Options::default()).unwrap();
+    let pair = &comparison.pairs[0];
+    assert!(pair.tasks.iter().all(|compared| compared.task != task));
+    let words = format!("{task}: word perplexity 20.086, A 7.389 (");
+    assert!(pair.perplexities[0].starts_with(&words), "{:?}", pair.perplexities);
+    assert!(answer::sentence(&comparison, pair).contains(&words));
+}
+
+#[test]
 fn a_comparison_is_written_whole() {
     let root = tempfile::tempdir().unwrap();
     let runs = two_runs(&root.path().join("runs"));

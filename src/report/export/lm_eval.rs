@@ -123,7 +123,8 @@ impl Task<'_> {
         let measure = |name: &str| sample.measures.get(name).copied();
         match (self.kind, metric) {
             (Kind::Text, metric) => {
-                let unit = OF_TEXTS.iter().find(|(known, ..)| *known == metric).map_or("", |(.., unit)| *unit);
+                let unit =
+                    OF_TEXTS.iter().find(|(known, ..)| *known == metric).map_or("", |(.., unit)| *unit);
                 json!([measure("loglikelihood"), measure(unit)])
             }
             _ => json!(self.right(metric, sample)),

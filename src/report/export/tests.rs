@@ -151,6 +151,32 @@ fn lm_evaluation_harness_files_are_as_committed_and_add_up() {
 }
 
 #[test]
+fn lm_eval_tells_continuations_and_scored_texts_from_generated_answers() {
+    let text = "ceval-modeltest-0shot";
+    let mut records = records();
+    records.run.choice_tokens.remove("boolq");
+    for case in &mut records.run.plan.accuracy {
+        case.keyless = case.task == text;
+    }
+    for sample in &mut records.samples {
+        let measures: &[(&str, f64)] = match sample.task.as_str() {
+            "boolq" => &[("acc-characters", 1.0)],
+            task if task == text => &[("loglikelihood", -20.0), ("words", 10.0), ("bytes", 40.0)],
+            _ => &[],
+        };
+        sample.measures = measures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+    }
+    let files = files(&lm_eval::LmEval, &records).unwrap();
+    let results: serde_json::Value = serde_json::from_slice(&files[0].bytes).unwrap();
+    let of = |task: &str, metric: &str| results["results"][task][format!("{metric},none")].as_f64();
+    assert_eq!(results["configs"]["boolq"]["output_type"], "multiple_choice");
+    assert_eq!((of("boolq", "acc_norm"), of("boolq", "exact_match")), (Some(1.0), None));
+    assert_eq!(results["configs"][text]["output_type"], "loglikelihood_rolling");
+    assert_eq!((of(text, "word_perplexity"), of(text, "exact_match")), (Some(2.0_f64.exp()), None));
+    assert_eq!(results["higher_is_better"][text]["word_perplexity"], false);
+}
+
+#[test]
 fn submissions_to_ceval_are_as_committed() {
     let files = files(&submission::CevalSubmission, &records()).unwrap();
     insta::assert_snapshot!("ceval_submission", all(&files));

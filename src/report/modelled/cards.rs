@@ -47,7 +47,7 @@ pub(in crate::report) fn card_of(run: &RunRecord) -> Option<&'static Card> {
     CARDS.iter().find(|card| card.profile == name)
 }
 
-/// Returns the times of equal shapes: those of whole cards first. `None` unless both runs are of shipped cards with different
+/// Returns the valid times of equal shapes: those of whole cards first. `None` unless both runs are of shipped cards with different
 /// numbers of chips.
 pub(in crate::report) fn beside<'a>(
     a: Side<'a>,
@@ -59,9 +59,10 @@ pub(in crate::report) fn beside<'a>(
     }
     let mut found = Vec::new();
     for (cards, chips) in [(true, (one.chips, other.chips)), (false, (1, 1))] {
-        for row in a.1.iter().filter(|row| row.phase != Phase::E2e && row.tp == chips.0) {
+        let own = |row: &&PerfRow, tp| row.phase != Phase::E2e && row.tp == tp && row.valid != Some(false);
+        for row in a.1.iter().filter(|row| own(row, chips.0)) {
             let shape = |row: &PerfRow| (row.phase, row.batch, row.input_tokens, row.output_tokens);
-            let Some(beside) = b.1.iter().find(|other| other.tp == chips.1 && shape(other) == shape(row))
+            let Some(beside) = b.1.iter().find(|other| own(other, chips.1) && shape(other) == shape(row))
             else {
                 continue;
             };

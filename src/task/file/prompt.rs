@@ -198,6 +198,14 @@ impl<'a> Stages<'a> {
             Some(Answer::Choice(index)) => Some(index),
             _ => None,
         };
+        // Records name an answer by its place among the options that compete.
+        let out = |index: usize| labels.get(index).is_some_and(|label| label_of(label) != Some(false));
+        if let Some(index) = (0..gold.unwrap_or(0)).find(|&index| out(index)) {
+            return Err(format!(
+                "option {} does not compete (`labels`) and stands before the answer; expected such options after it",
+                index + 1
+            ));
+        }
         Ok(Scores {
             sums: sums[..options.len()].to_vec(),
             unconditional: sums[options.len()..].to_vec(),

@@ -116,8 +116,7 @@ impl Quantised {
             Scheme::W8a16 | Scheme::Int8 => Storage::Int8,
             Scheme::Int4 => Storage::Int4 { group: width as usize },
             Scheme::W4a16 => {
-                let fits = |&group: &usize| group > 0 && width.is_multiple_of(group as u64);
-                let group = self.group.filter(fits).unwrap_or(width as usize);
+                let group = self.group.filter(|&group| group > 0).unwrap_or(width as usize);
                 Storage::Int4 { group }
             }
         })

@@ -237,6 +237,17 @@ impl Job {
                     quantised.said
                 ));
             }
+            if let Some(id) = settings.float.symmetric_difference(&quantised.float).next() {
+                let (found, asked) = if quantised.float.contains(id) {
+                    ("in float", "quantised")
+                } else {
+                    ("quantised", "left in float")
+                };
+                return refused(format!(
+                    "{} is {found} in the checkpoint, and is to be {asked}; a rewritten checkpoint keeps its layers as they are",
+                    id.name()
+                ));
+            }
             if settings.smooth.is_some() || settings.search.is_some() {
                 return refused(
                     "weights that are quantised already can neither be smoothed nor searched".into(),
