@@ -62,7 +62,8 @@ pub struct Args {
     /// `dense_4h_to_h`, `layers.3.mlp.dense_4h_to_h`. [default: `default`, or `output_layer` with --search-float]
     #[arg(long, value_name = "NAME", num_args = 1..)]
     leave_float: Vec<String>,
-    /// Leaves N more layers in float: those with the largest output errors. Compares the logits without and with them
+    /// Leaves N more layers in float: those with the largest output errors, relative or absolute, as the logits decide. Prints the
+    /// ranking: relative error, absolute error, layer
     #[arg(long, value_name = "N")]
     search_float: Option<usize>,
     /// Ranges of activations: 1 min-max, 2 histogram, 3 the better of both for each layer
@@ -151,7 +152,7 @@ fn takes(estimate: &Estimate, out: &Path) -> String {
 /// Prints the result.
 fn tell(report: &Report, args: &Args, start: Instant) -> anyhow::Result<()> {
     for ranked in &report.ranked {
-        super::emit(&format!("{:.3e}  {}", ranked.error, ranked.linear.name()))?;
+        super::emit(&format!("{:.3e}  {:.3e}  {}", ranked.relative, ranked.absolute, ranked.linear.name()))?;
     }
     let (quantised, all) = report.quantised;
     super::say(&format!(

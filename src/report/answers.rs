@@ -51,7 +51,8 @@ pub(super) struct TaskAnswers<'a> {
 
 /// Returns the answers of each task in the plan that has any.
 pub(super) fn of_tasks<'a>(run: &'a RunRecord, samples: &'a [SampleRecord]) -> Vec<TaskAnswers<'a>> {
-    let tasks = run.plan.accuracy.iter().map(|case| TaskAnswers::of(case, samples));
+    let keyed = run.plan.accuracy.iter().filter(|case| !case.keyless);
+    let tasks = keyed.map(|case| TaskAnswers::of(case, samples));
     tasks.filter(|answers| answers.put > 0).collect()
 }
 

@@ -41,7 +41,7 @@ const SUMS: [&str; 4] = ["bytes", "loglikelihood", "tokens", "words"];
 
 /// Returns the perplexities of the texts of a task, each with its name and the number of texts:
 /// `exp(-sum of log-likelihoods / sum of words)`, and the same by bytes and tokens, as in lm-evaluation-harness.
-fn perplexities<'a>(
+pub(super) fn perplexities<'a>(
     samples: impl Iterator<Item = &'a SampleRecord> + Clone,
 ) -> Vec<(&'static str, f64, usize)> {
     let texts = samples.filter(|sample| sample.measures.contains_key("loglikelihood"));

@@ -322,6 +322,16 @@ fn fault(ask: &Ask, completion: &Completion) -> Option<String> {
         };
         return Some(format!("the model gave {found} {of}; expected {asked}"));
     }
+    if let Some(from) = ask.score_from
+        && let Some(index) = completion.prompt_logprobs.iter().position(|logprob| !logprob.is_finite())
+    {
+        return Some(format!(
+            "the log-probability of token {} at place {} of the prompt is {}; expected a number (the model's output is degenerate)",
+            ask.prompt_ids[from + index],
+            from + index,
+            completion.prompt_logprobs[index]
+        ));
+    }
     let index = completion.choice_logprobs.iter().position(|logprob| !logprob.is_finite())?;
     Some(format!(
         "the log-probability of token {} is {}; expected a number (the model's output is degenerate)",

@@ -42,12 +42,11 @@ impl PassCost {
         let last = config.num_layers.saturating_sub(1);
         let [qkv, others @ ..] = of_layer(last);
         let others: Work = others.into_iter().sum();
-        let before: Work = match quantised {
-            Some(_) => (0..last).flat_map(of_layer).sum(),
-            None => {
-                let layer: Work = of_layer(last).into_iter().sum();
-                Work { bytes: last as u64 * layer.bytes, flops: last as u64 * layer.flops }
-            }
+        let before: Work = if quantised.is_some() {
+            (0..last).flat_map(of_layer).sum()
+        } else {
+            let layer: Work = of_layer(last).into_iter().sum();
+            Work { bytes: last as u64 * layer.bytes, flops: last as u64 * layer.flops }
         };
         let shape = attention_shape(config);
         Self {

@@ -79,11 +79,12 @@ impl Python {
         let (executable, mut read_only) = (real(executable)?, vec![real(prefix)?, real(exec_prefix)?]);
         read_only.dedup();
         // What is below /usr is there anyway. A whole root or home folder is never shown.
-        let home = std::env::home_dir();
-        if read_only.iter().any(|path| path.parent().is_none() || Some(path) == home.as_ref()) {
-            return Err(missing(format!("its files are spread over {}", read_only[0].display())));
-        }
         read_only.retain(|path| !path.starts_with("/usr"));
+        let home = std::env::home_dir();
+        let holds_home = |path: &Path| home.as_ref().is_some_and(|home| home.starts_with(path));
+        if let Some(path) = read_only.iter().find(|path| path.parent().is_none() || holds_home(path)) {
+            return Err(missing(format!("its files are spread over {}", path.display())));
+        }
         let python = Self { executable, version: version.to_owned(), read_only };
         match python.check(sandbox, "assert 6 * 7 == 42", Duration::from_secs(20)) {
             Ok(Verdict::Passed) => Ok(python),

@@ -74,7 +74,11 @@ impl Data {
             word(&table.require("format", &format!("one of {}", names.join(", ")))?, &names, |name| {
                 FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| *format)
             })?;
-        let splits = strings(table.require("splits", "the names of the splits")?, "names of splits")?;
+        let node = table.require("splits", "the names of the splits")?;
+        let splits = strings(node.clone(), "names of splits")?;
+        if let Some((_, again)) = (1..).zip(&splits).find(|&(rest, name)| splits[rest..].contains(name)) {
+            return Err(found(&node, &format!("the split {again:?} twice"), "each split once"));
+        }
         let split = |node: &Node| {
             let known: Vec<&str> = splits.iter().map(String::as_str).collect();
             word(node, &known, |name| known.contains(&name).then(|| name.to_owned()))
@@ -246,7 +250,8 @@ fn files(node: &Node, splits: &[String]) -> Result<BTreeMap<String, Vec<String>>
     } else {
         let all = check(node, patterns(node)?)?;
         for split in splits {
-            of_split.insert(split.clone(), all.iter().map(|pattern| pattern.replace(SPLIT, split)).collect());
+            let of_one = all.iter().map(|pattern| pattern.replace(SPLIT, split)).collect();
+            of_split.insert(split.clone(), check(node, of_one)?);
         }
     }
     Ok(of_split)

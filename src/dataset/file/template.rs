@@ -13,6 +13,9 @@ const FUEL: u64 = 2_000_000;
 /// Most bytes of one rendered text.
 const MOST_BYTES: usize = 8 << 20;
 
+/// Most bytes of a template from its first code on, and of an expression. Reading one takes stack for every operator.
+const MOST_CODE: usize = 16 << 10;
+
 /// The templates of a task file, by name.
 #[derive(Debug)]
 pub(crate) struct Templates(Environment<'static>);
@@ -35,6 +38,8 @@ impl Templates {
     /// # Errors
     /// What is wrong with the template, with its line.
     pub(crate) fn add(&mut self, name: String, source: String) -> Result<Vec<String>, String> {
+        let code = ["{{", "{%"].into_iter().filter_map(|mark| source.find(mark)).min();
+        code.map_or(Ok(()), |start| check_code(&source[start..]))?;
         self.0.add_template_owned(name.clone(), source).map_err(|error| message(&error))?;
         let template = self.0.get_template(&name).map_err(|error| message(&error))?;
         let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
@@ -64,8 +69,17 @@ impl Templates {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn expression<'a>(&'a self, source: &'a str) -> Result<Expression<'a, 'a>, String> {
+        check_code(source)?;
         self.0.compile_expression(source).map_err(|error| message(&error))
     }
+}
+
+/// Refuses code that could exhaust the stack while it is read.
+fn check_code(code: &str) -> Result<(), String> {
+    if code.len() > MOST_CODE {
+        return Err(format!("found {} bytes of code; expected at most {MOST_CODE}", code.len()));
+    }
+    Ok(())
 }
 
 /// Jinja's syntax, with every line end kept.
@@ -136,6 +150,14 @@ mod tests {
         assert_eq!(templates.add("t".into(), "{{ a }}{{ b }}{{ letter(1) }}".into()).unwrap(), ["a", "b"]);
         assert!(render("{{ b }}").unwrap_err().contains("undefined"));
         assert!(render("{{ a").unwrap_err().contains("syntax error"));
+    }
+
+    #[test]
+    fn code_that_would_exhaust_the_stack_is_refused() {
+        let deep = "-".repeat(100_000);
+        assert!(render(&format!("{{{{ {deep}1 }}}}")).unwrap_err().contains("bytes of code"));
+        assert!(Templates::new().expression(&format!("{deep}1")).unwrap_err().contains("bytes of code"));
+        assert_eq!(render(&format!("{}{{{{ a }}}}", "-".repeat(100_000))).unwrap().len(), 100_001);
     }
 
     #[test]

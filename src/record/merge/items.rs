@@ -232,7 +232,8 @@ struct Owner {
     source: u16,
 }
 
-/// Returns the owners of items in the plan's order. Items of shards that are not there are left out. The list is no longer than the shards' own lists, whatever number of items a plan claims.
+/// Returns the owners of items in the plan's order. Items of shards that are not there are left out. The list is no longer
+/// than the shards' own lists, whatever number of items a plan claims.
 fn owners(case: &AccuracyCase, sources: &[Source], partial: bool) -> Result<Vec<Owner>, MergeError> {
     let mut owners = Vec::new();
     for (shard, source) in sources.iter().zip(0_u16..) {

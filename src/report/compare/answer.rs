@@ -25,7 +25,11 @@ pub(in crate::report) fn name(comparison: &Comparison, side: &Side) -> String {
 
 /// Returns the answer on a pair: how many times as fast, and whether the answers are equal.
 pub(super) fn sentence(comparison: &Comparison, pair: &Pair) -> String {
-    let parts: Vec<String> = speed(comparison, pair).into_iter().chain(accuracy(comparison, pair)).collect();
+    let parts: Vec<String> = speed(comparison, pair)
+        .into_iter()
+        .chain(accuracy(comparison, pair))
+        .chain(pair.perplexities.iter().cloned())
+        .collect();
     let (a, b) = (name(comparison, comparison.base()), name(comparison, comparison.other(pair)));
     if parts.is_empty() {
         return format!("{b} and {a} have neither tasks nor timed cases in common.");

@@ -118,6 +118,8 @@ pub struct Pair {
     pub differences: PairDifferences,
     /// The common tasks, in the base's order.
     pub tasks: Vec<TaskComparison>,
+    /// The perplexities of the common tasks whose items have no right answer, in words.
+    pub perplexities: Vec<String>,
     /// The common timed cases, in the base's order.
     pub cases: Vec<CaseComparison>,
     /// The common cases of the other workloads.
@@ -220,14 +222,24 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
         }
         let mut notes = differences::untold(a, b);
         let tasks = accuracy::compare_tasks((a, &samples[0]), (b, &samples[other]), options, &mut notes);
+        let perplexities = accuracy::perplexities_of((a, &samples[0]), (b, &samples[other]));
         joined.push(speed::joined(a, b, &mut notes));
         let workloads = workloads::compare(a, b, &mut notes);
-        pairs.push(Pair { other, differences, tasks, cases: Vec::new(), workloads, notes, advice: None });
+        pairs.push(Pair {
+            other,
+            differences,
+            tasks,
+            perplexities,
+            cases: Vec::new(),
+            workloads,
+            notes,
+            advice: None,
+        });
     }
     let phases = joined.iter().flatten().map(speed::phases).sum();
     for (pair, joined) in pairs.iter_mut().zip(joined) {
         pair.cases = joined.iter().map(|case| speed::compare_case(case, options, phases)).collect();
-        let nothing = pair.tasks.is_empty() && pair.cases.is_empty();
+        let nothing = pair.tasks.is_empty() && pair.perplexities.is_empty() && pair.cases.is_empty();
         if nothing && pair.workloads.iter().all(|common| common.is_empty()) {
             return Err(nothing_in_common(&sides[0], &sides[pair.other]));
         }

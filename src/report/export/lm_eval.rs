@@ -5,7 +5,8 @@
 use super::modeltest::plain;
 use super::python::float;
 use super::{Export, ExportError, File, Output, Records};
-use crate::record::{AccuracyCase, ChoiceToken, PromptRecord, SampleRecord, SampleState, hex};
+use crate::record::{AccuracyCase, CallRecord, ChoiceToken, PromptRecord, SampleRecord, SampleState, hex};
+use crate::report::measures::perplexities;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -43,6 +44,10 @@ Viewers that read its results can read them. They differ as follows.
   `doc_hash` is the hash of this `doc`. `doc_id` counts the task's exported items from 0.
 - An answer chosen by probability is a `multiple_choice`, scored by `acc`. Each choice has an argument
   with the last prompt. Its answer has the log-probability, and whether it is the best of the choices.
+  Of continuations, each argument is a prompt with its continuation, and `acc_norm` is the accuracy by
+  characters if the run has it.
+- Texts that are scored themselves are a `loglikelihood_rolling`, with the perplexities. Their samples
+  have the log-likelihood beside the number of words or bytes.
 - An answer read from a text is a `generate_until`, scored by `exact_match`. `filtered_resps` has what
   was read, or `[invalid]`.
 - Items that the model did not answer are in no sample and no score. `n-samples` counts those that it
@@ -62,24 +67,92 @@ type Prompts<'a> = HashMap<(&'a str, &'a str), &'a PromptRecord>;
 struct Task<'a> {
     case: &'a AccuracyCase,
     samples: Vec<&'a SampleRecord>,
-    /// The choices, if answers are chosen by probability.
-    choices: Option<&'a [ChoiceToken]>,
+    kind: Kind<'a>,
 }
 
+/// How a task's answers come about.
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    /// One of these tokens is chosen by probability.
+    Tokens(&'a [ChoiceToken]),
+    /// A continuation is chosen by probability.
+    Continuations,
+    /// Nothing is answered: the text itself is scored.
+    Text,
+    /// The answer is read from a generated text.
+    Generated,
+}
+
+/// The perplexities of scored texts, and the measures that they count.
+const OF_TEXTS: [(&str, &str, &str); 3] = [
+    ("word_perplexity", "word perplexity", "words"),
+    ("byte_perplexity", "byte perplexity", "bytes"),
+    ("bits_per_byte", "bits per byte", "bytes"),
+];
+
 impl Task<'_> {
-    fn metric(&self) -> &'static str {
-        if self.choices.is_some() { "acc" } else { "exact_match" }
+    fn metrics(&self) -> Vec<&'static str> {
+        match self.kind {
+            Kind::Tokens(_) => vec!["acc"],
+            Kind::Continuations if self.has("acc-characters") => vec!["acc", "acc_norm"],
+            Kind::Continuations => vec!["acc"],
+            Kind::Text => OF_TEXTS.map(|(metric, ..)| metric).to_vec(),
+            Kind::Generated => vec!["exact_match"],
+        }
     }
 
     fn output_type(&self) -> &'static str {
-        if self.choices.is_some() { "multiple_choice" } else { "generate_until" }
+        match self.kind {
+            Kind::Tokens(_) | Kind::Continuations => "multiple_choice",
+            Kind::Text => "loglikelihood_rolling",
+            Kind::Generated => "generate_until",
+        }
     }
 
-    /// The mean over the items, and its standard error.
-    fn score(&self) -> (f64, Option<f64>) {
-        let n = self.samples.len() as f64;
-        let mean = self.samples.iter().filter(|sample| sample.correct).count() as f64 / n;
-        (mean, (n > 1.0).then(|| (mean * (1.0 - mean) / (n - 1.0)).sqrt()))
+    /// Perplexities are better if lower.
+    fn is_higher_better(&self) -> bool {
+        !matches!(self.kind, Kind::Text)
+    }
+
+    fn has(&self, measure: &str) -> bool {
+        self.samples.iter().any(|sample| sample.measures.contains_key(measure))
+    }
+
+    /// The value of a metric for one item.
+    fn value(&self, metric: &str, sample: &SampleRecord) -> Value {
+        let measure = |name: &str| sample.measures.get(name).copied();
+        match (self.kind, metric) {
+            (Kind::Text, metric) => {
+                let unit = OF_TEXTS.iter().find(|(known, ..)| *known == metric).map_or("", |(.., unit)| *unit);
+                json!([measure("loglikelihood"), measure(unit)])
+            }
+            _ => json!(self.right(metric, sample)),
+        }
+    }
+
+    /// 1 for an item that is right by a metric, else 0.
+    fn right(&self, metric: &str, sample: &SampleRecord) -> f64 {
+        let correct = f64::from(u8::from(sample.correct));
+        // The protocol's own accuracy may be a normalised one.
+        let measure = match (self.kind, metric) {
+            (Kind::Continuations, "acc_norm") => Some("acc-characters"),
+            (Kind::Continuations, _) => Some("acc-none"),
+            _ => None,
+        };
+        measure.and_then(|name| sample.measures.get(name)).copied().unwrap_or(correct)
+    }
+
+    /// A metric over the items, and its standard error.
+    fn score(&self, metric: &str) -> (Option<f64>, Option<f64>) {
+        if matches!(self.kind, Kind::Text) {
+            let name = OF_TEXTS.iter().find(|(known, ..)| *known == metric).map(|(_, name, _)| *name);
+            let all = perplexities(self.samples.iter().copied());
+            return (all.iter().find(|(known, ..)| Some(*known) == name).map(|(_, figure, _)| *figure), None);
+        }
+        let values: Vec<f64> = self.samples.iter().map(|sample| self.right(metric, sample)).collect();
+        let n = values.len() as f64;
+        let share = values.iter().sum::<f64>() / n;
+        (Some(share), (n > 1.0).then(|| (share * (1.0 - share) / (n - 1.0)).sqrt()))
     }
 }
 
@@ -123,7 +196,13 @@ fn task<'a>(records: &'a Records, case: &'a AccuracyCase) -> Task<'a> {
         let all = |sample: &&SampleRecord| sample.choice_logprobs.len() == choices.len();
         !choices.is_empty() && samples.iter().all(all)
     };
-    Task { choices: choices.filter(fits), case, samples }
+    let kind = match choices.filter(fits) {
+        Some(choices) => Kind::Tokens(choices),
+        None if case.keyless => Kind::Text,
+        None if samples.iter().any(|sample| !sample.choice_logprobs.is_empty()) => Kind::Continuations,
+        None => Kind::Generated,
+    };
+    Task { case, samples, kind }
 }
 
 /// The point in time of the files' names: `2026-01-02T03-04-05.000000`.
@@ -155,16 +234,25 @@ fn samples(task: &Task<'_>, prompts: &Prompts<'_>) -> (String, String) {
             prompts.get(&(sample.task.as_str(), sample.doc_id.as_str())).map_or(&[][..], |p| &p.calls);
         let prompt = calls.last().map_or("", |call| call.prompt.as_str());
         // Of the prompt that is shown, which is the last; the sample has that of the first.
-        let prompt_hash = calls.last().map_or_else(|| sample.prompt_hash.clone(), |call| hash(&call.prompt));
+        let prompt_hash = match task.kind {
+            // Each prompt has another continuation, or another part of the text.
+            Kind::Continuations | Kind::Text => sample.prompt_hash.clone(),
+            _ => calls.last().map_or_else(|| sample.prompt_hash.clone(), |call| hash(&call.prompt)),
+        };
         let doc = json!({ "id": sample.doc_id, "subject": sample.subject, "category": sample.category });
         let doc_hash = hash(&serde_json::to_string_pretty(&doc).unwrap_or_default());
         let target_hash = hash(&sample.gold);
         hashes.extend([doc_hash.as_str(), &prompt_hash, &target_hash]);
-        let (arguments, answers, filtered) = match task.choices {
-            Some(choices) => chosen(prompt, sample, choices),
-            None => generated(prompt, sample),
+        let (arguments, answers, filtered) = match task.kind {
+            Kind::Tokens(choices) => {
+                let arguments = choices.iter().map(|choice| (prompt, choice.text.as_str()));
+                chosen(arguments, sample)
+            }
+            Kind::Continuations => chosen(calls.iter().map(|call| (call.prompt.as_str(), "")), sample),
+            Kind::Text => scored(calls, sample),
+            Kind::Generated => generated(prompt, sample),
         };
-        let line = json!({
+        let mut line = json!({
             "doc_id": number,
             "doc": doc,
             "target": sample.gold,
@@ -172,32 +260,47 @@ fn samples(task: &Task<'_>, prompts: &Prompts<'_>) -> (String, String) {
             "resps": answers,
             "filtered_resps": filtered,
             "filter": "none",
-            "metrics": [task.metric()],
+            "metrics": task.metrics(),
             "doc_hash": doc_hash,
             "prompt_hash": prompt_hash,
             "target_hash": target_hash,
-            task.metric(): f64::from(u8::from(sample.correct)),
         });
+        for metric in task.metrics() {
+            line[metric] = task.value(metric, sample);
+        }
         lines += &format!("{line}\n");
     }
     (lines, hash(&hashes))
 }
 
 /// Arguments, answers and filtered answers of an item whose answer was chosen by probability.
-fn chosen(prompt: &str, sample: &SampleRecord, choices: &[ChoiceToken]) -> (Value, Value, Value) {
+fn chosen<'a>(
+    requests: impl Iterator<Item = (&'a str, &'a str)>,
+    sample: &SampleRecord,
+) -> (Value, Value, Value) {
     let best = sample.choice_logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let answer = |logprob: &f32| {
         let is_best = if *logprob == best { "True" } else { "False" };
         json!([float(f64::from(*logprob)), is_best])
     };
-    let arguments: Map<String, Value> = choices
-        .iter()
+    let arguments: Map<String, Value> = requests
         .enumerate()
-        .map(|(at, choice)| (format!("gen_args_{at}"), json!({ "arg_0": prompt, "arg_1": choice.text })))
+        .map(|(at, (prompt, more))| (format!("gen_args_{at}"), json!({ "arg_0": prompt, "arg_1": more })))
         .collect();
     let filtered: Vec<Value> = sample.choice_logprobs.iter().map(answer).collect();
     let answers: Vec<Value> = filtered.iter().map(|answer| json!([answer])).collect();
     (arguments.into(), answers.into(), filtered.into())
+}
+
+/// The same of a text that is scored itself.
+fn scored(calls: &[CallRecord], sample: &SampleRecord) -> (Value, Value, Value) {
+    let arguments: Map<String, Value> = calls
+        .iter()
+        .enumerate()
+        .map(|(at, call)| (format!("gen_args_{at}"), json!({ "arg_0": call.prompt })))
+        .collect();
+    let sum = sample.measures.get("loglikelihood");
+    (arguments.into(), json!([[sum]]), json!([sum]))
 }
 
 /// The same of an item whose answer was read from a text.
@@ -215,18 +318,21 @@ fn results(records: &Records, tasks: &[Task<'_>], task_hashes: &Map<String, Valu
     let (start, end) = (seconds(&from.started), from.finished.as_deref().and_then(seconds));
     let mut all = json!({
         "results": of_each(&|task| {
-            let ((score, error), metric) = (task.score(), task.metric());
-            json!({
-                "alias": task.case.task,
-                format!("{metric},none"): score,
-                format!("{metric}_stderr,none"): error.map_or_else(|| "N/A".into(), Value::from),
-            })
+            let mut all = json!({ "alias": task.case.task });
+            for metric in task.metrics() {
+                let (score, error) = task.score(metric);
+                all[format!("{metric},none")] = json!(score);
+                all[format!("{metric}_stderr,none")] = error.map_or_else(|| "N/A".into(), Value::from);
+            }
+            all
         }),
         "group_subtasks": of_each(&|_| json!([])),
         "configs": of_each(&|task| configuration(task)),
         "versions": of_each(&|task| json!(task.case.version_hash)),
         "n-shot": of_each(&|task| json!(task.case.shots)),
-        "higher_is_better": of_each(&|task| json!({ task.metric(): true })),
+        "higher_is_better": of_each(&|task| {
+            task.metrics().into_iter().map(|metric| (metric.to_owned(), task.is_higher_better().into())).collect::<Map<_, _>>().into()
+        }),
         "n-samples": of_each(&|task| {
             json!({ "original": task.case.available.unwrap_or(task.case.items), "effective": task.samples.len() })
         }),
@@ -275,14 +381,23 @@ const UNKNOWN: [&str; 12] = [
 ];
 
 fn configuration(task: &Task<'_>) -> Value {
-    let metric = json!({ "metric": task.metric(), "aggregation": "mean", "higher_is_better": true });
+    let of = |metric: &str| {
+        // lm-evaluation-harness's names of how perplexities are aggregated.
+        let aggregation = match metric {
+            "word_perplexity" | "byte_perplexity" => "weighted_perplexity",
+            "bits_per_byte" => "bits_per_byte",
+            _ => "mean",
+        };
+        json!({ "metric": metric, "aggregation": aggregation, "higher_is_better": task.is_higher_better() })
+    };
+    let metrics: Vec<Value> = task.metrics().into_iter().map(of).collect();
     json!({
         "task": task.case.task,
         "dataset_path": task.case.benchmark,
         "dataset_name": task.case.dataset,
         "output_type": task.output_type(),
         "num_fewshot": task.case.shots,
-        "metric_list": [metric],
+        "metric_list": metrics,
         "metadata": { "version": task.case.version_hash, "protocol": task.case.protocol },
     })
 }

@@ -125,7 +125,16 @@ impl Spec {
         let answer = answer_kind(&mut table, kind)?;
         let measures = measure::parse(&mut table, &stages)?;
         let metric = table.take("metric").map(|node| string(&node)).transpose()?;
-        let metric = metric.unwrap_or_else(|| "accuracy: correct / (scored + unscorable)".to_owned());
+        let is_likelihood =
+            matches!(stages.last().map(|stage| &stage.kind), Some(StageKind::Likelihood { .. }));
+        let metric = metric.unwrap_or_else(|| {
+            let metric = if is_likelihood {
+                "perplexity: exp(-sum of log-likelihoods / sum of words, bytes or tokens)"
+            } else {
+                "accuracy: correct / (scored + unscorable)"
+            };
+            metric.to_owned()
+        });
         table.finish()?;
         let Reader { templates, verbatim, .. } = templates;
         Ok(Self {

@@ -4,7 +4,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::numbers;
 use crate::dataset::file::{AnswerKind, number, strings};
-use crate::dataset::{Answer, Number};
+use crate::dataset::{Answer, Number, shorten};
 use crate::document::DocumentError;
 use crate::document::table::{Table, count, found, string, word};
 use crate::task::extract;
@@ -113,6 +113,7 @@ fn regex(table: &mut Table) -> Result<How, DocumentError> {
             error => {
                 let text = error.to_string();
                 let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                let source = shorten(&source);
                 format!("found the pattern {source:?}: {last}; expected one of Rust's regex syntax (no look-around, no back-references)")
             }
         };

@@ -81,7 +81,7 @@ impl QuantMatmul {
                 1.0
             } else {
                 // SAFETY: see above.
-                unsafe { read_f64(pertoken.dtype, pertoken.at(row as i64)) as f32 }
+                unsafe { read_f64(pertoken.dtype, pertoken.at(row as i64 * pertoken.last_stride())) as f32 }
             };
             for (i, (y, w)) in numbers.iter_mut().zip(&weights).enumerate() {
                 let sum = x
@@ -101,7 +101,7 @@ impl QuantMatmul {
 /// # Safety
 /// The view lies inside live memory.
 unsafe fn scale_at(scale: &View, i: usize) -> f32 {
-    let i = if scale.len() == 1 { 0 } else { i as i64 };
+    let i = if scale.len() == 1 { 0 } else { i as i64 * scale.last_stride() };
     // SAFETY: the caller's promise.
     unsafe {
         match scale.dtype {

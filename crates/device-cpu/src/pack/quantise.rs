@@ -1,6 +1,6 @@
-//! Quantisation of activations to int8. Per row: `scale = max|x| / 127`, and `q = x / scale` rounded to the nearest integer, ties to even,
-//! within ±127. A run that contains NaN or infinity has the scale NaN and only zeros. By a stored scale:
-//! `q = x / scale + offset`, rounded in the same way, from -128 to 127; infinity is clipped.
+//! Quantisation of activations to int8. Per row: `scale = max|x| / 127`, and `q = x / scale` rounded to the nearest
+//! integer, ties to even, within ±127. A run that contains NaN or infinity has the scale NaN and only zeros. By a stored
+//! scale: `q = x / scale + offset`, rounded in the same way, from -128 to 127; infinity is clipped.
 //!
 //! Panels of sixteen output columns are stored as `[k/4][16][4]`, with `k` padded by zeros to a multiple of 64. Four
 //! numbers of a column are one 32-bit lane of `vpdpbusd`, and 64 of `k` are one AMX tile of sixteen rows of 64 bytes.

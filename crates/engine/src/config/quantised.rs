@@ -116,7 +116,8 @@ impl Quantised {
             Scheme::W8a16 | Scheme::Int8 => Storage::Int8,
             Scheme::Int4 => Storage::Int4 { group: width as usize },
             Scheme::W4a16 => {
-                let group = self.group.filter(|&group| group > 0).unwrap_or(width as usize);
+                let fits = |&group: &usize| group > 0 && width.is_multiple_of(group as u64);
+                let group = self.group.filter(fits).unwrap_or(width as usize);
                 Storage::Int4 { group }
             }
         })
@@ -180,10 +181,11 @@ impl Said {
 }
 
 /// Returns the layers that ModelSlim's scripts for ChatGLM2 leave in float by default ("NEW" lists: W8A8 and its
-/// relatives; sparse files also keep `dense` where they keep `query_key_value`). Layers that the model lacks are left out.
+/// relatives; sparse files also keep `dense` where they keep `query_key_value`). Layers that the model lacks are left out. The
+/// lists are for 28 layers and name the last down projection. In a model of another depth its own last one takes that place.
 pub fn default_float(scheme: Scheme, layers: usize) -> BTreeSet<LinearId> {
     const QKV: [usize; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14, 19];
-    const DOWN: [usize; 5] = [0, 1, 2, 20, 27];
+    let down: Vec<usize> = [0, 1, 2, 20].into_iter().chain(layers.checked_sub(1)).collect();
     const UP: [usize; 2] = [1, 2];
     let of = |role, of: &[usize]| -> Vec<LinearId> {
         of.iter().map(|&layer| LinearId { layer: Some(layer), role }).collect()
@@ -191,12 +193,12 @@ pub fn default_float(scheme: Scheme, layers: usize) -> BTreeSet<LinearId> {
     let mut all = vec![LinearId::OUTPUT];
     match scheme {
         Scheme::W8a8 => {
-            all.extend([of(Role::Qkv, &QKV), of(Role::Down, &DOWN), of(Role::GateUp, &UP)].concat());
+            all.extend([of(Role::Qkv, &QKV), of(Role::Down, &down), of(Role::GateUp, &UP)].concat());
         }
         Scheme::W8a8s => {
             let sparse = &QKV[1..];
             all.extend([of(Role::Qkv, sparse), of(Role::Dense, sparse)].concat());
-            all.extend([of(Role::Down, &DOWN), of(Role::GateUp, &UP)].concat());
+            all.extend([of(Role::Down, &down), of(Role::GateUp, &UP)].concat());
         }
         Scheme::W8a16 | Scheme::W4a16 | Scheme::Int8 | Scheme::Int4 => {}
     }

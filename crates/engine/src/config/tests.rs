@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::weights::layout::LinearId;
 
 const TINY: &str = r#"{"model_type":"chatglm","num_layers":2,"hidden_size":64,"ffn_hidden_size":160,
     "kv_channels":16,"num_attention_heads":4,"multi_query_attention":true,"multi_query_group_num":2,
@@ -209,6 +210,8 @@ fn the_default_lists_are_the_scripts() {
     assert_eq!(default_float(Scheme::W8a8s, 28).len(), 12 + 12 + 5 + 2 + 1);
     assert_eq!(default_float(Scheme::W8a16, 28).len(), 1);
     assert_eq!(default_float(Scheme::W8a8, 2).len(), 2 + 2 + 1 + 1);
+    let last = LinearId { layer: Some(5), role: glmbench_device::Role::Down };
+    assert!(default_float(Scheme::W8a8, 6).contains(&last));
 }
 
 #[test]

@@ -223,7 +223,10 @@ impl Job {
             let bounded = seen.histogram.as_ref().map(|histogram| histogram.best_range().input(stored));
             inputs.push(match (self.settings.method, bounded) {
                 (ActMethod::Histogram, Some(bounded)) => bounded,
-                (ActMethod::Automatic, Some(bounded)) if bounded != extremes => {
+                // Layers that stay in float have inputs that nobody asks for.
+                (ActMethod::Automatic, Some(bounded))
+                    if bounded != extremes && !self.settings.float.contains(&id) =>
+                {
                     self.better(id, factors.as_deref(), &seen.samples, [extremes, bounded])?
                 }
                 _ => extremes,
@@ -247,7 +250,7 @@ impl Job {
         let errors = output_errors(&float, &integers, samples, &[Some(first), Some(second)]);
         drop(float);
         self.source.release(&id.weight());
-        Ok(if errors[1] < errors[0] { second } else { first })
+        Ok(if errors[1].absolute < errors[0].absolute { second } else { first })
     }
 
     /// Returns the number of inputs of a layer that share a scale.

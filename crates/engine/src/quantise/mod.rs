@@ -295,7 +295,7 @@ impl Job {
             (true, ActMethod::Histogram | ActMethod::Automatic) => {
                 1 + u64::from(self.settings.scheme.has_static_inputs())
             }
-        } + if self.settings.search.is_some() { 2 } else { 0 };
+        } + if self.settings.search.is_some() { 4 } else { 0 };
         let linears = || LinearId::all(&self.config).map(|id| id.shape(&self.config).map(|n| n as u64));
         let weights: u64 = linears().map(|[out, width]| out * width).sum();
         // fp32 rows of all threads are small beside the integers of a layer.
@@ -324,7 +324,8 @@ impl Job {
         let calibration = Calibration::of(&self, out, control)?;
         let (mut ranked, mut kl) = (Vec::new(), None);
         if let Some(count) = self.settings.search {
-            (ranked, kl) = search::search(&mut self, &calibration, count, control)?;
+            let found = search::search(&mut self, &calibration, count, control)?;
+            (ranked, kl) = (found.ranked, Some(found.kl));
         }
         let plan = Plan::new(&self.config, &self.settings, &*self.source);
         let (files, weight_bytes) = export::write(&self, &plan, &calibration, out, control)?;
@@ -334,8 +335,10 @@ impl Job {
     }
 
     fn check_out(&self, out: &Path) -> Result<(), QuantiseError> {
-        let same = std::fs::canonicalize(out).ok().zip(std::fs::canonicalize(&self.dir).ok());
-        if same.is_some_and(|(out, dir)| out.starts_with(dir)) {
+        // A folder that is to be made is where its nearest folder is.
+        let place = out.ancestors().map(|path| if path == Path::new("") { Path::new(".") } else { path });
+        let place = place.filter_map(|path| std::fs::canonicalize(path).ok()).next();
+        if place.zip(std::fs::canonicalize(&self.dir).ok()).is_some_and(|(out, dir)| out.starts_with(dir)) {
             return Err(QuantiseError::Setting(format!(
                 "{}: this is the float model's folder, expected a new one",
                 out.display()

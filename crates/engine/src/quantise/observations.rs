@@ -109,23 +109,24 @@ impl Observer for Recorder {
             let samples = |rows: u64| rows * (SAMPLES as u64).min(tokens) / tokens;
             let is_sample = samples(seen.rows + 1) > samples(seen.rows);
             seen.rows += 1;
-            match (&mut seen.histogram, pass) {
-                (Some(histogram), 2) => match factors {
+            if pass == 2
+                && let Some(histogram) = &mut seen.histogram
+            {
+                match factors {
                     Some(factors) => {
-                        row.iter().zip(factors).for_each(|(x, factor)| histogram.add(x / factor))
+                        row.iter().zip(factors).for_each(|(x, factor)| histogram.add(x / factor));
                     }
                     None => row.iter().for_each(|x| histogram.add(*x)),
-                },
-                _ => {
-                    seen.is_finite &= row.iter().all(|x| x.is_finite());
-                    for ((x, low), high) in row.iter().zip(&mut seen.low).zip(&mut seen.high) {
-                        *low = low.min(*x);
-                        *high = high.max(*x);
-                    }
-                    if is_sample {
-                        seen.samples.extend_from_slice(row);
-                    }
                 }
+                continue;
+            }
+            seen.is_finite &= row.iter().all(|x| x.is_finite());
+            for ((x, low), high) in row.iter().zip(&mut seen.low).zip(&mut seen.high) {
+                *low = low.min(*x);
+                *high = high.max(*x);
+            }
+            if is_sample {
+                seen.samples.extend_from_slice(row);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The search for the layers that quantisation harms most.
 //!
-//! One pass ranks all linear layers by the error of their outputs over the samples of the calibration. Those with the largest
-//! errors stay in float. The logits of both models then tell whether that was right.
+//! One pass measures the errors of every linear layer's outputs over the samples of the calibration. They are ranked twice: by the
+//! error relative to the outputs, and by the error itself, which is what a layer adds to the residual stream. Neither is right for
+//! all models. The logits decide between the layers that each would leave in float.
 
 use std::collections::BTreeSet;
 
@@ -11,66 +12,90 @@ use super::weights::{IntegerRows, output_errors};
 use super::{Control, Job, QuantiseError};
 use crate::weights::layout::LinearId;
 
-/// A layer with the error of its outputs.
+/// A layer with the errors of its outputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranked {
     /// The layer.
     pub linear: LinearId,
     /// The sum of squared errors over the sum of squares of its outputs.
-    pub error: f64,
+    pub relative: f64,
+    /// The sum of squared errors.
+    pub absolute: f64,
 }
 
-/// Ranks the layers that would be quantised, leaves `count` of them in float, and compares the logits of both models. Returns
-/// the ranking, and the mean KL divergences without and with those layers in float.
+/// What a search found.
+pub(super) struct Found {
+    /// The layers, the worst first by the criterion that the logits preferred.
+    pub(super) ranked: Vec<Ranked>,
+    /// Mean KL divergence from the float model, without and with the chosen layers in float.
+    pub(super) kl: (f64, f64),
+}
+
+/// Ranks the layers that would be quantised, leaves `count` of them in float, and compares the logits of the models.
 pub(super) fn search(
     job: &mut Job,
     calibration: &Calibration,
     count: usize,
     control: &mut Control<'_>,
-) -> Result<(Vec<Ranked>, Option<(f64, f64)>), QuantiseError> {
-    let ranked = ranked(job, calibration, control)?;
+) -> Result<Found, QuantiseError> {
+    let measured = measured(job, calibration, control)?;
+    let given = job.settings.float.clone();
     let before = kl(job, calibration, control)?;
-    let chosen: BTreeSet<LinearId> = ranked.iter().take(count).map(|ranked| ranked.linear).collect();
-    job.settings.float.extend(&chosen);
-    let after = kl(job, calibration, control)?;
+    let mut best: Option<(f64, Vec<Ranked>, BTreeSet<LinearId>)> = None;
+    for by in [|ranked: &Ranked| ranked.relative, |ranked: &Ranked| ranked.absolute] {
+        let mut ranked = measured.clone();
+        ranked.sort_by(|a, b| by(b).total_cmp(&by(a)).then(a.linear.cmp(&b.linear)));
+        let chosen: BTreeSet<LinearId> = ranked.iter().take(count).map(|ranked| ranked.linear).collect();
+        if best.as_ref().is_some_and(|(_, _, others)| *others == chosen) {
+            continue;
+        }
+        job.settings.float = given.union(&chosen).copied().collect();
+        let after = kl(job, calibration, control)?;
+        if best.as_ref().is_none_or(|(least, ..)| after < *least) {
+            best = Some((after, ranked, chosen));
+        }
+    }
+    let (after, ranked, chosen) = best.unwrap_or((before, measured, BTreeSet::new()));
+    job.settings.float = given.union(&chosen).copied().collect();
     control.say(format!(
         "mean KL from the float model: {before:.2e} with {} layers in float, {after:.2e} with {} more",
-        job.settings.float.len() - chosen.len(),
+        given.len(),
         chosen.len()
     ));
     if after > before {
-        control.say(
-            "warning: the layers that were left in float did not help; choose others with --leave-float"
-                .into(),
-        );
+        let words =
+            "warning: the layers that were left in float did not help; choose others with --leave-float";
+        control.say(words.to_owned());
     }
-    Ok((ranked, Some((before, after))))
+    Ok(Found { ranked, kl: (before, after) })
 }
 
-fn ranked(
+/// Measures the errors of all layers that would be quantised.
+fn measured(
     job: &Job,
     calibration: &Calibration,
     control: &mut Control<'_>,
 ) -> Result<Vec<Ranked>, QuantiseError> {
     let all: Vec<LinearId> = LinearId::all(&job.config).collect();
     control.stage("ranking", "layers", all.len() as u64);
-    let mut ranked = Vec::new();
-    for (number, &id) in all.iter().enumerate() {
+    let mut measured = Vec::new();
+    for (number, &linear) in all.iter().enumerate() {
         control.check()?;
-        if !job.settings.float.contains(&id) {
+        if !job.settings.float.contains(&linear) {
             let factors = calibration.factors.get(number).and_then(Option::as_deref);
-            let float = job.float_rows(id, factors)?;
-            let integers = IntegerRows::of(&float, job.settings.scheme, job.group_of(id))?;
+            let float = job.float_rows(linear, factors)?;
+            let integers = IntegerRows::of(&float, job.settings.scheme, job.group_of(linear))?;
             let input = [calibration.input(number)];
-            let errors = output_errors(&float, &integers, calibration.samples(number), &input);
-            ranked.push(Ranked { linear: id, error: errors[0] });
+            let [error] = output_errors(&float, &integers, calibration.samples(number), &input)[..] else {
+                continue;
+            };
+            measured.push(Ranked { linear, relative: error.relative, absolute: error.absolute });
             drop(float);
-            job.source.release(&id.weight());
+            job.source.release(&linear.weight());
         }
         control.done(1);
     }
-    ranked.sort_by(|a, b| b.error.total_cmp(&a.error).then(a.linear.cmp(&b.linear)));
-    Ok(ranked)
+    Ok(measured)
 }
 
 /// Returns the mean KL divergence of the quantised model's logits from the float model's.

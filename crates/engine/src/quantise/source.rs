@@ -121,7 +121,7 @@ fn weight_only(integers: &[i8], scales: &[f32]) -> Vec<NewTensor> {
     vec![
         new(Suffix::Weight, bytemuck::cast_slice(integers).to_vec()),
         new(Suffix::WeightScale, scales.iter().flat_map(|s| s.to_le_bytes()).collect()),
-        new(Suffix::WeightOffset, vec![0; scales.len() * size_of::<f32>()]),
+        new(Suffix::WeightOffset, vec![0; size_of_val(scales)]),
     ]
 }
 

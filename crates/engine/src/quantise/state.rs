@@ -96,7 +96,11 @@ pub(super) fn write(out: &Path, key: &Key, seen: &Observations) -> Result<(), Qu
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
-    fs::write(&own, bytes).and_then(|()| fs::rename(&own, &path)).map_err(failed)
+    fs::write(&own, bytes).and_then(|()| fs::rename(&own, &path)).map_err(|source| {
+        // On a full disk, half a file would only take more of it.
+        let _ = fs::remove_file(&own);
+        failed(source)
+    })
 }
 
 /// Reads what an earlier process saw; `None` if there is nothing, or it belongs to another job or is damaged: the calibration

@@ -115,8 +115,7 @@ fn quantise_row(numbers: &[f32], scheme: Scheme, group: usize, q: &mut [i8], sca
 
 /// Quantises an output channel to integers from -8 to 7 and returns its scale. 33 scales from `max|w| / 7` down to half of it
 /// are tried. The one with the least sum of squared errors is taken, the first of equal ones. Most weights of a channel then
-/// are 0, which makes
-/// the weight sparse. A channel that is not finite has the scale NaN.
+/// are 0, which makes the weight sparse. A channel that is not finite has the scale NaN.
 fn sparse_row(numbers: &[f32], q: &mut [i8]) -> f32 {
     const CANDIDATES: u8 = 33;
     let largest = numbers.iter().fold(0.0f32, |most, w| most.max(w.abs()));
@@ -179,14 +178,23 @@ pub(super) fn quant_biases(
     integers.sums(width).enumerate().map(of).collect()
 }
 
-/// Returns, for each of these quantisations of the inputs, the relative error of the layer's outputs:
-/// `sum (y' - y)^2 / sum y^2` over the samples. `None` stands for inputs that are not quantised.
+/// The error of a layer's outputs over the samples.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct OutputError {
+    /// `sum (y' - y)^2`.
+    pub(super) absolute: f64,
+    /// That over `sum y^2`.
+    pub(super) relative: f64,
+}
+
+/// Returns, for each of these quantisations of the inputs, the error of the layer's outputs. `None` stands for inputs that are
+/// not quantised.
 pub(super) fn output_errors(
     float: &FloatRows<'_>,
     integers: &IntegerRows,
     samples: &[f32],
     inputs: &[Option<StaticInput>],
-) -> Vec<f64> {
+) -> Vec<OutputError> {
     let FloatRows { rows, width, .. } = *float;
     let samples = match float.factors {
         Some(factors) => samples.iter().zip(factors.iter().cycle()).map(|(x, factor)| x / factor).collect(),
@@ -226,7 +234,11 @@ pub(super) fn output_errors(
     });
     let total = |of: usize| sums.iter().skip(of).step_by(each).sum::<f64>();
     let norm = total(0);
-    (1..each).map(|of| if norm > 0.0 { total(of) / norm } else { 0.0 }).collect()
+    let error = |of| {
+        let absolute = total(of);
+        OutputError { absolute, relative: if norm > 0.0 { absolute / norm } else { 0.0 } }
+    };
+    (1..each).map(error).collect()
 }
 
 /// Returns the product of two vectors. Eight sums run beside each other, which the compiler turns into vectors.

@@ -102,7 +102,12 @@ pub(super) fn build() -> Result<[BpfProgram; 2], Refused> {
         SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)?.try_into()
     };
     // The flags of clone3 lie in memory, where a filter cannot look. Libraries fall back to clone.
-    let unknown = BTreeMap::from([(libc::SYS_clone3, vec![])]);
+    let calls = [
+        libc::SYS_clone3,
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_clone3 | X32),
+    ];
+    let unknown = calls.into_iter().map(|call| (call, vec![])).collect();
     let forbidden = forbidden().map_err(|error| refused(&error))?;
     Ok([
         filter(forbidden, libc::EPERM).map_err(|error| refused(&error))?,

@@ -1,8 +1,9 @@
 //! Products of int8 weights with int8 activations.
 //!
 //! Numbers are quantised ([`quantise`](crate::pack::quantise)) with one scale per token, or by the scale and the offset
-//! that are stored beside the weight. Results that use a run with NaN are NaN, so the fault is visible. Sums of products are exact, because 32 bits hold them. They are therefore
-//! the same for every instruction set, batch, chunk and number of threads.
+//! that are stored beside the weight. Results that use a run with NaN are NaN, so the fault is visible. Sums of products
+//! are exact, because 32 bits hold them. They are therefore the same for every instruction set, batch, chunk and number
+//! of threads.
 //!
 //! A linear layer quantises its input one block of rows at a time. Vector kernels multiply rows stored one after the
 //! other (`rows`); AMX tiles multiply rows in tiles (`tiles`). The reference kernel of the tiles in plain Rust uses the

@@ -57,7 +57,7 @@ unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Product<'_>, row: usize,
                     for half in 0..2 {
                         let w = w.add(p * t.panel_stride + k * PANEL + half * 32);
                         let w = _mm256_loadu_si256(w.cast());
-                        // |x| * (w with x's sign): two products are at most 2 * 127 * 127, which fits 16 bits.
+                        // |x| * (w with x's sign): two products are at most 2 * 128 * 127, which fits 16 bits.
                         let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w, x));
                         let quads = _mm256_madd_epi16(pairs, ones);
                         sums[m][p][half] = _mm256_add_epi32(sums[m][p][half], quads);

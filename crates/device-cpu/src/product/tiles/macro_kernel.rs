@@ -142,9 +142,8 @@ impl Layout {
 
 /// A product with a block of rows in tiles. A step is as many panels as the sum tiles hold at a time: four for few
 /// rows, two for many. Each half gives the same number. A piece is a range of steps. With many rows it runs one block
-/// of
-/// depth after the other; with few rows, one step after the other. A turn is a thread's work between two changes of its
-/// weights.
+/// of depth after the other; with few rows, one step after the other. A turn is a thread's work between two changes of
+/// its weights.
 pub(crate) struct MacroKernel<'a, L> {
     /// The layer.
     pub layer: &'a L,
