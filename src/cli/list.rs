@@ -11,7 +11,7 @@ use crate::dataset::catalogue::{self, Entry};
 use crate::suite::Suite;
 use crate::task::{self, Definition};
 
-use super::blocks::{block, protocol_words};
+use super::described::{block, protocol_words};
 use super::{emit, emit_json, say, shipped, tasks};
 
 /// List suites, tasks, protocols and data sets

@@ -3,7 +3,6 @@
 //! Data goes to stdout, messages to stderr. Each verb has one file, with its flags and a `run` function.
 
 pub mod bench;
-mod blocks;
 pub mod calibrate;
 pub mod chat;
 pub mod check;
@@ -12,7 +11,8 @@ mod completions;
 pub mod convert;
 mod data;
 pub mod dataset;
-pub mod doctor;
+pub mod described;
+mod doctor;
 pub mod endpoint;
 pub mod engine;
 pub mod export;

@@ -15,6 +15,7 @@ use crate::run::found::model_path;
 use crate::task::{self, Evaluation, Protocol, Settings, TextCodec, audit::Audit};
 use crate::text::one_line;
 
+use super::described::protocol_words;
 use super::{complain, emit};
 
 /// Entries of a list that are shown. The rest are counted.
@@ -86,8 +87,7 @@ pub(super) fn show(word: &str, folder: Option<&PathBuf>, model: Option<&OsStr>) 
             emit(&format!("# {from}, sha256 {}\n{}", file.sha256, file.text.trim_end()))?;
         }
         None => {
-            let defined = task::protocols_of(benchmark)
-                .map(|protocol| super::blocks::protocol_words(protocol.definition()));
+            let defined = task::protocols_of(benchmark).map(|protocol| protocol_words(protocol.definition()));
             emit(defined.collect::<String>().trim_end())?;
         }
     }

@@ -1,9 +1,9 @@
-//! Blocks of a list: a title, and lines with labels.
+//! Descriptions in labelled lines, as lists and tasks print them.
 
 use crate::task::Definition;
 use crate::text::one_line;
 
-/// Describes a protocol: its prompts verbatim, its limits, how its answers are read.
+/// Describes a protocol in labelled lines.
 pub(super) fn protocol_words(definition: &Definition) -> String {
     let mut lines = vec![("", definition.about.to_owned())];
     // The label is printed once. The stages are listed below one another.
