@@ -1,7 +1,6 @@
 //! Bundles on disk: a zip of JSON files. It is written as a whole, and read with every size bounded.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::privacy::Private;
 use super::{Bundle, KIND, SCHEMA, Summary};
+use crate::bounded;
 use crate::record::{RecordError, hex, write_whole};
 
 /// Maximum size of a bundle, in bytes. A bundle of the 6B model's shapes has about 40 kB.
@@ -94,7 +94,7 @@ impl Bundle {
     /// missing, or the schema is another.
     pub fn read(path: &Path) -> Result<Self, BundleError> {
         let read = |source| BundleError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(read)?;
+        let file = bounded::open(path).map_err(read)?;
         let size = file.metadata().map_err(read)?.len();
         let bundle = if size > MAX_ARCHIVE {
             Err(format!("found {size} bytes; expected {MAX_ARCHIVE} at most"))

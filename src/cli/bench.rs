@@ -38,7 +38,7 @@ pub struct BenchArgs {
     /// Tensor-parallel ranks
     #[arg(id = "ranks", long = "tp", value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=64))]
     ranks: Vec<u32>,
-    /// Print the suite that these flags stand for; run nothing
+    /// Print the suite that these flags stand for, and run nothing. Model, device and the like stay flags of `run`
     #[arg(long)]
     print_suite: bool,
     /// The flags of `run`
@@ -52,7 +52,7 @@ pub struct BenchArgs {
     glmbench eval boolq --protocol modeltest --limit 100\n  \
     glmbench eval ceval --print-suite > mine.toml")]
 pub struct EvalArgs {
-    /// The benchmark: ceval, boolq, …
+    /// The benchmark; `glmbench list tasks` shows all
     #[arg(value_name = "TASK", value_parser = benchmark)]
     task: &'static Benchmark,
     /// How to ask and to judge; `glmbench list protocols` shows all [default: the benchmark's first]
@@ -64,7 +64,7 @@ pub struct EvalArgs {
     /// Demonstrations in each prompt [default: the protocol's number]
     #[arg(long, value_name = "N")]
     shots: Option<u32>,
-    /// Print the suite that these flags stand for; run nothing
+    /// Print the suite that these flags stand for, and run nothing. Model, device and the like stay flags of `run`
     #[arg(long)]
     print_suite: bool,
     /// The flags of `run`
@@ -133,6 +133,9 @@ impl EvalArgs {
         }
         if let Some(shots) = self.shots {
             text += &format!("shots = {shots}\n");
+        }
+        if let Some(limit) = self.flags.limit {
+            text += &format!("limit = {limit}\n");
         }
         text
     }

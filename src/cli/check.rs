@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args as ClapArgs;
 
-use crate::dataset::{Source, catalogue};
+use crate::dataset::{Benchmark, Source, catalogue};
 use crate::run::RunRequest;
 use crate::run::plan::Plan;
 use crate::run::setup::{Configured, Setup};
@@ -57,6 +58,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let word = args.suite.to_string_lossy();
         let well = tasks::check(&word, data, args.setup.model.as_deref())?;
         return Ok(if well { Exit::Done } else { Exit::Usage }.into());
+    }
+    let word = args.suite.to_string_lossy();
+    if !args.suite.exists() && Benchmark::names().contains(&&*word) && !super::shipped::is_suite(&word) {
+        bail!("found the task {word} without its data; expected `glmbench check {word} DATA`");
     }
     let suite = super::shipped::load(&args.suite, &args.set)?;
     let request = RunRequest {

@@ -124,8 +124,9 @@ fn files(records: &Records, format: &dyn Export, folder: &Path) -> anyhow::Resul
     let files = export::files(format, records)?;
     if files.is_empty() {
         bail!(
-            "run {} has no samples, repetitions, probes or load levels yet, so there is nothing to export",
-            records.run.run_id
+            "run {} has no records of the kind that {} holds, so there is nothing to export",
+            records.run.run_id,
+            format.name()
         );
     }
     files.iter().try_for_each(|file| write(&folder.join(&file.path), &file.bytes))

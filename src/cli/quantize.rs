@@ -55,7 +55,7 @@ pub struct Args {
     /// `ceval` for 5-shot prompts of C-Eval
     #[arg(long, value_name = "FILE.jsonl|ceval")]
     calibration: Option<PathBuf>,
-    /// Folder of C-Eval for `--calibration ceval` [default: datasets/ceval, else datasets/ceval-sample]
+    /// Folder of C-Eval for `--calibration ceval` [default: datasets/ceval, else the sample]
     #[arg(long, value_name = "DIR")]
     set: Option<PathBuf>,
     /// Linear layers to leave in float, by name or by its end: `default` (ModelSlim's list for the scheme), `none`, `output_layer`,
@@ -272,13 +272,7 @@ fn of_ceval(args: &Args, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>>
         None => {
             let usual = ["ceval", "ceval-sample"].map(|name| Path::new("datasets").join(name));
             let found = usual.iter().find(|folder| folder.is_dir()).cloned();
-            found.with_context(|| {
-                format!(
-                    "found no C-Eval in {} or {}; give it with --set DIR",
-                    usual[0].display(),
-                    usual[1].display()
-                )
-            })?
+            found.map_or_else(super::shipped::ceval_sample, Ok)?
         }
     };
     let source = Source::open(&CEVAL, &folder)?;

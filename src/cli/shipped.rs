@@ -98,6 +98,11 @@ pub(super) fn suites() -> impl Iterator<Item = (&'static str, &'static str, &'st
     })
 }
 
+/// Returns whether this is the name of a shipped suite.
+pub(super) fn is_suite(word: &str) -> bool {
+    suites().any(|(name, ..)| name == word)
+}
+
 /// Reads the suite that an argument of the command line names: a file, or a shipped suite by its name.
 ///
 /// # Errors
@@ -126,6 +131,14 @@ fn suite_path(word: &Path) -> anyhow::Result<PathBuf> {
 /// The files cannot be written.
 pub(super) fn demo_model() -> anyhow::Result<PathBuf> {
     Ok(unpacked()?.join("models/demo"))
+}
+
+/// Returns the shipped sample of C-Eval.
+///
+/// # Errors
+/// The files cannot be written.
+pub(super) fn ceval_sample() -> anyhow::Result<PathBuf> {
+    Ok(unpacked()?.join("datasets/ceval-sample"))
 }
 
 /// Writes the files into the cache, unless they are there, and returns their folder.

@@ -197,7 +197,10 @@ fn report(name: &str, evaluation: &Evaluation<'_>) -> anyhow::Result<bool> {
         .map(|(answer, count)| format!("{} {count} ({:.1} %)", one_line(&short(answer)), share(**count)));
     let more = answers.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(", {more} more") } else { String::new() };
-    emit(&format!("  answers    {}{more}", words.collect::<Vec<_>>().join(", ")))?;
+    // The items of a task that scores the text itself have no answers.
+    if audit.answers.keys().any(|answer| !answer.is_empty()) {
+        emit(&format!("  answers    {}{more}", words.collect::<Vec<_>>().join(", ")))?;
+    }
     pairs("  duplicates", &audit.duplicates, "has the content of")?;
     for (item, reason) in audit.refused.iter().take(SHOWN) {
         complain(&format!("protocol {name}: {item}: {reason}"));

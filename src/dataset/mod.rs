@@ -197,7 +197,7 @@ fn unix_lines(text: &str) -> String {
 }
 
 /// Returns the start of a text, for messages.
-fn shorten(text: &str) -> Cow<'_, str> {
+pub(crate) fn shorten(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
         None => text.into(),

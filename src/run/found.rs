@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use glmbench_device::affinity::why_not_bound;
@@ -24,8 +25,11 @@ use super::model::ModelFacts;
 use super::observer::{BYTES, Observer};
 use super::weights_hash::{Files, KEPT};
 
+/// Writes the demo model that the program carries, and returns its folder. Only a program that carries one sets it.
+pub static CARRIED_DEMO: OnceLock<fn() -> Option<PathBuf>> = OnceLock::new();
+
 /// Resolves a value of `--model`. `demo` is searched for in the current directory, in the program's directory, and in
-/// their ancestors.
+/// their ancestors. Without such a folder it is the one that the program carries.
 ///
 /// # Errors
 /// There is no such folder or file.
@@ -53,7 +57,8 @@ pub fn model_path(word: &OsStr) -> Result<ModelPath, EngineError> {
     folders.push(PathBuf::from(env!("CARGO_MANIFEST_DIR")));
     let demo = folders.into_iter().map(|folder| folder.join("models").join("demo"));
     let found = demo.into_iter().find(|dir| dir.join("config.json").is_file());
-    found.map(ModelPath::Folder).ok_or_else(|| {
+    let carried = || CARRIED_DEMO.get().and_then(|carried| carried());
+    found.or_else(carried).map(ModelPath::Folder).ok_or_else(|| {
         EngineError::Option(
             "--model demo: no folder models/demo here or above, nor beside the program; give a model folder"
                 .into(),

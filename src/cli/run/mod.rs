@@ -15,6 +15,7 @@ use clap::{Args as ClapArgs, Command, FromArgMatches};
 
 use glmbench_engine::EngineError;
 
+use crate::record::RunDir;
 use crate::report::compare::{ComparisonSummary, Options, render};
 use crate::report::{ReportError, Summary};
 use crate::run::found::model_path;
@@ -76,7 +77,7 @@ pub(super) struct Flags {
     over_budget: bool,
     /// Most items of each precision case, taken in turn from each subject
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    limit: Option<u32>,
+    pub(super) limit: Option<u32>,
     /// Folder of run directories
     #[arg(long, value_name = "DIR", default_value = "reports")]
     out: PathBuf,
@@ -123,9 +124,10 @@ pub(super) fn run_suite(suite: Suite, flags: &Flags) -> anyhow::Result<ExitCode>
             None => dry_run(&request),
         };
     }
-    // A wrong name should not be found after hours.
+    // A wrong name, or a run that cannot be read, should not be found after hours.
     let baseline = flags.baseline.as_ref().or(request.suite.baseline.as_ref());
     let baseline = baseline.map(|word| find_run_in(&request.out, word)).transpose()?;
+    baseline.as_deref().map(|path| RunDir::open(path)?.read_run()).transpose()?;
     let mut blocks = turns::Processes::default();
     match request.run(&mut blocks, &mut Terminal::default(), signals::flag()) {
         Ok(end) => {
