@@ -66,7 +66,7 @@
 //! | 4 | `src/run/plan.rs` | The items of a case become a run's case, ready to run. |
 //! | 5 | `src/run/accuracy.rs` | The item starts as soon as the batch has a place. |
 //! | 6 | `src/task/evaluation.rs` | The item's next stage becomes a request, or ends in a judgement. |
-//! | 7 | `src/task/boolq.rs`, `src/task/ceval.rs` | The protocol says what to ask, and what the answer means. |
+//! | 7 | `src/task/file/mod.rs`, `src/task/boolq.rs`, `src/task/ceval.rs` | The protocol says what to ask, and what the answer means. |
 //! | 8 | `src/backend/embedded.rs` | The request goes to the engine, and its completion comes back. |
 //! | 9 | `src/task/extract.rs` | The answer is read from a generated text. |
 //! | 10 | `src/task/outcome.rs` | The item has an outcome: scored, unscorable or failed. |

@@ -25,6 +25,10 @@ pub(super) fn dataset_folder(
     let usual = [name, benchmark].map(|name| Path::new("datasets").join(name));
     match usual.iter().find(|folder| folder.is_dir()) {
         Some(folder) => Ok(folder.clone()),
-        None => bail!("found no data set in {} or {}", usual[0].display(), usual[1].display()),
+        None => {
+            let mut places: Vec<String> = usual.iter().map(|folder| folder.display().to_string()).collect();
+            places.dedup();
+            bail!("found no data set in {}", places.join(" or "))
+        }
     }
 }

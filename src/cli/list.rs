@@ -143,7 +143,7 @@ fn dataset_words(entry: &Entry, place: &Path) -> String {
     let items: Vec<String> = entry.items().iter().map(|(split, items)| format!("{split} {items}")).collect();
     let here = match (place.is_dir(), entry.shipped) {
         (true, _) => place.display().to_string(),
-        (false, true) => format!("not found at {}", place.display()),
+        (false, true) => format!("not found at {}; the program carries it for its suites", place.display()),
         (false, false) => {
             format!("not found at {}; run `glmbench dataset prepare {} ARCHIVE`", place.display(), entry.name)
         }

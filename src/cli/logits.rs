@@ -44,6 +44,9 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     check_out(&args.out)?;
+    if args.out.canonicalize().ok().is_some_and(|out| args.prompts.canonicalize().ok() == Some(out)) {
+        bail!("--out {}: this is the file of --prompts; choose another", args.out.display());
+    }
     let model = args.engine.find()?;
     let prompts = read_prompts(&args.prompts, &model.config)?;
     let mut engine = model.load(

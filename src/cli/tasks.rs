@@ -173,7 +173,9 @@ pub(super) fn check(word: &str, folder: &Path, model: Option<&OsStr>) -> anyhow:
             Ok(evaluation) => well &= report(name, &evaluation)?,
             Err(error) => {
                 well = false;
-                complain(&format!("protocol {name}: {error}"));
+                let error = error.to_string();
+                let place = format!("protocol {name}: ");
+                complain(&format!("{place}{}", error.strip_prefix(&place).unwrap_or(&error)));
             }
         }
     }

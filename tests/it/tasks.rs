@@ -321,6 +321,16 @@ fn a_wrong_task_file_is_refused_with_its_place() {
             "data whose answers are of the kind choice",
         ),
         ("files = \"{split}.jsonl\"", "files = \"../{split}.jsonl\"", "a path below the data set's folder"),
+        (
+            "splits = [\"shots\", \"test\"]",
+            "splits = [\"shots\", \"test\", \"../up\"]",
+            "a path below the data set's folder",
+        ),
+        (
+            "splits = [\"shots\", \"test\"]",
+            "splits = [\"shots\", \"test\", \"test\"]",
+            "found the split \"test\" twice",
+        ),
         ("question = \"country\"", "question = \"contry\"", "did you mean `country`?"),
         (
             "[[protocol.read]]\nrule = \"first\"\nkind = \"first-character\"\n",

@@ -221,13 +221,15 @@ pub fn rms_over_models<'a>(ratios: impl IntoIterator<Item = (&'a str, f64)>) -> 
     Some((mean.sqrt(), worst))
 }
 
+/// Why no figure of a profile has a known error.
+pub const UNKNOWN: &str =
+    "error unknown here: neither a shipped profile of this version nor one with a fit of its own";
+
 /// Returns the error of a modelled figure.
 ///
 /// # Errors
 /// Why no error is known.
 pub fn stated(ground: Ground<'_>, of: Of, shape: Shape) -> Result<Stated, &'static str> {
-    const UNKNOWN: &str =
-        "error unknown here: neither a shipped profile of this version nor one with a fit of its own";
     let rows = residuals();
     let one = |phase: &str| match ground.profile.and_then(chip_of) {
         Some(chip) => stated_of(&Known::published(&rows, chip, phase), phase, shape),

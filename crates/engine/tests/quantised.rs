@@ -566,7 +566,7 @@ fn settings_that_do_not_fit_are_refused_before_anything_is_written() {
     for name in ["model.safetensors", "config.json"] {
         fs::copy(fixture("float").join(name), dir.path().join(name)).unwrap();
     }
-    for out in [dir.path().to_path_buf(), dir.path().join("inside")] {
+    for out in [dir.path().to_path_buf(), dir.path().join("inside"), dir.path().join("absent/inside")] {
         drop(fs::create_dir(&out));
         let job = job(dir.path(), settings(Scheme::W8a16), Vec::new()).unwrap();
         let message = control(|control| job.run(&out, control).map(drop)).unwrap_err().to_string();

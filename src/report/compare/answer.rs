@@ -179,7 +179,10 @@ pub(in crate::report) fn facts(comparison: &Comparison) -> Vec<(&'static str, St
     };
     let software = |side: &Side| {
         let from = &side.run().provenance;
-        let known = from.versions.iter().filter(|(name, _)| *name != "rustc");
+        // The engine stands before them.
+        let is_engine = |name: &str, version: &str| format!("{name} {version}") == from.engine;
+        let known =
+            from.versions.iter().filter(|(name, version)| *name != "rustc" && !is_engine(name, version));
         let known = known.map(|(name, version)| format!(", {name} {version}")).collect::<String>();
         format!("{}, kernels {}{known}", from.engine, from.kernel)
     };

@@ -317,6 +317,9 @@ fn results(records: &Records, tasks: &[Task<'_>], task_hashes: &Map<String, Valu
         tasks.iter().map(|task| (task.case.task.clone(), value(task))).collect::<Map<_, _>>().into()
     };
     let (start, end) = (seconds(&from.started), from.finished.as_deref().and_then(seconds));
+    // The format has one limit for all tasks.
+    let limited = tasks.iter().filter(|task| task.case.available.is_some_and(|all| task.case.items < all));
+    let limit = limited.map(|task| task.case.items).max();
     let mut all = json!({
         "results": of_each(&|task| {
             let mut all = json!({ "alias": task.case.task });
@@ -343,7 +346,7 @@ fn results(records: &Records, tasks: &[Task<'_>], task_hashes: &Map<String, Valu
             "model_dtype": from.dtype.to_string(),
             "batch_size": from.batch,
             "device": from.device.to_string(),
-            "limit": null,
+            "limit": limit,
             "gen_kwargs": null,
         },
         "git_hash": from.git_commit,

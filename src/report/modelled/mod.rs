@@ -8,7 +8,7 @@ pub(crate) mod cards;
 pub(crate) mod evidence;
 pub(crate) mod memory;
 
-use glmbench_calibrate::modelled::{Ground, Of, Shape, is_shipped, stated};
+use glmbench_calibrate::modelled::{Ground, Of, Shape, UNKNOWN, is_shipped, stated};
 use glmbench_device::ClockFit;
 use serde::Serialize;
 
@@ -104,10 +104,11 @@ pub(crate) fn short(error: Option<Result<Stated, &'static str>>) -> String {
     error.map_or_else(|| NONE.to_owned(), |error| error.map_or_else(|_| NONE.to_owned(), |of| of.short()))
 }
 
-/// Returns an error as it follows a figure in a sentence. Empty for measured figures.
+/// Returns an error as it follows a figure in a sentence. Empty for measured figures, and where no error of the profile is known:
+/// [`sentence`] says so once.
 pub(crate) fn words(error: Option<Result<Stated, &'static str>>) -> String {
     match error {
-        None => String::new(),
+        None | Some(Err(UNKNOWN)) => String::new(),
         Some(Ok(stated)) => format!(" {}", stated.words()),
         Some(Err(why)) => format!(" ({why})"),
     }

@@ -329,7 +329,7 @@ impl Job {
     /// stays as it was.
     ///
     /// # Errors
-    /// `out` is the model's folder or not empty, a number is not finite, the caller stopped the job, or an I/O error.
+    /// `out` is or lies in the model's folder or is not empty, a number is not finite, the caller stopped the job, or an I/O error.
     pub fn run(mut self, out: &Path, control: &mut Control<'_>) -> Result<Report, QuantiseError> {
         self.check_out(out)?;
         let calibration = Calibration::of(&self, out, control)?;
@@ -347,18 +347,24 @@ impl Job {
 
     fn check_out(&self, out: &Path) -> Result<(), QuantiseError> {
         // A folder that is to be made is where its nearest folder is.
-        let place = out.ancestors().map(|path| if path == Path::new("") { Path::new(".") } else { path });
-        let place = place.filter_map(|path| std::fs::canonicalize(path).ok()).next();
+        let place = out.ancestors().find_map(|path| {
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            std::fs::canonicalize(path).ok()
+        });
         if place.zip(std::fs::canonicalize(&self.dir).ok()).is_some_and(|(out, dir)| out.starts_with(dir)) {
             return Err(QuantiseError::Setting(format!(
-                "{}: this is the float model's folder, expected a new one",
+                "{}: this is or lies in the float model's folder, expected a new one elsewhere",
                 out.display()
             )));
         }
         match std::fs::read_dir(out).map(|mut entries| entries.next().is_some()) {
             Ok(true) => Err(QuantiseError::Exists { out: out.to_path_buf() }),
             Ok(false) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // A dangling link is something.
+            Err(_) if std::fs::symlink_metadata(out).is_ok_and(|found| found.is_symlink()) => {
+                Err(QuantiseError::Exists { out: out.to_path_buf() })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && out.file_name().is_some() => Ok(()),
             Err(source) => Err(QuantiseError::File { path: out.to_path_buf(), source }),
         }
     }

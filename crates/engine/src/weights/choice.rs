@@ -58,7 +58,20 @@ impl Choice {
     pub fn of_model(dir: &Path, config: &ModelConfig) -> Result<Self, WeightError> {
         let scheme = config.quantised.as_ref().and_then(|quantised| quantised.scheme);
         let Some(scheme) = scheme.filter(|scheme| scheme.description_word().is_some()) else {
-            return Self::of(dir);
+            return Self::of(dir).map_err(|error| match (error, &config.quantised) {
+                (WeightError::NotFound { dir, others }, Some(said)) if said.scheme.is_none() => {
+                    WeightError::Quantised {
+                        place: dir.display().to_string(),
+                        problem: format!(
+                            "no weights here, and config.json says {}, expected {}{}",
+                            said.said,
+                            Scheme::expected(),
+                            super::beside(&others)
+                        ),
+                    }
+                }
+                (error, _) => error,
+            });
         };
         let stem = quantised::names::weight_stem(scheme);
         let (single, index) = (format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json"));

@@ -182,15 +182,14 @@ fn leader(
     let range = ratios.iter().map(|r| (*r, *r)).reduce(|x, y| (x.0.min(y.0), x.1.max(y.1)));
     let Some((low, high)) = range else { return format!("{what}: {general}") };
     let band = comparison.options.threshold();
+    // A rank of a card is a chip. The headline compares whole cards.
+    let are_cards = [a, b].iter().all(|side| modelled::card_of(side.run()).is_some());
+    let at = if are_cards { "at equal batch, chip against chip" } else { "at equal batch and ranks" };
     if low > 1.0 + band {
-        format!(
-            "{what}: {} leads, {} as fast at equal batch and ranks",
-            name(comparison, b),
-            between(low, high)
-        )
+        format!("{what}: {} leads, {} as fast {at}", name(comparison, b), between(low, high))
     } else if high < 1.0 / (1.0 + band) {
         let between = between(1.0 / high, 1.0 / low);
-        format!("{what}: {} leads, {between} as fast at equal batch and ranks", name(comparison, a))
+        format!("{what}: {} leads, {between} as fast {at}", name(comparison, a))
     } else {
         format!(
             "{what}: {} is {} as fast as {}",

@@ -145,13 +145,16 @@ fn of_linear(
                 Some(group) if group > 0 && k.is_multiple_of(group) => vec![n, k / group],
                 _ => vec![n],
             };
-            let shapes: [&[usize]; 2] = if of_group.len() == 1 { [&[n], &[n, 1]] } else { [&of_group; 2] };
+            let column = [n, 1];
+            let shapes: [&[usize]; 2] = [&of_group, &column];
+            // One scale per output channel is a vector or a column.
+            let shapes = if of_group.len() == 1 { &shapes[..] } else { &shapes[..1] };
             vec![
                 weight,
-                tensor(Suffix::WeightScale, &shapes, ExpectedTensor::FLOAT),
+                tensor(Suffix::WeightScale, shapes, ExpectedTensor::FLOAT),
                 ExpectedTensor {
                     is_optional: true,
-                    ..tensor(Suffix::WeightOffset, &shapes, ExpectedTensor::FLOAT)
+                    ..tensor(Suffix::WeightOffset, shapes, ExpectedTensor::FLOAT)
                 },
             ]
         }
