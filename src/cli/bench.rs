@@ -74,7 +74,11 @@ pub struct EvalArgs {
 
 /// Reads the name of a benchmark.
 fn benchmark(word: &str) -> Result<&'static Benchmark, String> {
-    let of_file = if word.ends_with(".toml") { ", or a suite that names this task file" } else { "" };
+    let of_file = if Path::new(word).extension().is_some_and(|extension| extension == "toml") {
+        ", or a suite that names this task file"
+    } else {
+        ""
+    };
     let known = || format!("found \"{word}\"; expected one of {}{of_file}", Benchmark::names().join(", "));
     Benchmark::from_name(word).ok_or_else(known)
 }

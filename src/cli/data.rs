@@ -23,12 +23,10 @@ pub(super) fn dataset_folder(
     }
     let name = case.dataset.rsplit_once(' ').map_or(case.dataset.as_str(), |(name, _)| name);
     let usual = [name, benchmark].map(|name| Path::new("datasets").join(name));
-    match usual.iter().find(|folder| folder.is_dir()) {
-        Some(folder) => Ok(folder.clone()),
-        None => {
-            let mut places: Vec<String> = usual.iter().map(|folder| folder.display().to_string()).collect();
-            places.dedup();
-            bail!("found no data set in {}", places.join(" or "))
-        }
+    if let Some(folder) = usual.iter().find(|folder| folder.is_dir()) {
+        return Ok(folder.clone());
     }
+    let mut places: Vec<String> = usual.iter().map(|folder| folder.display().to_string()).collect();
+    places.dedup();
+    bail!("found no data set in {}", places.join(" or "))
 }

@@ -267,14 +267,9 @@ fn prompts(args: &Args, word: &Path, model: &FoundModel) -> anyhow::Result<Vec<V
 /// Returns the first prompts of C-Eval's validation items, 5-shot. They are those of the civil servants, as in ModelSlim's
 /// script, or of all subjects in turn if the set has no such subject.
 fn of_ceval(args: &Args, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>> {
-    let folder = match &args.set {
-        Some(folder) => folder.clone(),
-        None => {
-            let usual = ["ceval", "ceval-sample"].map(|name| Path::new("datasets").join(name));
-            let found = usual.iter().find(|folder| folder.is_dir()).cloned();
-            found.map_or_else(super::shipped::ceval_sample, Ok)?
-        }
-    };
+    let usual = ["ceval", "ceval-sample"].map(|name| Path::new("datasets").join(name));
+    let found = args.set.as_ref().or_else(|| usual.iter().find(|folder| folder.is_dir()));
+    let folder = found.cloned().map_or_else(super::shipped::ceval_sample, Ok)?;
     let source = Source::open(&CEVAL, &folder)?;
     let protocol =
         task::find(&CEVAL, "modeltest-5shot").context("the protocol modeltest-5shot is not there")?;

@@ -40,14 +40,16 @@ fn protocols(benchmark: &'static Benchmark) -> Vec<&'static str> {
     task::protocols_of(benchmark).map(|protocol| protocol.definition().name).collect()
 }
 
+/// A title with its lines, each with a label.
+type Block = (String, Vec<(&'static str, String)>);
+
 /// Returns the list of tasks, in words and as data.
-pub(super) fn list() -> (Vec<(String, Vec<(&'static str, String)>)>, Value) {
+pub(super) fn list() -> (Vec<Block>, Value) {
     let words = Benchmark::all().iter().map(|benchmark| {
         let mut lines = vec![("", about(benchmark))];
         lines.push(("protocols", protocols(benchmark).join(", ")));
-        let splits = benchmark.splits.iter().map(|split| match *split == benchmark.default_split {
-            true => format!("{split} (default)"),
-            false => (*split).to_owned(),
+        let splits = benchmark.splits.iter().map(|split| {
+            if *split == benchmark.default_split { format!("{split} (default)") } else { (*split).to_owned() }
         });
         lines.push(("splits", splits.collect::<Vec<_>>().join(", ")));
         lines.push((
@@ -81,15 +83,12 @@ fn about(benchmark: &Benchmark) -> String {
 /// There is no such task.
 pub(super) fn show(word: &str, folder: Option<&PathBuf>, model: Option<&OsStr>) -> anyhow::Result<()> {
     let benchmark = find(word)?;
-    match benchmark.file {
-        Some(file) => {
-            let from = if file.is_built_in { format!("built-in task {benchmark}") } else { word.to_owned() };
-            emit(&format!("# {from}, sha256 {}\n{}", file.sha256, file.text.trim_end()))?;
-        }
-        None => {
-            let defined = task::protocols_of(benchmark).map(|protocol| protocol_words(protocol.definition()));
-            emit(defined.collect::<String>().trim_end())?;
-        }
+    if let Some(file) = benchmark.file {
+        let from = if file.is_built_in { format!("built-in task {benchmark}") } else { word.to_owned() };
+        emit(&format!("# {from}, sha256 {}\n{}", file.sha256, file.text.trim_end()))?;
+    } else {
+        let defined = task::protocols_of(benchmark).map(|protocol| protocol_words(protocol.definition()));
+        emit(defined.collect::<String>().trim_end())?;
     }
     let usual = Path::new("datasets").join(benchmark.name);
     let folder = folder.unwrap_or(&usual);

@@ -189,7 +189,7 @@ impl<'a> Evaluation<'a> {
             prompt: ask.prompt,
             prompt_ids: ask.prompt_ids,
             tokens: completion.tokens.clone(),
-            choice_logprobs: logprobs_of(&ask.score_from, completion),
+            choice_logprobs: logprobs_of(ask.score_from, completion),
             scored: completion.prompt_logprobs.len(),
             start_ns: completion.start_ns,
             end_ns: completion.end_ns,
@@ -281,7 +281,7 @@ impl<'a> Evaluation<'a> {
 }
 
 /// Returns the log-probabilities of the choices, or their sum over the prompt's scored tokens.
-fn logprobs_of(score_from: &Option<usize>, completion: &Completion) -> Vec<f32> {
+fn logprobs_of(score_from: Option<usize>, completion: &Completion) -> Vec<f32> {
     if score_from.is_none() {
         return completion.choice_logprobs.clone();
     }

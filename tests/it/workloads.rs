@@ -258,7 +258,6 @@ fn problem(body: &str) -> String {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn hostile_suites_are_answered_with_place_found_and_expected() {
     let search = "[[max_batch]]\nlengths = [[8, 4]]\nbatch_range = [1, 8]\nlimit_tpot_ms = 5\n";
     let load = "[[load]]\narrival = \"poisson\"\nrates = [1.5]\nrequests = 50\nlengths = [[8, 4]]\n";

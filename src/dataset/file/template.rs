@@ -37,11 +37,11 @@ impl Templates {
     ///
     /// # Errors
     /// What is wrong with the template, with its line.
-    pub(crate) fn add(&mut self, name: String, source: String) -> Result<Vec<String>, String> {
+    pub(crate) fn add(&mut self, name: &str, source: String) -> Result<Vec<String>, String> {
         let code = ["{{", "{%"].into_iter().filter_map(|mark| source.find(mark)).min();
         code.map_or(Ok(()), |start| check_code(&source[start..]))?;
-        self.0.add_template_owned(name.clone(), source).map_err(|error| message(&error))?;
-        let template = self.0.get_template(&name).map_err(|error| message(&error))?;
+        self.0.add_template_owned(name.to_owned(), source).map_err(|error| message(&error))?;
+        let template = self.0.get_template(name).map_err(|error| message(&error))?;
         let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
         names.retain(|name| !self.is_function(name));
         names.sort();
@@ -131,7 +131,7 @@ mod tests {
 
     fn render(source: &str) -> Result<String, String> {
         let mut templates = Templates::new();
-        templates.add("t".into(), source.into())?;
+        templates.add("t", source.into())?;
         templates.render("t", &context! { a => "x", list => ["p", "q"] })
     }
 
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn an_undefined_name_is_an_error_and_is_listed() {
         let mut templates = Templates::new();
-        assert_eq!(templates.add("t".into(), "{{ a }}{{ b }}{{ letter(1) }}".into()).unwrap(), ["a", "b"]);
+        assert_eq!(templates.add("t", "{{ a }}{{ b }}{{ letter(1) }}".into()).unwrap(), ["a", "b"]);
         assert!(render("{{ b }}").unwrap_err().contains("undefined"));
         assert!(render("{{ a").unwrap_err().contains("syntax error"));
     }

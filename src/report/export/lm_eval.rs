@@ -93,9 +93,8 @@ const OF_TEXTS: [(&str, &str, &str); 3] = [
 impl Task<'_> {
     fn metrics(&self) -> Vec<&'static str> {
         match self.kind {
-            Kind::Tokens(_) => vec!["acc"],
             Kind::Continuations if self.has("acc-characters") => vec!["acc", "acc_norm"],
-            Kind::Continuations => vec!["acc"],
+            Kind::Tokens(_) | Kind::Continuations => vec!["acc"],
             Kind::Text => OF_TEXTS.map(|(metric, ..)| metric).to_vec(),
             Kind::Generated => vec!["exact_match"],
         }

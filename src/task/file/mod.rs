@@ -111,16 +111,14 @@ impl Protocol for FileProtocol {
         let before = codec.encode(&tokens.after);
         let single = |(index, text): (usize, &String)| {
             let ids = codec.encode(&format!("{}{text}", tokens.after));
-            match ids.strip_prefix(before.as_slice()) {
-                Some([id]) => Ok(ChoiceToken { answer: self.answer(index), id: *id }),
-                _ => {
-                    let message = format!(
-                        "the tokenizer splits \"{}{text}\" into {ids:?}; expected the ids of {:?} {before:?} and one more (a stage of kind \"continuations\" takes any number)",
-                        tokens.after, tokens.after
-                    );
-                    Err(TaskError::Choices { protocol, message })
-                }
+            if let Some([id]) = ids.strip_prefix(before.as_slice()) {
+                return Ok(ChoiceToken { answer: self.answer(index), id: *id });
             }
+            let message = format!(
+                "the tokenizer splits \"{}{text}\" into {ids:?}; expected the ids of {:?} {before:?} and one more (a stage of kind \"continuations\" takes any number)",
+                tokens.after, tokens.after
+            );
+            Err(TaskError::Choices { protocol, message })
         };
         all_different(protocol, tokens.ids.iter().enumerate().map(single).collect::<Result<_, _>>()?)
     }
@@ -148,7 +146,7 @@ impl Protocol for FileProtocol {
 
     fn gold(&self, item: &Item) -> Option<Answer> {
         let gold = item.gold()?;
-        let Some(kind) = self.spec.answer else { return self.spec.normalised(gold) };
+        let Some(kind) = self.spec.answer else { return Some(self.spec.normalised(gold)) };
         rules::answer_of(&gold.to_string(), kind, &self.spec.normalisers)
     }
 
@@ -171,16 +169,11 @@ impl Protocol for FileProtocol {
         }
         let text = self.spec.cut(output.text);
         let read = rules::read(text, &self.spec.rules, self.spec.kind(), &self.spec.normalisers);
-        match read.filter(|(answer, _)| self.spec.is_among(answer)) {
-            Some((pred, rule)) => Judgement::Answer { pred, choice_logprobs: Vec::new(), rule },
-            None => {
-                let names: Vec<&str> = self.spec.rules.iter().map(|rule| rule.name.as_str()).collect();
-                Judgement::Unreadable(format!(
-                    "no rule finds an answer in the text; tried {}",
-                    names.join(", ")
-                ))
-            }
+        if let Some((pred, rule)) = read.filter(|(answer, _)| self.spec.is_among(answer)) {
+            return Judgement::Answer { pred, choice_logprobs: Vec::new(), rule };
         }
+        let names: Vec<&str> = self.spec.rules.iter().map(|rule| rule.name.as_str()).collect();
+        Judgement::Unreadable(format!("no rule finds an answer in the text; tried {}", names.join(", ")))
     }
 
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {

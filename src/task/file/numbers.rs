@@ -26,7 +26,7 @@ fn is_digit(bytes: &[u8], at: usize) -> bool {
 
 /// Returns the number of digits from `at` on.
 fn digits(bytes: &[u8], at: usize) -> usize {
-    (at..).take_while(|&place| is_digit(bytes, place)).count()
+    bytes.iter().skip(at).take_while(|byte| byte.is_ascii_digit()).count()
 }
 
 /// Returns the end of the match that starts at `at`. Matches are ASCII, so `at` and the end are places between characters.

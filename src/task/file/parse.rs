@@ -12,6 +12,10 @@ use crate::task::{Definition, Demonstrations, Pick};
 
 /// A protocol as its file describes it.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key or a template of its own, in any combination"
+)]
 pub(super) struct Spec {
     pub(super) name: String,
     about: String,
@@ -97,7 +101,7 @@ impl Spec {
                     "it with style = \"chat\" only, where demonstrations are turns",
                 ));
             }
-            templates.add(&node, DEMONSTRATION_ANSWER.to_owned(), "its answer", &[])?;
+            templates.add(&node, DEMONSTRATION_ANSWER, "its answer", &[])?;
         }
         if let (Some(node), false) = (&shots_node, has_demonstration || shots == 0) {
             return Err(found(node, &format!("{shots} shots"), "the template `demonstration` beside them"));
@@ -197,10 +201,10 @@ impl Spec {
     }
 
     /// Returns the answer as it is compared.
-    pub(super) fn normalised(&self, answer: Answer) -> Option<Answer> {
+    pub(super) fn normalised(&self, answer: Answer) -> Answer {
         match answer {
-            Answer::Text(text) => Some(Answer::Text(normalise(&text, &self.normalisers))),
-            other => Some(other),
+            Answer::Text(text) => Answer::Text(normalise(&text, &self.normalisers)),
+            other => other,
         }
     }
 
@@ -295,7 +299,7 @@ impl Reader {
     pub(super) fn add(
         &mut self,
         node: &Node,
-        name: String,
+        name: &str,
         purpose: &str,
         more: &[&str],
     ) -> Result<(), DocumentError> {
@@ -328,7 +332,7 @@ impl Reader {
         more: &[&str],
     ) -> Result<bool, DocumentError> {
         let Some(node) = table.take(key) else { return Ok(false) };
-        self.add(&node, key.to_owned(), purpose, more)?;
+        self.add(&node, key, purpose, more)?;
         Ok(true)
     }
 }

@@ -99,7 +99,7 @@ fn one_stage(
     let prompt = format!("prompt {index}");
     let earlier: &[&str] = if index > 0 { &["texts"] } else { &[] };
     let node = table.require("prompt", "the template of the prompt")?;
-    templates.add(&node, prompt.clone(), &purpose, earlier)?;
+    templates.add(&node, &prompt, &purpose, earlier)?;
     if kind != "generate" && !is_last {
         return Err(found(
             &kind_node,
@@ -160,12 +160,7 @@ fn one_stage(
                 ));
             }
             let node = table.require("continuation", "the template of a continuation")?;
-            templates.add(
-                &node,
-                "continuation".to_owned(),
-                "each continuation",
-                &["option", "index", "texts"],
-            )?;
+            templates.add(&node, "continuation", "each continuation", &["option", "index", "texts"])?;
             let normalisation = Normalisation::parse(&mut table)?;
             let unconditional =
                 templates.optional(&mut table, UNCONDITIONAL, "prompt without the question", &[])?;
