@@ -312,13 +312,8 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
     if error.chain().any(|cause| device(cause) || server(cause)) { Exit::Device } else { Exit::Usage }
 }
 
-/// Whether a file could not be written because its disk or the user's share of it is full.
+/// Whether a file of a run could not be written because its disk or the user's share of it is full.
 fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
-    let of_system =
-        |cause: &io::Error| matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    if cause.downcast_ref().is_some_and(of_system) {
-        return true;
-    }
     match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref::<RecordError>()) {
         (Some(RunError::Record(error)), ..) | (_, Some(MergeError::Record(error)), _) | (.., Some(error)) => {
             error.is_full()

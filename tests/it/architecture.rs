@@ -14,7 +14,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
     ("backend", &[]),
     ("bench", &["backend", "stats"]),
     ("bounded", &[]),
-    ("bundle", &["record", "stats"]),
+    ("bundle", &["bounded", "record", "stats"]),
     (
         "cli",
         &[
