@@ -31,7 +31,7 @@ const SUBJECT: &str = "civil_servant";
 
 /// Make a quantised checkpoint of a float model, as ModelSlim does
 ///
-/// Writes a new folder OUT: quant_model_weight_<scheme>.safetensors, quant_model_description_<scheme>.json, config.json with the
+/// Writes a new folder OUT: quant_model_weight_SCHEME.safetensors, quant_model_description_SCHEME.json, config.json with the
 /// key `quantize`, and the tokenizer files. `glmbench run --model OUT` and MindIE read it. int4 and int8 checkpoints of THUDM are
 /// rewritten with `--scheme w8a16`.
 ///
