@@ -56,9 +56,8 @@ impl WeightSource for Unread {
     /// Returns the tensors that a quantised checkpoint has and a plain one has not: zeros, and scales of 1.
     fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
         self.config.quantised.as_ref()?;
-        let expected = quantised::expected_tensors(&self.config);
-        let expected =
-            expected.into_iter().find(|expected| expected.name == name && !expected.is_optional)?;
+        let expected = quantised::expected_tensors(&self.config)
+            .find(|expected| expected.name == name && !expected.is_optional)?;
         if layout::expected_shape(&self.config, name).is_some() && expected.types == ExpectedTensor::FLOAT {
             return None;
         }

@@ -51,44 +51,43 @@ const INT32: &[&str] = &["I32"];
 /// `deq_scale` is int64 for fp16 models, with the bits of an fp32 number, and fp32 for bf16 models.
 const DEQ_SCALE: &[&str] = &["I64", "F32"];
 
-/// Returns the tensors of a checkpoint of this config, with those that it may have besides.
-pub(super) fn expected_tensors(config: &ModelConfig) -> Vec<ExpectedTensor> {
-    let Some(quantised) = &config.quantised else {
-        return layout::model_tensors(config)
-            .map(|(name, shape)| ExpectedTensor::dense(name, shape))
-            .collect();
-    };
-    let mut all = Vec::new();
-    for (name, shape) in layout::model_tensors(config) {
-        match (LinearId::of_weight(&name), quantised.scheme) {
-            (Some(id), Some(scheme)) if !quantised.float.contains(&id) => {
-                all.extend(of_linear(id, scheme, quantised, config));
-            }
-            (Some(_), _) => {
-                let because = format!("; the layer stays in float ({})", quantised.said);
-                all.push(ExpectedTensor { because, ..ExpectedTensor::dense(name, shape) });
-            }
-            (None, _) => {
-                let is_merged = is_bias_of_static(&name, quantised);
-                let module = shape.len() == 1 && name.ends_with("norm.weight");
-                all.push(ExpectedTensor {
-                    is_optional: is_merged,
-                    ..ExpectedTensor::dense(name.clone(), shape.clone())
-                });
-                if module {
-                    let of_module = |suffix: &str| names::module(&name, suffix);
-                    all.extend([of_module("weight"), of_module("bias")].map(|name| ExpectedTensor {
-                        is_optional: true,
-                        ..ExpectedTensor::dense(name, shape.clone())
-                    }));
-                }
-            }
+/// Returns the tensors of a checkpoint of this config, with those that it may have besides. They are made one by one: a config may
+/// claim any number of layers.
+pub(super) fn expected_tensors(config: &ModelConfig) -> impl Iterator<Item = ExpectedTensor> + '_ {
+    let quantised = config.quantised.as_ref();
+    let plain = layout::model_tensors(config).flat_map(move |(name, shape)| match quantised {
+        None => vec![ExpectedTensor::dense(name, shape)],
+        Some(quantised) => of_tensor(name, shape, quantised, config),
+    });
+    let cache = quantised.filter(|quantised| quantised.kv_c8).map(|quantised| of_cache(config, quantised));
+    plain.chain(cache.into_iter().flatten())
+}
+
+/// Returns what a quantised checkpoint has in place of a model's tensor.
+fn of_tensor(
+    name: String,
+    shape: Vec<usize>,
+    quantised: &Quantised,
+    config: &ModelConfig,
+) -> Vec<ExpectedTensor> {
+    match (LinearId::of_weight(&name), quantised.scheme) {
+        (Some(id), Some(scheme)) if !quantised.float.contains(&id) => {
+            of_linear(id, scheme, quantised, config)
+        }
+        (Some(_), _) => {
+            let because = format!("; the layer stays in float ({})", quantised.said);
+            vec![ExpectedTensor { because, ..ExpectedTensor::dense(name, shape) }]
+        }
+        (None, _) => {
+            let is_optional = is_bias_of_static(&name, quantised);
+            let is_norm = shape.len() == 1 && name.ends_with("norm.weight");
+            let module = ["weight", "bias"].map(|suffix| names::module(&name, suffix)).map(|name| {
+                ExpectedTensor { is_optional: true, ..ExpectedTensor::dense(name, shape.clone()) }
+            });
+            let own = ExpectedTensor { is_optional, ..ExpectedTensor::dense(name, shape.clone()) };
+            std::iter::once(own).chain(module.into_iter().filter(|_| is_norm)).collect()
         }
     }
-    if quantised.kv_c8 {
-        all.extend(of_cache(config, quantised));
-    }
-    all
 }
 
 /// Whether the tensor is the bias of a layer that has it in its `quant_bias` as well, so that the file may lack it.
@@ -169,14 +168,17 @@ fn of_linear(
 }
 
 /// Returns the scales and offsets of an int8 KV cache.
-fn of_cache(config: &ModelConfig, quantised: &Quantised) -> Vec<ExpectedTensor> {
-    let of_layer = |layer: usize| {
+fn of_cache<'a>(
+    config: &'a ModelConfig,
+    quantised: &'a Quantised,
+) -> impl Iterator<Item = ExpectedTensor> + 'a {
+    let of_layer = move |layer: usize| {
         names::KV_PARTS.map(|part| ExpectedTensor {
             because: format!("; config.json says {}", quantised.said),
             ..ExpectedTensor::dense(names::kv(layer, part), vec![config.kv_width()])
         })
     };
-    (0..config.num_layers).flat_map(of_layer).collect()
+    (0..config.num_layers).flat_map(of_layer)
 }
 
 /// Rejects weights whose kind is not the one that the configuration says, or that no engine of this kind can read.
