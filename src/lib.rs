@@ -30,6 +30,9 @@
 //! ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated. A
 //! report is a list of sections, and pages have a list of formats.
 //!
+//! The program carries the repository's suites, sample data sets and demo model (`src/shipped.rs`). It writes them to the user's cache
+//! when a command names one of them and no file is there.
+//!
 //! What is timed is a [`workload`]: shapes, max batch, load. Each has a folder with one file for each layer, and the layers know
 //! them by one list. Accuracy goes its own way, because its items are scored.
 //!
@@ -225,6 +228,7 @@ pub mod gate;
 pub mod record;
 pub mod report;
 pub mod run;
+mod shipped;
 pub mod stats;
 pub mod suite;
 pub mod task;

@@ -15,8 +15,8 @@ use clap_complete::env::Shells;
 
 use glmbench_device::{DeviceKind, Precision};
 
+use super::Cli;
 use super::runs::{ROOT, runs_in};
-use super::{Cli, shipped};
 
 /// Environment variable in which the shell's script names the shell.
 const VARIABLE: &str = "COMPLETE";

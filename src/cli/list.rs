@@ -12,7 +12,7 @@ use crate::suite::Suite;
 use crate::task::{self, Definition};
 
 use super::described::{block, protocol_words};
-use super::{emit, emit_json, say, shipped, tasks};
+use super::{emit, emit_json, say, tasks};
 
 /// List suites, tasks, protocols and data sets
 #[derive(Debug, ClapArgs)]

@@ -147,8 +147,6 @@ pub fn main() -> ExitCode {
     if let Err(error) = signals::install() {
         say(&format!("glmbench: signals cannot be handled, so one ends the program at once: {error}"));
     }
-    // Nothing else sets it.
-    let _ = crate::run::found::CARRIED_DEMO.set(|| shipped::demo_model().ok());
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refused(&error),

@@ -269,7 +269,7 @@ fn prompts(args: &Args, word: &Path, model: &FoundModel) -> anyhow::Result<Vec<V
 fn of_ceval(args: &Args, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>> {
     let usual = ["ceval", "ceval-sample"].map(|name| Path::new("datasets").join(name));
     let found = args.set.as_ref().or_else(|| usual.iter().find(|folder| folder.is_dir()));
-    let folder = found.cloned().map_or_else(super::shipped::ceval_sample, Ok)?;
+    let folder = found.cloned().map_or_else(crate::shipped::ceval_sample, Ok)?;
     let source = Source::open(&CEVAL, &folder)?;
     let protocol =
         task::find(&CEVAL, "modeltest-5shot").context("the protocol modeltest-5shot is not there")?;

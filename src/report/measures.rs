@@ -1,5 +1,7 @@
 //! Further measures of accuracy tasks, such as the accuracy under another normalisation: their means over the items.
 
+use glmbench_metrics::Perplexity;
+
 use super::format::fixed;
 use super::tables::Table;
 use crate::record::{RunRecord, SampleRecord};
@@ -39,8 +41,7 @@ pub(super) fn table(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> 
 /// Names of the sums from which perplexities follow. They are no figures by themselves.
 const SUMS: [&str; 4] = ["bytes", "loglikelihood", "tokens", "words"];
 
-/// Returns the perplexities of the texts of a task, each with its name and the number of texts:
-/// `exp(-sum of log-likelihoods / sum of words)`, and the same by bytes and tokens, as in lm-evaluation-harness.
+/// Returns the [perplexities](Perplexity) of the texts of a task, each with its name and the number of texts.
 pub(super) fn perplexities<'a>(
     samples: impl Iterator<Item = &'a SampleRecord> + Clone,
 ) -> Vec<(&'static str, f64, usize)> {
@@ -50,13 +51,20 @@ pub(super) fn perplexities<'a>(
     if items == 0 {
         return Vec::new();
     }
-    let by = |unit: &str| -likelihood / sum(unit);
-    vec![
-        ("word perplexity", by("words").exp(), items),
-        ("byte perplexity", by("bytes").exp(), items),
-        ("bits per byte", by("bytes") / std::f64::consts::LN_2, items),
-        ("token perplexity", by("tokens").exp(), items),
+    let by = |unit: &str| {
+        let mut perplexity = Perplexity::default();
+        perplexity.add(likelihood, sum(unit) as u64);
+        perplexity
+    };
+    [
+        ("word perplexity", by("words").value()),
+        ("byte perplexity", by("bytes").value()),
+        ("bits per byte", by("bytes").bits_per_unit()),
+        ("token perplexity", by("tokens").value()),
     ]
+    .into_iter()
+    .filter_map(|(name, figure)| Some((name, figure?, items)))
+    .collect()
 }
 
 /// Returns the standard error of the mean; `None` for fewer than two values.

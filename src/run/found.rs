@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use glmbench_device::affinity::why_not_bound;
@@ -19,14 +18,12 @@ use glmbench_engine::weights::{Choice, WeightSource, layout, open_checkpoint};
 use glmbench_engine::{Engine, EngineError};
 
 use crate::compute::Compute;
+use crate::shipped;
 
 use super::machine::Machine;
 use super::model::ModelFacts;
 use super::observer::{BYTES, Observer};
 use super::weights_hash::{Files, KEPT};
-
-/// Writes the demo model that the program carries, and returns its folder. Only a program that carries one sets it.
-pub static CARRIED_DEMO: OnceLock<fn() -> Option<PathBuf>> = OnceLock::new();
 
 /// Resolves a value of `--model`. `demo` is searched for in the current directory, in the program's directory, and in
 /// their ancestors. Without such a folder it is the one that the program carries.
@@ -56,14 +53,12 @@ pub fn model_path(word: &OsStr) -> Result<ModelPath, EngineError> {
         places.flat_map(|p| p.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).collect();
     folders.push(PathBuf::from(env!("CARGO_MANIFEST_DIR")));
     let demo = folders.into_iter().map(|folder| folder.join("models").join("demo"));
-    let found = demo.into_iter().find(|dir| dir.join("config.json").is_file());
-    let carried = || CARRIED_DEMO.get().and_then(|carried| carried());
-    found.or_else(carried).map(ModelPath::Folder).ok_or_else(|| {
-        EngineError::Option(
-            "--model demo: no folder models/demo here or above, nor beside the program; give a model folder"
-                .into(),
-        )
-    })
+    let folder = match demo.into_iter().find(|dir| dir.join("config.json").is_file()) {
+        Some(folder) => folder,
+        None => shipped::demo_model()
+            .map_err(|error| EngineError::Option(format!("--model demo: {error}; or give a model folder")))?,
+    };
+    Ok(ModelPath::Folder(folder))
 }
 
 /// A model that was found and checked but not loaded.

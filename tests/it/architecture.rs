@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module of the root crate and the other modules that it may use. `cli` may use all.
-const ROOMS: [(&str, &[&str]); 20] = [
+const ROOMS: [(&str, &[&str]); 21] = [
     ("backend", &[]),
     ("bench", &["backend", "stats"]),
     ("bounded", &[]),
@@ -19,7 +19,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
         "cli",
         &[
             "backend", "bench", "bounded", "bundle", "compute", "dataset", "gate", "record", "report", "run",
-            "stats", "suite", "task", "text",
+            "shipped", "stats", "suite", "task", "text",
         ],
     ),
     ("compute", &[]),
@@ -33,10 +33,11 @@ const ROOMS: [(&str, &[&str]); 20] = [
     (
         "run",
         &[
-            "backend", "bench", "bounded", "compute", "dataset", "record", "report", "stats", "suite",
-            "task", "text",
+            "backend", "bench", "bounded", "compute", "dataset", "record", "report", "shipped", "stats",
+            "suite", "task", "text",
         ],
     ),
+    ("shipped", &["dataset"]),
     ("stats", &[]),
     ("suite", &["bounded", "compute", "dataset", "document", "record", "stats", "task"]),
     ("task", &["dataset", "document", "stats"]),
@@ -117,7 +118,7 @@ const USERS: [(&str, &[&str]); 14] = [
     // The processes that the sandbox starts.
     ("main", &["glmbench_sandbox"]),
     ("record", &["glmbench_device"]),
-    ("report", &["glmbench_calibrate", "glmbench_device"]),
+    ("report", &["glmbench_calibrate", "glmbench_device", "glmbench_metrics"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device", "glmbench_remote"]),
     ("suite", &["glmbench_engine", "glmbench_device"]),
     ("task", &["glmbench_engine", "glmbench_metrics", "glmbench_sandbox"]),

@@ -1,7 +1,7 @@
 """Runs a program as HumanEval does, and says how it went: a mark from standard input, then the verdict.
 
 The program's text is in program.py. It runs with empty globals, so that `__name__` is not `__main__`; what it prints is
-dropped, and reading fails. Any exception is a failure, SystemExit as well. The mark shows that the verdict is not the program's.
+dropped, and reading fails. Any exception is a failure, SystemExit as well. A program does not print the mark by accident.
 """
 
 import io

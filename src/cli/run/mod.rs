@@ -191,7 +191,7 @@ fn request(mut suite: Suite, args: &Flags) -> anyhow::Result<RunRequest> {
     // Away from the repository the demo model is the shipped one.
     let named = choice.model.clone().or_else(|| suite.model.path.clone()).unwrap_or_else(|| "demo".into());
     if named == "demo" && !suite.model.required && model_path(&named).is_err() {
-        choice.model = Some(shipped::demo_model()?.into());
+        choice.model = Some(crate::shipped::demo_model()?.into());
     }
     let wanted = if args.retry_failed { Wanted::MissingOrFailed } else { Wanted::Missing };
     Ok(RunRequest {

@@ -6,8 +6,8 @@ use super::panels::{Key, Line, Look, Mark, Panel, PanelChart};
 use crate::record::RunRecord;
 use crate::report::modelled::memory::Lines;
 
-/// Returns the charts of a card's memory: that of a case alone in GiB against its batch, by input and output length and number of
-/// chips, and the largest batch that fits against the sequence's tokens, by number of chips.
+/// Returns the charts of a card's memory. One has the memory of a case alone in GiB against its batch, by lengths and number of
+/// chips. The other has the largest batch that fits against a sequence's tokens, by number of chips.
 pub(in crate::report) fn cards_memory(
     run: &RunRecord,
     alone: &Lines,

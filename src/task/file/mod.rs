@@ -2,7 +2,6 @@
 //! rules are data, and this module interprets them.
 
 mod measure;
-mod numbers;
 mod parse;
 mod prompt;
 mod rules;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use glmbench_engine::chat;
+use glmbench_metrics::count_words;
 use minijinja::value::Value;
 
 use super::measure::Scores;
@@ -142,11 +143,7 @@ impl<'a> Stages<'a> {
         let text = fields(self.question.item)?.texts.get("text").ok_or("the item has no field `text`")?;
         let sum: f64 = done.iter().flat_map(|stage| &stage.choice_logprobs).map(|sum| f64::from(*sum)).sum();
         let tokens: usize = done.iter().map(|stage| stage.scored).sum();
-        // As `len(re.split(r"\\s+", text))` in Python: white space at an end makes an empty word.
-        let ends = usize::from(text.starts_with(char::is_whitespace))
-            + usize::from(text.ends_with(char::is_whitespace));
-        let words = text.split_whitespace().count() + ends;
-        let counts = [("tokens", tokens), ("words", words), ("bytes", text.len())];
+        let counts = [("tokens", tokens as u64), ("words", count_words(text)), ("bytes", text.len() as u64)];
         let counts = counts.map(|(name, count)| (name.to_owned(), count as f64));
         Ok(counts.into_iter().chain([("loglikelihood".to_owned(), sum)]).collect())
     }

@@ -1,8 +1,8 @@
 //! Reading an answer from a text: a ladder of named rules, of which the first that finds something decides.
 
+use glmbench_metrics::modeltest_number;
 use regex::{Regex, RegexBuilder};
 
-use super::numbers;
 use crate::dataset::file::{AnswerKind, number, strings};
 use crate::dataset::{Answer, Number, shorten};
 use crate::document::DocumentError;
@@ -71,7 +71,7 @@ impl Rule {
                 let whole = || captures.iter().skip(1).flatten().next();
                 captures.get(*group).or_else(whole).map(|found| found.as_str().to_owned())
             }
-            How::LastNumber => numbers::last(text).map(str::to_owned),
+            How::LastNumber => modeltest_number(text).ok().flatten(),
             How::FirstCharacter => text.trim_start().chars().next().map(String::from),
             How::FirstLine => text.trim_start_matches('\n').lines().next().map(str::to_owned),
             How::CodeBlock => code_block(text).map(str::to_owned),
@@ -89,7 +89,7 @@ impl Rule {
                 let which = if *last { "last" } else { "first" };
                 format!("group {group} of the {which} match of `{pattern}`")
             }
-            How::LastNumber => "the last number, by ModelTest's expression".to_owned(),
+            How::LastNumber => "the last number, by ModelTest's expression, without `,` and `+`".to_owned(),
             How::FirstCharacter => "the first character that is no white space".to_owned(),
             How::FirstLine => "the first line".to_owned(),
             How::CodeBlock => "the first block of code".to_owned(),

@@ -4,7 +4,7 @@ use glmbench_device::{AttentionShape, DType, DeviceError, KV_BLOCK_TOKENS};
 
 use crate::buffer::{Buffer, Strided};
 use crate::pack::{PANEL, Widen};
-use crate::product::{self, Gemm};
+use crate::product::{Gemm, Prefetch};
 use crate::simd::Vectors;
 
 use super::channel_cache::{WidenKeys, WidenValues};
@@ -149,53 +149,40 @@ impl Product<'_> {
         (out, stride): (&mut [f32], usize),
     ) {
         let bytes = vectors.dtype().bytes();
-        let ahead = |from: usize| {
-            let next = next.map(|panels| &panels[from * numbers * bytes..]);
-            next.map_or(product::Ahead::Same, |panels| product::Ahead::Next { panels, bytes })
-        };
-        let Self { a, a_stride, k, panels, rows } = *self;
-        let all = Gemm {
-            a,
-            a_stride,
-            w: stored,
-            panel_stride: numbers,
-            k,
-            c: Strided::new(out, rows, panels * PANEL, stride),
-            ahead: Some(ahead(0)),
-        };
-        if rows < WIDEN_ROWS || vectors.dtype() == DType::Fp32 {
-            vectors.run(all);
+        let prefetch = |from: usize| Prefetch::Next { panels: &next.unwrap_or_default()[from..], bytes };
+        if self.rows < WIDEN_ROWS || vectors.dtype() == DType::Fp32 {
+            let prefetch = if next.is_some() { prefetch(0) } else { Prefetch::Same };
+            vectors.run(self.gemm(stored, numbers, self.panels, (out, stride), Some(prefetch)));
             return;
         }
-        for first in (0..panels).step_by(vectors.tile_panels()) {
-            let some = vectors.tile_panels().min(panels - first);
-            let from = stored[first * numbers * bytes..].chunks_exact(numbers * bytes);
-            for (from, to) in from.zip(wide.chunks_exact_mut(numbers)).take(some) {
-                vectors.run(Widen { from: &from[..k * PANEL * bytes], to: &mut to[..k * PANEL] });
+        let widened = self.k * PANEL;
+        for first in (0..self.panels).step_by(vectors.tile_panels()) {
+            let (panels, from) = (vectors.tile_panels().min(self.panels - first), first * numbers * bytes);
+            let stored = stored[from..].chunks_exact(numbers * bytes);
+            for (from, to) in stored.zip(wide.chunks_exact_mut(numbers)).take(panels) {
+                vectors.run(Widen { from: &from[..widened * bytes], to: &mut to[..widened] });
             }
-            vectors.fp32().run(Gemm {
-                a,
-                a_stride,
-                w: bytemuck::cast_slice(wide),
-                panel_stride: numbers,
-                k,
-                c: Strided::new(&mut out[first * PANEL..], rows, some * PANEL, stride),
-                ahead: next.is_some().then(|| ahead(first)),
-            });
+            let (wide, out) = (bytemuck::cast_slice(wide), &mut out[first * PANEL..]);
+            let prefetch = next.is_some().then(|| prefetch(from));
+            vectors.fp32().run(self.gemm(wide, numbers, panels, (out, stride), prefetch));
         }
     }
 
     /// Multiplies panels in fp32, which are in cache.
-    fn of_wide(&self, vectors: Vectors, wide: &[f32], numbers: usize, (out, stride): (&mut [f32], usize)) {
-        let Self { a, a_stride, k, panels, rows } = *self;
-        vectors.fp32().run(Gemm {
-            a,
-            a_stride,
-            w: bytemuck::cast_slice(wide),
-            panel_stride: numbers,
-            k,
-            c: Strided::new(out, rows, panels * PANEL, stride),
-            ahead: None,
-        });
+    fn of_wide(&self, vectors: Vectors, wide: &[f32], numbers: usize, out: (&mut [f32], usize)) {
+        vectors.fp32().run(self.gemm(bytemuck::cast_slice(wide), numbers, self.panels, out, None));
+    }
+
+    /// Returns the product with the first `panels` panels of `w`, `panel_stride` numbers apart.
+    fn gemm<'b>(
+        &'b self,
+        w: &'b [u8],
+        panel_stride: usize,
+        panels: usize,
+        (out, stride): (&'b mut [f32], usize),
+        prefetch: Option<Prefetch<'b>>,
+    ) -> Gemm<'b> {
+        let Self { a, a_stride, k, rows, .. } = *self;
+        Gemm { a, a_stride, w, panel_stride, k, c: Strided::new(out, rows, panels * PANEL, stride), prefetch }
     }
 }

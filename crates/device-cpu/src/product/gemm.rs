@@ -23,12 +23,12 @@ pub(crate) struct Gemm<'a> {
     /// The sums, whole panels wide.
     pub(crate) c: Strided<'a, f32>,
     /// What is prefetched while panels are read, if anything.
-    pub(crate) ahead: Option<Ahead<'a>>,
+    pub(crate) prefetch: Option<Prefetch<'a>>,
 }
 
 /// What a product prefetches while it reads its panels.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Ahead<'a> {
+pub(crate) enum Prefetch<'a> {
     /// The panels themselves, which come from memory, further on.
     Same,
     /// As many panels of a later product.
@@ -54,7 +54,7 @@ impl Kernel for Gemm<'_> {
 
     #[inline(always)]
     fn run<I: Isa, E: Element>(self, isa: I) {
-        if self.ahead.is_some() {
+        if self.prefetch.is_some() {
             self.multiply::<I, E, true>(isa);
         } else {
             self.multiply::<I, E, false>(isa);
@@ -161,7 +161,7 @@ impl Gemm<'_> {
     }
 
     /// Multiplies `M` rows by `P` panels, with all sums in registers over the whole of `k`. `STRIDE` is the distance between
-    /// rows of `a`, or 0 for the one known at run time. With `AHEAD`, something is prefetched.
+    /// rows of `a`, or 0 for the one known at run time. With `AHEAD`, it prefetches what [`Prefetch`] says.
     ///
     /// # Safety
     /// Rows `row..row + M` and panels `panel..panel + P` must lie inside the product, which was [checked](Self::check).
@@ -189,8 +189,8 @@ impl Gemm<'_> {
                     sums[m][p] = isa.load(&*self.sums(row + m, panel + p));
                 }
             }
-            let (ahead, bytes) = match self.ahead {
-                Some(Ahead::Next { panels, bytes }) => {
+            let (ahead, bytes) = match self.prefetch {
+                Some(Prefetch::Next { panels, bytes }) => {
                     (panels.as_ptr().wrapping_add(panel * self.panel_stride * bytes), bytes)
                 }
                 _ => (w.wrapping_add(AHEAD_BYTES), E::BYTES),
@@ -284,7 +284,7 @@ mod tests {
             let start = numbers(rows * c_stride, 17);
             for set in InstructionSet::ALL {
                 let Some(vectors) = Vectors::detect(set, dtype) else { continue };
-                for ahead in [None, Some(Ahead::Same), Some(Ahead::Next { panels: &[], bytes: 2 })] {
+                for prefetch in [None, Some(Prefetch::Same), Some(Prefetch::Next { panels: &[], bytes: 2 })] {
                     let mut c = start.clone();
                     vectors.run(Gemm {
                         a: &a,
@@ -293,7 +293,7 @@ mod tests {
                         panel_stride: k * PANEL,
                         k,
                         c: Strided::new(&mut c, rows, panels * PANEL, c_stride),
-                        ahead,
+                        prefetch,
                     });
                     for (i, (sum, start)) in c.iter().zip(&start).enumerate() {
                         let (row, column) = (i / c_stride, i % c_stride);
@@ -327,7 +327,7 @@ mod tests {
                 panel_stride: 0,
                 k: 8,
                 c,
-                ahead: Some(Ahead::Same),
+                prefetch: Some(Prefetch::Same),
             });
         };
         run(24, 8 * PANEL * 2);

@@ -23,7 +23,7 @@ use glmbench_device::{DeviceError, HostTensor, LinearWeight};
 use crate::pack::{Rows, RowsMut};
 use crate::pool::Pool;
 
-pub(crate) use self::gemm::{Ahead, Gemm};
+pub(crate) use self::gemm::{Gemm, Prefetch};
 pub(crate) use self::scratch::Scratch;
 
 /// A way to pack and multiply weights.

@@ -10,7 +10,7 @@ use crate::pack::{Linear, Order, PANEL, Rows, RowsMut, Widen};
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
-use super::{Ahead, Epilogue, Gemm, PackedWeight, Scratch, WeightKernels};
+use super::{Epilogue, Gemm, PackedWeight, Prefetch, Scratch, WeightKernels};
 
 /// Numbers per block of a large product: the panels that a tile reads side by side, over some depth, widened to fp32.
 /// 24 KiB, which fit L1 beside a tile's rows.
@@ -116,7 +116,7 @@ impl Job<'_> {
             panel_stride: k * PANEL,
             k,
             c: self.columns(&panels),
-            ahead: Some(Ahead::Same),
+            prefetch: Some(Prefetch::Same),
         });
         self.finish(&panels);
     }
@@ -162,7 +162,7 @@ impl Job<'_> {
             k: k.len(),
             c: self.columns(&panels),
             // In fp32 the panels come from memory.
-            ahead: stored_fp32.then_some(Ahead::Same),
+            prefetch: stored_fp32.then_some(Prefetch::Same),
         });
     }
 

@@ -51,7 +51,7 @@ pub(super) fn search(
         }
         job.settings.float = given.union(&chosen).copied().collect();
         let after = kl(job, calibration, control)?;
-        if best.as_ref().is_none_or(|(least, ..)| after < *least) {
+        if best.as_ref().is_none_or(|(least, ..)| after.total_cmp(least).is_lt()) {
             best = Some((after, ranked, chosen));
         }
     }
@@ -62,7 +62,8 @@ pub(super) fn search(
         given.len(),
         chosen.len()
     ));
-    if after > before {
+    // A KL that is no number did not help either.
+    if after.total_cmp(&before).is_gt() {
         let words =
             "warning: the layers that were left in float did not help; choose others with --leave-float";
         control.say(words.to_owned());
