@@ -117,14 +117,15 @@ impl Cpu {
     /// Like [`Cpu::new`], but binds each thread, including the caller's, to one of `cores` if there is a core per
     /// thread.
     fn on_cores(options: CpuOptions, cores: &[usize]) -> Result<Self, DeviceError> {
-        let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
+        let set =
+            options.instruction_set.unwrap_or_else(|| InstructionSet::best_for(options.precision.dtype));
         let kernels =
             Kernels::detect(set, options.precision.dtype).ok_or_else(|| DeviceError::Unsupported {
                 device: NAME,
                 problem: format!(
                     "this machine has no {} kernels, the best it has is {}",
                     set.name(),
-                    InstructionSet::best().name()
+                    InstructionSet::best_for(options.precision.dtype).name()
                 ),
             })?;
         let pool = Pool::on_cores(options.threads.max(1), cores);
