@@ -302,7 +302,9 @@ mod tests {
             let start = numbers(rows * c_stride, 17);
             for set in InstructionSet::ALL {
                 let Some(vectors) = Vectors::detect(set, dtype) else { continue };
-                for prefetch in [None, Some(Prefetch::Same), Some(Prefetch::Next { panels: &[], stride: 7, bytes: 2 })] {
+                for prefetch in
+                    [None, Some(Prefetch::Same), Some(Prefetch::Next { panels: &[], stride: 7, bytes: 2 })]
+                {
                     let mut c = start.clone();
                     vectors.run(Gemm {
                         a: &a,

@@ -25,10 +25,24 @@ use super::{NARROW, Shape, TileProduct, WIDE};
 const AHEAD_BYTES: usize = 2048;
 /// Tiles of two panels that stay in the first-level cache for another group of rows: 16 KiB.
 const BLOCK_TILES: usize = 8;
+/// Bytes of a panel in such a block.
+const BLOCK_BYTES: usize = BLOCK_TILES * TILE_BYTES;
 /// Rows that are multiplied at a time with two panels.
 const HIGH: usize = 8;
 /// Rows up to which a product with all four panels keeps its sums in registers.
 const LOW: usize = 6;
+
+/// What is prefetched while panels are multiplied.
+mod fetch {
+    /// Nothing: the panels are in cache.
+    pub(super) const NOTHING: u8 = 0;
+    /// Every line, [`AHEAD_BYTES`](super::AHEAD_BYTES) ahead.
+    pub(super) const NEAR: u8 = 1;
+    /// The even lines of the next block of tiles.
+    pub(super) const EVEN: u8 = 2;
+    /// Its odd lines.
+    pub(super) const ODD: u8 = 3;
+}
 
 /// Returns the product.
 pub(super) fn product(_: Avx512Bf16) -> unsafe fn(&TileProduct) {
@@ -42,27 +56,27 @@ unsafe fn multiply(t: &TileProduct) {
     // SAFETY: the shape's blocks, panels and sums are valid.
     unsafe {
         match t.shape {
-            Shape::Narrow { rows } if rows <= LOW => part.rows::<NARROW, NARROW, true>(rows),
+            Shape::Narrow { rows } if rows <= LOW => part.rows::<NARROW, NARROW, { fetch::NEAR }>(rows),
             Shape::Narrow { rows } if rows <= HIGH => {
-                part.rows::<2, NARROW, true>(rows);
-                part.panels(2).rows::<2, NARROW, true>(rows);
+                part.rows::<2, NARROW, { fetch::NEAR }>(rows);
+                part.panels(2).rows::<2, NARROW, { fetch::NEAR }>(rows);
             }
             Shape::Narrow { rows } => {
                 let half = rows / 2;
                 for panels in [part, part.panels(2)] {
-                    // The first group of rows fetches the panels, the second one finds them in cache.
+                    // Each group of rows fetches half of the next block, so that memory is busy all the time.
                     for first in (0..t.tiles).step_by(BLOCK_TILES) {
                         let block = panels.block(first..t.tiles.min(first + BLOCK_TILES));
-                        block.rows::<2, NARROW, true>(half);
-                        block.below::<NARROW>(half).rows::<2, NARROW, false>(rows - half);
+                        block.rows::<2, NARROW, { fetch::EVEN }>(half);
+                        block.below::<NARROW>(half).rows::<2, NARROW, { fetch::ODD }>(rows - half);
                     }
                 }
             }
             Shape::Wide => {
                 for (block, a) in t.a.into_iter().enumerate() {
                     let part = Part { a, c: t.c.add(block * TILE_ROWS * WIDE * PANEL), ..part };
-                    part.rows::<2, WIDE, false>(HIGH);
-                    part.below::<WIDE>(HIGH).rows::<2, WIDE, false>(HIGH);
+                    part.rows::<2, WIDE, { fetch::NOTHING }>(HIGH);
+                    part.below::<WIDE>(HIGH).rows::<2, WIDE, { fetch::NOTHING }>(HIGH);
                 }
             }
         }
@@ -113,23 +127,23 @@ impl Part {
         Self { a: unsafe { self.a.add(bytes) }, b, tiles: tiles.len(), fresh, c: self.c }
     }
 
-    /// Multiplies the first `rows` rows, up to eight, by the first `P` panels. The sums are `WIDTH` panels wide. With
-    /// `AHEAD`, the panels come from memory, and are prefetched.
+    /// Multiplies the first `rows` rows, up to eight, by the first `P` panels. The sums are `WIDTH` panels wide.
+    /// `FETCH` says what is prefetched.
     ///
     /// # Safety
     /// As [`multiply`]. The product must have the rows and panels.
-    unsafe fn rows<const P: usize, const WIDTH: usize, const AHEAD: bool>(&self, rows: usize) {
+    unsafe fn rows<const P: usize, const WIDTH: usize, const FETCH: u8>(&self, rows: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             match rows {
-                1 => self.tile::<1, P, WIDTH, AHEAD>(),
-                2 => self.tile::<2, P, WIDTH, AHEAD>(),
-                3 => self.tile::<3, P, WIDTH, AHEAD>(),
-                4 => self.tile::<4, P, WIDTH, AHEAD>(),
-                5 => self.tile::<5, P, WIDTH, AHEAD>(),
-                6 => self.tile::<6, P, WIDTH, AHEAD>(),
-                7 => self.tile::<7, P, WIDTH, AHEAD>(),
-                _ => self.tile::<8, P, WIDTH, AHEAD>(),
+                1 => self.tile::<1, P, WIDTH, FETCH>(),
+                2 => self.tile::<2, P, WIDTH, FETCH>(),
+                3 => self.tile::<3, P, WIDTH, FETCH>(),
+                4 => self.tile::<4, P, WIDTH, FETCH>(),
+                5 => self.tile::<5, P, WIDTH, FETCH>(),
+                6 => self.tile::<6, P, WIDTH, FETCH>(),
+                7 => self.tile::<7, P, WIDTH, FETCH>(),
+                _ => self.tile::<8, P, WIDTH, FETCH>(),
             }
         }
     }
@@ -139,7 +153,7 @@ impl Part {
     /// # Safety
     /// As [`Self::rows`].
     #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn tile<const M: usize, const P: usize, const WIDTH: usize, const AHEAD: bool>(&self) {
+    unsafe fn tile<const M: usize, const P: usize, const WIDTH: usize, const FETCH: u8>(&self) {
         // SAFETY: the part has the rows, the panels, the tiles and the sums; a prefetch may name any address.
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); P]; M];
@@ -157,8 +171,11 @@ impl Part {
                     let mut weights = [as_bf16(_mm512_setzero_ps()); P];
                     for p in 0..P {
                         let line = b[p].add(pair * LINE_BYTES);
-                        if AHEAD {
-                            prefetch_line(line.wrapping_add(AHEAD_BYTES));
+                        match FETCH {
+                            fetch::NEAR => prefetch_line(line.wrapping_add(AHEAD_BYTES)),
+                            fetch::EVEN if pair % 2 == 0 => prefetch_line(line.wrapping_add(BLOCK_BYTES)),
+                            fetch::ODD if pair % 2 == 1 => prefetch_line(line.wrapping_add(BLOCK_BYTES)),
+                            _ => {}
                         }
                         weights[p] = transmute::<_, __m512bh>(_mm512_loadu_si512(line.cast()));
                     }
