@@ -5,11 +5,12 @@
 //! of attention. If there are few heads, they also split a long context into runs, which are added in order. Results
 //! therefore do not depend on the number of threads.
 //!
-//! There are two families of kernels. The vector kernels (portable, NEON, AVX2, AVX-512) all give the same bits. On
-//! machines with AMX, bf16 and fp16 products, both with weights and in attention, use AMX tiles, which have their own
-//! order of summation. The reference kernels in plain Rust (`amx-portable`) give the same bits on any machine. Products
-//! of integers with integers (`int8`) give the same bits everywhere. With an int8 cache, attention uses the tiles in
-//! the tile family too. In fp32 everything uses the vector kernels.
+//! There are three families of kernels, each with its own order of summation. The vector kernels (portable, NEON, AVX2,
+//! AVX-512) all give the same bits. On machines with AMX, bf16 and fp16 products, both with weights and in attention,
+//! use AMX tiles. Where AVX-512 BF16 is faster than the fp32 unit, bf16 products use its pairs ([`InstructionSet::best_for`]).
+//! The reference kernels of both in plain Rust (`amx-portable`, `avx512-bf16-portable`) give the same bits on any
+//! machine. Products of integers with integers (`int8`) give the same bits everywhere. With an int8 cache, attention
+//! uses the tiles in the tile family too. In fp32 everything uses the vector kernels.
 //!
 //! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), the arithmetic of its memory
 //! ([`CpuMemory`]), and the measurement of the machine's roofline ([`measure_roofline`], [`RooflineProbe`]). It may use
