@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a suite as an array of 4 on a Slurm of one node, kills one task with -9, requeues another, merges, and compares the
-# result with an unsharded run. Then the same with GNU parallel over ssh, on three hosts that are namespaces of this machine;
-# where it has none, three folders stand for hosts. Installs nothing: it says so and ends with 0 where packages are missing
+# Runs a suite as an array of 4 on a Slurm of one node. It kills one task with -9, requeues another, merges, and compares the
+# result with an unsharded run. Then the same with GNU parallel over ssh, on three hosts that are namespaces of this machine.
+# Where it has none, three folders stand for hosts. Installs nothing: where packages are missing, it says so and ends with 0
 # (Debian: slurm-wlm munge parallel openssh-server). Everything lives in a folder of its own, with its own munge, ports and
 # no systemd, and is stopped by process id.
 #

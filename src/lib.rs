@@ -56,8 +56,8 @@
 //!
 //! ## Three walks
 //!
-//! Files in the order in which data passes through them. Each file stands once, and no step goes back. A caller that waits is no
-//! step: the engine's answer returns to the file that asked, which passes it on to the next one.
+//! Each table lists files in the order in which data passes through them. A file stands once, and no step goes back. The return to
+//! a caller that waits is no step.
 //!
 //! An accuracy item:
 //!
@@ -183,8 +183,8 @@
 //!    - On a 300I DUO, chunks change the last bits, within the KL gate. It uses another operator for few rows at the end of
 //!      more than 4,096 tokens, and the decoding operator for chunks of one token. Forced choices
 //!      (`prefill=matmul,decode=matmul`) avoid that.
-//!    - Shared prefixes and guessed tokens follow from this. A real card does neither: no one has shown that its numbers do
-//!      not depend on chunks, and it verifies with another operator than it decodes with.
+//!    - Shared prefixes and guessed tokens follow from this. A real card does neither. No one has shown that its numbers do not
+//!      depend on chunks, and it verifies with another operator than it decodes with.
 //! 6. Files on disk carry a schema number, and a golden file fixes each format.
 //! 7. Lines are written in the plan's order, appended and flushed. Everything else is replaced by rename. A killed run is
 //!    therefore a prefix of an undisturbed one, and resuming it gives the same files, times aside. A journal that is not

@@ -7,7 +7,7 @@ use crate::report::compare::{
     Basis, Evidence, GateOutcome, Judgement, Metric, SpeedVerdict, command, same_command,
 };
 use crate::report::performance::good_repetitions;
-use crate::stats::{RESAMPLES, median, median_interval};
+use crate::stats::{Interval, RESAMPLES, median, median_interval};
 use crate::suite::gates::{GateMetric, SpeedGate};
 
 /// Fewest repetitions with which a time decides anything.
@@ -96,8 +96,7 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
 /// A median with its interval.
 struct Estimate {
     median: f64,
-    /// Both ends.
-    interval: (f64, f64),
+    interval: Interval,
 }
 
 /// Returns the median of a metric with its interval, or the answer if there is none.
@@ -119,7 +118,7 @@ fn interval_of(
         return Err(Answer::of(GateOutcome::Fail, "no such time in the run"));
     };
     if candidate.summary.run.provenance.clock == Clock::Modelled {
-        return Ok(Estimate { median: centre, interval: (centre, centre) });
+        return Ok(Estimate { median: centre, interval: Interval::point(centre) });
     }
     if samples.len() < LEAST_REPETITIONS {
         let found = format!(
@@ -142,13 +141,13 @@ fn absolute(
     candidate: &Candidate<'_>,
     case: &PerformanceCase,
     metric: GateMetric,
-    decide: impl Fn((f64, f64)) -> GateOutcome,
+    decide: impl Fn(Interval) -> GateOutcome,
 ) -> Answer {
     match interval_of(candidate, case, metric) {
         Err(answer) => answer,
         Ok(Estimate { median, interval }) => {
             let ms = |ns: f64| format!("{:.3}", ns / 1e6);
-            let found = format!("{} ms [{}, {}]", ms(median), ms(interval.0), ms(interval.1));
+            let found = format!("{} ms [{}, {}]", ms(median), ms(interval.low), ms(interval.high));
             Answer::of(decide(interval), found)
         }
     }
@@ -161,10 +160,11 @@ fn throughput(candidate: &Candidate<'_>, case: &PerformanceCase, metric: GateMet
     let tokens = crate::report::performance::phase_tokens(case, phase) as f64;
     match interval_of(candidate, case, metric) {
         Err(answer) => answer,
-        Ok(Estimate { median, interval: (low, high) }) => {
+        Ok(Estimate { median, interval }) => {
             let rate = |ns: f64| tokens * 1e9 / ns;
-            let found = format!("{:.1} tokens/s [{:.1}, {:.1}]", rate(median), rate(high), rate(low));
-            Answer::of(at_least((rate(high), rate(low)), min), found)
+            let rates = interval.map_decreasing(rate);
+            let found = format!("{:.1} tokens/s [{:.1}, {:.1}]", rate(median), rates.low, rates.high);
+            Answer::of(at_least(rates, min), found)
         }
     }
 }
@@ -186,8 +186,8 @@ impl Unit {
         }
     }
 
-    fn with_interval(self, ratio: f64, (low, high): (f64, f64)) -> String {
-        format!("{} [{}, {}]", self.of(ratio), self.of(low), self.of(high))
+    fn with_interval(self, ratio: f64, interval: Interval) -> String {
+        format!("{} [{}, {}]", self.of(ratio), self.of(interval.low), self.of(interval.high))
     }
 }
 
@@ -219,7 +219,7 @@ fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, li
             return Answer::of(GateOutcome::Fail, "no such time in a run");
         };
         let (max, unit) = limit;
-        let outcome = at_most((b / a, b / a), max);
+        let outcome = at_most(Interval::point(b / a), max);
         return Answer::of(outcome, format!("{}, modelled", unit.of(b / a)));
     }
     let phases = comparison.phases();
@@ -241,7 +241,7 @@ fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit
     }
     if evidence.basis == Basis::Apart {
         let outcome =
-            if gate.untimed_by_ratio { at_most((ratio, ratio), max) } else { GateOutcome::Undecided };
+            if gate.untimed_by_ratio { at_most(Interval::point(ratio), max) } else { GateOutcome::Undecided };
         let alone = if gate.untimed_by_ratio { ", by the ratio alone" } else { "" };
         return Answer::of(outcome, format!("{}, not timed in turn{alone}", unit.of(ratio)));
     }

@@ -114,8 +114,8 @@ fn group_row(
         failed: tally.failed,
         correct: tally.correct,
         acc: tally.accuracy(),
-        ci95_lo: interval.map(|(low, _)| low),
-        ci95_hi: interval.map(|(_, high)| high),
+        ci95_lo: interval.map(|i| i.low),
+        ci95_hi: interval.map(|i| i.high),
         stderr: standard_error(tally.correct, tally.answered()),
         macro_acc: if subject == ALL { macro_accuracy(group) } else { None },
         duration_s: busy_ns(group) as f64 / 1e9,
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(all.acc, Some(3.0 / 5.0));
         assert_eq!(
             (all.ci95_lo, all.ci95_hi),
-            wilson(3, 5, 0.95).map_or((None, None), |(a, b)| (Some(a), Some(b)))
+            wilson(3, 5, 0.95).map_or((None, None), |i| (Some(i.low), Some(i.high)))
         );
         // Biology 1/1, law 1/1, physics 1/3.
         assert_eq!(all.macro_acc, Some((1.0 + 1.0 + 1.0 / 3.0) / 3.0));

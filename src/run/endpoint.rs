@@ -273,8 +273,8 @@ impl Target {
             return Some(RunError::Suite {
                 suite: self.suite.path.clone(),
                 problem: format!(
-                    "{id}: {count} requests would be under way at once; expected at most {MOST_UNDER_WAY}, each of which has a \
-                     thread; fewer requests, a lower rate or a smaller batch would do"
+                    "{id}: {count} requests would be under way at once; expected at most {MOST_UNDER_WAY}, because each has a \
+                     thread. Give fewer requests, a lower rate or a smaller batch"
                 ),
             });
         }

@@ -91,7 +91,7 @@ impl Protocol for LogLikelihood {
             prompts: &[("question", PROMPT)],
             shots: 0,
             max_new_tokens: 0,
-            choices: "continuations \" no\" and \" yes\": encode(prompt + continuation) cut at the length of encode(prompt); a continuation of several tokens is the sum over them, one forward pass for each token after the first",
+            choices: "continuations \" no\" and \" yes\": encode(prompt + continuation) cut at the length of encode(prompt). A continuation of several tokens is the sum over them, with one forward pass for each token after the first",
             extraction: "the continuation of the larger log-likelihood; no if equal",
             metric: "accuracy: correct / (scored + unscorable)",
             source: "lm-evaluation-harness task boolq v2 (there `{passage}` is SuperGLUE's, which starts with the title already)",

@@ -296,7 +296,7 @@ fn too_long(prompt: usize, new: usize, seq_length: usize) -> String {
             "the prompt has {prompt} tokens; expected at most {seq_length}, the model's seq_length (nothing is cut off)"
         ),
         _ => format!(
-            "the prompt has {prompt} tokens and up to {new} are generated; expected at most {seq_length} together, the model's seq_length (nothing is cut off; max_new_tokens can be lowered in the suite)"
+            "the prompt has {prompt} tokens and up to {new} are generated; expected at most {seq_length} together, the model's seq_length. Nothing is cut off. The suite can lower max_new_tokens"
         ),
     }
 }

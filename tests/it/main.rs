@@ -27,7 +27,6 @@ mod endpoint;
 mod endpoint_parity;
 mod faults;
 mod goldens;
-mod hooked;
 mod hostile;
 mod in_process;
 mod invariance;

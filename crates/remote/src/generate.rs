@@ -228,8 +228,8 @@ impl Stream<'_> {
         }
         (self.answer.finish == Some(Finish::Length) && counted < most).then(|| {
             format!(
-                "the finish reason is the token limit, and the server counts {counted} tokens of {most} asked for: a lower limit \
-                 of its own, such as MindIE's maxIterTimes, or a wrong count"
+                "the finish reason is the token limit, and the server counts {counted} tokens of {most} asked for. It has a lower \
+                 limit of its own, such as MindIE's maxIterTimes, or it counts wrong"
             )
         })
     }

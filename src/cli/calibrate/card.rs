@@ -45,8 +45,7 @@ pub(super) struct Held {
 
 /// Checks that times of a chip can be held against a profile. `what` says what the times are of.
 pub(super) fn check_chip(profile: &Profile, chip: Chip, what: &str) -> anyhow::Result<()> {
-    let prefix = if chip == Chip::Duo300i { "Ascend310P" } else { "Ascend910B" };
-    if !profile.soc.starts_with(prefix) {
+    if Chip::of_soc(&profile.soc) != Some(chip) {
         bail!("--profile {}: of {}; {what}", profile.name, profile.soc);
     }
     Ok(())
@@ -60,8 +59,15 @@ pub(super) fn fit_card(args: &Args) -> anyhow::Result<()> {
     let word = args.profile.as_deref().unwrap_or(Path::new("300i-duo"));
     let profile =
         if word.exists() { Profile::from_file(word)? } else { Profile::builtin(&word.to_string_lossy())? };
-    let base = if profile.soc == "Ascend310P3" { "300i-duo" } else { "800i-a2" };
-    let source = Source { profile: &profile, base, model: args.model.as_deref(), rehearsal: args.rehearsal };
+    let Some(chip) = Chip::of_soc(&profile.soc) else {
+        bail!("--profile {}: of {}, which no built-in profile describes", profile.name, profile.soc);
+    };
+    let source = Source {
+        profile: &profile,
+        base: chip.name(),
+        model: args.model.as_deref(),
+        rehearsal: args.rehearsal,
+    };
     let pricer = Pricer::new()?;
     let (mut held, mut names): (Vec<Held>, Vec<String>) = (Vec::new(), Vec::new());
     for word in &args.measured {

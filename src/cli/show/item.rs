@@ -68,8 +68,8 @@ fn prompts(
         Err(error) => Ok((
             Vec::new(),
             Some(format!(
-                "the run stored no prompt of this item, and it cannot be built again: {error:#}; give the data set \
-                 (--dataset DIR or --set TASK=DIR) and the tokenizer (--model DIR) of the run"
+                "the run stored no prompt of this item, and it cannot be built again: {error:#}. Give the run's data set \
+                 (--dataset DIR or --set TASK=DIR) and tokenizer (--model DIR)"
             )),
         )),
     }

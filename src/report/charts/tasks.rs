@@ -93,8 +93,7 @@ fn score(row: &AccuracyRow, label: String, chance: Option<f64>) -> Score {
             _ => Level::Subject,
         },
         share: row.acc.unwrap_or_default(),
-        low: row.ci95_lo.unwrap_or_default(),
-        high: row.ci95_hi.unwrap_or_default(),
+        interval: row.interval(),
         items: row.scored + row.unscorable,
         chance,
     }

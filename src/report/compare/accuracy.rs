@@ -7,9 +7,9 @@ use crate::report::accuracy::{ALL, HARD, categories};
 use crate::report::format::counted;
 use crate::report::measures::perplexities;
 use crate::stats::{
-    LEAST_DISCORDANT, PairCounts, RESAMPLES, detectable_difference, difference_interval, discordant_share,
-    holm, identical_items_to_show_same, items_needed, items_to_show_same, macro_difference_interval,
-    mcnemar_exact, mean, score_interval, wilson,
+    Estimate, Interval, LEAST_DISCORDANT, PairCounts, RESAMPLES, detectable_difference, difference_interval,
+    discordant_share, holm, identical_items_to_show_same, items_needed, items_to_show_same,
+    macro_difference_interval, mcnemar_exact, mean, score_interval, wilson,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,9 +48,6 @@ impl std::fmt::Display for AccuracyVerdict {
     }
 }
 
-/// A share with its 95 % interval.
-pub(super) type Estimate = (f64, Option<(f64, f64)>);
-
 /// A group of a task's items: all, a category, the hard part, or a subject.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupComparison {
@@ -69,6 +66,17 @@ pub struct GroupComparison {
     pub difference: Estimate,
 }
 
+/// The mean accuracy over a task's subjects in two runs, each subject with equal weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MacroMean {
+    /// In the base.
+    pub a: f64,
+    /// In the other run.
+    pub b: f64,
+    /// Second minus first.
+    pub difference: Estimate,
+}
+
 /// A task in two runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskComparison {
@@ -80,8 +88,8 @@ pub struct TaskComparison {
     pub join: JoinReport,
     /// The whole first, then categories, the hard part, subjects.
     pub groups: Vec<GroupComparison>,
-    /// Mean over subjects in the base and in the other run, and their difference. `None` without subjects.
-    pub macro_mean: Option<(f64, f64, Estimate)>,
+    /// Mean over subjects. `None` without subjects.
+    pub macro_mean: Option<MacroMean>,
     /// p-value of the exact McNemar test over all items.
     pub p: f64,
     /// The p-value adjusted by Holm over every task of the comparison.
@@ -226,7 +234,7 @@ fn verdict(task: &TaskComparison, options: &Options) -> AccuracyVerdict {
     if task.p_holm < 0.05 {
         return if difference > 0.0 { AccuracyVerdict::Better } else { AccuracyVerdict::Worse };
     }
-    let within = |(low, high): (f64, f64)| -margin < low && high < margin;
+    let within = |of: Interval| -margin < of.low && of.high < margin;
     if score_interval(counts, 0.9).is_some_and(within) {
         return AccuracyVerdict::Same;
     }
@@ -305,7 +313,7 @@ fn on_every_core<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -
 fn group(Strata { category, subject, strata }: &Strata) -> GroupComparison {
     let whole = strata.iter().copied().fold(Tally::default(), Tally::plus);
     let n = whole.counts.n;
-    let estimate = |right: u64| (right as f64 / n as f64, wilson(right, n, 0.95));
+    let estimate = |right: u64| Estimate { value: right as f64 / n as f64, interval: wilson(right, n, 0.95) };
     let counts: Vec<PairCounts> = strata.iter().map(|stratum| stratum.counts).collect();
     GroupComparison {
         category: category.clone(),
@@ -313,13 +321,16 @@ fn group(Strata { category, subject, strata }: &Strata) -> GroupComparison {
         counts: whole.counts,
         a: estimate(whole.right_a),
         b: estimate(whole.right_b),
-        difference: (whole.counts.difference().unwrap_or_default(), interval(whole.counts, &counts)),
+        difference: Estimate {
+            value: whole.counts.difference().unwrap_or_default(),
+            interval: interval(whole.counts, &counts),
+        },
     }
 }
 
 /// 95 % interval of a difference. With few discordant items a bootstrap would hardly vary, and without any not at
 /// all.
-fn interval(whole: PairCounts, strata: &[PairCounts]) -> Option<(f64, f64)> {
+fn interval(whole: PairCounts, strata: &[PairCounts]) -> Option<Interval> {
     if whole.discordant() < LEAST_DISCORDANT {
         score_interval(whole, 0.95)
     } else {
@@ -328,7 +339,7 @@ fn interval(whole: PairCounts, strata: &[PairCounts]) -> Option<(f64, f64)> {
 }
 
 /// Mean over subjects, each with equal weight.
-fn macro_mean(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Option<(f64, f64, Estimate)> {
+fn macro_mean(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Option<MacroMean> {
     if subjects.keys().any(|(.., name)| name.is_empty()) {
         return None;
     }
@@ -340,5 +351,6 @@ fn macro_mean(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Option<(f64,
     let counts: Vec<PairCounts> = subjects.values().map(|subject| subject.all.counts).collect();
     let whole = counts.iter().copied().fold(PairCounts::default(), PairCounts::plus);
     let drawn = || macro_difference_interval(&counts, 0.95, RESAMPLES, SEED);
-    Some((a, b, (b - a, (whole.discordant() >= LEAST_DISCORDANT).then(drawn).flatten())))
+    let interval = (whole.discordant() >= LEAST_DISCORDANT).then(drawn).flatten();
+    Some(MacroMean { a, b, difference: Estimate { value: b - a, interval } })
 }

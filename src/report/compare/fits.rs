@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 /// Time per token that users read along with, ms.
 const READABLE_MS: f64 = 50.0;
 
-/// Returns a row for each pair of lengths and ranks: the largest batch that fits each side's memory, the largest timed one within
-/// [`READABLE_MS`], and the peak memory of the largest common batch. Columns without values are left out.
+/// Returns a row for each pair of lengths and ranks. It has the largest batch that fits each side's memory, the largest timed one
+/// within [`READABLE_MS`], and the peak memory of the largest common batch. Columns without values are left out.
 pub(super) fn table(comparison: &Comparison, pair: &Pair) -> Table {
     let sides = [comparison.base(), comparison.other(pair)];
     let ranks = ranks(comparison, pair);

@@ -26,7 +26,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use accuracy::{AccuracyVerdict, GroupComparison, TaskComparison};
+pub use accuracy::{AccuracyVerdict, GroupComparison, MacroMean, TaskComparison};
 pub use deciding::{command, same_command};
 pub use differences::{Field, PairDifferences};
 pub use evidence::{Basis, Evidence, Joined, Metric};

@@ -139,7 +139,7 @@ fn of_cases(comparison: &Comparison, pair: &Pair) -> Vec<Shape> {
             phase: phase.phase,
             batch: phase.a.batch,
             times: 1.0 / ratio,
-            interval: phase.interval.filter(|(low, _)| *low > 0.0).map(|(low, high)| (1.0 / high, 1.0 / low)),
+            interval: phase.interval.filter(|of| of.low > 0.0).map(|of| (1.0 / of.high, 1.0 / of.low)),
             error,
             is_beyond,
         })

@@ -38,8 +38,9 @@ const DEFINITIONS: &[(&str, &str)] = &[
         "Over a wire",
         "TTFT, TPOT and E2E count events that carry text or tokens, as they arrive at this program; role, usage and end \
          events count for nothing. TTFT and E2E from sent begin with the last byte of the request. Late: from the scheduled arrival \
-         until this program began to connect, its own delay. Connect: address, TCP and TLS; 0 for a reused connection. Events \
-         a token count those that arrive together once: below 0.95, gaps between events are not gaps between tokens, ITL and TPOT are empty, and E2E ends with the answer.",
+         until this program began to connect, its own delay. Connect: address, TCP and TLS; 0 for a reused connection. Events a \
+         token counts those that arrive together once. Below 0.95, gaps between events are not gaps between tokens. ITL and TPOT \
+         are then empty, and E2E ends with the answer.",
     ),
     (
         "Goodput",
@@ -48,9 +49,9 @@ const DEFINITIONS: &[(&str, &str)] = &[
     ),
     (
         "Saturated",
-        "E2E grows by more than 5 % of the time that passes (fewer than 95 % of the requests offered are served), and surely: \
-         least squares over the means of ten blocks, the first quarter left out, one-sided 95 % bound above 0. Needs 100 \
-         requests that do not all arrive at once.",
+        "E2E surely grows by more than 5 % of the time that passes, so that fewer than 95 % of the requests offered are served. \
+         Surely: by least squares over the means of ten blocks, the first quarter left out, with a one-sided 95 % bound above 0. \
+         Needs 100 requests that do not all arrive at once.",
     ),
 ];
 

@@ -16,9 +16,9 @@ use crate::report::workloads::{Compared, Csv, Part, Reported};
 const DEFINITIONS: &[(&str, &str)] = &[
     (
         "Largest batch",
-        "the largest batch of the range with which the median TPOT (decode time ÷ (output tokens − 1), ModelTest's non-first \
-         token time) and, where stated, the median TTFT of the whole batch keep their limits, and no probe of it or of a \
-         smaller batch failed to. Found on one loaded model by doubling and halving; at the end it and its neighbour are \
+        "the largest batch of the range that keeps the limits in every probe of it and of smaller batches. The limits are on the \
+         median TPOT, decode time ÷ (output tokens − 1), ModelTest's non-first token time. Where stated, they are also on the \
+         median TTFT of the whole batch. Found on one loaded model by doubling and halving; at the end it and its neighbour are \
          measured once more. One warm-up before the repetitions of each probe.",
     ),
     (

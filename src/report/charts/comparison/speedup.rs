@@ -6,6 +6,7 @@ use crate::record::{Clock, Phase};
 use crate::report::compare::Comparison;
 use crate::report::compare::answer::{PHASES, name};
 use crate::report::compare::speedup::{Multiple, Speedups};
+use crate::stats::Interval;
 
 /// The multiples of every pair with comparable times: the mean of each phase, then its batches.
 pub(super) fn bars(comparison: &Comparison, looks: &[Look]) -> Option<BarChart> {
@@ -23,7 +24,7 @@ pub(super) fn bars(comparison: &Comparison, looks: &[Look]) -> Option<BarChart> 
                 label: format!("{letter}{label}"),
                 look,
                 value: of.times,
-                interval: of.interval,
+                interval: of.interval.map(|(low, high)| Interval { low, high }),
                 strong,
             };
             let look = looks[*other];
@@ -68,7 +69,7 @@ fn title(comparison: &Comparison, of_pairs: &[(usize, Speedups)]) -> String {
     let ranges = PHASES.into_iter().filter_map(|phase| Some((phase, speedups.range(phase)?)));
     let words = ranges.enumerate().map(|(index, (phase, (low, high)))| {
         let than = if index == 0 { format!(" as fast as {base}") } else { String::new() };
-        format!("{}{than} in {phase}", between(low, high))
+        format!("{}{than} in {phase}", between(Interval { low, high }))
     });
     let words = words.collect::<Vec<_>>().join(", ");
     format!("{} is {words}", name(comparison, &comparison.sides[*other]))
