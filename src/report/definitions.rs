@@ -63,9 +63,10 @@ pub const DEFINITIONS: [(&str, &str); 16] = [
     (
         "Error of modelled times",
         "± root mean square, over models, of the logarithm of modelled ÷ published time, of the published speeds of the same chip, \
-         phase and number of chips; each model was left out of the fit that its row is held against, or never in one. With fewer \
+         phase and number of chips; each model was left out of the fit that its row is held against, or never in one. So x ± e lies \
+         between x ÷ exp(e) and x × exp(e). With fewer \
          than 3 rows, or rows of one model, those of all numbers of chips. An asterisk: extrapolated, since the number of chips, batch, length, \
-         model size (under half or over twice the published ones) or launch mode is outside these speeds, and the error can be \
+         model size (under half or over twice the published ones), launch mode or type of the weights is outside these speeds, and the error can be \
          larger. Under load it is that of the steps; waiting near saturation multiplies it. A profile that was fitted to a card \
          states the error of that fit, each shape left out in turn. model_error.csv has every error. Of a ratio of two modelled times: the root of the sum of both errors' squares.",
     ),
