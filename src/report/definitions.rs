@@ -63,10 +63,11 @@ pub const DEFINITIONS: [(&str, &str); 16] = [
     (
         "Error of modelled times",
         "± root mean square, over models, of the logarithm of modelled ÷ published time. The published speeds are those of the \
-         same chip, phase and number of chips. Each model was left out of the fit that its row is held against, or never in one. With fewer \
+         same chip, phase and number of chips. Each model was left out of the fit that its row is held against, or never in one. \
+         So x ± e lies between x ÷ exp(e) and x × exp(e). With fewer \
          than 3 rows, or rows of one model, those of all numbers of chips. An asterisk: extrapolated, and the error can be larger. \
-         The number of chips, batch, length, model size or launch mode is then outside these speeds. A model size is outside \
-         under half or over twice the published ones. Under load the error is that of the steps; waiting near saturation multiplies it. \
+         The number of chips, batch, length, model size, launch mode or type of the weights is then outside these speeds. A model size is \
+         outside under half or over twice the published ones. Under load the error is that of the steps; waiting near saturation multiplies it. \
          A profile that was fitted to a card states the error of that fit, each shape left out in turn. model_error.csv has every \
          error. Of a ratio of two modelled times: the root of the sum of both errors' squares.",
     ),

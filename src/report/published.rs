@@ -107,7 +107,7 @@ pub(super) fn sentence(run: &RunRecord, rows: &[PerfRow]) -> Option<String> {
         .collect();
     (!ratios.is_empty()).then(|| {
         format!(
-            "Published for batch 1 and {INPUT_TOKENS} tokens in: {PUBLISHED_MS:.0} ms a token; modelled is {} (docs/ASCEND.md says \
+            "Published for batch 1 and {INPUT_TOKENS} tokens in: {PUBLISHED_MS:.0} ms a token; modelled is {} (docs/CALIBRATION.md says \
              why the figure is doubted).",
             ratios.join(", ")
         )

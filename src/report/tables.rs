@@ -283,7 +283,13 @@ mod tests {
                 &times,
                 Phase::Decode,
                 clock,
-                Some(Basis { profile: "mine sha256:0", fits: &[], parameters: None, graphs: None }),
+                Some(Basis {
+                    profile: "mine sha256:0",
+                    fits: &[],
+                    parameters: None,
+                    graphs: None,
+                    quantised: None,
+                }),
             ),
             token_latency(&times, &requests, clock, None),
         ];

@@ -189,7 +189,7 @@ mod tests {
         let pricer = Pricer::new().unwrap();
         let machine = Machine {
             config: ModelConfig::chatglm2_6b(),
-            dtype: DType::Fp16,
+            precision: DType::Fp16.into(),
             chip: Chip::Duo300i,
             chips: 1,
             profile: "300i-duo".into(),

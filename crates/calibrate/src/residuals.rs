@@ -1,5 +1,6 @@
 //! The published rows beside the modelled times, and their summary by chip and phase.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use glmbench_ascend::Pricer;
@@ -134,9 +135,10 @@ pub struct Summary {
     pub before: (f64, f64, f64),
     /// The same with the shipped profile.
     pub after: (f64, f64, f64),
-    /// Root mean square over the models and largest logarithm of the ratio with the model left out ([`rms_over_models`]);
-    /// `None` if no row was fitted.
-    pub left_out: Option<(f64, f64)>,
+    /// Number of models.
+    pub models: usize,
+    /// The rows' error, and the largest logarithm ([`modelled`](crate::modelled) has the definition).
+    pub error: Option<(f64, f64)>,
 }
 
 /// Summarises the rows that count, by chip, number of chips and phase. A chip and phase with several numbers of chips has a line
@@ -155,7 +157,8 @@ pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
         rows: own.len(),
         before: spread(own.iter().filter_map(|row| row.before)),
         after: spread(own.iter().filter_map(|row| row.ratio)),
-        left_out: rms_over_models(own.iter().filter_map(|row| Some((row.model.as_str(), row.left_out?)))),
+        models: own.iter().map(|row| row.model.as_str()).collect::<BTreeSet<_>>().len(),
+        error: rms_over_models(own.iter().filter_map(|row| Some((row.model.as_str(), row.predicted()?)))),
     };
     let mut all: Vec<(String, Vec<&Residual>)> = Vec::new();
     for (_, own) in &groups {
@@ -209,15 +212,51 @@ pub fn fits(pricer: &Pricer, held: &[Held]) -> Result<Vec<FamilyFit>, FitError> 
 mod tests {
     use super::*;
     use crate::cases::held;
-    use crate::modelled;
+    use crate::modelled::{self, Ground, Of, Shape, stated};
     use crate::published;
 
     #[test]
     fn several_numbers_of_chips_have_a_line_over_all_models() {
-        let groups = summaries(&modelled::residuals());
+        let groups = summaries(modelled::residuals());
         let rows = |of: &str| groups.iter().find(|group| group.of == of).map(|group| group.rows);
         assert_eq!((rows("310P3, 2 chips, decode"), rows("310P3, decode, all models")), (Some(3), Some(15)));
         assert_eq!(rows("910B3, decode, all models"), None);
+    }
+
+    /// A figure states the error of the rows of its chip, phase and number of chips, or that of all models: the summary's.
+    #[test]
+    fn the_summary_and_the_figures_state_one_error() {
+        let groups = summaries(modelled::residuals());
+        let mut pooled = 0;
+        for (name, chip) in [("300i-duo", "310P3"), ("800i-a2", "910B4"), ("800i-a2-64g", "910B3")] {
+            let profile = format!("{name} sha256:{}", Profile::builtin(name).unwrap().sha256);
+            for (phase, of) in [("prefill", Of::Prefill), ("decode", Of::Decode)] {
+                for chips in [1, 2, 8] {
+                    let shape = Shape {
+                        chips,
+                        batch: 1,
+                        input_tokens: 256,
+                        output_tokens: 256,
+                        parameters: None,
+                        graphs: None,
+                        quantised: None,
+                    };
+                    let stated = stated(Ground { profile: Some(&profile), fits: &[] }, of, shape).unwrap();
+                    let all = format!("{chip}, {phase}, all models");
+                    let one = format!("{chip}, 1 chip, {phase}");
+                    let own = format!("{chip}, {chips} chip{}, {phase}", if chips == 1 { "" } else { "s" });
+                    // A chip whose rows are of one number of chips has no line over all.
+                    let names = if stated.pooled { [all, one] } else { [own.clone(), own] };
+                    let group =
+                        names.iter().find_map(|name| groups.iter().find(|of| of.of == *name)).unwrap();
+                    assert_eq!((group.rows, group.models), (stated.rows, stated.models), "{}", group.of);
+                    let (error, worst) = group.error.unwrap();
+                    assert!((error - stated.error).abs() < 1e-12 && (worst - stated.worst).abs() < 1e-12);
+                    pooled += usize::from(stated.pooled);
+                }
+            }
+        }
+        assert!(pooled > 0, "the 910B4 has one row of one chip, which is not enough");
     }
 
     /// The committed figures and residuals are what `glmbench calibrate --published` derives.
@@ -241,7 +280,7 @@ mod tests {
         }
         let committed = modelled::residuals();
         assert_eq!(rows.len(), committed.len());
-        for (row, committed) in rows.iter().zip(&committed) {
+        for (row, committed) in rows.iter().zip(committed) {
             assert_eq!(
                 &Residual { before: None, ratio: None, left_out: None, ..row.clone() },
                 &Residual { before: None, ratio: None, left_out: None, ..committed.clone() }

@@ -8,6 +8,7 @@ use glmbench_ascend::profile::{Mark, Profile};
 use glmbench_ascend::{Chip, Pricer};
 use glmbench_calibrate::fit::{Case, Fitted, Free, fit, leave_one_out};
 use glmbench_calibrate::measured::{Predicted, fits, free};
+use glmbench_calibrate::modelled::rms_over_models;
 use glmbench_calibrate::published::Phase;
 use glmbench_calibrate::text::{Figure, calibrated, rounded, with_fits};
 
@@ -110,8 +111,8 @@ pub(super) fn fit_card(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the number of times that a figure is fitted to, and the root mean square of the residuals with each shape left out.
-/// The times are those of its phase, and for the links those of several chips.
+/// Returns the number of times that a figure is fitted to, and their error with each shape left out. The times are those of its phase,
+/// and for the links those of several chips.
 fn error_of(free: &Free, cases: &[&Case], left_out: &[f64]) -> (usize, f64) {
     let concerns = |case: &Case| match free.key {
         "compute_efficiency" | "prompt_layer_ns" => case.phase == Phase::Prefill,
@@ -119,10 +120,16 @@ fn error_of(free: &Free, cases: &[&Case], left_out: &[f64]) -> (usize, f64) {
         "single_launch_ns" => !case.graph,
         _ => case.chips > 1,
     };
-    let squares: Vec<f64> =
-        cases.iter().zip(left_out).filter(|(case, _)| concerns(case)).map(|(_, log)| log * log).collect();
-    let mean = squares.iter().sum::<f64>() / squares.len().max(1) as f64;
-    (squares.len().max(1), mean.sqrt())
+    let own: Vec<(&Case, f64)> = cases.iter().copied().zip(left_out.iter().copied()).collect();
+    let own: Vec<_> = own.into_iter().filter(|(case, _)| concerns(case)).collect();
+    (own.len().max(1), error(&own))
+}
+
+/// Returns the error of cases, each with the logarithm of predicted over measured time. A shape, or an operator, takes the place of a
+/// model.
+fn error(cases: &[(&Case, f64)]) -> f64 {
+    let ratios = cases.iter().map(|(case, log)| (case.model.as_str(), log.exp()));
+    rms_over_models(ratios).map_or(0.0, |(error, _)| error)
 }
 
 fn show(
@@ -145,8 +152,11 @@ fn show(
         ]);
     }
     let mut residuals = table(&["shape", "phase", "measured ms", "modelled ms", "ratio", "left out"]);
+    let mut logs = Vec::with_capacity(held.len());
     for (Held { label, case, .. }, left_out) in held.iter().zip(left_out) {
-        let ratio = case.residual(pricer, &fitted.settings)?.exp();
+        let log = case.residual(pricer, &fitted.settings)?;
+        logs.push((case, log));
+        let ratio = log.exp();
         let ms = case.measured_ns / 1e6;
         residuals.add_row([
             label.clone(),
@@ -157,11 +167,11 @@ fn show(
             format!("{:.3}", left_out.exp()),
         ]);
     }
-    let square = left_out.iter().map(|log| log * log).sum::<f64>() / left_out.len().max(1) as f64;
+    let all: Vec<(&Case, f64)> = held.iter().map(|held| &held.case).zip(left_out.iter().copied()).collect();
     emit(&format!(
-        "{shown}\n\nrms {}, {} on shapes left out of the fit\n\n{residuals}",
-        percent(fitted.rms),
-        percent(square.sqrt())
+        "{shown}\n\nerror {} on what is fitted, {} on shapes left out of the fit\n\n{residuals}",
+        percent(error(&logs)),
+        percent(error(&all))
     ))?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::{Comparison, Pair, Side, SpeedVerdict};
 use crate::dataset::Benchmark;
 use crate::record::{Clock, Phase};
 use crate::report::format::{counted, times};
-use crate::report::modelled;
+use crate::report::modelled::{self, RatioError};
 use crate::stats::Estimate;
 use std::collections::BTreeSet;
 
@@ -92,7 +92,7 @@ fn how(speedups: &Speedups, means: &[Multiple], verdicts: &[SpeedVerdict]) -> St
         Clock::Modelled => {
             let mut errors: Vec<String> = Vec::new();
             for error in means.iter().filter_map(|of| of.error) {
-                let words = format!("± {:.0} %", 100.0 * error);
+                let words = RatioError { is_beyond: false, ..error }.short();
                 if !errors.contains(&words) {
                     errors.push(words);
                 }
@@ -102,7 +102,11 @@ fn how(speedups: &Speedups, means: &[Multiple], verdicts: &[SpeedVerdict]) -> St
             } else {
                 format!(" {}", errors.join(" and "))
             };
-            let beyond = if means.iter().any(|of| of.is_beyond) { ", partly extrapolated" } else { "" };
+            let beyond = if means.iter().filter_map(|of| of.error).any(|of| of.is_beyond) {
+                ", partly extrapolated"
+            } else {
+                ""
+            };
             format!("modelled{error}{beyond}; {shapes}")
         }
     }

@@ -20,7 +20,8 @@ pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
 
 /// What the searches and loads found, in a sentence.
 fn others(comparison: &Comparison, pair: &Pair) -> Option<String> {
-    let parts: Vec<String> = pair.workloads.iter().flat_map(|common| common.headline()).collect();
+    let parts: Vec<String> =
+        pair.workloads.iter().flat_map(|common| common.headline(comparison, pair)).collect();
     let (a, b) = (comparison.base(), comparison.other(pair));
     let names = [b, a].map(|side| answer::name(comparison, side));
     (!parts.is_empty()).then(|| format!("{} against {}: {}.", names[0], names[1], parts.join("; ")))

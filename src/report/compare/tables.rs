@@ -6,7 +6,7 @@ use super::{Basis, Comparison, Field, Judgement, Pair, Side, answer};
 use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::accuracy::ALL;
 use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent, times};
-use crate::report::modelled;
+use crate::report::modelled::{self, RatioError};
 use crate::report::tables::Table;
 use crate::stats::{Estimate, Interval, LEAST_DISCORDANT};
 
@@ -261,10 +261,10 @@ fn phase_cells(
         time(sides[0], &phase.a),
         time(sides[1], &phase.b),
         or_none(phase.ratio, |ratio| {
-            let ends = modelled::cards::ratio_ends([(sides[0], &phase.a), (sides[1], &phase.b)], ratio);
-            ends.map_or_else(
+            let error = RatioError::between([(sides[0], &phase.a), (sides[1], &phase.b)]);
+            error.map(|error| error.ends(ratio)).map_or_else(
                 || change(ratio),
-                |(low, high)| format!("{} ({} to {})", change(ratio), change(low), change(high)),
+                |of| format!("{} ({} to {})", change(ratio), change(of.low), change(of.high)),
             )
         }),
         interval(phase.interval, change),
@@ -342,8 +342,19 @@ fn geomeans(comparison: &Comparison, pair: &Pair) -> Option<String> {
         .filter_map(of)
         .filter(|(.., n)| *n > 1)
         .collect();
-    let words: Vec<String> =
-        means.iter().map(|(phase, mean, n)| format!("{phase} {} over {n} cases", change(*mean))).collect();
+    let error = |of: Phase| {
+        let phases = pair.cases.iter().flat_map(|case| &case.phases);
+        let own = phases.filter(|phase| phase.phase == of && phase.ratio.is_some());
+        RatioError::mean(own.map(|phase| RatioError::between([(a.run(), &phase.a), (b.run(), &phase.b)])))
+    };
+    let words: Vec<String> = means
+        .iter()
+        .map(|(phase, mean, n)| {
+            let ends = error(*phase).map(|error| error.ends(*mean));
+            let range = ends.map(|of| format!(" ({} to {})", change(of.low), change(of.high)));
+            format!("{phase} {}{} over {n} cases", change(*mean), range.unwrap_or_default())
+        })
+        .collect();
     let clock = if a.is_modelled() { " modelled" } else { "" };
     (!words.is_empty()).then(|| {
         format!(

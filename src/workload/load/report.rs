@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{LoadCase, LoadLevelRecord, LoadRow, RunRecord};
+use crate::record::{LoadCase, LoadLevelRecord, LoadRow, Phase, RunRecord};
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
+use crate::report::modelled::{Figure, shape_of_load};
 use crate::report::tables::Table;
 use crate::report::validity::Check;
 use crate::report::workloads::{Compared, Csv, Part, Reported};
@@ -102,6 +103,17 @@ impl Part for LoadReport {
 
     fn csv(&self) -> Result<Option<Csv>, csv::Error> {
         Csv::of("load.csv", LoadRow::HEADER, &self.rows).map(Some)
+    }
+
+    /// One for each row, in the order of the file.
+    fn figures(&self) -> Vec<Figure> {
+        let of = |row: &LoadRow| Figure {
+            case_id: row.load_id.clone(),
+            phase: Phase::E2e,
+            tp: row.tp,
+            lengths: shape_of_load(row),
+        };
+        self.rows.iter().map(of).collect()
     }
 
     fn charts(&self, run: &RunRecord) -> Vec<(String, LineChart)> {

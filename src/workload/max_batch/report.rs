@@ -7,7 +7,7 @@ use crate::record::{
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
 use crate::report::format::{bytes, counted, decimals, fixed, or_none, significant};
-use crate::report::modelled;
+use crate::report::modelled::{self, Figure};
 use crate::report::tables::{Column, Row, Table};
 use crate::report::validity::{Check, Outcome, found_in, yes_if};
 use crate::report::workloads::{Compared, Csv, Part, Reported};
@@ -68,6 +68,17 @@ impl Part for SearchReport {
         Csv::of("max_batch.csv", ProbeRow::HEADER, &self.rows).map(Some)
     }
 
+    fn figures(&self) -> Vec<Figure> {
+        let mut all: Vec<Figure> = Vec::new();
+        // The answer and its neighbour are probed twice.
+        for figure in self.rows.iter().flat_map(figures) {
+            if !all.contains(&figure) {
+                all.push(figure);
+            }
+        }
+        all
+    }
+
     fn charts(&self, run: &RunRecord) -> Vec<(String, LineChart)> {
         super::charts::describe(run, &self.rows)
     }
@@ -123,6 +134,17 @@ pub fn probe_rows(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<ProbeRow> {
         own.into_iter().map(row).collect::<Vec<_>>()
     };
     run.plan.searches.iter().flat_map(of_case).collect()
+}
+
+/// The times of a probe.
+fn figures(row: &ProbeRow) -> impl Iterator<Item = Figure> {
+    let times = [(Phase::Prefill, row.ttft_ns), (Phase::Decode, row.tpot_ns)];
+    times.into_iter().filter(|(_, ns)| ns.is_some()).map(|(phase, _)| Figure {
+        case_id: row.search_id.clone(),
+        phase,
+        tp: row.tp,
+        lengths: [row.batch, row.input_tokens, row.output_tokens],
+    })
 }
 
 /// The probes of one search, in order.

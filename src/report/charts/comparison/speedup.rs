@@ -6,7 +6,6 @@ use crate::record::{Clock, Phase};
 use crate::report::compare::Comparison;
 use crate::report::compare::answer::{PHASES, name};
 use crate::report::compare::speedup::{Multiple, Speedups};
-use crate::stats::Interval;
 
 /// The multiples of every pair with comparable times: the mean of each phase, then its batches.
 pub(super) fn bars(comparison: &Comparison, looks: &[Look]) -> Option<BarChart> {
@@ -24,7 +23,7 @@ pub(super) fn bars(comparison: &Comparison, looks: &[Look]) -> Option<BarChart> 
                 label: format!("{letter}{label}"),
                 look,
                 value: of.times,
-                interval: of.interval.map(|(low, high)| Interval { low, high }),
+                interval: of.interval,
                 strong,
             };
             let look = looks[*other];
@@ -67,9 +66,9 @@ fn title(comparison: &Comparison, of_pairs: &[(usize, Speedups)]) -> String {
     let base = name(comparison, comparison.base());
     let [(other, speedups)] = of_pairs else { return format!("Speed as multiples of {base}") };
     let ranges = PHASES.into_iter().filter_map(|phase| Some((phase, speedups.range(phase)?)));
-    let words = ranges.enumerate().map(|(index, (phase, (low, high)))| {
+    let words = ranges.enumerate().map(|(index, (phase, range))| {
         let than = if index == 0 { format!(" as fast as {base}") } else { String::new() };
-        format!("{}{than} in {phase}", between(Interval { low, high }))
+        format!("{}{than} in {phase}", between(range))
     });
     let words = words.collect::<Vec<_>>().join(", ");
     format!("{} is {words}", name(comparison, &comparison.sides[*other]))
