@@ -264,7 +264,7 @@ fn check_count(api: &Api, tp: usize) -> Result<(), DeviceError> {
     let set = set
         .map(|list| {
             let space = if list.contains(' ') {
-                ", of which what follows the first space does not count"
+                "; what follows the first space does not count"
             } else {
                 ""
             };
