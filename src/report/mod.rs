@@ -84,7 +84,7 @@ impl Summary {
         let operators = operator_rows(&run, requests);
         let limits = limit_rows(&run, &performance, requests);
         let checks = validity::checks(&run, samples, requests);
-        let headline = headline::sentences(&run, (&accuracy, samples), (&performance, requests));
+        let headline = headline::sentences(&run, &accuracy, samples, &performance, requests);
         let answers = answers::rows(&run, &answers::of_tasks(&run, samples));
         let tables = Vec::new();
         let mut summary =

@@ -148,7 +148,7 @@ fn located(error: RemoteError, at: &Endpoint) -> RemoteError {
     }
 }
 
-/// Tokens of a step, of which a server tells nothing. Only costs depend on it, and they are left out.
+/// Tokens of a step. A server does not tell them. Only costs depend on them, and costs are left out.
 const STEP_TOKENS: usize = 512;
 
 /// A probed server.

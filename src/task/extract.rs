@@ -11,7 +11,7 @@ use regex::Regex;
 pub const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 
 /// Description of [`first_option`] in lists of protocols.
-pub const LADDER_ABOUT: &str = "43 regular expressions in a fixed order (rule 9 is two run together, as in the source); of the first whose match holds a letter, the first of A, B, C, D that occurs in the whole match; no answer if none does";
+pub const LADDER_ABOUT: &str = "43 regular expressions in a fixed order (rule 9 is two run together, as in the source). The first whose match holds a letter decides. Its answer is the first of A, B, C, D that occurs in the whole match. No answer if none does";
 
 /// The patterns in Python's syntax, as in the source. `$` also matches before a final line end.
 pub const LADDER: [&str; 43] = [

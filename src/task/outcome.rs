@@ -15,8 +15,7 @@ pub struct Stage {
     pub tokens: Vec<u32>,
     /// The text of the generated ids.
     pub text: String,
-    /// Natural-log probabilities of the requested choice ids, in request order. Of a prompt whose own tokens are scored: the
-    /// sum over them.
+    /// Natural-log probabilities of the requested choice ids, in request order. If the prompt's own tokens are scored, their sum.
     pub choice_logprobs: Vec<f32>,
     /// Number of the prompt's tokens that were scored.
     pub scored: usize,

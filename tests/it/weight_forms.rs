@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use glmbench_ascend::{Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_cpu::{Cpu, CpuOptions};
+use glmbench_device::operator::Operator;
 use glmbench_device::reference::Reference;
-use glmbench_device::timed::{Operator, OperatorClock, Timed, Timing};
+use glmbench_device::timed::{OperatorClock, Timed, Timing};
 use glmbench_device::{
     AttentionShape, DType, Device, DeviceError, HostTensor, Inputs, Int4Weight, Int8StaticWeight, Int8Weight,
     LinearWeight, Precision, Role, StaticChannels, StaticInput, WeightForm,

@@ -37,8 +37,8 @@ const PUBLISHED: &str = "fitted to calibration/published.csv by glmbench calibra
 
 fn of_310p() -> Vec<Free> {
     vec![
-        Free { key: "compute_efficiency", of: vec![], start: 0.3, range: (0.05, 1.0), source: PUBLISHED },
-        Free { key: "single_launch_ns", of: vec![], start: 20e3, range: (10.0, 1e6), source: PUBLISHED },
+        Free { key: "compute_efficiency", of: vec![], start: 0.3, range: 0.05..=1.0, source: PUBLISHED },
+        Free { key: "single_launch_ns", of: vec![], start: 20e3, range: 10.0..=1e6, source: PUBLISHED },
     ]
 }
 
@@ -46,10 +46,10 @@ fn of_310p() -> Vec<Free> {
 /// The rows of eight chips cannot tell that from their links.
 fn of_a2() -> Vec<Free> {
     vec![
-        Free { key: "compute_efficiency", of: vec![], start: 0.6, range: (0.05, 1.0), source: PUBLISHED },
-        Free { key: "prompt_layer_ns", of: vec![], start: 5e5, range: (10.0, 1e7), source: PUBLISHED },
-        Free { key: "memory_efficiency", of: vec![0], start: 0.7, range: (0.05, 1.0), source: PUBLISHED },
-        Free { key: "memory_efficiency", of: vec![1], start: 0.6, range: (0.05, 1.0), source: PUBLISHED },
+        Free { key: "compute_efficiency", of: vec![], start: 0.6, range: 0.05..=1.0, source: PUBLISHED },
+        Free { key: "prompt_layer_ns", of: vec![], start: 5e5, range: 10.0..=1e7, source: PUBLISHED },
+        Free { key: "memory_efficiency", of: vec![0], start: 0.7, range: 0.05..=1.0, source: PUBLISHED },
+        Free { key: "memory_efficiency", of: vec![1], start: 0.6, range: 0.05..=1.0, source: PUBLISHED },
     ]
 }
 
@@ -118,7 +118,7 @@ impl FamilyFit {
                 key: free.key.to_owned(),
                 value: rounded(*value),
                 rows,
-                error: rms_over_models(ratios).map_or(0.0, |(error, _)| error),
+                error: rms_over_models(ratios).map_or(0.0, |error| error.rms),
                 source: free.source.to_owned(),
             }
         })

@@ -26,6 +26,7 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
 use glmbench_ascend::profile::Profile;
@@ -135,7 +136,7 @@ impl Stated {
     }
 
     /// Returns the least and the largest value of a figure with this error.
-    pub fn ends(&self, value: f64) -> (f64, f64) {
+    pub fn ends(&self, value: f64) -> RangeInclusive<f64> {
         ends(value, self.error)
     }
 }
@@ -162,8 +163,8 @@ pub fn is_shipped(profile: &str) -> bool {
 }
 
 /// Returns the least and the largest value of a figure with this error.
-pub fn ends(value: f64, error: f64) -> (f64, f64) {
-    (value / error.exp(), value * error.exp())
+pub fn ends(value: f64, error: f64) -> RangeInclusive<f64> {
+    value / error.exp()..=value * error.exp()
 }
 
 /// Returns an error in the few words of a table's cell: `± 12 %`, with an asterisk if extrapolated.
@@ -177,17 +178,33 @@ pub fn of_ratio(a: f64, b: f64) -> f64 {
     a.hypot(b)
 }
 
-/// Returns the root mean square, and the largest, of the logarithm of rows' ratios, each with its model. Every model has the same
-/// weight. `None` without rows.
-pub fn rms_over_models<'a>(ratios: impl IntoIterator<Item = (&'a str, f64)>) -> Option<(f64, f64)> {
-    over_models(ratios.into_iter().map(|(model, ratio)| (model, (ratio.ln().abs(), ratio.ln().abs()), 1)))
+/// Logarithms of ratios, summed up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogError {
+    /// Root mean square.
+    pub rms: f64,
+    /// Largest magnitude.
+    pub worst: f64,
 }
 
-/// Returns the same of times whose errors are known: model, root mean square and largest logarithm, and weight of the model.
-fn over_models<'a>(times: impl Iterator<Item = (&'a str, (f64, f64), usize)>) -> Option<(f64, f64)> {
+impl LogError {
+    /// Returns the error of one ratio.
+    fn of_one(ratio: f64) -> Self {
+        let log = ratio.ln().abs();
+        Self { rms: log, worst: log }
+    }
+}
+
+/// Returns the error of rows' ratios, each with its model. Every model has the same weight. `None` without rows.
+pub fn rms_over_models<'a>(ratios: impl IntoIterator<Item = (&'a str, f64)>) -> Option<LogError> {
+    over_models(ratios.into_iter().map(|(model, ratio)| (model, LogError::of_one(ratio), 1)))
+}
+
+/// Returns the same of times whose errors are known: model, error, and weight of the model.
+fn over_models<'a>(times: impl Iterator<Item = (&'a str, LogError, usize)>) -> Option<LogError> {
     let mut models: Vec<(&str, f64, f64, f64)> = Vec::new();
     let mut worst = 0.0_f64;
-    for (of, (rms, most), weight) in times {
+    for (of, LogError { rms, worst: most }, weight) in times {
         worst = worst.max(most);
         match models.iter_mut().find(|(model, ..)| *model == of) {
             Some((_, sum, n, _)) => (*sum, *n) = (*sum + rms * rms, *n + 1.0),
@@ -196,7 +213,7 @@ fn over_models<'a>(times: impl Iterator<Item = (&'a str, (f64, f64), usize)>) ->
     }
     let weight: f64 = models.iter().map(|(.., weight)| weight).sum();
     let sum: f64 = models.iter().map(|(_, sum, n, weight)| weight * sum / n).sum();
-    (weight > 0.0).then(|| ((sum / weight).sqrt(), worst))
+    (weight > 0.0).then(|| LogError { rms: (sum / weight).sqrt(), worst })
 }
 
 /// Why no figure of a profile has a known error.

@@ -11,7 +11,7 @@ use super::families::{FAMILIES, FamilyFit, FitError};
 use super::fit::Case;
 use super::published::{Lengths, Mode, Use};
 use super::text::calibrated;
-use crate::modelled::{Residual, rms_over_models};
+use crate::modelled::{LogError, Residual, rms_over_models};
 
 /// What the profiles of all chips had before they were calibrated.
 const BEFORE: &str = "compute_efficiency = 0.7\nmemory_efficiency = 0.6\nsingle_launch_ns = 0\nprompt_layer_ns = 0\n\
@@ -124,6 +124,17 @@ pub fn write(folder: &Path, rows: &[Residual], fits: &[FamilyFit]) -> Result<(),
     Ok(())
 }
 
+/// Geometric mean and range of ratios.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// Geometric mean.
+    pub mean: f64,
+    /// Least ratio.
+    pub least: f64,
+    /// Largest ratio.
+    pub most: f64,
+}
+
 /// Ratios of a chip's rows of a phase on a number of chips.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
@@ -131,14 +142,14 @@ pub struct Summary {
     pub of: String,
     /// Number of rows.
     pub rows: usize,
-    /// Geometric mean, least and largest ratio before calibration.
-    pub before: (f64, f64, f64),
-    /// The same with the shipped profile.
-    pub after: (f64, f64, f64),
+    /// Ratios before calibration.
+    pub before: Spread,
+    /// Ratios with the shipped profile.
+    pub after: Spread,
     /// Number of models.
     pub models: usize,
-    /// The rows' error, and the largest logarithm ([`modelled`](crate::modelled) has the definition).
-    pub error: Option<(f64, f64)>,
+    /// The rows' error ([`modelled`](crate::modelled) has the definition).
+    pub error: Option<LogError>,
 }
 
 /// Summarises the rows that count, by chip, number of chips and phase. A chip and phase with several numbers of chips has a line
@@ -173,13 +184,12 @@ pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
     groups.into_iter().chain(all).map(summary).collect()
 }
 
-/// Returns geometric mean, least and largest.
-fn spread(ratios: impl Iterator<Item = f64>) -> (f64, f64, f64) {
+fn spread(ratios: impl Iterator<Item = f64>) -> Spread {
     let logs: Vec<f64> = ratios.map(f64::ln).collect();
     let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
     let least = logs.iter().copied().fold(f64::MAX, f64::min);
     let most = logs.iter().copied().fold(f64::MIN, f64::max);
-    (mean.exp(), least.exp(), most.exp())
+    Spread { mean: mean.exp(), least: least.exp(), most: most.exp() }
 }
 
 /// Returns the shipped profiles with the fitted figures: name and text.
@@ -250,8 +260,8 @@ mod tests {
                     let group =
                         names.iter().find_map(|name| groups.iter().find(|of| of.of == *name)).unwrap();
                     assert_eq!((group.rows, group.models), (stated.rows, stated.models), "{}", group.of);
-                    let (error, worst) = group.error.unwrap();
-                    assert!((error - stated.error).abs() < 1e-12 && (worst - stated.worst).abs() < 1e-12);
+                    let LogError { rms, worst } = group.error.unwrap();
+                    assert!((rms - stated.error).abs() < 1e-12 && (worst - stated.worst).abs() < 1e-12);
                     pooled += usize::from(stated.pooled);
                 }
             }

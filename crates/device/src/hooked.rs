@@ -5,8 +5,8 @@
 //! form.
 
 use super::cost::Work;
+use super::operator::Operator;
 use super::rotary::RotaryTable;
-use super::timed::Operator;
 use super::{
     AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvChannels, KvShape, LinearShape,
     LinearWeight, Role, SequenceView, Storage,

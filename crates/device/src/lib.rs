@@ -19,6 +19,7 @@ pub mod hooked;
 mod kind;
 mod kv;
 pub mod observed;
+pub mod operator;
 mod precision;
 pub mod reference;
 pub mod rotary;

@@ -129,7 +129,7 @@ fn error_of(free: &Free, cases: &[&Case], left_out: &[f64]) -> (usize, f64) {
 /// model.
 fn error(cases: &[(&Case, f64)]) -> f64 {
     let ratios = cases.iter().map(|(case, log)| (case.model.as_str(), log.exp()));
-    rms_over_models(ratios).map_or(0.0, |(error, _)| error)
+    rms_over_models(ratios).map_or(0.0, |error| error.rms)
 }
 
 fn show(

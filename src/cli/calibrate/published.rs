@@ -9,7 +9,7 @@ use glmbench_calibrate::cases::held;
 use glmbench_calibrate::families::{FAMILIES, FamilyFit};
 use glmbench_calibrate::modelled::Residual;
 use glmbench_calibrate::published;
-use glmbench_calibrate::residuals::{fits, residuals, summaries, write};
+use glmbench_calibrate::residuals::{Spread, fits, residuals, summaries, write};
 use glmbench_calibrate::text::Figure;
 
 use crate::cli::{emit, say};
@@ -63,16 +63,15 @@ fn by_group(rows: &[Residual]) -> Table {
         ["rows of", "n", "models", "before [range]", "now [range]", "error on unseen models", "worst"];
     let mut groups = table(&heads);
     for group in summaries(rows) {
-        let spread = |(mean, least, most): (f64, f64, f64)| format!("{mean:.2} [{least:.2} to {most:.2}]");
-        let (error, worst) = group.error.unzip();
+        let spread = |of: Spread| format!("{:.2} [{:.2} to {:.2}]", of.mean, of.least, of.most);
         groups.add_row([
             group.of,
             group.rows.to_string(),
             group.models.to_string(),
             spread(group.before),
             spread(group.after),
-            error.map(percent).unwrap_or_default(),
-            worst.map(percent).unwrap_or_default(),
+            group.error.map(|of| percent(of.rms)).unwrap_or_default(),
+            group.error.map(|of| percent(of.worst)).unwrap_or_default(),
         ]);
     }
     groups

@@ -116,13 +116,30 @@ impl TaskComparison {
     }
 }
 
+/// A side of the comparison with its items.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered<'a> {
+    /// The side.
+    pub(super) side: &'a Side,
+    /// Its items.
+    pub(super) samples: &'a [SampleRecord],
+}
+
+impl<'a> Answered<'a> {
+    /// The items of a task.
+    fn of_task(self, task: &str) -> Vec<&'a SampleRecord> {
+        self.samples.iter().filter(|sample| sample.task == task).collect()
+    }
+}
+
 /// Compares every task with items in both runs. Adds remarks on unpaired items to `notes`.
 pub(super) fn compare_tasks(
-    (a, samples_a): (&Side, &[SampleRecord]),
-    (b, samples_b): (&Side, &[SampleRecord]),
+    of_a: Answered<'_>,
+    of_b: Answered<'_>,
     options: &Options,
     notes: &mut Vec<String>,
 ) -> Vec<TaskComparison> {
+    let (a, b) = (of_a.side, of_b.side);
     let planned = |side: &Side| -> Vec<AccuracyCase> { side.run().plan.accuracy.clone() };
     let (cases_a, cases_b) = (planned(a), planned(b));
     let missing = |of: &[AccuracyCase], than: &[AccuracyCase], side: &Side, notes: &mut Vec<String>| {
@@ -134,12 +151,7 @@ pub(super) fn compare_tasks(
     let mut tasks = Vec::new();
     for case in cases_a.iter().filter(|case| !case.keyless) {
         let Some(other) = cases_b.iter().find(|other| other.task == case.task) else { continue };
-        let of_task = |samples: &'_ [SampleRecord]| -> Vec<usize> {
-            (0..samples.len()).filter(|&i| samples[i].task == case.task).collect()
-        };
-        let first: Vec<&SampleRecord> = of_task(samples_a).into_iter().map(|i| &samples_a[i]).collect();
-        let second: Vec<&SampleRecord> = of_task(samples_b).into_iter().map(|i| &samples_b[i]).collect();
-        let (pairs, report) = join(&first, &second);
+        let (pairs, report) = join(&of_a.of_task(&case.task), &of_b.of_task(&case.task));
         notes.extend(join_notes(&case.task, &report, a, b));
         if pairs.is_empty() {
             notes.push(format!("The runs have no finished item of {} in common.", case.task));
@@ -152,24 +164,17 @@ pub(super) fn compare_tasks(
 
 /// Returns the perplexities of the common tasks whose items have no right answer, over the texts that both runs scored:
 /// `wikitext-2: word perplexity 12.310, A 12.298 (62 texts, not tested)`.
-pub(super) fn perplexities_of(
-    (a, samples_a): (&Side, &[SampleRecord]),
-    (b, samples_b): (&Side, &[SampleRecord]),
-) -> Vec<String> {
+pub(super) fn perplexities_of(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<String> {
+    let (a, b) = (of_a.side, of_b.side);
     let mut found = Vec::new();
     for case in a.run().plan.accuracy.iter().filter(|case| case.keyless) {
         if b.run().plan.accuracy.iter().all(|other| other.task != case.task) {
             continue;
         }
-        let of_task = |samples: &'_ [SampleRecord]| -> Vec<usize> {
-            (0..samples.len()).filter(|&i| samples[i].task == case.task).collect()
-        };
-        let first: Vec<&SampleRecord> = of_task(samples_a).into_iter().map(|i| &samples_a[i]).collect();
-        let second: Vec<&SampleRecord> = of_task(samples_b).into_iter().map(|i| &samples_b[i]).collect();
-        let (pairs, _) = join(&first, &second);
-        let of_a = perplexities(pairs.iter().map(|pair| pair.0));
-        let of_b = perplexities(pairs.iter().map(|pair| pair.1));
-        if let (Some((name, one, texts)), Some((_, other, _))) = (of_a.first(), of_b.first()) {
+        let (pairs, _) = join(&of_a.of_task(&case.task), &of_b.of_task(&case.task));
+        let first = perplexities(pairs.iter().map(|pair| pair.0));
+        let second = perplexities(pairs.iter().map(|pair| pair.1));
+        if let (Some((name, one, texts)), Some((_, other, _))) = (first.first(), second.first()) {
             let texts = counted(*texts as u64, "text");
             found.push(format!(
                 "{}: {name} {other:.3}, {} {one:.3} ({texts}, not tested)",

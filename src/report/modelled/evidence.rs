@@ -3,7 +3,7 @@
 use glmbench_calibrate::cases::batches_of;
 use glmbench_calibrate::modelled::{Residual, residuals};
 use glmbench_calibrate::published::{self, Phase as PublishedPhase};
-use glmbench_calibrate::residuals::summaries;
+use glmbench_calibrate::residuals::{Spread, summaries};
 
 use super::{basis_of, cell, profile_of};
 use crate::record::{PerfRow, Phase, ProfileFigure, RunRecord};
@@ -148,7 +148,7 @@ fn summary(rows: &[Residual]) -> Table {
     ];
     let mut table =
         Table::new("Modelled against published time, by ratio".into(), &["Chip and phase"], &numbers);
-    let range = |(_, least, most): (f64, f64, f64)| format!("{least:.2} to {most:.2}");
+    let range = |of: Spread| format!("{:.2} to {:.2}", of.least, of.most);
     for group in summaries(rows) {
         table.push(
             false,
@@ -156,12 +156,12 @@ fn summary(rows: &[Residual]) -> Table {
                 group.of,
                 group.rows.to_string(),
                 group.models.to_string(),
-                fixed(Some(group.before.0), 2),
+                fixed(Some(group.before.mean), 2),
                 range(group.before),
-                fixed(Some(group.after.0), 2),
+                fixed(Some(group.after.mean), 2),
                 range(group.after),
-                or_none(group.error, |(error, _)| format!("± {:.0} %", 100.0 * error)),
-                or_none(group.error, |(_, worst)| format!("{:.0} %", 100.0 * worst)),
+                or_none(group.error, |of| format!("± {:.0} %", 100.0 * of.rms)),
+                or_none(group.error, |of| format!("{:.0} %", 100.0 * of.worst)),
             ],
         );
     }
@@ -218,9 +218,9 @@ fn chart_of(rows: &[Residual]) -> RatioChart {
     for of in groups {
         let summary = summaries.iter().find(|group| group.of == of);
         let words = summary.map_or_else(String::new, |group| {
-            let (mean, least, most) = group.after;
-            let error = group.error.map_or_else(String::new, |(error, worst)| {
-                format!("; unseen models: ± {:.0} %, worst {:.0} %", 100.0 * error, 100.0 * worst)
+            let Spread { mean, least, most } = group.after;
+            let error = group.error.map_or_else(String::new, |of| {
+                format!("; unseen models: ± {:.0} %, worst {:.0} %", 100.0 * of.rms, 100.0 * of.worst)
             });
             format!("{mean:.2} [{least:.2} to {most:.2}], {}{error}", counted(group.rows as u64, "row"))
         });

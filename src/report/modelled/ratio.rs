@@ -42,7 +42,7 @@ impl RatioError {
 
     /// Returns the least and the largest value of a ratio with this error.
     pub(crate) fn ends(self, ratio: f64) -> Interval {
-        let (low, high) = ends(ratio, self.error);
+        let (low, high) = ends(ratio, self.error).into_inner();
         Interval { low, high }
     }
 

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn records_without_spots_go_by_the_limit_before_the_cases() {
+    fn records_without_roofline_samples_go_by_the_limit_before_the_cases() {
         let reached = reached(&[(30, None), (66, None), (54, None)]);
         assert_eq!((reached.value, reached.limit, reached.ratio), (Some(54.0), Some(60.0), Some(0.9)));
         assert_eq!(reached.range(), None);

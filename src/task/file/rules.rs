@@ -1,4 +1,4 @@
-//! Reading an answer from a text: a ladder of named rules, of which the first that finds something decides.
+//! Reads an answer from a text by a ladder of named rules. The first rule that finds something decides.
 
 use glmbench_metrics::modeltest_number;
 use regex::{Regex, RegexBuilder};

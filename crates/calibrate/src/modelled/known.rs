@@ -3,13 +3,13 @@
 use glmbench_device::ClockFit;
 
 use super::row::Residual;
-use super::{Basis, Shape, Stated, over_models};
+use super::{Basis, LogError, Shape, Stated, over_models};
 
 /// The fewest rows that state an error. They are of two models at least.
 const FEWEST_ROWS: usize = 3;
 
-/// How far from the known models' sizes a model may be: the factor to the smallest and the largest.
-const NEAR: (f64, f64) = (0.5, 2.0);
+/// How many times smaller or larger than all known models a model may be.
+const NEAR: f64 = 2.0;
 
 /// Times of one chip and phase, against which a figure is held.
 pub(super) struct Known {
@@ -25,8 +25,7 @@ struct Time {
     rows: usize,
     /// Number of models or shapes, if the model's name does not say.
     shapes: usize,
-    /// Root mean square of the logarithm of the ratio, and its largest.
-    error: (f64, f64),
+    error: LogError,
     chips: usize,
     parameters: Option<f64>,
     graphs: bool,
@@ -40,13 +39,13 @@ struct Time {
 impl Known {
     pub(super) fn published(rows: &[Residual], chip: &str, phase: &str) -> Self {
         let of_row = |row: &Residual| {
-            let log = row.predicted()?.ln().abs();
+            let error = LogError::of_one(row.predicted()?);
             let input = longest(&row.input_tokens);
             Some(Time {
                 model: row.model.clone(),
                 rows: 1,
                 shapes: 1,
-                error: (log, log),
+                error,
                 chips: row.chips,
                 parameters: row.parameters(),
                 graphs: row.mode == "graph",
@@ -64,7 +63,7 @@ impl Known {
             model: at.to_string(),
             rows: fit.rows as usize,
             shapes: fit.shapes as usize,
-            error: (fit.error, fit.worst),
+            error: LogError { rms: fit.error, worst: fit.worst },
             chips: fit.chips as usize,
             parameters: Some(fit.parameters),
             graphs: fit.graphs,
@@ -102,7 +101,7 @@ impl Known {
         let sizes = || used.iter().filter_map(|time| time.parameters);
         if let (Some(own), Some(smallest), Some(largest)) =
             (shape.parameters, sizes().reduce(f64::min), sizes().reduce(f64::max))
-            && !(NEAR.0 * smallest..=NEAR.1 * largest).contains(&own)
+            && !(smallest / NEAR..=NEAR * largest).contains(&own)
         {
             let (smallest, largest) = (smallest / 1e9, largest / 1e9);
             // Three digits after the point, without zeros at the end.
@@ -150,8 +149,9 @@ pub(super) fn stated_of(known: &Known, phase: &str, shape: Shape) -> Result<Stat
     if !enough(used) {
         return Err(known.lacks(used));
     }
-    let (error, worst) = over_models(used.iter().map(|time| (time.model.as_str(), time.error, time.shapes)))
-        .ok_or("error unknown")?;
+    let LogError { rms: error, worst } =
+        over_models(used.iter().map(|time| (time.model.as_str(), time.error, time.shapes)))
+            .ok_or("error unknown")?;
     Ok(Stated {
         error,
         worst,
