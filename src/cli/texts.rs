@@ -58,7 +58,7 @@ pub(super) fn run(args: &Asked<'_>, word: &OsStr) -> anyhow::Result<ExitCode> {
     let parameters = model.config.parameters();
     // The longest prompt of all has the error that says most.
     let error = |phase| modelled::error_on(&device, parameters, phase, [batch, longest, new_tokens]);
-    let errors = [Phase::Prefill, Phase::Decode].map(error);
+    let errors = [Phase::Prefill, Phase::Decode, Phase::E2e].map(error);
     let mut broken = false;
     for (number, (texts, prompts)) in texts.chunks(batch).zip(prompts.chunks(batch)).enumerate() {
         let request = |prompt: &Vec<u32>| Request {
@@ -125,7 +125,7 @@ fn told(
     text: &str,
     answer: &Answer,
     tokenizer: &Tokenizer,
-    [first, next_error]: &[Option<Known>; 2],
+    [of_first, of_next, of_all]: &[Option<Known>; 3],
 ) -> String {
     if let Some(place) = answer.broken {
         say(&format!("glmbench: text {index}: {place}; the answer ends there"));
@@ -137,7 +137,7 @@ fn told(
         n => format!(
             "next tokens {:.3} ms each{}",
             ms(answer.end_ns - answer.first_ns) / (n - 1) as f64,
-            marked(next_error.as_ref())
+            marked(of_next.as_ref())
         ),
     };
     // A text is shown as one line. An answer may take several.
@@ -147,9 +147,9 @@ fn told(
         one_line(text),
         tokenizer.decode(&answer.tokens),
         ms(answer.first_ns),
-        marked(first.as_ref()),
+        marked(of_first.as_ref()),
         ms(answer.end_ns),
-        if first.is_some() { " (modelled)" } else { "" }
+        marked(of_all.as_ref())
     )
 }
 

@@ -1,7 +1,6 @@
 //! Timed operators: the rows of `operators.csv`, and their table.
 
 use super::format::{NONE, fixed, or_none, percent};
-use super::modelled::{self, Known};
 use super::performance::{case_roofline, good_repetitions};
 use super::tables::Table;
 use crate::record::{OperatorRecord, OperatorRow, PerformanceCase, Phase, RequestRecord, RunRecord, SCHEMA};
@@ -59,23 +58,10 @@ fn case_rows(run: &RunRecord, case: &PerformanceCase, requests: &[RequestRecord]
     rows
 }
 
-/// Returns the error of an operator's phase. `None` with a measured clock.
-fn error_of(run: &RunRecord, row: &OperatorRow) -> Option<Known> {
-    let case = run.plan.performance.iter().find(|case| case.case_id == row.case_id)?;
-    let lengths = [case.batch, case.input_tokens, case.output_tokens];
-    modelled::error_at(run, row.phase, case.tp, lengths)
-}
-
 /// One row per operator, phase and case.
 pub(super) fn table(run: &RunRecord, rows: &[OperatorRow]) -> Table {
-    let basis = modelled::basis_of(run);
-    let mut numbers = vec!["Calls", "ms", "Share %", "GB/s", "GFLOP/s", "Roofline %"];
-    numbers.extend(basis.map(|_| "Phase error"));
-    let error = match basis {
-        Some(_) => " (error: of the whole phase; no published speed is of a single operator)",
-        None => "",
-    };
-    let title = format!("Operators, {}{error}", run.provenance.clock);
+    let numbers = ["Calls", "ms", "Share %", "GB/s", "GFLOP/s", "Roofline %"];
+    let title = format!("Operators, {}", run.provenance.clock);
     let mut table = Table::new(title, &["Case", "Phase", "Operator"], &numbers);
     let mut before = (String::new(), String::new());
     for row in rows {
@@ -83,19 +69,20 @@ pub(super) fn table(run: &RunRecord, rows: &[OperatorRow]) -> Table {
         let case = if here.0 == before.0 { String::new() } else { here.0.clone() };
         let phase = if here == before { String::new() } else { here.1.clone() };
         before = here;
-        let mut cells = vec![
-            case,
-            phase,
-            row.operator.clone(),
-            row.calls.to_string(),
-            format!("{:.3}", row.time_ns as f64 / 1e6),
-            or_none(row.share, percent),
-            fixed(row.achieved_gb_s, 2),
-            fixed(row.achieved_gflop_s, 1),
-            row.roofline_pct.map_or_else(|| NONE.to_owned(), |share| format!("{share:.1}")),
-        ];
-        cells.extend(basis.map(|_| modelled::short(error_of(run, row))));
-        table.push(false, cells);
+        table.push(
+            false,
+            vec![
+                case,
+                phase,
+                row.operator.clone(),
+                row.calls.to_string(),
+                format!("{:.3}", row.time_ns as f64 / 1e6),
+                or_none(row.share, percent),
+                fixed(row.achieved_gb_s, 2),
+                fixed(row.achieved_gflop_s, 1),
+                row.roofline_pct.map_or_else(|| NONE.to_owned(), |share| format!("{share:.1}")),
+            ],
+        );
     }
     table
 }
@@ -103,7 +90,7 @@ pub(super) fn table(run: &RunRecord, rows: &[OperatorRow]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Clock, Roofline};
+    use crate::record::Roofline;
     use crate::report::fixture;
 
     fn record(phase: Phase, operator: &str, time_ns: u64, bytes: u64, flops: u64) -> OperatorRecord {
@@ -134,11 +121,6 @@ mod tests {
         assert_eq!((first[2].achieved_gb_s, first[2].roofline_pct), (None, None));
         let table = table(&run, &rows);
         assert_eq!(table.rows.len(), rows.len());
-        run.provenance.clock = Clock::Modelled;
-        run.provenance.clock_profile = Some("mine sha256:00".into());
-        let modelled = super::table(&run, &rows);
-        assert_eq!(modelled.columns.last().unwrap().name, "Phase error");
-        assert!(modelled.rows.iter().all(|row| row.cells.len() == modelled.columns.len()));
         assert!(operator_rows(&run, &[]).is_empty());
     }
 }

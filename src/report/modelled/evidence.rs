@@ -220,7 +220,7 @@ fn chart_of(rows: &[Residual]) -> RatioChart {
         let words = summary.map_or_else(String::new, |group| {
             let Spread { mean, least, most } = group.after;
             let error = group.error.map_or_else(String::new, |of| {
-                format!("; unseen models: ± {:.0} %, worst {:.0} %", 100.0 * of.rms, 100.0 * of.worst)
+                format!("; ± {:.0} %, worst {:.0} %", 100.0 * of.rms, 100.0 * of.worst)
             });
             format!("{mean:.2} [{least:.2} to {most:.2}], {}{error}", counted(group.rows as u64, "row"))
         });
@@ -239,7 +239,7 @@ fn chart_of(rows: &[Residual]) -> RatioChart {
     RatioChart {
         title: "Modelled against published".to_owned(),
         subtitle: "modelled over published time, by factors; above 1: modelled slower; bar: range, tick: geometric mean of the rows \
-                   that count"
+                   that count; ±: error on unseen models"
             .to_owned(),
         rows: all,
     }

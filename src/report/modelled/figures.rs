@@ -19,8 +19,8 @@ pub(crate) struct Figure {
     pub(crate) lengths: [u32; 3],
 }
 
-/// Returns the figures of `perf.csv`, which are also those of the cases in `operators.csv` and `limits.csv`, and of `accuracy.csv`,
-/// whose durations are from the run's clock. A task has the shape of its mean item.
+/// Returns the figures of `perf.csv`, which are also those of the cases in `limits.csv`, and of `accuracy.csv`, whose durations are
+/// from the run's clock. A task has the shape of its mean item.
 pub(crate) fn of(run: &RunRecord, performance: &[PerfRow], accuracy: &[AccuracyRow]) -> Vec<Figure> {
     let timed = |row: &PerfRow| Figure {
         case_id: row.case_id.clone(),

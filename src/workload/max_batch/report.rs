@@ -274,8 +274,9 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
             rate[i].clone(),
         ];
         for phase in [Phase::Decode, Phase::Prefill] {
-            cells
-                .extend(error_of(run, case, f.answer.batch, phase).map(|error| modelled::short(Some(error))));
+            // Without an answer there is no time.
+            let error = error_of(run, case, f.answer.batch, phase);
+            cells.extend(error.map(|error| modelled::short(Some(error).filter(|_| f.best().is_some()))));
         }
         cells.extend(on_card.then(|| or_none(memory[i], bytes)));
         cells.extend([f.probes.len().to_string(), next, agreement.to_owned()]);
