@@ -129,7 +129,7 @@ impl Estimate {
             None => format!("{found} [{}, {}]", shown(interval.low), shown(interval.high)),
             Some(known) => {
                 let within = |of: &Stated| {
-                    let (low, high) = of.ends(median);
+                    let (low, high) = of.ends(median).into_inner();
                     decide(Interval { low, high }) == GateOutcome::Undecided
                 };
                 let is_within = known.as_ref().is_ok_and(within);

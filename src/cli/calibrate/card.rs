@@ -178,7 +178,7 @@ fn show(
 
 fn warn(free: &[Free], fitted: &Fitted) {
     for (free, value) in free.iter().zip(&fitted.values) {
-        let (least, most) = free.range;
+        let (least, most) = (free.range.start(), free.range.end());
         if *value <= least * (1.0 + AT_END) || *value >= most * (1.0 - AT_END) {
             say(&format!(
                 "glmbench: warning: {} = {} stands at an end of its range, {least} to {most}: the times do not tell it, or are not \
