@@ -154,7 +154,7 @@
 //! [`glmbench_engine::profile`] sums these times by the kind of step. [`glmbench_device::observed`] wraps a device and shows what it
 //! computes. [`glmbench_engine::quantise`] calibrates with it, and writes quantised checkpoints without a forward pass of its own.
 //!
-//! Programs that a model writes run only in [`glmbench_sandbox`], which the kernel makes. For that the program starts itself
+//! Programs that a model writes run only in [`glmbench_sandbox`], which the kernel makes ([`task::program`]). For that the program starts itself
 //! again, and `main` asks [`glmbench_sandbox::child_main`] first. Where the kernel refuses a part, no such program runs.
 //!
 //! Texts of data sets, suites, models and records are untrusted. Anything shown to people goes through [`mod@text`]: on a

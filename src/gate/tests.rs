@@ -117,6 +117,7 @@ fn run(
         output_tokens: vec![],
         text: String::new(),
         measures: std::collections::BTreeMap::new(),
+        programs: Vec::new(),
         extract_rule: String::new(),
         t_start_ns: 0,
         t_end_ns: 1,

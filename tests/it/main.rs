@@ -51,6 +51,7 @@ mod suite;
 mod support;
 mod tamper;
 mod task;
+mod task_programs;
 mod tasks;
 mod tensor_parallel;
 mod tokenizer;

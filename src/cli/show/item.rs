@@ -153,6 +153,7 @@ fn facts(sample: &SampleRecord, views: &[View<'_>]) -> String {
     row("outcome", &|_, s| outcome(s).to_owned());
     row("gold", &|_, s| s.gold.clone());
     row("answer", &|_, s| s.pred.clone().unwrap_or_default());
+    row("program", &|_, s| s.programs.iter().map(|one| one.verdict.as_str()).collect::<Vec<_>>().join("; "));
     row("rule", &|_, s| s.extract_rule.clone());
     row("error", &|_, s| s.error.clone().unwrap_or_default());
     let choices = views.iter().filter_map(|v| v.sample.map(|s| s.choice_logprobs.len())).max().unwrap_or(0);

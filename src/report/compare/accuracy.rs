@@ -3,7 +3,7 @@
 use super::items::{Flip, JoinReport, PairedItem, SubjectKey, SubjectTally, Tally, by_subject, flips, join};
 use super::{Options, Pair, Side};
 use crate::record::{AccuracyCase, SampleRecord};
-use crate::report::accuracy::{ALL, HARD, categories};
+use crate::report::accuracy::{ALL, categories, part};
 use crate::report::format::counted;
 use crate::report::measures::perplexities;
 use crate::stats::{
@@ -180,9 +180,30 @@ pub(super) fn perplexities_of(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<Str
                 "{}: {name} {other:.3}, {} {one:.3} ({texts}, not tested)",
                 case.task, a.letter
             ));
+        } else if let Some((name, other, one)) = headline(&pairs) {
+            let texts = counted(pairs.len() as u64, "text");
+            found.push(format!(
+                "{}: {name} {other:.4}, {} {one:.4} ({texts}, not tested)",
+                case.task, a.letter
+            ));
         }
     }
     found
+}
+
+/// Returns a measure of scored texts with its means in the second and the first run: the score, or else the first that
+/// ModelTest would report. `None` if an item lacks it.
+fn headline<'m>(pairs: &[(&'m SampleRecord, &SampleRecord)]) -> Option<(&'m str, f64, f64)> {
+    let (first, _) = pairs.first()?;
+    let is_headline = |name: &&String| *name == "score" || name.ends_with("-diff");
+    let name = first.measures.keys().filter(is_headline).max_by_key(|name| *name == "score")?;
+    let mut sums = [0.0; 2];
+    for (one, other) in pairs {
+        sums[0] += one.measures.get(name)?;
+        sums[1] += other.measures.get(name)?;
+    }
+    let mean = |sum: f64| sum / pairs.len() as f64;
+    Some((name.as_str(), mean(sums[1]), mean(sums[0])))
 }
 
 fn join_notes(task: &str, report: &JoinReport, a: &Side, b: &Side) -> Vec<String> {
@@ -210,7 +231,7 @@ fn task(
     options: &Options,
 ) -> TaskComparison {
     let subjects = by_subject(categories(case), pairs);
-    let groups = groups(&subjects);
+    let groups = groups(&subjects, part(case));
     let whole = groups[0].counts;
     let p = mcnemar_exact(whole.only_a, whole.only_b);
     let protocol = match (&case.protocol, &other.protocol) {
@@ -264,7 +285,7 @@ pub(super) fn decide(pairs: &mut [Pair], options: &Options) {
 }
 
 /// The whole, categories, the hard part, subjects, in the order of a run's own report.
-fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Vec<GroupComparison> {
+fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>, part: &str) -> Vec<GroupComparison> {
     let of = |category: &str, subject: &str, strata: Vec<Tally>| Strata {
         category: category.to_owned(),
         subject: subject.to_owned(),
@@ -278,7 +299,7 @@ fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Vec<GroupCompari
     }
     let hard: Vec<Tally> = subjects.values().map(|s| s.hard).filter(|t| t.counts.n > 0).collect();
     if !hard.is_empty() {
-        groups.push(of(HARD, ALL, hard));
+        groups.push(of(part, ALL, hard));
     }
     for ((_, category, subject), tally) in subjects.iter().filter(|((.., subject), _)| !subject.is_empty()) {
         groups.push(of(if category.is_empty() { ALL } else { category }, subject, vec![tally.all]));

@@ -15,12 +15,22 @@ fn tasks_without_right_answers_have_perplexities_and_no_verdict() {
     for sample in b.1.iter_mut().filter(|sample| sample.task == task) {
         sample.measures.insert("loglikelihood".into(), -30.0);
     }
-    let comparison = compared(a, b, &Options::default()).unwrap();
+    let comparison = compared(a.clone(), b.clone(), &Options::default()).unwrap();
     let pair = &comparison.pairs[0];
     assert!(pair.tasks.iter().all(|compared| compared.task != task));
     let words = format!("{task}: word perplexity 20.086, A 7.389 (");
     assert!(pair.perplexities[0].starts_with(&words), "{:?}", pair.perplexities);
     assert!(answer::sentence(&comparison, pair).contains(&words));
+    // Texts that are scored against references have the mean of the score.
+    for (run, score) in [(&mut a, 0.25), (&mut b, 0.5)] {
+        for sample in run.1.iter_mut().filter(|sample| sample.task == task) {
+            sample.measures = [("score".to_owned(), score), ("score 0-4k".to_owned(), 1.0)].into();
+        }
+    }
+    let comparison = compared(a, b, &Options::default()).unwrap();
+    let words = format!("{task}: score 0.5000, A 0.2500 (");
+    let found = &comparison.pairs[0].perplexities[0];
+    assert!(found.starts_with(&words), "{found:?}");
 }
 
 #[test]
