@@ -10,8 +10,8 @@
 //! up to six by four, stay in registers over the tiles of a product.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -168,7 +168,7 @@ impl Part {
                 let a = self.a.add(tile * TILE_BYTES);
                 let b: [*const u8; P] = std::array::from_fn(|p| self.b[p].add(tile * TILE_BYTES));
                 for pair in 0..TILE_ROWS {
-                    let mut weights = [as_bf16(_mm512_setzero_ps()); P];
+                    let mut weights = [as_bf16(_mm512_setzero_si512()); P];
                     for p in 0..P {
                         let line = b[p].add(pair * LINE_BYTES);
                         match FETCH {
@@ -177,11 +177,11 @@ impl Part {
                             fetch::ODD if pair % 2 == 1 => prefetch_line(line.wrapping_add(BLOCK_BYTES)),
                             _ => {}
                         }
-                        weights[p] = transmute::<_, __m512bh>(_mm512_loadu_si512(line.cast()));
+                        weights[p] = as_bf16(_mm512_loadu_si512(line.cast()));
                     }
                     for m in 0..M {
                         let x = a.add(m * LINE_BYTES + pair * 4).cast::<i32>().read_unaligned();
-                        let x = transmute::<_, __m512bh>(_mm512_set1_epi32(x));
+                        let x = as_bf16(_mm512_set1_epi32(x));
                         for p in 0..P {
                             sums[m][p] = _mm512_dpbf16_ps(sums[m][p], x, weights[p]);
                         }
@@ -200,7 +200,7 @@ impl Part {
 /// Returns the bits of a register as bf16.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn as_bf16(x: __m512) -> __m512bh {
+fn as_bf16(x: __m512i) -> __m512bh {
     // SAFETY: a register is bits of any type.
     unsafe { transmute(x) }
 }
