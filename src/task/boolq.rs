@@ -18,9 +18,9 @@ const ANSWERS: [Answer; 2] = [Answer::Boolean(false), Answer::Boolean(true)];
 
 const PROMPT: &str = "{title} -- {passage}\nQuestion: {question}?\nAnswer:";
 
-fn prompt(question: &Question<'_>) -> Result<String, Step> {
+fn prompt(question: &Question<'_>) -> Result<String, Box<Step>> {
     let Content::YesNo(YesNo { title, passage, question, .. }) = &question.item.content else {
-        return Err(wrong_form("a yes/no question"));
+        return Err(Box::new(wrong_form("a yes/no question")));
     };
     Ok(format!("{title} -- {passage}\nQuestion: {question}?\nAnswer:"))
 }
@@ -69,7 +69,7 @@ impl Protocol for ModelTest {
                 let choice_ids = question.choices.iter().map(|choice| choice.id).collect();
                 Step::Ask(Ask { prompt, prompt_ids, choice_ids, ..Ask::default() })
             }
-            Err(step) => step,
+            Err(step) => *step,
         }
     }
 
@@ -122,7 +122,7 @@ impl Protocol for LogLikelihood {
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         let prompt = match prompt(question) {
             Ok(prompt) => prompt,
-            Err(step) => return step,
+            Err(step) => return *step,
         };
         let context = question.codec.encode_prompt(&prompt);
         let mut continuations = Vec::new();

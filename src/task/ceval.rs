@@ -26,10 +26,10 @@ const CLOSING: &str = "\n综上所述，ABCD中正确的选项是：";
 /// The options, in tie-breaking order.
 const OPTIONS: [Answer; 4] = [Answer::Choice(0), Answer::Choice(1), Answer::Choice(2), Answer::Choice(3)];
 
-fn choice<'a>(question: &'a Question<'_>) -> Result<&'a Choice, Step> {
+fn choice<'a>(question: &'a Question<'_>) -> Result<&'a Choice, Box<Step>> {
     match &question.item.content {
         Content::Choice(choice) => Ok(choice),
-        _ => Err(wrong_form("one with four options")),
+        _ => Err(Box::new(wrong_form("one with four options"))),
     }
 }
 
@@ -86,7 +86,7 @@ impl Protocol for TwoStage {
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         let choice = match choice(question) {
             Ok(choice) => choice,
-            Err(step) => return step,
+            Err(step) => return *step,
         };
         let text = choice.question_and_options();
         match done {
@@ -139,7 +139,7 @@ impl Protocol for ModelTestFewShot {
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         let choice = match choice(question) {
             Ok(choice) => choice,
-            Err(step) => return step,
+            Err(step) => return *step,
         };
         let [answered, ..] = done else {
             let prompt = few_shot_prompt(question, choice);
@@ -233,7 +233,7 @@ impl Protocol for ModelTestZeroShot {
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         let choice = match choice(question) {
             Ok(choice) => choice,
-            Err(step) => return step,
+            Err(step) => return *step,
         };
         let Some(name) = &question.subject.chinese_name else {
             return impossible("the subject has no Chinese name");

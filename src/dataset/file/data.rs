@@ -86,6 +86,42 @@ pub(super) struct AnswerSpec {
     pub(super) optional_in: Vec<String>,
 }
 
+/// Reads the table of haystacks, which the format of needles needs.
+fn haystacks(
+    table: &mut Table,
+    format: Format,
+    splits: &[String],
+) -> Result<Option<Haystacks>, DocumentError> {
+    Ok(match table.take("haystacks") {
+        Some(node) if format != Format::Needles => {
+            return Err(found(&node, "`haystacks`", "it with format = \"needles\" only"));
+        }
+        None if format == Format::Needles => {
+            return Err(table.missing("haystacks", "the table [data.haystacks]"));
+        }
+        node => node.map(|node| Haystacks::parse(Table::new(node)?, splits)).transpose()?,
+    })
+}
+
+/// Reads the expression of the lines that begin a document.
+fn begins(table: &mut Table, format: Format) -> Result<Option<Regex>, DocumentError> {
+    Ok(match table.take("begins") {
+        Some(node) if format != Format::Text => {
+            return Err(found(
+                &node,
+                "`begins`",
+                "it with format = \"text\" only: the lines that begin a document",
+            ));
+        }
+        Some(node) => Some(Regex::new(&string(&node)?).map_err(|error| {
+            let text = error.to_string();
+            let last = text.lines().last().unwrap_or_default().to_owned();
+            DocumentError::at(&node.origin, format!("{last}; expected a regular expression"))
+        })?),
+        None => None,
+    })
+}
+
 impl Data {
     pub(super) fn parse(mut table: Table) -> Result<Self, DocumentError> {
         let origin = table.origin.clone();
@@ -129,30 +165,8 @@ impl Data {
             Some(node) => beside(&node)?,
             None => BTreeMap::new(),
         };
-        let haystacks = match table.take("haystacks") {
-            Some(node) if format != Format::Needles => {
-                return Err(found(&node, "`haystacks`", "it with format = \"needles\" only"));
-            }
-            None if format == Format::Needles => {
-                return Err(table.missing("haystacks", "the table [data.haystacks]"));
-            }
-            node => node.map(|node| Haystacks::parse(Table::new(node)?, &splits)).transpose()?,
-        };
-        let begins = match table.take("begins") {
-            Some(node) if format != Format::Text => {
-                return Err(found(
-                    &node,
-                    "`begins`",
-                    "it with format = \"text\" only: the lines that begin a document",
-                ));
-            }
-            Some(node) => Some(Regex::new(&string(&node)?).map_err(|error| {
-                let text = error.to_string();
-                let last = text.lines().last().unwrap_or_default().to_owned();
-                DocumentError::at(&node.origin, format!("{last}; expected a regular expression"))
-            })?),
-            None => None,
-        };
+        let haystacks = haystacks(&mut table, format, &splits)?;
+        let begins = begins(&mut table, format)?;
         let templates = Templates::new();
         let fields =
             texts(&table.require("fields", "the table [data.fields]")?, "an expression over columns")?;

@@ -20,11 +20,11 @@ const MOST_K: u64 = 1000;
 #[derive(Debug)]
 pub(super) enum Judged {
     /// It is compared with the item's key.
-    ByKey,
+    Key,
     /// It is scored.
-    ByScore(Score),
+    Score(Score),
     /// It is run.
-    ByRun(Run),
+    Run(Run),
 }
 
 /// How a program is run.
@@ -42,10 +42,10 @@ impl Judged {
         templates: &mut Reader,
     ) -> Result<Self, DocumentError> {
         match (table.take("score"), table.take("run")) {
-            (None, None) => Ok(Self::ByKey),
+            (None, None) => Ok(Self::Key),
             (Some(_), Some(run)) => Err(found(&run, "`run` beside `score`", "one of the two")),
-            (Some(node), None) => Score::parse(Table::new(node)?, draft).map(Self::ByScore),
-            (None, Some(node)) => Run::parse(Table::new(node)?, templates).map(Self::ByRun),
+            (Some(node), None) => Score::parse(Table::new(node)?, draft).map(Self::Score),
+            (None, Some(node)) => Run::parse(Table::new(node)?, templates).map(Self::Run),
         }
     }
 }

@@ -118,7 +118,7 @@ impl Spec {
         let rules: Vec<Rule> =
             tables(&mut table, "read")?.into_iter().map(Rule::parse).collect::<Result<_, _>>()?;
         let is_generated = matches!(stages.last().map(|stage| &stage.kind), Some(StageKind::Generate { .. }));
-        if is_generated && rules.is_empty() && !matches!(judged, Judged::ByScore(_)) {
+        if is_generated && rules.is_empty() && !matches!(judged, Judged::Score(_)) {
             return Err(DocumentError::at(
                 &rules_node,
                 "found no [[protocol.read]]; expected the rules by which the last stage's text is read",
@@ -130,7 +130,7 @@ impl Spec {
                 "found [[protocol.read]]; expected none, because the last stage compares log-probabilities",
             ));
         }
-        if matches!(judged, Judged::ByScore(_)) && rules.last().is_some_and(|rule| !rule.always_finds()) {
+        if matches!(judged, Judged::Score(_)) && rules.last().is_some_and(|rule| !rule.always_finds()) {
             return Err(DocumentError::at(
                 &rules_node,
                 "found a last [[protocol.read]] that may find nothing; expected kind = \"whole\", because `score` needs a text",
@@ -142,14 +142,7 @@ impl Spec {
         let metric = table.take("metric").map(|node| string(&node)).transpose()?;
         let is_likelihood =
             matches!(stages.last().map(|stage| &stage.kind), Some(StageKind::Likelihood { .. }));
-        let metric = metric.unwrap_or_else(|| match &judged {
-            _ if is_likelihood => {
-                "perplexity: exp(-sum of log-likelihoods / sum of words, bytes or tokens)".to_owned()
-            }
-            Judged::ByKey => "accuracy: correct / (scored + unscorable)".to_owned(),
-            Judged::ByScore(score) => score.words(),
-            Judged::ByRun(run) => run.words(),
-        });
+        let metric = metric.unwrap_or_else(|| metric_words(&judged, is_likelihood));
         table.finish()?;
         let Reader { templates, verbatim, .. } = templates;
         Ok(Self {
@@ -179,19 +172,19 @@ impl Spec {
     /// Returns the kind in which answers are read.
     pub(super) fn kind(&self) -> AnswerKind {
         match self.judged {
-            Judged::ByKey => self.answer.unwrap_or(self.kind),
-            Judged::ByScore(_) | Judged::ByRun(_) => AnswerKind::Text,
+            Judged::Key => self.answer.unwrap_or(self.kind),
+            Judged::Score(_) | Judged::Run(_) => AnswerKind::Text,
         }
     }
 
     /// Returns how programs are run.
     pub(super) fn run(&self) -> Option<&Run> {
-        if let Judged::ByRun(run) = &self.judged { Some(run) } else { None }
+        if let Judged::Run(run) = &self.judged { Some(run) } else { None }
     }
 
     /// Returns how texts are scored.
     pub(super) fn score(&self) -> Option<&Score> {
-        if let Judged::ByScore(score) = &self.judged { Some(score) } else { None }
+        if let Judged::Score(score) = &self.judged { Some(score) } else { None }
     }
 
     /// Returns the tokens that the last stage compares.
@@ -366,4 +359,16 @@ fn answer_kind(table: &mut Table, kind: AnswerKind) -> Result<Option<AnswerKind>
         ));
     }
     Ok(Some(wanted).filter(|wanted| *wanted != kind))
+}
+
+/// Returns the words of a metric that a protocol does not name.
+fn metric_words(judged: &Judged, is_likelihood: bool) -> String {
+    match judged {
+        _ if is_likelihood => {
+            "perplexity: exp(-sum of log-likelihoods / sum of words, bytes or tokens)".to_owned()
+        }
+        Judged::Key => "accuracy: correct / (scored + unscorable)".to_owned(),
+        Judged::Score(score) => score.words(),
+        Judged::Run(run) => run.words(),
+    }
 }

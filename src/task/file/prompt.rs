@@ -164,13 +164,12 @@ impl<'a> Stages<'a> {
     /// Cuts a text into windows.
     fn windows(&self, stage: &StageSpec, window: usize) -> Result<Windows<'a>, String> {
         let codec = self.question.codec;
-        let whole = match self.question.whole.get() {
-            Some(whole) => whole,
-            None => {
-                let context = self.context(self.question.item, &[])?;
-                let text = self.prompt(stage, &context)?;
-                self.question.whole.get_or_init(|| codec.encode_prompt(&text))
-            }
+        let whole = if let Some(whole) = self.question.whole.get() {
+            whole
+        } else {
+            let context = self.context(self.question.item, &[])?;
+            let text = self.prompt(stage, &context)?;
+            self.question.whole.get_or_init(|| codec.encode_prompt(&text))
         };
         Windows::new(whole, codec.encode_prompt("").len(), window)
     }

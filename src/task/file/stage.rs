@@ -118,14 +118,14 @@ fn one_stage(
         ));
     }
     match judged {
-        Judged::ByKey if (kind == "likelihood") != (answers == AnswerKind::None) => {
+        Judged::Key if (kind == "likelihood") != (answers == AnswerKind::None) => {
             return Err(found(
                 &kind_node,
                 &format!("a stage of kind {kind:?}"),
                 "\"likelihood\" exactly with data whose answers are of the kind none and without `score` and `run`",
             ));
         }
-        Judged::ByScore(_) | Judged::ByRun(_) if kind != "generate" => {
+        Judged::Score(_) | Judged::Run(_) if kind != "generate" => {
             return Err(found(
                 &kind_node,
                 &format!("a stage of kind {kind:?}"),
