@@ -14,7 +14,7 @@ use crate::support::{answer, shared, skipped};
 use crate::tasks::tokenizer;
 
 /// A task whose programs the tests write themselves: an item's program is its own, whatever the model says.
-const RUN: &str = r##"schema = 1
+const RUN: &str = r#"schema = 1
 name = "verdicts"
 about = "Programs whose verdicts are known."
 origin = "made up"
@@ -47,7 +47,7 @@ language = "python"
 program = "{{ program }}\n# {{ completion|length }}"
 seconds = 5
 pass_at = [1, 2, 4]
-"##;
+"#;
 
 const PROGRAMS: &str = r#"{"program": "assert sum(range(10)) == 45"}
 {"program": "assert 1 == 2, 'one is not two'"}
