@@ -56,7 +56,7 @@ const CPU_ROOMS: [(&str, &[&str]); 12] = [
     // Tests of whole layers.
     ("families", &[]),
     ("group", &[]),
-    ("kernels", &["attention", "product", "simd"]),
+    ("kernels", &["attention", "product", "roofline", "simd"]),
     ("memory", &["attention", "buffer", "kernels", "pack", "product"]),
     ("pack", &["buffer", "pool", "simd"]),
     ("pool", &[]),
