@@ -157,8 +157,7 @@ def run(args):
         batch, tokens = ids.shape
         positions = np.arange(start, start + tokens)
         mask = np.where(np.arange(start + tokens)[None, :] <= positions[:, None], 0, -np.inf).astype(np.float32)
-        inputs = {"ids": ids, "positions": positions, "mask": mask[None, None], "beams": np.arange(batch, dtype=np.int32)}
-        return request.infer(inputs)[0].copy()
+        return request.infer([ids, positions, mask[None, None], np.arange(batch, dtype=np.int32)])[0].copy()
 
     def timed(ids, steps):
         """Seconds of the prompt and of the steps, and all tokens."""

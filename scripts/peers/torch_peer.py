@@ -88,7 +88,7 @@ class ZenInt8Linear:
     def __init__(self, weight, bias=None):
         rows, scale = int8_rows(weight)
         self.weight = torch.ops.zentorch.zentorch_weight_prepack_for_dynamic_qlinear(rows)
-        self.scale, self.bias = scale, bias
+        self.scale, self.bias = scale.to(torch.bfloat16), bias
 
     def __call__(self, x):
         return torch.ops.zentorch.zentorch_dynamic_qlinear(x, self.weight, self.scale, self.bias, is_weight_prepacked=True)
