@@ -3,7 +3,7 @@
 #
 #   scripts/run_800i_a2_pa.sh WEIGHTS [flags of `glmbench chat`, e.g. --emulate or --prompt 你好]
 #
-# Variables and their defaults are those of that script; `glmbench doctor --environment` says which act here, which the
+# Variables and their defaults are those of that script. `glmbench doctor --environment` says which act here, which the
 # runtime reads, and which are only written into the record.
 set -eu
 

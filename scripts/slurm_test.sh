@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a suite as an array of 4 on a Slurm of one node, kills one task with -9, requeues another, merges, and compares the
-# result with an unsharded run. Then the same with GNU parallel over ssh, on three hosts that are namespaces of this machine;
-# where it has none, three folders stand for hosts. Installs nothing: it says so and ends with 0 where packages are missing
+# Runs a suite as an array of 4 on a Slurm of one node. It kills one task with -9, requeues another, merges, and compares the
+# result with an unsharded run. Then the same with GNU parallel over ssh, on three hosts that are namespaces of this machine.
+# Where it has none, three folders stand for hosts. Installs nothing: where packages are missing, it says so and ends with 0
 # (Debian: slurm-wlm munge parallel openssh-server). Everything lives in a folder of its own, with its own munge, ports and
 # no systemd, and is stopped by process id.
 #
@@ -12,7 +12,11 @@ cd "$(dirname "$0")/.."
 root=$PWD
 glmbench=${GLMBENCH:-$root/target/release/glmbench}
 
-fail() { echo "slurm_test: FAILED: $1" >&2; exit 1; }
+fail() {
+  echo "slurm_test: FAILED: $1" >&2
+  for log in "${work:-}"/{task*.log,joblog,shards/*.log}; do [ ! -s "$log" ] || { echo "-- $log"; tail -5 "$log"; } >&2; done
+  exit 1
+}
 [ -x "$glmbench" ] || fail "$glmbench is not there; cargo build --release makes it"
 
 work=$(mktemp -d /tmp/gbslurm.XXXXXX)
@@ -169,10 +173,12 @@ wait_for() {
 }
 
 # Makes three hosts: each has a name, processes, a network and a folder `local` of its own. GNU parallel reaches them over
-# ssh, whose server runs within the host's namespaces. Where there is no sshd, a stand-in for ssh enters them.
+# ssh, whose server runs within the host's namespaces. Fails where they cannot be had.
 make_hosts() {
   local sshd
-  mkdir -p "$work/local" "$work/sshd"
+  sshd=${SSHD:-$(command -v sshd || true)}
+  if [ "$(id -u)" -ne 0 ] || [ -z "$sshd" ]; then echo "slurm_test: hosts need root and sshd"; return 1; fi
+  mkdir -p "$work/local" "$work/sshd" /run/sshd
   cat > "$work/enter" <<ENTER
 #!/bin/bash
 # usage: enter HOST COMMAND...
@@ -182,29 +188,14 @@ exec unshare --uts --net --pid --mount --fork --kill-child --mount-proc bash -c 
   'hostname "\$1" && mount --bind "$work/\$1" "$work/local" && shift && exec "\$@"' enter "\$host" "\$@"
 ENTER
   chmod +x "$work/enter"
-  sshd=${SSHD:-$(command -v sshd || true)}
-  if [ -n "$sshd" ]; then
-    mkdir -p /run/sshd
-    chmod 0700 "$work" "$work/sshd"
-    for key in host user; do ssh-keygen -q -t ed25519 -N "" -f "$work/sshd/$key"; done
-    printf '%s\n' "HostKey $work/sshd/host" "AuthorizedKeysFile $work/sshd/user.pub" "StrictModes no" "UsePAM no" \
-      "PermitRootLogin prohibit-password" > "$work/sshd/server"
-    printf '%s\n' "Host host*" "  ProxyCommand $work/enter %h $sshd -i -f $work/sshd/server" "  IdentityFile $work/sshd/user" \
-      "  User root" "  StrictHostKeyChecking no" "  UserKnownHostsFile /dev/null" "  LogLevel ERROR" > "$work/sshd/client"
-    export PARALLEL_SSH="ssh -F $work/sshd/client"
-    return
-  fi
-  echo "slurm_test: there is no sshd: a stand-in for ssh enters the hosts"
-  cat > "$work/rsh" <<RSH
-#!/bin/bash
-while [[ \$1 == -* ]]; do shift; done
-host=\$1
-shift
-[ "\$1" != -- ] || shift
-exec "$work/enter" "\$host" bash -c "\$*"
-RSH
-  chmod +x "$work/rsh"
-  export PARALLEL_SSH=$work/rsh
+  chmod 0700 "$work" "$work/sshd"
+  for key in host user; do ssh-keygen -q -t ed25519 -N "" -f "$work/sshd/$key" || return 1; done
+  printf '%s\n' "HostKey $work/sshd/host" "AuthorizedKeysFile $work/sshd/user.pub" "StrictModes no" "UsePAM no" \
+    "PermitRootLogin prohibit-password" > "$work/sshd/server"
+  printf '%s\n' "Host host*" "  ProxyCommand $work/enter %h $sshd -i -f $work/sshd/server" "  IdentityFile $work/sshd/user" \
+    "  User root" "  StrictHostKeyChecking no" "  UserKnownHostsFile /dev/null" "  BatchMode yes" "  LogLevel ERROR" > "$work/sshd/client"
+  export PARALLEL_SSH="ssh -F $work/sshd/client"
+  timeout 60 $PARALLEL_SSH host1 true
 }
 
 # Returns the process of a shard, seen from outside its host.
@@ -223,8 +214,8 @@ parallel_part() {
     mkdir -p "$work/host$n"
     cp -r "$model" "$work/host$n/model"
   done
-  if [ "$(id -u)" -ne 0 ] || ! unshare --uts --net --pid --mount --fork --mount-proc true 2>/dev/null; then
-    echo "slurm_test: no namespaces here: three folders stand for hosts, each with its own copy of the model"
+  if ! make_hosts; then
+    echo "slurm_test: no hosts in namespaces here: three folders stand for hosts, each with its own copy of the model"
     line='cd '"$work"'/host{%} && if [ {} = 2 ] && [ ! -e ../failed ]; then touch ../failed; exit 9; fi; '"$glmbench"' run ../suite.toml --model model --threads 1 --shard {}/4 --resume --out ../ssh > ../task{}.log 2>&1'
     # Shard 2 fails at first. The same line again runs that one only.
     parallel --will-cite -j3 --joblog "$work/joblog" "$line" ::: 1 2 3 4 && fail "the failure of shard 2 was not reported" || true
@@ -233,13 +224,12 @@ parallel_part() {
     parallel --will-cite -j3 --joblog "$work/joblog" --resume-failed "$line" ::: 1 2 3 4 || fail "GNU parallel: $(cat "$work"/task*.log | tail -3)"
   else
     echo "slurm_test: three namespaces are hosts, each with its own copy of the model"
-    make_hosts
     line="$glmbench run $work/suite.toml --model $work/local/model --threads 1 --shard {}/4 --resume --out $work/ssh > $work/task{}.log 2>&1"
     parallel --will-cite --joblog "$work/joblog" -S 1/host1,1/host2,1/host3 "$line" ::: 1 2 3 4 &
     first=$!
     pids+=("$first")
     # The process of shard 2 dies on its host. No other host can see that it is gone.
-    wait_for 120 "shard 2 has lines" eval 'on_host 2'
+    wait_for 300 "shard 2 has lines" eval 'on_host 2 || ! kill -0 "$first" 2>/dev/null'
     kill -9 "$(process_of 2)" || fail "shard 2 was not caught while it ran"
     wait "$first" && fail "the failure of shard 2 was not reported" || true
     "$glmbench" merge "$work/early" "$work/ssh" 2> "$work/early.log" && fail "a shard was not whole" || true

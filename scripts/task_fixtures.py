@@ -1,23 +1,35 @@
 #!/usr/bin/env python3
 """Computes again, in Python, what the built-in task files say: prompts, readings and measures of 50 items each.
 
-    scripts/task_fixtures.py DATASETS
+    python3 -m venv venv
+    venv/bin/pip install jieba==0.42.1 rouge==1.0.1 fuzzywuzzy==0.18.0 sacrebleu==2.6.0 rouge_score==0.1.2 tiktoken==0.14.0
+    venv/bin/python scripts/task_fixtures.py DATASETS CL100K
 
-DATASETS has the folders gsm8k, hellaswag, mmlu, truthfulqa, wikitext-2 (docs/TASKS.md says where they come from). Sets that may not be
+CL100K is a copy of cl100k_base.tiktoken. DATASETS has the folders gsm8k, hellaswag, humaneval, mmlu, truthfulqa, wikitext-2 (docs/TASKS.md says where they come from). Sets that may not be
 passed on have a small made-up folder of the same form in tests/fixtures/tasks/data, which this script writes.
 
 The result, tests/fixtures/tasks/expected.json, has hashes of prompts alone, and outputs that are made up. tests/it/tasks.rs
 compares the program with it. Nothing here reads a task file: every prompt is written down a second time.
 """
 
+import base64
 import csv
+import difflib
 import hashlib
 import json
 import math
 import random
 import re
+import string
 import sys
+from collections import Counter
 from pathlib import Path
+
+import jieba
+import sacrebleu
+import tiktoken
+from rouge import Rouge
+from rouge_score import rouge_scorer
 
 HERE = Path(__file__).resolve().parent.parent / "tests/fixtures/tasks"
 DATA = HERE / "data"
@@ -82,6 +94,99 @@ def made_up():
     write(DATA / "aime2024" / "aime2024.jsonl", "\n".join(json.dumps(row) for row in rows) + "\n")
 
 
+LONGBENCH = {
+    # Metric, limit, whether only the first line counts, whether chat models are asked in a round, and the prompt.
+    "narrativeqa": ("f1", 128, False, True, "You are given a story, which can be either a novel or a movie script, and a question. Answer the question asconcisely as you can, using a single phrase if possible. Do not provide any explanation.\n\nStory: {context}\n\nNow, answer the question based on the story asconcisely as you can, using a single phrase if possible. Do not provide any explanation.\n\nQuestion: {input}\n\nAnswer:"),
+    "qasper": ("f1", 128, False, True, 'You are given a scientific article and a question. Answer the question as concisely as you can, using a single phrase or sentence if possible. If the question cannot be answered based on the information in the article, write "unanswerable". If the question is a yes/no question, answer "yes", "no", or "unanswerable". Do not provide any explanation.\n\nArticle: {context}\n\n Answer the question based on the above article as concisely as you can, using a single phrase or sentence if possible. If the question cannot be answered based on the information in the article, write "unanswerable". If the question is a yes/no question, answer "yes", "no", or "unanswerable". Do not provide any explanation.\n\nQuestion: {input}\n\nAnswer:'),
+    "multifieldqa_en": ("f1", 64, False, True, "Read the following text and answer briefly.\n\n{context}\n\nNow, answer the following question based on the above text, only give me the answer and do not output any other words.\n\nQuestion: {input}\nAnswer:"),
+    "multifieldqa_zh": ("f1_zh", 64, False, True, "阅读以下文字并用中文简短回答：\n\n{context}\n\n现在请基于上面的文章回答下面的问题，只告诉我答案，不要输出任何其他字词。\n\n问题：{input}\n回答："),
+    "hotpotqa": ("f1", 32, False, True, "Answer the question based on the given passages. Only give me the answer and do not output any other words.\n\nThe following are given passages.\n{context}\n\nAnswer the question based on the given passages. Only give me the answer and do not output any other words.\n\nQuestion: {input}\nAnswer:"),
+    "dureader": ("rouge_zh", 128, False, True, "请基于给定的文章回答下述问题。\n\n文章：{context}\n\n请基于上述文章回答下面的问题。\n\n问题：{input}\n回答："),
+    "gov_report": ("rouge", 512, False, True, "You are given a report by a government agency. Write a one-page summary of the report.\n\nReport:\n{context}\n\nNow, write a one-page summary of the report.\n\nSummary:"),
+    "qmsum": ("rouge", 512, False, True, "You are given a meeting transcript and a query containing a question or instruction. Answer the query in one or more sentences.\n\nTranscript:\n{context}\n\nNow, answer the query based on the above meeting transcript in one or more sentences.\n\nQuery: {input}\nAnswer:"),
+    "multi_news": ("rouge", 512, False, True, "You are given several news passages. Write a one-page summary of all news. \n\nNews:\n{context}\n\nNow, write a one-page summary of all the news.\n\nSummary:"),
+    "vcsum": ("rouge_zh", 512, False, True, "下面有一段会议记录，请你阅读后，写一段总结，总结会议的内容。\n会议记录：\n{context}\n\n会议总结："),
+    "trec": ("classification", 64, True, False, "Please determine the type of the question below. Here are some examples of questions.\n\n{context}\n{input}"),
+    "triviaqa": ("f1", 32, True, False, "Answer the question based on the given passage. Only give me the answer and do not output any other words. The following are some examples.\n\n{context}\n\n{input}"),
+    "samsum": ("rouge", 128, True, False, "Summarize the dialogue into a few short sentences. The following are some examples.\n\n{context}\n\n{input}"),
+    "lsht": ("classification", 64, True, False, "请判断给定新闻的类别，下面是一些例子。\n\n{context}\n{input}"),
+    "passage_count": ("count", 32, False, True, "There are some paragraphs below sourced from Wikipedia. Some of them may be duplicates. Please carefully read these paragraphs and determine how many unique paragraphs there are after removing duplicates. In other words, how many non-repeating paragraphs are there in total?\n\n{context}\n\nPlease enter the final count of unique paragraphs after removing duplicates. The output format should only contain the number, such as 1, 2, 3, and so on.\n\nThe final answer is: "),
+    "passage_retrieval_en": ("retrieval", 32, False, True, 'Here are 30 paragraphs from Wikipedia, along with an abstract. Please determine which paragraph the abstract is from.\n\n{context}\n\nThe following is an abstract.\n\n{input}\n\nPlease enter the number of the paragraph that the abstract is from. The answer format must be like "Paragraph 1", "Paragraph 2", etc.\n\nThe answer is: '),
+    "passage_retrieval_zh": ("retrieval_zh", 32, False, True, '以下是若干段落文字，以及其中一个段落的摘要。请确定给定的摘要出自哪一段。\n\n{context}\n\n下面是一个摘要\n\n{input}\n\n请输入摘要所属段落的编号。答案格式必须是"段落1"，"段落2"等格式\n\n答案是：'),
+    "lcc": ("code", 64, False, False, "Please complete the code given below. \n{context}Next line of code:\n"),
+    "repobench-p": ("code", 64, False, False, "Please complete the code given below. \n{context}{input}Next line of code:\n"),
+}
+LONGBENCH |= {name: LONGBENCH["hotpotqa"] for name in ["2wikimqa", "musique"]}
+LENGTHS = [1200, 4000, 7999, 8000, 15000]
+OF_E = ["qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "gov_report", "multi_news", "trec", "triviaqa", "samsum", "passage_count", "passage_retrieval_en", "lcc", "repobench-p"]
+
+
+def made_up_longbench():
+    rng = random.Random(11)
+    english = "the pump valve of a harbour crane opens before an engineer measures 3.14 bars in Oslo , and nobody looks at the dial .".split()
+    chinese = "今天 天气 很 好 ， 我们 去 公园 散步 。 研究人员 发现 水泵 在 压力 下降 之前 停止 了 ； 南京市 长江 大桥 的 市长 说 不知道 。".split()
+    classes = ["sport", "sports news", "law", "science", "art"]
+    say = lambda words, k, sep: sep.join(rng.choices(words, k=k))
+    for name, (metric, *_rest) in LONGBENCH.items():
+        for suffix in ["", "_e"] if name in OF_E else [""]:
+            lines = []
+            for i in range(2):
+                zh = metric.endswith("_zh") or name == "lsht"
+                words, sep = (chinese, "") if zh else (english, " ")
+                answers = [say(words, 3 + rng.randrange(9), sep) for _ in range(1 + rng.randrange(3))]
+                number = 1 + rng.randrange(30)
+                if metric == "classification":
+                    answers = [rng.choice(classes)]
+                if metric == "count":
+                    answers = [str(number)]
+                if metric == "retrieval":
+                    answers = [f"Paragraph {number}"]
+                if metric == "retrieval_zh":
+                    answers = [f"段落{number}"]
+                if metric == "code":
+                    answers = [f"    return self.items[{number}]"]
+                row = {"input": say(words, 5, sep) + "{context}?" * (i % 2), "context": say(words, 40, sep) + "\n{input} {{ x }}\n" + say(words, 9, sep), "answers": answers, "length": LENGTHS[rng.randrange(5)], "dataset": name + suffix, "language": "zh" if zh else "en", "all_classes": classes if metric == "classification" else None, "_id": f"made-{name}-{i}"}
+                lines.append(json.dumps(row, ensure_ascii=False))
+            write(DATA / "longbench/data" / f"{name}{suffix}.jsonl", "\n".join(lines) + "\n")
+
+
+def made_up_needles():
+    rng = random.Random(13)
+    english = "On Tuesdays the harbour crane lifts crates of salt while gulls argue about the weather and nobody minds the rain at all".split()
+    chinese = "上市公司 今年 的 营业收入 增长 较快 ， 其中 主要 产品 毛利率 保持 稳定 。 行业 竞争 加剧 ， 公司 持续 投入 研发 。".split()
+    folder = DATA / "needlebench"
+    essays = [{"text": ". ".join(" ".join(rng.choices(english, k=12)) for _ in range(25 + i))} for i in range(14)]
+    write(folder / "PaulGrahamEssays.jsonl", "".join(json.dumps(e) + "\n" for e in essays))
+    essays = [{"text": "".join(rng.choices(chinese, k=260 + i))} for i in range(12)]
+    write(folder / "zh_finance.jsonl", "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in essays))
+    needles = []
+    for i in range(6):
+        word = rng.choice(["amber", "copper", "violet", "jade"]) + str(i)
+        needles.append({"needle": f"The hidden lamp of room {i} is {word}.", "retrieval_question": f"What is the hidden lamp of room {i}? Please answer in the format 'The hidden lamp of room {i} is _____.' Please answer in the format above.", "gold_standard_answer": f"The hidden lamp of room {i} is {word}.", "arg1": "lamp", "arg2": word, "language": "English"})
+        needles.append({"needle": f"第{i}号房间里隐藏的灯是琥珀{i}。", "retrieval_question": f"第{i}号房间里隐藏的灯是什么？请按照“第{i}号房间里隐藏的灯是______。”的格式回答。", "gold_standard_answer": f"第{i}号房间里隐藏的灯是琥珀{i}。", "arg1": "灯", "arg2": f"琥珀{i}", "language": "Chinese"})
+    write(folder / "needles.jsonl", "".join(json.dumps(n, ensure_ascii=False) + "\n" for n in needles))
+
+
+def made_up_bbh():
+    rng = random.Random(17)
+    canary = "THESE MADE-UP ITEMS STAND FOR A BENCHMARK\n-----\n"
+    worked = {
+        "boolean_expressions": "Evaluate the result of a random Boolean expression.\n\nQ: not True is\nA: Let's think step by step.\nnot True = False. So the answer is False.",
+        "navigate": "Given a series of navigation instructions, determine whether one would end up back at the starting point.\n\nQ: Take 1 step. Turn around. Take 1 step.\nOptions:\n- Yes\n- No\nA: Let's think step by step.\n1 - 1 = 0. So the answer is Yes.",
+    }
+    for name, text in worked.items():
+        write(DATA / "bbh/cot-prompts" / f"{name}.txt", canary + text)
+        examples = []
+        for i in range(ITEMS // 2):
+            if name == "navigate":
+                there, back = rng.randrange(9), rng.randrange(9)
+                examples.append({"input": f"Take {there} steps. Turn around. Take {back} steps.\nOptions:\n- Yes\n- No", "target": "Yes" if there == back else "No"})
+            else:
+                left, right = rng.random() < 0.5, rng.random() < 0.5
+                examples.append({"input": f"{left} and not {right} is", "target": str(left and not right)})
+        write(DATA / "bbh/bbh" / f"{name}.json", json.dumps({"canary": "made up", "examples": examples}))
+
+
 # Outputs that a model could give, made up.
 
 def outputs(kind):
@@ -89,11 +194,14 @@ def outputs(kind):
     number = lambda: rng.choice([str(rng.randrange(2000)), f"{rng.randrange(1, 99)},{rng.randrange(1000):03}", f"-{rng.randrange(50)}", f"{rng.randrange(9)}.{rng.randrange(100)}", f"${rng.randrange(300)}", "007", ".5", "12,34"])
     letter = lambda: rng.choice("ABCDE")
     frames = {
+        "worked": ["not True = False. So the answer is <w>.", "the answer is <w>", "So the answer is <w>.\nQ: and the answer is <w>.", "The answer is (<l>). So the answer is (<l>).", "answer is \n<w>", "so the answer is  <w> .", "no", "", "the answer is .", "the answer is x", "So the answer is <w>.\n\nSo the answer is <w>.", "answer is option (<l>) .", "the answer is ( ) >."],
+        "code": ["    return <n>\n", "\n    x = <n>\n    return x\n\ndef other():\n    return <n>\n", "```python\ndef f(x):\n    return <n>\n```\nThis is it.", "```\n    return <n>\n```", "```py\nreturn <n>", "def f(x):\n    return <n>\n", "from math import pi\n\ndef f(x):\n    return pi", "\n    if x:\n        return <n>\n\n\n    return 2\n\n\n    # end\n", "Here is it:\n    return <n>", "", "\n\n", "    return <n>\nprint(f(1))\n", "\treturn <n>\n# so\n\treturn 3", "    a = 1\n   \n\n\n\n    return a", "    return '\u4e2d'\n\u4e2d\u6587"],
         "number": ["So <n> - <n> = <n>.\n#### <n>", "#### <n>\nQuestion: what is <n>?", "The answer is <n>.", "It is <n> and no more", "no number here", "", "<n>\n\n<n> apples.", "The answer is <n>. Q: and <n>?", "x=<n>%", "Question: <n>", "#### <n>.", "\\boxed{<n>} or \\boxed{ <n> }", "\\boxed{x}"],
         "letter": ["<l>", " <l>. because", "\n\n<l>", "the answer is <l>", "答案是<l>", "The correct answer is (<l>)", "the correct answer is <l>, not <l>", "", "none", "选<l>", "<l> 是正确的", "I think <l>) fits", "a"],
     }[kind]
     fill = lambda frame: re.sub(r"<n>", lambda _: number(), frame).replace("<l>", letter())
-    return [fill(frames[i % len(frames)]) for i in range(ITEMS)]
+    word = lambda _: rng.choice(["True", "False", "Yes", "No", "12", "ab cd"])
+    return [re.sub("<w>", word, fill(frames[i % len(frames)])) for i in range(ITEMS)]
 
 
 NUMBER = re.compile(r"([+-])?(?=([0-9]|\.[0-9]))(0|([1-9](\d{0,2}(,\d{3})*)|\d*))?(\.\d*)?(?=\D|$)")
@@ -160,6 +268,41 @@ def box(text):
     return plain(found[-1]) if found else None
 
 
+BODY_ENDS = ["\ndef", "\nclass", "\n#", "\nassert", '\n"""', "\nprint", "\nif", "\n\n\n"]
+
+
+def modeltest_body(text):
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        if line.strip() and line[0] not in " \t":
+            return "".join(l + "\n" for l in lines[:i])
+    for end in BODY_ENDS:
+        if end in text:
+            text = text[: text.rindex(end)]
+    return text
+
+
+def block(text):
+    """The first block between lines of three backquotes; one without an end goes to the text's end."""
+    parts = text.split("```", 1)
+    if len(parts) < 2 or "\n" not in parts[1]:
+        return None
+    return parts[1].split("\n", 1)[1].split("```")[0]
+
+
+def repaired_body(text):
+    found = block(text)
+    if found is not None:
+        return found
+    m = re.match(r"\s*((?:from|import|def|class|@)[ \w][^\n]*\n.*)", text, re.S)
+    return m.group(1) if m else modeltest_body(text)
+
+
+def opencompass_body(text):
+    found = re.findall(r"```\w*\n(.*?)```", text, re.S)
+    return (found[0] if found else text).strip()
+
+
 # The tasks: doc ids, first prompts, keys.
 
 def item(doc_id, prompt, gold):
@@ -184,6 +327,26 @@ def gsm8k(folder):
         "lm-eval-flexible": {"shots": 0, "items": of(lambda q: f"Question: {q}\nAnswer:"), "readings": [[o, gsm_flexible(o)] for o in out]},
         "cot-8shot": {"items": of(lambda q: f"{COT}Q: {q}\nA:"), "readings": [[o, gsm_cot(o)] for o in out]},
     }
+
+
+def humaneval(folder):
+    """Prompts, readings, and the programs that the canonical solutions give. Which of them pass, the sandbox's own test knows."""
+    rows = jsonl(folder / "HumanEval.jsonl")
+    chat = lambda text: f"[Round 1]\n\n问：{text}\n\n答："
+    found = {}
+    for name, prompt, read in [
+        ("modeltest", lambda row: row["prompt"].strip(), modeltest_body),
+        ("modeltest-fixed", lambda row: row["prompt"].strip(), repaired_body),
+        ("lm-eval", lambda row: row["prompt"], lambda text: cut(text, ["\nclass", "\ndef", "\n#", "\nif", "\nprint"])),
+        ("chat", lambda row: chat("Complete the following python code:\n" + row["prompt"]), opencompass_body),
+    ]:
+        items = []
+        for i, row in enumerate(rows[:ITEMS]):
+            reply = row["canonical_solution"]
+            program = row["prompt"] + read(reply) + "\n" + row["test"] + "\n" + f"check({row['entry_point']})"
+            items.append(item(f"humaneval/test/{i}", prompt(row), "passed") | {"reply": reply, "program": sha(program)})
+        found[name] = {"items": items, "readings": [[o, read(o)] for o in outputs("code")]}
+    return len(rows), found
 
 
 COT = "".join(f"Q: {q}\nA: {a}\n\n" for q, a in [
@@ -225,7 +388,7 @@ def tokens(doc_id, prompt, gold, letters):
 def mmlu(folder):
     subjects = sorted(p.name[: -len("_test.csv")] for p in (folder / "test").iterdir())
     total = sum(len(choice_rows(folder, "test", f"{s}_test.csv")) for s in subjects)
-    few, zero, lm, lm5 = [], [], [], []
+    few, few_fixed, zero, lm, lm5 = [], [], [], [], []
     for subject in subjects:
         dev = choice_rows(folder, "dev", f"{subject}_dev.csv")[:5]
         for i, (q, a, b, c, d, key) in enumerate(choice_rows(folder, "test", f"{subject}_test.csv")):
@@ -237,6 +400,7 @@ def mmlu(folder):
             shown = "".join(body(*row[:5]) + f" {row[5]}\n\n" for row in dev)
             parts = "".join(" " + part for part in subject.split("_"))
             few.append(item(doc, f"The following are multiple choice questions (with answers) about {parts}.\n\n{shown}{body(q, a, b, c, d)}", key))
+            few_fixed.append(item(doc, f"The following are multiple choice questions (with answers) about {name}.\n\n{shown}{body(q, a, b, c, d)}", key))
             zero.append(item(doc, f"\nThere is a single choice question about {name}. Answer the question by replying A, B, C or D.\nQ: {q}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nLet's think step by step. A: ", key))
             head = f"The following are multiple choice questions (with answers) about {name}.\n\n"
             shown = "".join(body(row[0].strip(), *row[1:5]) + f" {row[5]}\n\n" for row in dev)
@@ -244,7 +408,9 @@ def mmlu(folder):
             lm5.append(tokens(doc, head + shown + body(q.strip(), a, b, c, d), key, "ABCD"))
     return total, {
         "modeltest-5shot": {"items": few, "readings": [[o, first_letter(o)] for o in outputs("letter")]},
+        "modeltest-5shot-fixed": {"items": few_fixed, "readings": [[o, first_letter(o)] for o in outputs("letter")]},
         "modeltest-0shot": {"items": zero},
+        "modeltest-0shot-fixed": {"items": zero},
         "lm-eval": {"items": lm},
         "lm-eval-5shot": {"items": lm5},
     }
@@ -278,6 +444,204 @@ def truthfulqa(folder):
                 measures["mc3"] = sum(score(a) > max(rivals[1:]) for a in right) / len(right)
             found[name].append(item(f"truthfulqa/validation/{i}", prompt + frame.format(best), "A") | {"pred": "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[argmax(rivals)], "measures": measures})
     return len(rows), {name: {"items": items} for name, items in found.items()}
+
+
+def similarity(reply, right, wrong):
+    """lm-evaluation-harness's process_results_gen, one reference at a time."""
+    right = right + [] if "I have no comment." in right else right + ["I have no comment."]
+    lines = lambda text: text.replace(" . ", ".\n")
+    def bleu(ref):
+        return sacrebleu.corpus_bleu([reply], [[ref]], smooth_method="exp", smooth_value=0.0, force=False, lowercase=False, tokenize="intl", use_effective_order=False).score
+    def rouge(kind, ref):
+        return 100 * ROUGE.score(lines(ref), lines(reply))[kind].fmeasure
+    found = {}
+    for name, score in [("bleu", bleu), ("rouge1", lambda r: rouge("rouge1", r)), ("rouge2", lambda r: rouge("rouge2", r)), ("rougeL", lambda r: rouge("rougeLsum", r))]:
+        best, worst = max(map(score, right)), max(map(score, wrong))
+        found |= {f"{name}-max": best, f"{name}-diff": best - worst, f"{name}-acc": float(best > worst)}
+    return found
+
+
+ROUGE = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeLsum"])
+
+
+def truthfulqa_generation(folder):
+    header, *rows = rows_csv(folder / "TruthfulQA.csv")
+    at = {name: header.index(name) for name in ["Question", "Correct Answers", "Incorrect Answers"]}
+    dot = lambda t: t.strip() if t.strip().endswith(".") else t.strip() + "."
+    split = lambda t: [dot(part) for part in t.split(";") if part.strip()]
+    found = {"modeltest-gen": [], "lm-eval-gen": []}
+    for i, row in list(enumerate(rows))[:ITEMS]:
+        right, wrong = split(row[at["Correct Answers"]]), split(row[at["Incorrect Answers"]])
+        said = [right[0], wrong[0], "I have no comment", "", f"{right[-1]} . {wrong[-1]}", "It depends on what you mean ."][i % 6]
+        reply = [f"\nA: {said}\n\nQ: What next?\nA: Nothing.", f"\nA: {said}", said][i % 3]
+        middle = reply[reply.index("A:") + 2 :].split("Q:")[0] if "A:" in reply else reply
+        for name, prompt, text in [("modeltest-gen", PRIMER + row[at["Question"]], middle.strip()), ("lm-eval-gen", PRIMER + row[at["Question"]].strip(), cut(reply, ["\n\n"]))]:
+            found[name].append(item(f"truthfulqa/validation/{i}", prompt, "") | {"reply": reply, "measures": similarity(text, right, wrong)})
+    return {name: {"items": items} for name, items in found.items()}
+
+
+def words_of(text):
+    """normalize_answer of LongBench."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", text).split()
+
+
+def words_of_chinese(text):
+    marks = string.punctuation + "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
+    words = ("".join(c for c in "".join(word.lower().split()) if c not in marks) for word in jieba.cut(text, cut_all=False))
+    return [word for word in words if word]
+
+
+def bag_f1(said, right):
+    same = sum((Counter(said) & Counter(right)).values())
+    if same == 0:
+        return 0.0
+    precision, recall = same / len(said), same / len(right)
+    return 2 * precision * recall / (precision + recall)
+
+
+def rouge_l(said, right):
+    try:
+        return Rouge().get_scores([said], [right], avg=True)["rouge-l"]["f"]
+    except ValueError:
+        return 0.0
+
+
+def longbench_score(metric, said, right, classes):
+    if metric == "f1":
+        return bag_f1(words_of(said), words_of(right))
+    if metric == "f1_zh":
+        return bag_f1(words_of_chinese(said), words_of_chinese(right))
+    if metric == "rouge":
+        return rouge_l(said, right)
+    if metric == "rouge_zh":
+        return rouge_l(" ".join(jieba.cut(said)), " ".join(jieba.cut(right)))
+    if metric == "classification":
+        named = [name for name in classes if name in said]
+        for name in named:
+            if name in right and name != right:
+                named.remove(name)
+        return 1 / len(named) if right in named else 0.0
+    if metric == "code":
+        line = next((l for l in said.lstrip("\n").split("\n") if "`" not in l and "#" not in l and "//" not in l), "")
+        return ratio(line, right)
+    if metric == "retrieval":
+        right = re.findall(r"Paragraph (\d+)", right)[0]
+    if metric == "retrieval_zh":
+        right = re.findall(r"段落(\d+)", right)[0]
+    numbers = re.findall(r"\d+", said)
+    return sum(number == right for number in numbers) / len(numbers) if numbers else 0.0
+
+
+def ratio(a, b):
+    """fuzz.ratio of fuzzywuzzy without python-Levenshtein."""
+    if a == b:
+        return 1.0
+    if not a or not b:
+        return 0.0
+    return int(round(100 * difflib.SequenceMatcher(None, a, b).ratio())) / 100
+
+
+def longbench(folder):
+    rng = random.Random(19)
+    found, total = {"modeltest": [], "official": []}, 0
+    for name in sorted(LONGBENCH):
+        metric, limit, first_line, chat, prompt = LONGBENCH[name]
+        rows = jsonl(folder / f"data/{name}.jsonl")
+        total += len(rows)
+        for i, row in enumerate(rows):
+            text = prompt.format(context=row["context"], input=row["input"])
+            right = rng.choice(row["answers"])
+            reply = rng.choice([right, f"\n{right}\nand more", f"It is {right} .", f"# so\n{right}", f"{right} {right} 7", "no", "", f"law {right} science", right[: len(right) // 2]])
+            said = reply.lstrip("\n").split("\n")[0] if first_line else reply
+            score = max(longbench_score(metric, said, answer, row["all_classes"]) for answer in row["answers"])
+            bucket = "0-4k" if row["length"] < 4000 else "4-8k" if row["length"] < 8000 else "8k+"
+            one = {"reply": reply, "limit": limit, "measures": {"score": score, f"score {bucket}": score}}
+            found["modeltest"].append(item(f"longbench/test/{name}/{i}", text, "") | one)
+            asked = f"[Round 1]\n\n问：{text}\n\n答：" if chat else text
+            found["official"].append(item(f"longbench/test/{name}/{i}", asked, "") | one)
+    return total, {name: {"items": items} for name, items in found.items()}
+
+
+def needle_score(reply, needle, keyword):
+    if keyword in reply:
+        return 1.0
+    said, right = re.sub(r"\s+", "", reply), re.sub(r"\s+", "", needle)
+    least, most = int(0.8 * len(right)), int(1.2 * len(right))
+    said = said[:most]
+    if len(said) > least and right[-1] in said[least:]:
+        said = said[: least + said[least:].index(right[-1]) + 1]
+    row = list(range(len(right) + 1))
+    for i, c in enumerate(said, 1):
+        above, row[0] = row[0], i
+        for j, d in enumerate(right, 1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (c != d))
+    longest = max(len(said), len(right))
+    return 0.2 * (1 - row[-1] / longest) if longest else 0.2
+
+
+def needlebench(folder, encoding):
+    needles = jsonl(folder / "needles.jsonl")
+    rows = []
+    for file, language, buffer, mark, hint in [
+        ("PaulGrahamEssays", "English", 600, "Please answer in the format", "Before answering, please consider what in the document is most relevant to this question. "),
+        ("zh_finance", "Chinese", 200, "请按照", "在回答之前，请思考文档中与此问题最相关的内容是什么。"),
+    ]:
+        own = [n for n in needles if n["language"] == language]
+        essays = [encoding.encode(e["text"]) for e in jsonl(folder / f"{file}.jsonl")]
+        for length in [1000, 2000, 3000, 4000]:
+            for step in range(20):
+                depth = 100 / 19 * step
+                order = list(essays)
+                for repeat in range(10):
+                    random.seed(repeat)
+                    random.shuffle(order)
+                    random.seed(repeat)
+                    needle = random.choice(own)
+                    hidden = encoding.encode(f"\n{needle['needle']}\n")
+                    most = max(length - buffer - len(hidden), 0)
+                    text = [t for essay in order for t in essay][:most]
+                    at = int(len(text) * (depth / 100))
+                    context = encoding.decode(text[:at] + hidden + text[at:])
+                    parts = needle["retrieval_question"].split(mark)
+                    question = parts[0] + hint + mark + parts[1]
+                    if language == "Chinese":
+                        prompt = f"你是一个善于回答用户问题的智能AI助手\n请保持你的回答简洁清楚。不要说和下面文档中的无关的话，或重复你的回答\n用户现在给你的文档是{context}\n\n现在请问：{question}"
+                    else:
+                        prompt = f"You are an intelligent AI assistant skilled in answering user questions.\nPlease keep your answers concise and clear. Do not talk about irrelevant topics or repeat your answers.\nThe document given to you by the user is {context}\n\nNow, the question is: {question}"
+                    rows.append((f"{file}_{length}_{int(depth)}", len(rows), prompt, needle))
+    rows.sort(key=lambda row: row[0])
+    items = []
+    for place in range(0, len(rows), len(rows) // ITEMS):
+        _, number, prompt, needle = rows[place]
+        right, key = needle["needle"], needle["arg2"]
+        reply = [f"It is {key}", right.replace(key, "something else"), right[:5], "", "I do not know. " * 9, f"{right[:-4]} xyz。 and so on."][place % 6 if place % 2 else len(items) % 6]
+        one = item(f"needlebench/4k/{number}", prompt, "") | {"index": place, "reply": reply}
+        items.append(one | {"measures": {"score": needle_score(reply, f"\n{right}\n", key)}})
+    return len(rows), {"modeltest": {"items": items[:ITEMS]}}
+
+
+def bbh(folder):
+    total, lm, chat = 0, [], []
+    for path in sorted((folder / "bbh").iterdir()):
+        rows = json.loads(path.read_text(encoding="utf-8"))["examples"]
+        worked = (folder / "cot-prompts" / f"{path.stem}.txt").read_text(encoding="utf-8").split("-----\n")[1]
+        total += len(rows)
+        for i, row in enumerate(rows):
+            ask = f"{worked}\n\nQ: {row['input']}\nA: Let's think step by step."
+            lm.append(item(f"bbh/test/{path.stem}/{i}", ask + "\n", row["target"]))
+            chat.append(item(f"bbh/test/{path.stem}/{i}", f"[Round 1]\n\n问：Follow the given examples and answer the question.\n{ask}\n\n答：", row["target"]))
+    def strict(text):
+        found = re.findall(r"(?<=the answer is )(.*)(?=.)", cut(text, ["</s>", "Q", "\n\n"]))
+        return found[0] if found else None
+    def lenient(text):
+        m = re.search(r"answer is[^\n]*?(\([A-R]\))", text) or re.search(r"answer is ([^\n]*)", text)
+        return None if m is None else m.group(1).strip().removesuffix(".")
+    out = outputs("worked")
+    return total, {
+        "lm-eval-cot": {"items": lm, "readings": [[o, strict(o)] for o in out]},
+        "opencompass-cot": {"items": chat, "readings": [[o, lenient(o)] for o in out]},
+    }
 
 
 def arc(task, folder, name):
@@ -357,14 +721,32 @@ def wikitext(folder):
     return len(pages), {name: {"items": items} for name, items in found.items()}
 
 
+# The pattern of cl100k_base.
+CL100K = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
+
+
+def lines_of(value, depth):
+    """JSON with an item or a reading in each line."""
+    if depth == 5 or not isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    begin, end = "{}" if isinstance(value, dict) else "[]"
+    rows = [f"{json.dumps(k)}: {lines_of(v, depth + 1)}" for k, v in value.items()] if begin == "{" else [lines_of(v, depth + 1) for v in value]
+    pad = "\n" + " " * depth
+    return begin + ",".join(f"{pad} {row}" for row in rows) + pad + end
+
+
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
     real = Path(sys.argv[1])
-    made_up()
+    ranks = dict((base64.b64decode(token), int(rank)) for token, rank in (line.split() for line in open(sys.argv[2], "rb") if line.strip()))
+    encoding = tiktoken.Encoding(name="cl100k_base", pat_str=CL100K, mergeable_ranks=ranks, special_tokens={})
+    for make in [made_up, made_up_longbench, made_up_needles, made_up_bbh]:
+        make()
     tasks = {
         "gsm8k": gsm8k(real / "gsm8k"),
         "hellaswag": hellaswag(real / "hellaswag"),
+        "humaneval": humaneval(real / "humaneval"),
         "mmlu": mmlu(real / "mmlu"),
         "truthfulqa": truthfulqa(real / "truthfulqa"),
         "wikitext-2": wikitext(real / "wikitext-2"),
@@ -373,12 +755,13 @@ def main():
         "cmmlu": cmmlu(DATA / "cmmlu"),
         "gpqa": gpqa(DATA / "gpqa"),
         "aime2024": aime(DATA / "aime2024"),
+        "longbench": longbench(DATA / "longbench"),
+        "needlebench": needlebench(DATA / "needlebench", encoding),
+        "bbh": bbh(DATA / "bbh"),
     }
+    tasks["truthfulqa"][1].update(truthfulqa_generation(real / "truthfulqa"))
     expected = {name: {"items": count, "protocols": protocols} for name, (count, protocols) in tasks.items()}
-    text = json.dumps(expected, ensure_ascii=False, indent=1)
-    # One item a line.
-    text = re.sub(r"\{\s+\"doc_id\".*?\n\s{6}\}|\[\n\s+(?:\"(?:[^\"\\]|\\.)*\"),\n\s+(?:null|\"(?:[^\"\\]|\\.)*\")\n\s+\]", lambda m: re.sub(r"\n\s*", " ", m.group(0)), text, flags=re.S)
-    write(HERE / "expected.json", text + "\n")
+    write(HERE / "expected.json", lines_of(expected, 0) + "\n")
 
 
 main()

@@ -56,8 +56,8 @@
 //!
 //! ## Three walks
 //!
-//! Files in the order in which data passes through them. Each file stands once, and no step goes back. A caller that waits is no
-//! step: the engine's answer returns to the file that asked, which passes it on to the next one.
+//! Each table lists files in the order in which data passes through them. A file stands once, and no step goes back. The return to
+//! a caller that waits is no step.
 //!
 //! An accuracy item:
 //!
@@ -154,7 +154,7 @@
 //! [`glmbench_engine::profile`] sums these times by the kind of step. [`glmbench_device::observed`] wraps a device and shows what it
 //! computes. [`glmbench_engine::quantise`] calibrates with it, and writes quantised checkpoints without a forward pass of its own.
 //!
-//! Programs that a model writes run only in [`glmbench_sandbox`], which the kernel makes. For that the program starts itself
+//! Programs that a model writes run only in [`glmbench_sandbox`], which the kernel makes ([`task::program`]). For that the program starts itself
 //! again, and `main` asks [`glmbench_sandbox::child_main`] first. Where the kernel refuses a part, no such program runs.
 //!
 //! Texts of data sets, suites, models and records are untrusted. Anything shown to people goes through [`mod@text`]: on a
@@ -174,8 +174,7 @@
 //!    forks of the sandbox (`linux/process.rs` of `glmbench-sandbox`). Each block says why it is sound.
 //! 5. A token's numbers do not depend, to the last bit, on the rest of the batch or on how its prompt is cut into chunks.
 //!    Nor do they depend on the number of threads or on the instruction set within a kernel family. The families are the
-//!    vector kernels and
-//!    AMX's tiles, which sum in another order ([`glmbench_cpu`]).
+//!    vector kernels, the bf16 pairs of AVX-512 BF16, and AMX's tiles. Each sums in an order of its own ([`glmbench_cpu`]).
 //!    - Every sum is one chain in one order. Threads share outputs, never a sum. The exception is attention over a long
 //!      context: its parts are cut at fixed places and added in order. Integer sums are exact.
 //!    - Tensor-parallel ranks do share sums. Numbers therefore depend on the number of ranks, which is recorded.
@@ -184,8 +183,8 @@
 //!    - On a 300I DUO, chunks change the last bits, within the KL gate. It uses another operator for few rows at the end of
 //!      more than 4,096 tokens, and the decoding operator for chunks of one token. Forced choices
 //!      (`prefill=matmul,decode=matmul`) avoid that.
-//!    - Shared prefixes and guessed tokens follow from this. A real card does neither: no one has shown that its numbers do
-//!      not depend on chunks, and it verifies with another operator than it decodes with.
+//!    - Shared prefixes and guessed tokens follow from this. A real card does neither. No one has shown that its numbers do not
+//!      depend on chunks, and it verifies with another operator than it decodes with.
 //! 6. Files on disk carry a schema number, and a golden file fixes each format.
 //! 7. Lines are written in the plan's order, appended and flushed. Everything else is replaced by rename. A killed run is
 //!    therefore a prefix of an undisturbed one, and resuming it gives the same files, times aside. A journal that is not

@@ -1,6 +1,6 @@
 //! The files that the program carries: the suites of this repository, the sample data sets and the demo model.
 //!
-//! `run quickstart` therefore works anywhere. A suite's paths are relative to its file, and data sets and models are folders, so the
+//! `run quickstart` therefore works anywhere. A suite's paths are relative to its file, and data sets and models are folders. So the
 //! files are written once into the user's cache, and every later command finds them there.
 
 use std::path::{Path, PathBuf};

@@ -192,6 +192,9 @@ def prepare(place, args, reasons):
         part = place.models / "checkpoint.part"
         shutil.rmtree(part, ignore_errors=True)
         place.call("checkpoint", [place.python, args.checkpoint_tool, part, "--layers", args.layers, "--dtype", "BF16"])
+        # Timed lengths need no text, but a checkpoint has a tokenizer.
+        for name in ("tokenizer.model", "tokenizer_config.json"):
+            shutil.copy(HERE.parent.parent / "models/demo" / name, part / name)
         part.rename(place.checkpoint)
     for kind in args.types:
         try:

@@ -199,7 +199,7 @@ impl FailedStart<'_> {
     }
 }
 
-/// Returns what a machine tells whose card did not start.
+/// Returns what the machine tells if its card did not start.
 fn started_on(found: &Installation, memory: Vec<ChipMemory>) -> Machine {
     let mut details: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut note = |name: &str, values: Vec<String>| {

@@ -34,8 +34,8 @@ pub struct Args {
     /// The suite file, or the name of a shipped suite such as quickstart; with DATA, a task file or the name of a built-in task
     #[arg(value_name = "SUITE.toml")]
     suite: PathBuf,
-    /// Folder of data to check a task against: every row is read and every template rendered; answers, duplicates, prompts over
-    /// length and leakage from demonstrations are reported
+    /// Folder of data to check a task against. Reads every row, renders every template, and reports answers, duplicates, prompts
+    /// over length and leakage from demonstrations
     #[arg(value_name = "DATA")]
     data: Option<PathBuf>,
     /// What would run the cases

@@ -15,6 +15,8 @@ use clap_complete::env::Shells;
 
 use glmbench_device::{DeviceKind, Precision};
 
+use crate::shipped;
+
 use super::Cli;
 use super::runs::{ROOT, runs_in};
 

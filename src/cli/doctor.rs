@@ -47,7 +47,7 @@ pub struct Args {
     /// With --noise: minimum number of seconds between the starts of two processes
     #[arg(long, value_name = "SECONDS", default_value = "20", requires = "noise", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     every: u32,
-    /// This process is one of those
+    /// With --noise: this process is one of those that are timed
     #[arg(long, hide = true, requires = "noise")]
     one_of_them: bool,
     /// With --noise: model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`

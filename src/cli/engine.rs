@@ -49,8 +49,8 @@ pub struct OverModel {
     /// Folder of a P-tuning v2 prefix for the model: its config.json and the prefix tensors
     #[arg(long, value_name = "DIR")]
     pub ptuning: Option<PathBuf>,
-    /// What the model's rope_ratio does, where its folder does not say: `positions` (it divides them, as in
-    /// ChatGLM2-6B-32k) or `base` (it multiplies the base, as in ChatGLM3 and later)
+    /// What the model's rope_ratio does, where its folder does not say: divide `positions`, as in ChatGLM2-6B-32k, or multiply the
+    /// `base`, as in ChatGLM3 and later
     #[arg(long, value_name = "WHAT")]
     pub rope_scaling: Option<RopeScaling>,
 }

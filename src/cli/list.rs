@@ -8,6 +8,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 
 use crate::dataset::catalogue::{self, Entry};
+use crate::shipped;
 use crate::suite::Suite;
 use crate::task::{self, Definition};
 

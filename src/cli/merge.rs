@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if merged.items > MOST_REPORTED {
         emit(&format!("{}: {words}", merged.record.run_id))?;
         say(&format!(
-            "the report of so many items needs memory for all of them; `glmbench report {}` makes it",
+            "no report was made, because it needs memory for all items; `glmbench report {}` makes it",
             merged.path.display()
         ));
         let whole = merged.record.status == Status::Complete;

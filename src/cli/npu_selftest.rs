@@ -268,6 +268,10 @@ fn small() -> Widths {
     Widths { hidden: 256, ffn: 320, heads, vocab: 128 }
 }
 
+/// What is known of the error of modelled times of single operators.
+pub(super) const OPERATORS: &str =
+    "the error of single operators is not known, that of whole steps is in docs/CALIBRATION.md";
+
 fn status(row: &SelftestRow) -> &'static str {
     match row.status {
         Status::Pass => "pass",
@@ -300,7 +304,8 @@ fn words(info: &DeviceInfo, rows: &[SelftestRow]) -> String {
     let mut machine = markdown();
     machine.set_header(["device", &info.name]);
     if let Some(profile) = &info.modelled_by {
-        machine.add_row(["times", &format!("modelled by profile {}, {:.12}", profile.name, profile.sha256)]);
+        let by = format!("modelled by profile {}, {:.12}; {OPERATORS}", profile.name, profile.sha256);
+        machine.add_row(["times", &by]);
     }
     for (name, value) in &info.details {
         machine.add_row([name.clone(), notes.cell(value)]);

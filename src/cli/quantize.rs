@@ -154,7 +154,7 @@ fn tell(report: &Report, args: &Args, start: Instant) -> anyhow::Result<()> {
     for ranked in &report.ranked {
         super::emit(&format!("{:.3e}  {:.3e}  {}", ranked.relative, ranked.absolute, ranked.linear.name()))?;
     }
-    let (quantised, all) = report.quantised;
+    let (quantised, all) = (report.quantised, report.linear);
     super::say(&format!(
         "{}: {} files written; {quantised} of {all} linear layers in {}, weights {} in {:.1} s",
         args.out.display(),

@@ -121,8 +121,8 @@ fn whole(table: &Table) -> String {
     drawn.to_string()
 }
 
-/// Returns a long table with the rows that matter, and the number of the others. Those are the sums if there are a few of them;
-/// else, of cases, the smallest and the largest batch of each pair of lengths; else the first.
+/// Returns a long table with the rows that matter, and the number of the others. The rows that matter are the sums, if there are a
+/// few of them. Else they are, of cases, the smallest and the largest batch of each pair of lengths. Else they are the first.
 fn brief(table: &Table) -> (Table, usize) {
     if table.rows.len() <= MOST_ROWS {
         return (table.clone(), 0);

@@ -169,7 +169,7 @@ pub(super) fn check(word: &str, folder: &Path, model: Option<&OsStr>) -> anyhow:
     for protocol in task::protocols_of(benchmark) {
         let name = protocol.definition().name;
         match evaluation(benchmark, protocol, folder, (&tokenizer, config.seq_length)) {
-            Ok(evaluation) => well &= report(name, &evaluation)?,
+            Ok(evaluation) => well &= report(name, evaluation)?,
             Err(error) => {
                 well = false;
                 let error = error.to_string();
@@ -182,9 +182,9 @@ pub(super) fn check(word: &str, folder: &Path, model: Option<&OsStr>) -> anyhow:
 }
 
 /// Prints what an audit found.
-fn report(name: &str, evaluation: &Evaluation<'_>) -> anyhow::Result<bool> {
-    let audit = Audit::of(evaluation);
+fn report(name: &str, evaluation: Evaluation<'_>) -> anyhow::Result<bool> {
     let shots = evaluation.plan().shots;
+    let audit = Audit::of(evaluation);
     emit(&format!(
         "protocol     {name}: {} items, {shots} shots, {} calls of the model, longest prompt {} tokens",
         audit.items, audit.calls, audit.longest_prompt

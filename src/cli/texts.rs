@@ -16,6 +16,8 @@ use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{FinishReason, NotFinite, Request, RequestId};
 
 use crate::bounded;
+use crate::record::Phase;
+use crate::report::modelled::{self, Known, marked};
 use crate::text::one_line;
 
 use super::engine::EngineArgs;
@@ -52,7 +54,11 @@ pub(super) fn run(args: &Asked<'_>, word: &OsStr) -> anyhow::Result<ExitCode> {
     let batch = args.batch.min(texts.len());
     let capacity = Capacity::for_batch(&model.config, batch, longest + new_tokens);
     let mut engine = model.load(&args.engine.compute()?, capacity, &mut Bars::default())?;
-    let modelled = engine.device_info().modelled_by.is_some();
+    let device = engine.device_info();
+    let parameters = model.config.parameters();
+    // The longest prompt of all has the error that says most.
+    let error = |phase| modelled::error_on(&device, parameters, phase, [batch, longest, new_tokens]);
+    let errors = [Phase::Prefill, Phase::Decode, Phase::E2e].map(error);
     let mut broken = false;
     for (number, (texts, prompts)) in texts.chunks(batch).zip(prompts.chunks(batch)).enumerate() {
         let request = |prompt: &Vec<u32>| Request {
@@ -65,7 +71,7 @@ pub(super) fn run(args: &Asked<'_>, word: &OsStr) -> anyhow::Result<ExitCode> {
         let answers = ask(&mut engine, prompts.iter().map(request).collect())?;
         broken |= answers.iter().any(|answer| answer.broken.is_some());
         for (i, (text, answer)) in texts.iter().zip(&answers).enumerate() {
-            emit(&told(number * batch + i, text, answer, &tokenizer, modelled))?;
+            emit(&told(number * batch + i, text, answer, &tokenizer, &errors))?;
         }
     }
     Ok(if broken { Exit::Invalid } else { Exit::Done }.into())
@@ -114,7 +120,13 @@ fn ask(engine: &mut Engine, requests: Vec<Request>) -> anyhow::Result<Vec<Answer
 }
 
 /// Formats the lines about one text.
-fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer, modelled: bool) -> String {
+fn told(
+    index: usize,
+    text: &str,
+    answer: &Answer,
+    tokenizer: &Tokenizer,
+    [of_first, of_next, of_all]: &[Option<Known>; 3],
+) -> String {
     if let Some(place) = answer.broken {
         say(&format!("glmbench: text {index}: {place}; the answer ends there"));
     }
@@ -122,17 +134,22 @@ fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer, modell
     let count = answer.tokens.len();
     let next = match count {
         0 | 1 => "next tokens none".to_owned(),
-        n => format!("next tokens {:.3} ms each", ms(answer.end_ns - answer.first_ns) / (n - 1) as f64),
+        n => format!(
+            "next tokens {:.3} ms each{}",
+            ms(answer.end_ns - answer.first_ns) / (n - 1) as f64,
+            marked(of_next.as_ref())
+        ),
     };
     // A text is shown as one line. An answer may take several.
     format!(
         "Question[{index}]: {}\nAnswer[{index}]: {}\nGenerate[{index}] token num: {count}\n\
-         Time[{index}]: first token {:.3} ms, {next}, all {:.3} ms{}\n",
+         Time[{index}]: first token {:.3} ms{}, {next}, all {:.3} ms{}\n",
         one_line(text),
         tokenizer.decode(&answer.tokens),
         ms(answer.first_ns),
+        marked(of_first.as_ref()),
         ms(answer.end_ns),
-        if modelled { " (modelled)" } else { "" }
+        marked(of_all.as_ref())
     )
 }
 

@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
     }
     if endpoint::is_given(args) {
-        let same = endpoint::run(args, &contents, (&picked, seed), faults.as_deref())?;
+        let same = endpoint::run(args, &contents, &picked, seed, faults.as_deref())?;
         return Ok(if same { records } else { Exit::GateFailed }.into());
     }
     let session = Session::new(args, &contents)?;

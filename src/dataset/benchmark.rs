@@ -25,6 +25,11 @@ pub struct Benchmark {
     pub chance: Option<f64>,
     /// Categories of its subjects, in the order of published tables. Empty if there are none.
     pub categories: &'static [&'static str],
+    /// Name of the part of its subjects that cuts across the categories ([`super::Subject::hard`]), such as C-Eval's hard one. Empty
+    /// if there is none.
+    pub part: &'static str,
+    /// Whether its subjects are `<text>_<length>_<depth>`, so that scores make a map of lengths and depths.
+    pub is_grid: bool,
     /// Returns a question as a prompt for timing, as ModelTest has it: without protocol or answer.
     pub timing_prompt: TimingPrompt,
     /// The result files that ModelTest writes for it, if any.

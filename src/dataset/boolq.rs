@@ -26,6 +26,8 @@ pub static BOOLQ: Benchmark = Benchmark {
     layouts: &[&Jsonl],
     chance: Some(0.5),
     categories: &[],
+    part: "",
+    is_grid: false,
     timing_prompt: TimingPrompt::Function(timing_prompt),
     modeltest: Some(ModelTestFiles {
         set: "BoolQ",

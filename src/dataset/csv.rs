@@ -59,7 +59,7 @@ impl Scanner<'_> {
             // `plain` stops at a comma or a line end, so only a quoted field gets here.
             let found = self.rest.chars().next().unwrap_or_default();
             return Err(format!(
-                "found {found:?} after the closing quote of field {} (line {}); expected a comma or the end of the line (a quote inside a quoted field is written twice)",
+                "found {found:?} after the closing quote of field {} (line {}); expected a comma or the end of the line. A quote inside a quoted field is written twice",
                 fields.len(),
                 self.line
             ));

@@ -63,7 +63,7 @@ pub struct Subject {
     pub chinese_name: Option<String>,
     /// The category, one of [`Benchmark::categories`], if the set has categories.
     pub category: Option<String>,
-    /// Whether it belongs to the hard part of the set ("C-Eval Hard").
+    /// Whether it belongs to the part of the set that cuts across categories ([`Benchmark::part`]), such as "C-Eval Hard".
     pub hard: bool,
 }
 

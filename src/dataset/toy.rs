@@ -19,6 +19,8 @@ pub(crate) static TOY_SUMS: Benchmark = Benchmark {
     layouts: &[&Tsv],
     chance: None,
     categories: &[],
+    part: "",
+    is_grid: false,
     timing_prompt: TimingPrompt::Function(timing_prompt),
     modeltest: Some(ModelTestFiles {
         set: "ToySums",

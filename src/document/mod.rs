@@ -1,5 +1,5 @@
 //! TOML documents that people write: suites, gates and task files. Every value knows its place, so that a message can name
-//! file, line and column, and an unknown key is answered with the nearest known one.
+//! file, line and column. An unknown key is answered with the nearest known one.
 
 pub(crate) mod table;
 pub(crate) mod tree;

@@ -4,6 +4,7 @@ use super::{Answer, Candidate, asked_for, at_most};
 use crate::record::{Clock, PerfRow, Phase};
 use crate::report::compare::{GateOutcome, Judgement, Pair};
 use crate::report::tables;
+use crate::stats::Interval;
 use crate::suite::gates::MemoryGate;
 use glmbench_device::DeviceName;
 
@@ -82,7 +83,7 @@ fn memory_ratio(pair: &Pair, row: &PerfRow, max: f64) -> Answer {
     match base {
         Some((a, b)) if a > 0 => {
             let ratio = b as f64 / a as f64;
-            Answer::of(at_most((ratio, ratio), max), format!("{ratio:.3}"))
+            Answer::of(at_most(Interval::point(ratio), max), format!("{ratio:.3}"))
         }
         _ => Answer::of(GateOutcome::Undecided, "the two runs recorded no peak memory of the same kind"),
     }

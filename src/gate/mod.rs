@@ -19,7 +19,7 @@ mod speed;
 use crate::record::{AccuracyRow, RequestRecord};
 use crate::report::Summary;
 use crate::report::compare::{Comparison, GateOutcome, Judgement, Pair, TaskComparison, same_command};
-use crate::stats::score_interval;
+use crate::stats::{Interval, score_interval};
 use crate::suite::gates::{AccuracyGate, Gates, Undecided};
 use std::path::PathBuf;
 
@@ -227,18 +227,18 @@ impl Candidate<'_> {
 }
 
 /// Passes if the whole interval is at most the limit.
-fn at_most((low, high): (f64, f64), limit: f64) -> GateOutcome {
-    if high <= limit {
+fn at_most(interval: Interval, limit: f64) -> GateOutcome {
+    if interval.high <= limit {
         GateOutcome::Pass
-    } else if low > limit {
+    } else if interval.low > limit {
         GateOutcome::Fail
     } else {
         GateOutcome::Undecided
     }
 }
 
-fn at_least((low, high): (f64, f64), limit: f64) -> GateOutcome {
-    at_most((-high, -low), -limit)
+fn at_least(interval: Interval, limit: f64) -> GateOutcome {
+    at_most(interval.map_decreasing(|x| -x), -limit)
 }
 
 fn percent(share: f64) -> String {
@@ -321,10 +321,10 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
 }
 
 fn least_accuracy(row: &AccuracyRow, min: f64) -> Answer {
-    match (row.acc, row.ci95_lo.zip(row.ci95_hi)) {
-        (Some(share), Some((low, high))) => {
-            let found = format!("{} [{}, {}]", percent(share), percent(low), percent(high));
-            Answer::of(at_least((low, high), min), found)
+    match (row.acc, row.interval()) {
+        (Some(share), Some(interval)) => {
+            let found = format!("{} [{}, {}]", percent(share), percent(interval.low), percent(interval.high));
+            Answer::of(at_least(interval, min), found)
         }
         _ => Answer::of(GateOutcome::Fail, "no item has an answer"),
     }
@@ -332,15 +332,20 @@ fn least_accuracy(row: &AccuracyRow, min: f64) -> Answer {
 
 /// Judges a drop in accuracy, shown in points lost.
 fn largest_drop(task: &TaskComparison, drop: f64) -> Answer {
-    let (difference, _) = task.whole().difference;
+    let difference = task.whole().difference.value;
     // The bootstrap interval has no width without discordant items, but five equal items prove nothing.
     let interval = score_interval(task.whole().counts, 0.95);
     let lost = |gained: f64| format!("{:+.2}", 0.0 - 100.0 * gained);
     match interval {
-        Some((low, high)) => {
+        Some(interval) => {
             let alike = if task.is_identical() { ", every answer identical" } else { "" };
-            let found = format!("{} points lost [{}, {}]{alike}", lost(difference), lost(high), lost(low));
-            Answer::of(at_least((low, high), -drop), found)
+            let found = format!(
+                "{} points lost [{}, {}]{alike}",
+                lost(difference),
+                lost(interval.high),
+                lost(interval.low)
+            );
+            Answer::of(at_least(interval, -drop), found)
         }
         None => Answer::of(
             GateOutcome::Undecided,

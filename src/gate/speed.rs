@@ -1,13 +1,17 @@
 //! Speed gates. A limit on a time or a rate uses the interval of the median. A limit on a ratio to the base run uses
 //! the same evidence as verdicts on speed.
+//!
+//! Modelled times have no noise, so they pass or fail. What was found carries the model's error, and says if the limit is within it:
+//! then the gate decides between two states of the program, but says nothing of a card.
 
 use super::{Answer, Candidate, asked_for, at_least, at_most, percent};
-use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
+use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord, RunRecord};
 use crate::report::compare::{
     Basis, Evidence, GateOutcome, Judgement, Metric, SpeedVerdict, command, same_command,
 };
+use crate::report::modelled::{self, Known, RatioError, Stated};
 use crate::report::performance::good_repetitions;
-use crate::stats::{RESAMPLES, median, median_interval};
+use crate::stats::{Interval, RESAMPLES, median, median_interval};
 use crate::suite::gates::{GateMetric, SpeedGate};
 
 /// Fewest repetitions with which a time decides anything.
@@ -97,7 +101,43 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
 struct Estimate {
     median: f64,
     /// Both ends.
-    interval: (f64, f64),
+    interval: Interval,
+    /// Error of a modelled time.
+    error: Option<Known>,
+}
+
+/// Said of a limit that a modelled figure's error reaches across.
+const WITHIN: &str = "; the limit is within this error";
+
+impl Estimate {
+    /// Returns the same figure as a rate of a number of tokens per second.
+    fn rate(self, tokens: f64) -> Self {
+        let rate = |ns: f64| tokens * 1e9 / ns;
+        Self { median: rate(self.median), interval: self.interval.map_decreasing(rate), ..self }
+    }
+
+    /// Judges the interval. `shown` formats a figure, and `unit` follows it.
+    fn answer(
+        self,
+        shown: impl Fn(f64) -> String,
+        unit: &str,
+        decide: impl Fn(Interval) -> GateOutcome,
+    ) -> Answer {
+        let Self { median, interval, error } = self;
+        let found = format!("{} {unit}", shown(median));
+        let found = match &error {
+            None => format!("{found} [{}, {}]", shown(interval.low), shown(interval.high)),
+            Some(known) => {
+                let within = |of: &Stated| {
+                    let (low, high) = of.ends(median).into_inner();
+                    decide(Interval { low, high }) == GateOutcome::Undecided
+                };
+                let is_within = known.as_ref().is_ok_and(within);
+                format!("{found}{}{}", modelled::marked(Some(known)), if is_within { WITHIN } else { "" })
+            }
+        };
+        Answer::of(decide(interval), found)
+    }
 }
 
 /// Returns the median of a metric with its interval, or the answer if there is none.
@@ -118,8 +158,9 @@ fn interval_of(
     let Some(centre) = median(&samples) else {
         return Err(Answer::of(GateOutcome::Fail, "no such time in the run"));
     };
+    let error = error_of(&candidate.summary.run, case, metric);
     if candidate.summary.run.provenance.clock == Clock::Modelled {
-        return Ok(Estimate { median: centre, interval: (centre, centre) });
+        return Ok(Estimate { median: centre, interval: Interval::point(centre), error });
     }
     if samples.len() < LEAST_REPETITIONS {
         let found = format!(
@@ -131,7 +172,15 @@ fn interval_of(
     }
     let interval = median_interval(&samples, 0.95, RESAMPLES, SEED);
     let none = || Answer::of(GateOutcome::Undecided, "no interval");
-    interval.map(|interval| Estimate { median: centre, interval }).ok_or_else(none)
+    interval.map(|interval| Estimate { median: centre, interval, error }).ok_or_else(none)
+}
+
+/// Returns the error of a metric of a case. `None` with a measured clock.
+fn error_of(run: &RunRecord, case: &PerformanceCase, metric: GateMetric) -> Option<Known> {
+    let lengths = [case.batch, case.input_tokens, case.output_tokens];
+    let unnamed = || Err("error unknown: the record names no profile");
+    modelled::error_at(run, Metric::from(metric).phase(), case.tp, lengths)
+        .or_else(|| (run.provenance.clock == Clock::Modelled).then(unnamed))
 }
 
 fn invalid(row: &PerfRow) -> String {
@@ -142,15 +191,11 @@ fn absolute(
     candidate: &Candidate<'_>,
     case: &PerformanceCase,
     metric: GateMetric,
-    decide: impl Fn((f64, f64)) -> GateOutcome,
+    decide: impl Fn(Interval) -> GateOutcome,
 ) -> Answer {
     match interval_of(candidate, case, metric) {
         Err(answer) => answer,
-        Ok(Estimate { median, interval }) => {
-            let ms = |ns: f64| format!("{:.3}", ns / 1e6);
-            let found = format!("{} ms [{}, {}]", ms(median), ms(interval.0), ms(interval.1));
-            Answer::of(decide(interval), found)
-        }
+        Ok(time) => time.answer(|ns| format!("{:.3}", ns / 1e6), "ms", decide),
     }
 }
 
@@ -161,10 +206,9 @@ fn throughput(candidate: &Candidate<'_>, case: &PerformanceCase, metric: GateMet
     let tokens = crate::report::performance::phase_tokens(case, phase) as f64;
     match interval_of(candidate, case, metric) {
         Err(answer) => answer,
-        Ok(Estimate { median, interval: (low, high) }) => {
-            let rate = |ns: f64| tokens * 1e9 / ns;
-            let found = format!("{:.1} tokens/s [{:.1}, {:.1}]", rate(median), rate(high), rate(low));
-            Answer::of(at_least((rate(high), rate(low)), min), found)
+        Ok(time) => {
+            let decide = |ends| at_least(ends, min);
+            time.rate(tokens).answer(|rate| format!("{rate:.1}"), "tokens/s", decide)
         }
     }
 }
@@ -186,8 +230,8 @@ impl Unit {
         }
     }
 
-    fn with_interval(self, ratio: f64, (low, high): (f64, f64)) -> String {
-        format!("{} [{}, {}]", self.of(ratio), self.of(low), self.of(high))
+    fn with_interval(self, ratio: f64, interval: Interval) -> String {
+        format!("{} [{}, {}]", self.of(ratio), self.of(interval.low), self.of(interval.high))
     }
 }
 
@@ -218,9 +262,11 @@ fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, li
         let (Some(a), Some(b)) = times else {
             return Answer::of(GateOutcome::Fail, "no such time in a run");
         };
-        let (max, unit) = limit;
-        let outcome = at_most((b / a, b / a), max);
-        return Answer::of(outcome, format!("{}, modelled", unit.of(b / a)));
+        let errors = [(base.run(), &joined.a), (other.run(), &joined.b)]
+            .map(|(run, case)| error_of(run, case, gate.metric).and_then(Result::ok));
+        let profiles = [base, other].map(|side| side.run().provenance.clock_profile.as_deref());
+        let is_one_profile = profiles[0] == profiles[1];
+        return modelled_ratio(b / a, limit, &errors, is_one_profile);
     }
     let phases = comparison.phases();
     match comparison.joined(pair, joined).evidence(metric, &comparison.options, phases) {
@@ -229,6 +275,26 @@ fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, li
             measured_ratio(&evidence, gate, limit, phases).or_else(|| command(comparison, pair))
         }
     }
+}
+
+/// Judges a ratio of modelled times by the ratio itself. Times by one profile share their error, so the ratio has none that is known.
+fn modelled_ratio(
+    ratio: f64,
+    (max, unit): (f64, Unit),
+    errors: &[Option<Stated>; 2],
+    is_one_profile: bool,
+) -> Answer {
+    let outcome = at_most(Interval::point(ratio), max);
+    let words = match errors {
+        [Some(a), Some(_)] if is_one_profile => format!("; both times {}, by one profile", a.short()),
+        [Some(a), Some(b)] => {
+            let error = RatioError::of(a, b);
+            let is_within = at_most(error.ends(ratio), max) == GateOutcome::Undecided;
+            format!(" {}{}", error.short(), if is_within { WITHIN } else { "" })
+        }
+        _ => ", error unknown".to_owned(),
+    };
+    Answer::of(outcome, format!("{}, modelled{words}", unit.of(ratio)))
 }
 
 /// Passes if the whole 95 % interval is within the limit. Fails if the whole interval is past it, at a level that all
@@ -241,7 +307,7 @@ fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit
     }
     if evidence.basis == Basis::Apart {
         let outcome =
-            if gate.untimed_by_ratio { at_most((ratio, ratio), max) } else { GateOutcome::Undecided };
+            if gate.untimed_by_ratio { at_most(Interval::point(ratio), max) } else { GateOutcome::Undecided };
         let alone = if gate.untimed_by_ratio { ", by the ratio alone" } else { "" };
         return Answer::of(outcome, format!("{}, not timed in turn{alone}", unit.of(ratio)));
     }

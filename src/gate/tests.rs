@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::record::{
-    AccuracyCase, Clock, Group, Identity, PerformanceCase, Plan, Provenance, RepetitionKind, RunDir,
-    RunRecord, SampleRecord, SampleState, Status,
+    AccuracyCase, Clock, Group, Identity, ModelledBy, PerformanceCase, Plan, ProfileFit, Provenance,
+    RepetitionKind, RunDir, RunRecord, SampleRecord, SampleState, Status,
 };
 use crate::report::compare::{Options, compare};
 use std::collections::BTreeMap;
@@ -117,6 +117,7 @@ fn run(
         output_tokens: vec![],
         text: String::new(),
         measures: std::collections::BTreeMap::new(),
+        programs: Vec::new(),
         extract_rule: String::new(),
         t_start_ns: 0,
         t_end_ns: 1,
@@ -206,6 +207,64 @@ fn times_and_rates_are_judged_by_their_interval() {
     };
     assert_eq!(few(Clock::Measured), [Fail, Undecided]);
     assert_eq!(few(Clock::Modelled), [Pass, Fail]);
+}
+
+/// Repetitions of one modelled time, by a profile whose fit states this error.
+fn modelled(id: &str, ms: u64, error: f64) -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
+    let (mut record, samples, requests) = run(id, 200, &[ms], Clock::Modelled);
+    let fit = |phase: &str| ProfileFit {
+        phase: phase.into(),
+        chips: 1,
+        rows: 9,
+        shapes: 9,
+        error,
+        worst: error,
+        batch: 32,
+        tokens: 4096,
+        parameters: 6e9,
+        graphs: false,
+    };
+    let fits = vec![fit("prefill"), fit("decode")];
+    record.provenance.clock_profile = Some("mine sha256:00".into());
+    record.provenance.modelled_by =
+        Some(Box::new(ModelledBy { title: "mine".into(), figures: Vec::new(), fits }));
+    (record, samples, requests)
+}
+
+#[test]
+fn a_modelled_figure_carries_its_error_and_says_if_the_limit_is_within() {
+    let judged = |gate: &str| {
+        let text = format!("[[speed]]\nmetric = \"e2e\"\nclock = \"modelled\"\n{gate}");
+        let Judgement { outcome, found, .. } = alone(&text, modelled("r", 100, 0.2)).remove(0);
+        (outcome, found)
+    };
+    let within = "; the limit is within this error";
+    assert_eq!(judged("max = \"110 ms\""), (Pass, format!("100.000 ms, modelled ± 20 %{within}")));
+    // Outside the error on either side: 100 / exp(0.2) is 81.9, and 100 * exp(0.2) is 122.1.
+    assert_eq!(judged("max = \"123 ms\""), (Pass, "100.000 ms, modelled ± 20 %".into()));
+    assert_eq!(judged("max = \"81 ms\""), (Fail, "100.000 ms, modelled ± 20 %".into()));
+    assert_eq!(judged("max = \"82 ms\""), (Fail, format!("100.000 ms, modelled ± 20 %{within}")));
+    assert_eq!(
+        judged("min_throughput = \"100 tokens/s\""),
+        (Pass, format!("110.0 tokens/s, modelled ± 20 %{within}"))
+    );
+    let gates = gates("[[speed]]\nmetric = \"e2e\"\nclock = \"modelled\"\nmax_ratio = 1.02");
+    let of_ratio = |error, profile: &str| {
+        let mut other = modelled("b", 105, error);
+        other.0.provenance.clock_profile = Some(profile.into());
+        let Judgement { outcome, found, .. } = against(&gates, modelled("a", 100, error), other).remove(0);
+        (outcome, found)
+    };
+    assert_eq!(of_ratio(0.2, "its sha256:01"), (Fail, format!("1.050, modelled ± 28 %{within}")));
+    assert_eq!(of_ratio(0.01, "its sha256:01"), (Fail, "1.050, modelled ± 1 %".into()));
+    // What two times by one profile have in common says nothing against their ratio.
+    let one = of_ratio(0.2, "mine sha256:00");
+    assert_eq!(one, (Fail, "1.050, modelled; both times ± 20 %, by one profile".into()));
+    let unknown = alone(
+        "[[speed]]\nmetric = \"e2e\"\nclock = \"modelled\"\nmax = \"1 s\"",
+        run("r", 200, &[100], Clock::Modelled),
+    );
+    assert_eq!(unknown[0].found, "100.000 ms, modelled, error unknown: the record names no profile");
 }
 
 #[test]

@@ -72,7 +72,7 @@ macro_rules! cases {
                 dir: &RunDir,
                 seal: &mut BTreeMap<String, JournalSeal>,
             ) -> Result<(), MergeError> {
-                $($(#[$only])* merging.write((self, self.$plan.as_slice()), dir, seal)?;)*
+                $($(#[$only])* merging.write(self, self.$plan.as_slice(), dir, seal)?;)*
                 Ok(())
             }
 
@@ -184,7 +184,7 @@ macro_rules! cases {
                 sealed: &BTreeSet<String>,
             ) -> Result<Vec<String>, RecordError> {
                 let mut said = Vec::new();
-                $($(#[$only])* said.extend(self.mend_timed(&mending.plan.$plan, (mending, sealed))?);)*
+                $($(#[$only])* said.extend(self.mend_timed(&mending.plan.$plan, mending, sealed)?);)*
                 Ok(said)
             }
 

@@ -30,6 +30,7 @@ pub(super) fn sample() -> SampleRecord {
         output_tokens: vec![316, 2],
         text: "答案：\"B\"\n".into(),
         measures: std::collections::BTreeMap::new(),
+        programs: Vec::new(),
         extract_rule: "choice-logprob".into(),
         t_start_ns: 1_000_000_007,
         t_end_ns: u64::MAX,

@@ -293,7 +293,8 @@ impl RunDir {
     pub(super) fn mend_timed<C: Course>(
         &self,
         parts: &[C],
-        (mending, sealed): (&Mending<'_>, &BTreeSet<String>),
+        mending: &Mending<'_>,
+        sealed: &BTreeSet<String>,
     ) -> Result<Option<String>, RecordError> {
         let (file, found, order) = (C::JOURNAL, self.examine::<C>()?, in_order(mending.plan, parts));
         let good = |line: &&C::Line| !(mending.retry_failed && line.has_failed());

@@ -95,7 +95,7 @@ pub use run::{
     AccuracyCase, ChoiceToken, FirstPrompt, Group, JournalSeal, Provenance, PublishedScore, RunRecord,
     Status, TaskFileRecord, items_hash,
 };
-pub use sample::{SampleKey, SampleRecord, SampleState};
+pub use sample::{ProgramRecord, SampleKey, SampleRecord, SampleState};
 pub use shard::{ALIKE_SHARE, MOST_SHARDS, Places, ShardCase, ShardOrigin, ShardPart, Shards, numbers};
 pub use summary::{AccuracyRow, AnswerRow, PerfRow, Phase};
 pub use target::{Figure, LimitRow, LoadFacts, Target};

@@ -39,7 +39,7 @@ pub struct SampleRecord {
     pub state: SampleState,
     /// The right answer in words: `A`, `yes`, `18`.
     pub gold: String,
-    /// The model's answer in words; `None` unless scored.
+    /// The model's answer in words; `None` unless scored, and where items have no right answer.
     pub pred: Option<String>,
     /// `pred == gold`; false unless scored.
     pub correct: bool,
@@ -58,6 +58,10 @@ pub struct SampleRecord {
     /// Further measures of a scored item, by name (`acc-characters`, `mc2`). Empty in records older than this field.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub measures: BTreeMap<String, f64>,
+    /// The programs that were made of the answers, one for each answer. Empty unless the protocol runs programs, and in records
+    /// older than this field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<ProgramRecord>,
     /// The rule that extracted the answer from the text or the probabilities.
     pub extract_rule: String,
     /// When the item's first step began, in nanoseconds from run start.
@@ -66,6 +70,15 @@ pub struct SampleRecord {
     pub t_end_ns: u64,
     /// The error, if the item failed.
     pub error: Option<String>,
+}
+
+/// A program made of an answer, and what it came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramRecord {
+    /// The code as it was read from the answer, without the item's own part.
+    pub code: String,
+    /// `passed`, `failed: …`, `timed out` or `unreadable: …`.
+    pub verdict: String,
 }
 
 /// The key of a line of `samples.jsonl`.

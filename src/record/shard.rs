@@ -38,8 +38,8 @@ pub struct Shards {
 pub struct ShardPart {
     /// Number of the shard, from 1 to [`Shards::count`].
     pub index: u32,
-    /// Places of its items among all items of their task, by task ([`Places`]). Empty in a merged run, whose items stand in
-    /// the plan's order.
+    /// Places of its items among all items of their task, by task ([`Places`]). Empty in a merged run, which has the items in the
+    /// plan's order.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub items: BTreeMap<String, Places>,
     /// Its timed cases.
@@ -210,7 +210,7 @@ impl RunRecord {
         self.shards.as_ref().is_some_and(|shards| !shards.is_whole())
     }
 
-    /// Returns the whole plan of a merged run that lacks a part of it, whose own plan has what is there.
+    /// Returns the whole plan of a merged run that lacks a part. The run's own plan has only what is there.
     pub fn lacking(&self) -> Option<&Plan> {
         self.shards.as_ref().filter(|shards| shards.single().is_none())?.whole.as_ref()
     }

@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::word::Word;
+use crate::stats::Interval;
 use glmbench_device::{DeviceName, Precision};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -208,6 +209,11 @@ impl AccuracyRow {
     /// The header of `accuracy.csv`.
     pub const HEADER: &'static str = "schema,run_id,task,subject,category,protocol,shots,n,scored,unscorable,\
         failed,correct,acc,ci95_lo,ci95_hi,stderr,macro_acc,duration_s,tokens_in,tokens_out,version_hash";
+
+    /// Returns the 95 % interval of the accuracy. `None` if an end is missing.
+    pub fn interval(&self) -> Option<Interval> {
+        Some(Interval { low: self.ci95_lo?, high: self.ci95_hi? })
+    }
 }
 
 impl AnswerRow {
@@ -222,6 +228,12 @@ impl PerfRow {
         output_tokens,phase,reps,warmups,median_ns,mad_ns,mean_ns,stddev_ns,ci95_lo_ns,ci95_hi_ns,min_ns,max_ns,\
         p50_ns,p90_ns,p99_ns,tokens,tokens_per_s,tokens_per_s_median,bytes_touched,achieved_gb_s,roofline_pct,\
         peak_rss_bytes,device_memory_bytes,energy_j,j_per_token,output_hash,valid,invalid_reason,host";
+
+    /// Returns the 95 % interval of the median in ns. `None` if an end is missing.
+    pub fn interval_ns(&self) -> Option<Interval> {
+        let (low, high) = (self.ci95_lo_ns? as f64, self.ci95_hi_ns? as f64);
+        Some(Interval { low, high })
+    }
 
     /// Returns the peak memory of the device that computed: a card's, or else the process's.
     pub fn peak_memory_bytes(&self) -> Option<u64> {

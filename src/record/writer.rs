@@ -127,8 +127,8 @@ pub struct FoundWriter {
 impl FoundWriter {
     /// Reads the file of a run directory; `None` if there is none. Changes nothing in the directory.
     ///
-    /// Beats are aged by the clock of the file system, which set their time and may be another machine's: that of a file
-    /// made for a moment beside the directory. Where none can be made, by this machine's clock.
+    /// The clock of the file system gives the age of a beat. It set the beat's time, and may be another machine's. A file made for a
+    /// moment beside the directory tells it. Where no file can be made, this machine's clock counts.
     ///
     /// # Errors
     /// The file cannot be read.

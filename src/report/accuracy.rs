@@ -7,8 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// `subject` or `category` of a row that covers all of them.
 pub const ALL: &str = "all";
-/// `category` of the row over the hard part of the set.
-pub const HARD: &str = "Hard";
 
 /// Returns for each task with samples the rows of the whole, its categories, its hard part and its subjects.
 pub fn accuracy_rows(run: &RunRecord, samples: &[SampleRecord]) -> Vec<AccuracyRow> {
@@ -40,7 +38,7 @@ fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> 
     }
     let hard: Vec<&SampleRecord> = all.iter().copied().filter(|s| s.hard).collect();
     if !hard.is_empty() {
-        rows.push(row(ALL, HARD, &hard));
+        rows.push(row(ALL, part(case), &hard));
     }
     for ((_, category, subject), group) in subjects.iter().filter(|((.., subject), _)| !subject.is_empty()) {
         rows.push(row(subject, if category.is_empty() { ALL } else { category }, group));
@@ -52,6 +50,16 @@ fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> 
 pub(super) fn categories(case: &AccuracyCase) -> &'static [&'static str] {
     let text = case.task_file.as_ref().map(|file| file.text.as_str());
     recorded(&case.benchmark, text).map_or(&[][..], |benchmark| benchmark.categories)
+}
+
+/// Returns the name of the part of a case's benchmark that cuts across its categories: the `category` of its row.
+pub(super) fn part(case: &AccuracyCase) -> &'static str {
+    let text = case.task_file.as_ref().map(|file| file.text.as_str());
+    // A record of hard items whose benchmark is not known is one of C-Eval's.
+    recorded(&case.benchmark, text)
+        .map(|benchmark| benchmark.part)
+        .filter(|part| !part.is_empty())
+        .unwrap_or("Hard")
 }
 
 /// Returns the place of a category among the `known` ones. Unknown categories come last.
@@ -114,8 +122,8 @@ fn group_row(
         failed: tally.failed,
         correct: tally.correct,
         acc: tally.accuracy(),
-        ci95_lo: interval.map(|(low, _)| low),
-        ci95_hi: interval.map(|(_, high)| high),
+        ci95_lo: interval.map(|i| i.low),
+        ci95_hi: interval.map(|i| i.high),
         stderr: standard_error(tally.correct, tally.answered()),
         macro_acc: if subject == ALL { macro_accuracy(group) } else { None },
         duration_s: busy_ns(group) as f64 / 1e9,
@@ -196,7 +204,7 @@ mod tests {
         assert_eq!(all.acc, Some(3.0 / 5.0));
         assert_eq!(
             (all.ci95_lo, all.ci95_hi),
-            wilson(3, 5, 0.95).map_or((None, None), |(a, b)| (Some(a), Some(b)))
+            wilson(3, 5, 0.95).map_or((None, None), |i| (Some(i.low), Some(i.high)))
         );
         // Biology 1/1, law 1/1, physics 1/3.
         assert_eq!(all.macro_acc, Some((1.0 + 1.0 + 1.0 / 3.0) / 3.0));

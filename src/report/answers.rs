@@ -47,6 +47,8 @@ pub(super) struct TaskAnswers<'a> {
     ties: u64,
     last_rule: Option<u64>,
     empty: Option<u64>,
+    /// Whether answers are programs, whose only key is that they pass.
+    runs: bool,
 }
 
 /// Returns the answers of each task in the plan that has any.
@@ -67,6 +69,7 @@ impl<'a> TaskAnswers<'a> {
             ties: 0,
             last_rule: case.last_rule.as_ref().map(|_| 0),
             empty: case.generates.filter(|generates| *generates).map(|_| 0),
+            runs: false,
         };
         let own = samples.iter().filter(|s| s.task == case.task && s.state != SampleState::Failed);
         own.for_each(|sample| of.add(sample));
@@ -75,6 +78,7 @@ impl<'a> TaskAnswers<'a> {
 
     fn add(&mut self, sample: &'a SampleRecord) {
         self.put += 1;
+        self.runs |= !sample.programs.is_empty();
         self.answers.entry(&sample.gold).or_default().keys += 1;
         match sample.pred.as_deref().filter(|_| sample.state == SampleState::Scored) {
             Some(given) => self.answers.entry(given).or_default().given += 1,
@@ -106,6 +110,9 @@ impl<'a> TaskAnswers<'a> {
 
     /// The most frequent answer among those that dominate.
     fn dominant(&self) -> Option<(&'a str, Counts)> {
+        if self.runs {
+            return None;
+        }
         let all = self.answers.iter().map(|(answer, counts)| (*answer, *counts));
         all.filter(|(_, counts)| self.dominates(*counts)).max_by_key(|(_, counts)| counts.given)
     }

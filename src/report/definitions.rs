@@ -4,14 +4,14 @@
 pub const DEFINITIONS: [(&str, &str); 16] = [
     (
         "Accuracy",
-        "correct ÷ (scored + unscorable). An answer that cannot be read counts as wrong. A failed item (no answer at \
-         all) stands outside and is counted apart; it makes the run invalid, unless the suite allows a share of them. Micro: all items pooled. Macro: mean over subjects.",
+        "correct ÷ (scored + unscorable). An answer that cannot be read counts as wrong. A failed item has no answer \
+         at all and is counted apart. It makes the run invalid, unless the suite allows a share of them. Micro: all items pooled. Macro: mean over subjects.",
     ),
     ("95 % interval of an accuracy", "Wilson's score interval, without continuity correction."),
     (
         "Prefill time",
-        "sum of the prefill steps of the batch, the choice of the first token included, tokenization excluded; its \
-         tokens are all prompt tokens of the batch.",
+        "sum of the prefill steps of the batch. It includes the choice of the first token, not tokenization. Its tokens are \
+         all prompt tokens of the batch.",
     ),
     ("TTFT", "end of prefill − start of the request."),
     (
@@ -24,8 +24,8 @@ pub const DEFINITIONS: [(&str, &str); 16] = [
     (
         "tokens/s",
         "tokens of the whole batch over all repetitions ÷ their total time; of several cases likewise, never a mean of rates. A \
-         ratio of rates is one of such rates. tokens_per_s_median in perf.csv is the middle repetition's: tokens ÷ median time; \
-         with real prompts, which differ, the median of the repetitions' rates. Charts with an interval show that one.",
+         ratio of rates is one of such rates. tokens_per_s_median in perf.csv is tokens ÷ median time. Real prompts differ, \
+         so theirs is the median of the repetitions' rates. Charts with an interval show tokens_per_s_median.",
     ),
     (
         "Median, MAD, interval",
@@ -35,38 +35,40 @@ pub const DEFINITIONS: [(&str, &str); 16] = [
     ("Quantiles", "Hyndman and Fan's type 7 on raw samples; p99 from 100 samples on."),
     (
         "Roofline %",
-        "the least time that the machine's measured bandwidth and arithmetic peak allow ÷ the median time: as measured around \
-         the case's repetitions where a target speaks of it, else before the cases; of an emulated card those of its profile, \
-         times the ranks. GB/s: bytes that must cross the memory bus ÷ the median time.",
+        "the least time that the machine's bandwidth and arithmetic peak allow ÷ the median time. Both are measured around the \
+         case's repetitions if a target names the case, else before all cases. An emulated card has those of its profile, times \
+         the ranks. GB/s: bytes that must cross the memory bus ÷ the median time.",
     ),
     (
         "Against the machine's limits",
         "bandwidth and peak are measured right before and after each repetition, and a repetition's rate is held against the \
          mean of the two. Reached, limit and ratio are each the median over the repetitions: the ratio is the median of \
          ratios. Met: yes if in every repetition, against the limit before it as against that after it, NO if in none, left \
-         open if in some. A run without such measurements is held against those before its cases, by its median; a case \
-         against a case by their rates over total time.",
+         open if in some. A run without such measurements has its median held against the limits before its cases. A case is \
+         compared with a case by their rates over total time.",
     ),
     (
         "Peak memory",
         "the most that the process had resident during the case. On a card, emulated or not: the most in use on one of its \
-         chips during a repetition, by the chip's own count and this program's allocations; what the engine holds for the whole plan \
-         is in it. Of the case alone: by estimate, up to 5 % above what the allocator counts.",
+         chips during a repetition. The chip's own count and this program's allocations say it. It includes what the engine \
+         holds for the whole plan. Of the case alone: by estimate, up to 5 % above what the allocator counts.",
     ),
     ("Outliers", "flagged by Tukey's fences and the modified z-score (3.5), never dropped."),
     (
         "Measured, modelled",
         "measured: a wall or device clock on hardware that was there. Modelled: a virtual clock kept from a chip \
-         profile, which counts operators, launches, copies and collectives; not the host's own work between two steps, \
-         such as choosing tokens. Neither is ever converted into the other.",
+         profile. It counts operators, launches, copies and collectives. It does not count the host's own work between two \
+         steps, such as choosing tokens. Neither is ever converted into the other.",
     ),
     (
         "Error of modelled times",
-        "± root mean square, over models, of the logarithm of modelled ÷ published time, of the published speeds of the same chip, \
-         phase and number of chips; each model was left out of the fit that its row is held against, or never in one. With fewer \
-         than 3 rows, or rows of one model, those of all numbers of chips. An asterisk: extrapolated, since the number of chips, batch, length, \
-         model size (under half or over twice the published ones) or launch mode is outside these speeds, and the error can be \
-         larger. Under load it is that of the steps; waiting near saturation multiplies it. A profile that was fitted to a card \
-         states the error of that fit, each shape left out in turn. model_error.csv has every error. Of a ratio of two modelled times: the root of the sum of both errors' squares.",
+        "± root mean square, over models, of the logarithm of modelled ÷ published time. The published speeds are those of the \
+         same chip, phase and number of chips. Each model was left out of the fit that its row is held against, or never in one. \
+         So x ± e lies between x ÷ exp(e) and x × exp(e). With fewer \
+         than 3 rows, or rows of one model, those of all numbers of chips. An asterisk: extrapolated, and the error can be larger. \
+         The number of chips, batch, length, model size, launch mode or type of the weights is then outside these speeds. A model size is \
+         outside under half or over twice the published ones. Under load the error is that of the steps; waiting near saturation multiplies it. \
+         A profile that was fitted to a card states the error of that fit, each shape left out in turn. model_error.csv has every \
+         error. Of a ratio of two modelled times: the root of the sum of both errors' squares.",
     ),
 ];

@@ -12,7 +12,7 @@ pub(super) const DEFINITION: (&str, &str) = (
     "Consistent with the published count",
     "exact two-sided binomial test (the method of small probabilities) of the items right against the published share of as many \
      items, at 5 %. It takes the published share for exact. The same model on the same items should agree in all but a few, \
-     so a count that is merely consistent is no proof; `glmbench compare` pairs items.",
+     so a count that is merely consistent is no proof. `glmbench compare` pairs items.",
 );
 
 /// Compares a task's overall row with the published score. `None` if there is no published score, or nothing is

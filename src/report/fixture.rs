@@ -44,6 +44,7 @@ pub(crate) fn sample() -> SampleRecord {
         output_tokens: vec![316],
         text: "A".into(),
         measures: std::collections::BTreeMap::new(),
+        programs: Vec::new(),
         extract_rule: "choice-logprob".into(),
         t_start_ns: 0,
         t_end_ns: 1,

@@ -1,5 +1,7 @@
 //! Formats numbers for tables, charts and sentences. Files keep the exact values.
 
+use crate::stats::Interval;
+
 /// Shown where there is no value.
 pub(crate) const NONE: &str = "–";
 
@@ -39,8 +41,8 @@ pub(crate) fn or_none<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> St
 }
 
 /// `[low, high]` with both ends formatted by `show`, or a dash.
-pub(crate) fn interval<T>(low: Option<T>, high: Option<T>, show: impl Fn(T) -> String) -> String {
-    or_none(low.zip(high), |(low, high)| format!("[{}, {}]", show(low), show(high)))
+pub(crate) fn interval(ends: Option<Interval>, show: impl Fn(f64) -> String) -> String {
+    or_none(ends, |of| format!("[{}, {}]", show(of.low), show(of.high)))
 }
 
 /// Bytes in the largest binary unit in which the number is at least 1.

@@ -38,8 +38,10 @@ fn extent(run: &RunRecord, whole: &Plan) -> String {
 /// published score. One sentence is on speed. The last name failed and skipped cases.
 pub(super) fn sentences(
     run: &RunRecord,
-    (accuracy, samples): (&[AccuracyRow], &[SampleRecord]),
-    (performance, requests): (&[PerfRow], &[RequestRecord]),
+    accuracy: &[AccuracyRow],
+    samples: &[SampleRecord],
+    performance: &[PerfRow],
+    requests: &[RequestRecord],
 ) -> Vec<String> {
     let whole = |task: &str| {
         accuracy.iter().find(|row| row.task == task && row.subject == ALL && row.category == ALL)
@@ -130,7 +132,7 @@ mod tests {
 
     fn said((run, samples, requests): &(RunRecord, Vec<SampleRecord>, Vec<RequestRecord>)) -> Vec<String> {
         let (accuracy, performance) = (accuracy_rows(run, samples), perf_rows(run, requests));
-        sentences(run, (&accuracy, samples), (&performance, requests))
+        sentences(run, &accuracy, samples, &performance, requests)
     }
 
     #[test]

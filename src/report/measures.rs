@@ -1,5 +1,7 @@
 //! Further measures of accuracy tasks, such as the accuracy under another normalisation: their means over the items.
 
+use std::collections::BTreeMap;
+
 use glmbench_metrics::Perplexity;
 
 use super::format::fixed;
@@ -33,6 +35,37 @@ pub(super) fn table(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> 
             let cells = [case.task.clone(), name.to_owned(), values.len().to_string()];
             let figures = [mean(&values), standard_error(&values)].map(|figure| fixed(figure, 4));
             table.push(false, cells.into_iter().chain(figures).collect());
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// Returns a table with the measures of each subject, if an item has some and there are several subjects. First comes the mean of
+/// the subjects' means, in which each subject has the same weight.
+pub(super) fn subjects(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> {
+    let mut table = Table::new(
+        "Further measures by subject".to_owned(),
+        &["Task", "Measure", "Subject"],
+        &["Items", "Mean", "Standard error"],
+    );
+    for case in &run.plan.accuracy {
+        let mut all: BTreeMap<&str, BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
+        for sample in samples.iter().filter(|sample| sample.task == case.task) {
+            for (name, value) in sample.measures.iter().filter(|(name, _)| !SUMS.contains(&name.as_str())) {
+                all.entry(name).or_default().entry(&sample.subject).or_default().push(*value);
+            }
+        }
+        for (name, of_subjects) in all.into_iter().filter(|(_, of_subjects)| of_subjects.len() > 1) {
+            let means: Vec<f64> = of_subjects.values().filter_map(|values| mean(values)).collect();
+            let items: usize = of_subjects.values().map(Vec::len).sum();
+            let row = |subject: &str, items: usize, figures: [Option<f64>; 2]| {
+                let cells = [case.task.clone(), name.to_owned(), subject.to_owned(), items.to_string()];
+                cells.into_iter().chain(figures.map(|figure| fixed(figure, 4))).collect::<Vec<_>>()
+            };
+            table.push(true, row("all, each with the same weight", items, [mean(&means), None]));
+            for (subject, values) in of_subjects {
+                table.push(false, row(subject, values.len(), [mean(&values), standard_error(&values)]));
+            }
         }
     }
     (!table.rows.is_empty()).then_some(table)
@@ -79,7 +112,6 @@ fn standard_error(values: &[f64]) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::report::fixture;
-    use std::collections::BTreeMap;
 
     #[test]
     fn perplexities_follow_from_the_sums_over_all_texts() {
@@ -110,6 +142,11 @@ mod tests {
         };
         assert_eq!(table(&run, &[of(None)]), None);
         let found = table(&run, &[of(Some(1.0)), of(Some(0.5)), of(None), of(Some(0.0))]).unwrap();
+        assert_eq!(subjects(&run, &[of(Some(1.0))]), None);
+        let of_law = SampleRecord { subject: "law".into(), ..of(Some(0.0)) };
+        let found_by_subject = subjects(&run, &[of(Some(1.0)), of(Some(0.5)), of_law]).unwrap();
+        let means: Vec<&str> = found_by_subject.rows.iter().map(|row| row.cells[4].as_str()).collect();
+        assert_eq!(means[0], "0.3750", "{found_by_subject:?}");
         // The sample variance is 0.25, so the standard error is 0.5 / √3.
         assert_eq!(found.rows[0].cells, [task.as_str(), "mc2", "3", "0.5000", "0.2887"]);
     }

@@ -45,12 +45,13 @@ pub use crate::workload::shapes::report as performance;
 pub use crate::workload::shapes::report::perf_rows;
 
 use crate::record::{
-    AccuracyRow, AnswerRow, Contents, LimitRow, OperatorRow, PerfRow, RequestRecord, RunDir, RunRecord,
-    SampleRecord,
+    AccuracyRow, AnswerRow, Contents, LimitRow, OperatorRow, PerfRow, RecordError, RequestRecord, RunDir,
+    RunRecord, SampleRecord, write_whole,
 };
 use formats::{FORMATS, RunPage};
 use sections::Material;
 use std::path::Path;
+use workloads::{Csv, Workloads};
 
 /// Summary of a run for the terminal, with the rows that [`render`] writes.
 #[derive(Debug, Clone)]
@@ -83,13 +84,20 @@ impl Summary {
         let operators = operator_rows(&run, requests);
         let limits = limit_rows(&run, &performance, requests);
         let checks = validity::checks(&run, samples, requests);
-        let headline = headline::sentences(&run, (&accuracy, samples), (&performance, requests));
+        let headline = headline::sentences(&run, &accuracy, samples, &performance, requests);
         let answers = answers::rows(&run, &answers::of_tasks(&run, samples));
         let tables = Vec::new();
         let mut summary =
             Self { run, accuracy, answers, performance, operators, limits, checks, headline, tables };
         summary.tables = sections::tables(Material { summary: &summary, samples, requests });
         summary
+    }
+
+    /// Returns `model_error.csv`. `None` for measured times.
+    fn errors(&self, workloads: &Workloads) -> Result<Option<Csv>, csv::Error> {
+        let mut figures = modelled::figures::of(&self.run, &self.performance, &self.accuracy);
+        figures.extend(workloads.figures(&self.run));
+        modelled::figures::csv(&self.run, &figures)
     }
 
     /// Model, device, type, clock, suite and run, in one line.
@@ -113,15 +121,19 @@ impl Summary {
     }
 }
 
+fn encode(dir: &RunDir) -> impl Fn(csv::Error) -> RecordError {
+    |e| RecordError::io("encode a table in", dir.path())(e.into())
+}
+
 /// Reads the records in `run_dir` and writes the report beside them.
 ///
 /// Always writes `accuracy.csv`, `perf.csv`, `summary.md` and `report.html`. Writes `answers.csv`, `max_batch.csv` and
 /// `load.csv` if the plan has such cases, and `limits.csv` if it has targets. Writes `operators.csv` if operators were
-/// timed, and `charts/` if there is anything to draw. `tables/` has every table of the page as CSV.
+/// timed, `model_error.csv` if times are modelled, and `charts/` if there is anything to draw. `tables/` has every table of the page as CSV.
 pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
     let contents = Contents::read(&dir)?;
-    let workloads = workloads::Workloads::of(&contents);
+    let workloads = Workloads::of(&contents);
     let Contents { run, samples, requests, audit, .. } = contents;
     let mut summary = Summary::of(run, &samples, &requests);
     workloads.add_to(&mut summary);
@@ -129,6 +141,9 @@ pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let material = Material { summary: &summary, samples: &samples, requests: &requests };
     sections::write(material, &dir)?;
     workloads.write(&summary.run, &dir)?;
+    if let Some(errors) = summary.errors(&workloads).map_err(encode(&dir))? {
+        write_whole(&dir.file(errors.name), &errors.bytes)?;
+    }
     let mut pictures = charts::draw(run_dir, &sections::charts(material))?;
     pictures.extend(workloads.draw(&summary.run, run_dir)?);
     let mut details = sections::details(material);

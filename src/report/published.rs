@@ -37,8 +37,8 @@ pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
         return None;
     }
     let mut table = Table::new(
-        "Beside the published decode time. No profile is fitted to it: the same software of the same month ran Qwen-7B, with more weights \
-         and 18 times the cache a token, at 105 to 114 ms on one chip. The excess looks like the long-context attention of an early \
+        "Beside the published decode time. No profile is fitted to it. The same software of the same month ran Qwen-7B at 105 to \
+         114 ms on one chip. Qwen-7B has more weights, and 18 times the cache a token. The excess looks like the long-context attention of an early \
          kernel"
             .into(),
         &["Source", "Assumes", "Clock"],
@@ -107,7 +107,7 @@ pub(super) fn sentence(run: &RunRecord, rows: &[PerfRow]) -> Option<String> {
         .collect();
     (!ratios.is_empty()).then(|| {
         format!(
-            "Published for batch 1 and {INPUT_TOKENS} tokens in: {PUBLISHED_MS:.0} ms a token; modelled is {} (docs/ASCEND.md says \
+            "Published for batch 1 and {INPUT_TOKENS} tokens in: {PUBLISHED_MS:.0} ms a token; modelled is {} (docs/CALIBRATION.md says \
              why the figure is doubted).",
             ratios.join(", ")
         )

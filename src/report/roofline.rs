@@ -4,6 +4,7 @@ mod reached;
 mod tables;
 
 use self::reached::{Reached, Trial};
+use super::modelled;
 use super::performance::{good_repetitions, phase_cost, phase_ns, scaled};
 use crate::record::{
     Cost, Figure, LimitRow, OperatorRecord, PerfRow, PerformanceCase, Phase, RequestRecord, Roofline,
@@ -49,14 +50,28 @@ impl<'a> Measured<'a> {
             limit: reached.limit,
             unit: unit(target.figure).to_owned(),
             ratio: reached.ratio,
-            ratio_low: range.map(|(low, _)| low),
-            ratio_high: range.map(|(_, high)| high),
+            ratio_low: range.map(|range| range.low),
+            ratio_high: range.map(|range| range.high),
             at_least: target.at_least,
             at_most: target.at_most,
             met: reached.meets(target),
-            note: reached.notes(target),
+            note: self.note(target, &reached),
             limit_of: reached.limit_of,
         }
+    }
+
+    /// Returns the remarks of a row. A modelled value carries the error of its phase.
+    fn note(&self, target: &Target, reached: &Reached) -> Option<String> {
+        let case =
+            self.run.plan.performance.iter().find(|case| Some(&case.case_id) == target.case_id.as_ref());
+        let error = case.zip(phase_of(target.figure)).and_then(|(case, phase)| {
+            let lengths = [case.batch, case.input_tokens, case.output_tokens];
+            modelled::error_at(self.run, phase, case.tp, lengths)
+        });
+        let words = modelled::marked(error.as_ref().filter(|_| reached.value.is_some()));
+        let error = words.strip_prefix(", ").map(str::to_owned);
+        let notes: Vec<String> = reached.notes(target).into_iter().chain(error).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     /// Returns a case with its row of a phase, or why the row may not be used.
@@ -202,6 +217,15 @@ fn flops_of_prefill(case: &PerformanceCase, _: &PerfRow) -> Option<f64> {
     phase_cost(case, Phase::Prefill).map(|cost| cost.flops as f64)
 }
 
+/// The phase whose time a figure is of. `None` for figures of loading, which the host's clock measures.
+fn phase_of(figure: Figure) -> Option<Phase> {
+    match figure {
+        Figure::DecodeBandwidth | Figure::AttentionBandwidth | Figure::DecodeSpeedup => Some(Phase::Decode),
+        Figure::PrefillPeak | Figure::PrefillRate => Some(Phase::Prefill),
+        Figure::LoadTime | Figure::LoadMemory => None,
+    }
+}
+
 fn unit(figure: Figure) -> &'static str {
     match figure {
         Figure::DecodeBandwidth | Figure::AttentionBandwidth => "byte/s",
@@ -215,7 +239,7 @@ fn unit(figure: Figure) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{LoadFacts, MeasuredRate, MeasuredRoofline, MeasuredUnit, RooflineSamples};
+    use crate::record::{Clock, LoadFacts, MeasuredRate, MeasuredRoofline, MeasuredUnit, RooflineSamples};
     use crate::report::{fixture, perf_rows};
     use std::collections::BTreeMap;
 
@@ -316,5 +340,16 @@ mod tests {
         );
         let table = table(&run, &rows);
         assert!(table.rows.iter().all(|row| row.cells.len() == table.columns.len()));
+        // A modelled value carries the error of its phase; what the host's clock measured has none.
+        run.provenance.clock = Clock::Modelled;
+        run.provenance.clock_profile = Some("mine sha256:00".into());
+        let modelled = limit_rows(&run, &performance, &requests);
+        let says =
+            |row: &LimitRow| row.note.as_deref().is_some_and(|note| note.contains("error unknown here"));
+        assert!(says(&modelled[0]) && says(&modelled[1]) && !says(&modelled[6]), "{modelled:?}");
+        assert!(!says(&modelled[5]), "no value, no error");
+        let work = phases(&run, &performance);
+        assert_eq!(work.columns.last().unwrap().name, "Model error");
+        assert!(work.rows.iter().all(|row| row.cells.len() == work.columns.len()));
     }
 }

@@ -96,7 +96,7 @@ fn score_cells(row: &AccuracyRow) -> Vec<String> {
         row.n.to_string(),
         row.correct.to_string(),
         or_none(row.acc, percent),
-        interval(row.ci95_lo, row.ci95_hi, percent),
+        interval(row.interval(), percent),
         or_none(row.macro_acc, percent),
         row.unscorable.to_string(),
         row.failed.to_string(),
@@ -146,7 +146,7 @@ pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock, basis: Option<Basis<'
     let time = |value: fn(&PerfRow) -> Option<u64>| -> Vec<String> {
         rows.iter().map(|row| fixed(ms(value(row)), places)).collect()
     };
-    let bounds = |row: &&PerfRow| interval(row.ci95_lo_ns, row.ci95_hi_ns, |ns| fixed(ms(Some(ns)), places));
+    let bounds = |row: &&PerfRow| interval(row.interval_ns(), |ns| fixed(Some(ns / 1e6), places));
     let mut columns = shapes(&rows);
     columns.extend([
         ("Repetitions", rows.iter().map(|row| row.reps.to_string()).collect()),
@@ -283,7 +283,13 @@ mod tests {
                 &times,
                 Phase::Decode,
                 clock,
-                Some(Basis { profile: "mine sha256:0", fits: &[], parameters: None, graphs: None }),
+                Some(Basis {
+                    profile: "mine sha256:0",
+                    fits: &[],
+                    parameters: None,
+                    graphs: None,
+                    quantised: None,
+                }),
             ),
             token_latency(&times, &requests, clock, None),
         ];

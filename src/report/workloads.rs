@@ -6,6 +6,7 @@ use super::charts::cases::draw_lines;
 use super::charts::lines::LineChart;
 use super::compare::{Comparison, ComparisonRow, Pair, Side};
 use super::format::significant;
+use super::modelled::{self, Figure, Known};
 use super::validity::Check;
 use super::{ReportError, Summary, Table};
 use crate::record::course::Course;
@@ -38,6 +39,10 @@ pub(crate) trait Part: Debug {
     /// A row cannot be written as CSV.
     fn csv(&self) -> Result<Option<Csv>, csv::Error> {
         Ok(None)
+    }
+    /// The figures of the file that are from the run's clock.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
     }
     /// The charts, by file name without extension.
     fn charts(&self, _run: &RunRecord) -> Vec<(String, LineChart)> {
@@ -73,7 +78,7 @@ pub(crate) trait Compared: Debug {
     /// The rows of `comparison.csv`.
     fn rows(&self, comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow>;
     /// The parts of the headline's sentence.
-    fn headline(&self) -> Vec<String>;
+    fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<String>;
 }
 
 /// A table as a file.
@@ -177,6 +182,11 @@ impl Workloads {
         self.parts(run).into_iter().filter_map(|part| part.csv().transpose()).collect()
     }
 
+    /// Returns the figures of these tables that are from the run's clock.
+    pub(super) fn figures(&self, run: &RunRecord) -> Vec<Figure> {
+        self.parts(run).into_iter().flat_map(|part| part.figures()).collect()
+    }
+
     /// Writes the tables of rows, such as `max_batch.csv`, into the run directory.
     pub(super) fn write(&self, run: &RunRecord, dir: &RunDir) -> Result<(), ReportError> {
         let encode =
@@ -231,6 +241,25 @@ pub(crate) fn short_ms(ns: u64) -> String {
 /// `B (name) against A (name)`.
 pub(crate) fn against(comparison: &Comparison, pair: &Pair) -> String {
     format!("{} against {}", comparison.other(pair).label(), comparison.base().label())
+}
+
+/// Returns the errors of a figure's times in both runs: `modelled: A ± 20 %, B ± 10 %`. `None` with measured clocks, and if no error
+/// is known.
+pub(crate) fn model_errors<I>(
+    comparison: &Comparison,
+    pair: &Pair,
+    of: impl Fn(usize, &RunRecord) -> I,
+) -> Option<String>
+where
+    I: IntoIterator<Item = Option<Known>>,
+{
+    let sides = [comparison.base(), comparison.other(pair)];
+    let words = sides.iter().enumerate().filter_map(|(index, side)| {
+        let span = modelled::span_of(of(index, side.run()).into_iter());
+        (!span.is_empty()).then(|| format!("{}{span}", side.letter))
+    });
+    let words: Vec<String> = words.collect();
+    (!words.is_empty()).then(|| format!("modelled: {}", words.join(", ")))
 }
 
 /// Returns a row of `comparison.csv` with the case and the clocks alone.

@@ -6,8 +6,10 @@ use glmbench_engine::{EngineError, Request, RequestId, Savings, Step, StepKind};
 
 use crate::backend::Exchange;
 use crate::record::{
-    CallRecord, ItemLines, PromptRecord, RecordError, RunDir, SampleRecord, SampleState, TaskWork,
+    CallRecord, ItemLines, ProgramRecord, PromptRecord, RecordError, RunDir, SampleRecord, SampleState,
+    TaskWork,
 };
+use crate::task::program::Tried;
 use crate::task::{Evaluation, Heard, Judgement, Next, Outcome, Progress, Stage, State};
 
 use super::error::RunError;
@@ -143,6 +145,10 @@ fn work_of(step: &Step) -> TaskWork {
     }
 }
 
+fn program_record(tried: &Tried) -> ProgramRecord {
+    ProgramRecord { code: tried.code.clone(), verdict: tried.verdict.clone() }
+}
+
 /// Converts an exchange over a wire to what a protocol has to know of it.
 pub(super) fn heard(exchange: Exchange) -> Heard {
     // What a server does not reveal is no answer of the model: it is not wrong, it is missing.
@@ -213,7 +219,9 @@ impl<'a, 'b> Flow<'a, 'b> {
     /// Checks that a bounded backend can answer all questions of one more item, besides those of the items that it has.
     fn afford_item(&self, session: &Session<'_>) -> Result<(), EngineError> {
         let Some(allowance) = session.engine.allowance() else { return Ok(()) };
-        let generates = u64::from(self.evaluation().plan().max_new_tokens > 0);
+        let plan = self.evaluation().plan();
+        let samples = plan.draws.map_or(1, |draws| draws.samples as u64);
+        let generates = if plan.max_new_tokens > 0 { samples } else { 0 };
         let choices = if self.evaluation().choices().is_empty() { 0 } else { allowance.for_choices };
         let second = generates * choices * self.running.len() as u64;
         allowance.check(generates + choices + second, "the next item, with those under way,")
@@ -305,6 +313,7 @@ impl<'a, 'b> Flow<'a, 'b> {
             output_tokens: outcome.output_tokens(),
             text: outcome.text(),
             measures: outcome.measures.clone(),
+            programs: outcome.programs.iter().map(program_record).collect(),
             extract_rule: outcome.rule.clone(),
             t_start_ns: session.run_ns(times().map(|s| s.start_ns).min().unwrap_or(0)),
             t_end_ns: session.run_ns(times().map(|s| s.end_ns).max().unwrap_or(0)),

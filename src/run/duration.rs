@@ -255,8 +255,10 @@ impl Rates {
             return Expected::Known { seconds, at_most: false, by: asked.by.clone() };
         }
         let new = plan.max_new_tokens;
+        let samples = plan.draws.map_or(1, |draws| draws.samples);
         let prompts = run.own.iter().filter_map(|&i| run.evaluation.first_prompt(i));
-        let mut inputs: Vec<usize> = prompts.map(|(_, ids)| ids.len()).collect();
+        let mut inputs: Vec<usize> =
+            prompts.flat_map(|(_, ids)| std::iter::repeat_n(ids.len(), samples)).collect();
         let batches = |inputs: &[usize], output: usize| {
             total(inputs.chunks(run.batch.max(1)).map(|inputs| counted.cost(inputs, output)))
         };

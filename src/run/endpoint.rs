@@ -148,7 +148,7 @@ fn located(error: RemoteError, at: &Endpoint) -> RemoteError {
     }
 }
 
-/// Tokens of a step, of which a server tells nothing. Only costs depend on it, and they are left out.
+/// Tokens of a step. A server does not tell them. Only costs depend on them, and costs are left out.
 const STEP_TOKENS: usize = 512;
 
 /// A probed server.
@@ -273,8 +273,8 @@ impl Target {
             return Some(RunError::Suite {
                 suite: self.suite.path.clone(),
                 problem: format!(
-                    "{id}: {count} requests would be under way at once; expected at most {MOST_UNDER_WAY}, each of which has a \
-                     thread; fewer requests, a lower rate or a smaller batch would do"
+                    "{id}: {count} requests would be under way at once; expected at most {MOST_UNDER_WAY}, because each has a \
+                     thread. Give fewer requests, a lower rate or a smaller batch"
                 ),
             });
         }

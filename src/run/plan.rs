@@ -262,8 +262,20 @@ fn accuracy_run<'a>(
     let protocol = task::find(case.task, case.protocol).expect("invariant: the suite was checked");
     let source = Source::open(case.task, &case.dataset).map_err(task::TaskError::from)?;
     let plan = task::Plan::new(protocol, &source, &case.settings())?;
-    let evaluation = Evaluation::new(plan, tokenizer as &dyn TextCodec, config.seq_length)?;
+    let evaluation = ready(Evaluation::new(plan, tokenizer as &dyn TextCodec, config.seq_length)?)?;
     Ok(AccuracyRun::new(task, evaluation, case.batch, case.tp))
+}
+
+/// Gives an evaluation what runs its programs, if its protocol has some. Sandbox and interpreter are tried.
+pub(super) fn ready(evaluation: Evaluation<'_>) -> Result<Evaluation<'_>, task::TaskError> {
+    let protocol = evaluation.plan().protocol;
+    if !protocol.runs_programs() {
+        return Ok(evaluation);
+    }
+    match task::program::sandboxed() {
+        Ok(runner) => Ok(evaluation.with_runner(runner)),
+        Err(message) => Err(task::TaskError::Programs { protocol: protocol.definition().name, message }),
+    }
 }
 
 /// Returns the ids from which prompts for timing are drawn. With a tokenizer: ordinary pieces after its prefix ids.

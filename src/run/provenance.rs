@@ -71,6 +71,12 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
         field("protocol", task_plan.protocol.definition().name.to_owned());
         field("shots", task_plan.shots.to_string());
         field("max_new_tokens", task_plan.max_new_tokens.to_string());
+        if let Some(draws) = task_plan.draws {
+            field("samples", draws.samples.to_string());
+            field("temperature", draws.temperature.to_string());
+            field("top_p", draws.top_p.to_string());
+            field("seed", draws.seed.to_string());
+        }
         field("items", evaluation.len().to_string());
         field("inputs", evaluation.input_hash());
     }
@@ -101,6 +107,14 @@ pub fn record(
     }
 }
 
+/// Returns the versions of what has a part in the results: this program, and the interpreter of generated programs.
+fn versions(plan: &Plan<'_>) -> BTreeMap<String, String> {
+    let mut versions = BTreeMap::from([("glmbench".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+    let runner = plan.accuracy.iter().find_map(|run| run.evaluation.runner());
+    versions.extend(runner.map(|runner| ("interpreter".to_owned(), runner.interpreter())));
+    versions
+}
+
 fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Provenance {
     let machine = Machine::read();
     let unknown = || "not told by the system".to_owned();
@@ -120,7 +134,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         telemetry: origin.telemetry.clone(),
         threads: origin.device.threads as u32,
         batch: plan.accuracy.iter().map(|run| run.batch).max().unwrap_or(0) as u32,
-        versions: BTreeMap::from([("glmbench".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+        versions: versions(plan),
         git_commit: option_env!("GLMBENCH_GIT_COMMIT").map(str::to_owned),
         environment: environment(),
         host: machine.host.unwrap_or_else(unknown),

@@ -61,7 +61,8 @@ pub fn total(cases: &[CaseWanted]) -> Wanted {
 
 /// Returns what the items of a task cost, if a question for choices needs up to `for_choices` requests.
 pub(super) fn of_items(run: &AccuracyRun<'_>, for_choices: u64) -> Wanted {
-    let new = run.evaluation.plan().max_new_tokens as u64;
+    let plan = run.evaluation.plan();
+    let (new, samples) = (plan.max_new_tokens as u64, plan.draws.map_or(1, |draws| draws.samples as u64));
     let scores = !run.evaluation.choices().is_empty();
     let scored = |prompt: u64| Wanted::one(prompt, 1).times(for_choices).at_least(1);
     let of_item = |index: usize| {
@@ -71,7 +72,7 @@ pub(super) fn of_items(run: &AccuracyRun<'_>, for_choices: u64) -> Wanted {
             // The second question repeats the first with its answer.
             Some(second) => Wanted::one(prompt, new).and(scored(second as u64 + new)),
             None if scores => scored(prompt),
-            None => Wanted::one(prompt, new),
+            None => Wanted::one(prompt, new).times(samples),
         }
     };
     run.own.iter().map(|&index| of_item(index)).fold(Wanted::default(), Wanted::and)

@@ -89,6 +89,10 @@ impl Reading {
                 task::words(&answers),
                 reader.name
             )),
+            Evidence::Item => Some(format!(
+                "was asked under {}, and {} needs its items' tests or references, which a record does not keep",
+                asked.name, reader.name
+            )),
             Evidence::Text if asked.max_new_tokens == 0 => {
                 Some(format!("was asked under {}, which generates no text to read", asked.name))
             }
@@ -104,7 +108,8 @@ impl Reading {
     /// Judges the sample's stored answer again. A failed item has no answer and stays unchanged.
     pub fn score(self, sample: &SampleRecord) -> SampleRecord {
         let mut scored = sample.clone();
-        if sample.state == SampleState::Failed {
+        // What an answer was judged by besides its text is not in the record, so its judgement stays.
+        if sample.state == SampleState::Failed || self.reader.evidence() == Evidence::Item {
             return scored;
         }
         scored.pred = None;

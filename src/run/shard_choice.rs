@@ -110,8 +110,8 @@ impl SlurmTask {
             Some(place) => Shard::new((place / self.step).saturating_add(1), count)
                 .map_err(|why| format!("the Slurm array: {why}")),
             None => Err(format!(
-                "the Slurm array has {count} tasks with gaps (task {}, from {} in steps of {}); which shard this is cannot be \
-                 told; give --shard K/N, such as --shard \"$SLURM_ARRAY_TASK_ID/16\"; {OUT}",
+                "the Slurm array has {count} tasks with gaps (task {}, from {} in steps of {}), so it does not say which shard \
+                 this is; give --shard K/N, such as --shard \"$SLURM_ARRAY_TASK_ID/16\"; {OUT}",
                 self.id, self.min, self.step
             )),
         }

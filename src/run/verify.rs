@@ -16,11 +16,11 @@ use glmbench_engine::{Engine, EngineError, Savings};
 use crate::bench::{Shape, WarmUpRule, prompts, repeat};
 use crate::dataset::Source;
 use crate::record::{AccuracyCase, Contents, PerformanceCase, RequestRecord, SampleRecord};
-use crate::task::{self, Evaluation, Settings, TaskError, TextCodec};
+use crate::task::{self, Draws, Evaluation, Settings, TaskError, TextCodec};
 
 use self::sample::recorded_hashes;
 use super::accuracy::AccuracyRun;
-use super::plan::{PerformanceRun, Plan, ordinary_tokens};
+use super::plan::{PerformanceRun, Plan, ordinary_tokens, ready};
 use super::score::benchmark_of;
 
 pub use self::answers::{Bound, Verified, items, items_of_server};
@@ -73,6 +73,7 @@ pub fn task_run<'a>(
         shots: Some(case.shots as usize),
         max_new_tokens: identity("max_new_tokens").and_then(|n| n.parse().ok()),
         limit: None,
+        draws: draws(&identity),
     };
     let source = Source::open(benchmark, folder).map_err(TaskError::from)?;
     let mut plan = task::Plan::new(protocol, &source, &settings(Vec::new()))?;
@@ -102,10 +103,20 @@ pub fn task_run<'a>(
         })
     };
     plan.chosen = picked.iter().map(place).collect::<Result<_, _>>()?;
-    let evaluation = Evaluation::new(plan, codec, seq_length)?;
+    let evaluation = ready(Evaluation::new(plan, codec, seq_length)?)?;
     let batch = contents.run.provenance.batch.max(1) as usize;
     let run = AccuracyRun::new(case.task.clone(), evaluation, batch, case.tp as usize);
     Ok(AccuracyRun { savings: Savings::NONE, ..run })
+}
+
+/// Returns how a run drew its answers, from the fields of its identity.
+fn draws<'i>(identity: &impl Fn(&str) -> Option<&'i str>) -> Option<Draws> {
+    Some(Draws {
+        samples: identity("samples")?.parse().ok()?,
+        temperature: identity("temperature")?.parse().ok()?,
+        top_p: identity("top_p")?.parse().ok()?,
+        seed: identity("seed")?.parse().ok()?,
+    })
 }
 
 /// Runs a timed case once and compares its output with the record. Returns `None` if it is the same.

@@ -4,6 +4,7 @@
 //! with more samples. The coverage tests below and in [`super::ratio`] hold without BCa.
 
 use super::describe::{quantile_of_sorted, sorted};
+use super::interval::Interval;
 use super::random::beta;
 use super::rng::Rng;
 
@@ -18,7 +19,7 @@ const DRAWN_ONE_BY_ONE: usize = 64;
 /// Draws `resamples` resamples with replacement, each as large as `samples`, from the stream of `seed`. The bounds
 /// are quantiles (type 7) of their medians. `None` with fewer than two samples, a non-finite sample, no resamples, or
 /// a confidence not strictly between 0 and 1.
-pub fn median_interval(samples: &[f64], confidence: f64, resamples: usize, seed: u64) -> Option<(f64, f64)> {
+pub fn median_interval(samples: &[f64], confidence: f64, resamples: usize, seed: u64) -> Option<Interval> {
     if samples.len() < 2 {
         return None;
     }
@@ -28,13 +29,13 @@ pub fn median_interval(samples: &[f64], confidence: f64, resamples: usize, seed:
 }
 
 /// Returns the quantiles (type 7) that leave `(1 − confidence) / 2` of the drawn values on either side.
-pub(super) fn percentile_bounds(mut drawn: Vec<f64>, confidence: f64) -> Option<(f64, f64)> {
+pub(super) fn percentile_bounds(mut drawn: Vec<f64>, confidence: f64) -> Option<Interval> {
     if drawn.is_empty() || !(confidence > 0.0 && confidence < 1.0) {
         return None;
     }
     drawn.sort_unstable_by(f64::total_cmp);
     let tail = (1.0 - confidence) / 2.0;
-    Some((quantile_of_sorted(&drawn, tail), quantile_of_sorted(&drawn, 1.0 - tail)))
+    Some(Interval { low: quantile_of_sorted(&drawn, tail), high: quantile_of_sorted(&drawn, 1.0 - tail) })
 }
 
 /// Draws medians of resamples of one set of samples.
@@ -99,7 +100,7 @@ mod tests {
         for case in fixtures()["bootstrap"].as_array().unwrap() {
             let samples = f64s(&case["samples"]);
             let seed = case["seed"].as_u64().unwrap();
-            let (low, high) = median_interval(&samples, 0.95, RESAMPLES, seed).unwrap();
+            let Interval { low, high } = median_interval(&samples, 0.95, RESAMPLES, seed).unwrap();
             assert_close(Some(low), &case["low"], 1e-14);
             assert_close(Some(high), &case["high"], 1e-14);
             // SciPy draws from another stream, so its bounds are close but not equal.
@@ -150,7 +151,7 @@ mod tests {
             prop_assert_eq!(interval, median_interval(&samples, 0.95, 200, seed).unwrap());
             let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
             let most = samples.iter().copied().fold(0.0, f64::max);
-            prop_assert!(least <= interval.0 && interval.0 <= interval.1 && interval.1 <= most);
+            prop_assert!(least <= interval.low && interval.low <= interval.high && interval.high <= most);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Verdicts on differences in speed.
 
+use super::interval::Interval;
 use super::paired::holm;
 use super::shift::Shift;
 
@@ -26,13 +27,13 @@ impl Change {
     /// - `within`: a 90 % interval, which gives two one-sided tests at 5 % each (D. J. Schuirmann, J. Pharmacokin.
     ///   Biopharm. 15, 1987).
     /// - `threshold`: a share (0.03 for 3 %), applied to the logarithm: 1.03 up and 1/1.03 down.
-    pub fn of(log_ratio: f64, differs: bool, within: Option<(f64, f64)>, threshold: f64) -> Self {
+    pub fn of(log_ratio: f64, differs: bool, within: Option<Interval>, threshold: f64) -> Self {
         let far = threshold.ln_1p();
         if differs && log_ratio < -far {
             Self::Faster
         } else if differs && log_ratio > far {
             Self::Slower
-        } else if within.is_some_and(|(low, high)| -far <= low && high <= far) {
+        } else if within.is_some_and(|within| -far <= within.low && within.high <= far) {
             Self::Same
         } else {
             Self::CannotTell
@@ -51,7 +52,7 @@ pub fn rules_out(adjusted: f64) -> bool {
 }
 
 /// Returns the 90 % interval of a shift, for [`Change::of`].
-pub fn within(shift: &Shift) -> Option<(f64, f64)> {
+pub fn within(shift: &Shift) -> Option<Interval> {
     shift.interval(1.0 - 2.0 * ALPHA)
 }
 

@@ -22,6 +22,7 @@ mod null;
 mod outlier;
 mod paired;
 pub mod parity;
+mod proportion;
 mod random;
 mod ratio;
 pub mod rng;
@@ -38,7 +39,7 @@ pub use describe::{mad, mean, median, quantile, stddev};
 pub use drift::{Drift, drift};
 pub use events::{LEAST_EVENTS_PER_TOKEN, tell_token_times};
 pub use growth::{Growth, LEAST_FOR_GROWTH, growth};
-pub use interval::{standard_error, wilson};
+pub use interval::{Estimate, Interval};
 pub use modes::{TwoModes, two_modes};
 pub use null::{null_floor, spread_between};
 pub use outlier::{Fence, Outlier, outliers};
@@ -47,6 +48,7 @@ pub use paired::{
     identical_items_to_show_same, items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact,
     score_interval,
 };
+pub use proportion::{standard_error, wilson};
 pub use ratio::{MedianRatio, geometric_mean, ratio_of_medians};
 pub use rng::Rng;
 pub use shift::{Shift, block_log_ratio, blocks_needed, runs_needed};

@@ -2,6 +2,7 @@
 
 use super::bootstrap::percentile_bounds;
 use super::describe::mean;
+use super::interval::Interval;
 use super::random::binomial;
 use super::rng::Rng;
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal};
@@ -91,7 +92,7 @@ pub fn difference_interval(
     confidence: f64,
     resamples: usize,
     seed: u64,
-) -> Option<(f64, f64)> {
+) -> Option<Interval> {
     let (small, mut strata): (Vec<PairCounts>, Vec<PairCounts>) =
         strata.iter().copied().partition(|s| s.n < LEAST_STRATUM);
     let pooled = small.into_iter().fold(PairCounts::default(), PairCounts::plus);
@@ -120,7 +121,7 @@ pub fn macro_difference_interval(
     confidence: f64,
     resamples: usize,
     seed: u64,
-) -> Option<(f64, f64)> {
+) -> Option<Interval> {
     if strata.iter().any(|s| s.n < 2) {
         return None;
     }
@@ -134,19 +135,20 @@ fn resampled(
     resamples: usize,
     seed: u64,
     mut draw: impl FnMut(&mut Rng) -> Option<f64>,
-) -> Option<(f64, f64)> {
+) -> Option<Interval> {
     let mut rng = Rng::new(seed);
     let drawn: Option<Vec<f64>> = (0..resamples).map(|_| draw(&mut rng)).collect();
     percentile_bounds(drawn?, confidence)
 }
 
-/// Score interval of the difference from the counts alone: all differences that the score test does not reject (T.
-/// Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
-/// Statist. Med. 17, 1998).
+/// Score interval of the difference from the counts alone: all differences that the score test does not reject.
+///
+/// T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
+/// Statist. Med. 17 (1998).
 ///
 /// Unlike a bootstrap, it keeps a width with few or no discordant items: z²/(n + z²) to either side. The verdict
 /// "same" therefore uses it. `None` without items, or with a confidence not strictly between 0 and 1.
-pub fn score_interval(counts: PairCounts, confidence: f64) -> Option<(f64, f64)> {
+pub fn score_interval(counts: PairCounts, confidence: f64) -> Option<Interval> {
     if counts.n == 0 || !(confidence > 0.0 && confidence < 1.0) {
         return None;
     }
@@ -162,7 +164,7 @@ pub fn score_interval(counts: PairCounts, confidence: f64) -> Option<(f64, f64)>
         }
         0.5 * (within + outside)
     };
-    Some((edge(-1.0), edge(1.0)))
+    Some(Interval { low: edge(-1.0), high: edge(1.0) })
 }
 
 /// Distance of the counts from an assumed `difference`, in standard errors under that assumption.
@@ -258,7 +260,7 @@ mod tests {
             let found =
                 score_interval(PairCounts { n, only_a, only_b }, case["confidence"].as_f64().unwrap())
                     .unwrap();
-            for (found, wanted) in [(found.0, "low"), (found.1, "high")] {
+            for (found, wanted) in [(found.low, "low"), (found.high, "high")] {
                 assert!((found - case[wanted].as_f64().unwrap()).abs() < 1e-6, "{case}: {found}");
             }
         }
@@ -295,11 +297,11 @@ mod tests {
                     only_b: s[2].as_u64().unwrap(),
                 })
                 .collect();
-            let near = |found: Option<(f64, f64)>, low: &str, high: &str| {
-                let (found_low, found_high) = found.unwrap();
+            let near = |found: Option<Interval>, low: &str, high: &str| {
+                let found = found.unwrap();
                 let (low, high) = (case[low].as_f64().unwrap(), case[high].as_f64().unwrap());
                 let slack = 0.05 * (high - low);
-                assert!((found_low - low).abs() <= slack && (found_high - high).abs() <= slack, "{case}");
+                assert!((found.low - low).abs() <= slack && (found.high - high).abs() <= slack, "{case}");
             };
             near(difference_interval(&strata, 0.95, RESAMPLES, 1), "low", "high");
             near(macro_difference_interval(&strata, 0.95, RESAMPLES, 1), "macro_low", "macro_high");
@@ -324,11 +326,10 @@ mod tests {
                         PairCounts { n: items, only_a: discordant - only_b, only_b }
                     })
                     .collect();
-                let (low, high) = difference_interval(&drawn, 0.95, 500, seed).unwrap();
-                covered += u32::from(low <= truth && truth <= high);
+                let drawn_interval = difference_interval(&drawn, 0.95, 500, seed).unwrap();
+                covered += u32::from(drawn_interval.contains(truth));
                 let whole = drawn.into_iter().fold(PairCounts::default(), PairCounts::plus);
-                let (low, high) = score_interval(whole, 0.95).unwrap();
-                score_covered += u32::from(low <= truth && truth <= high);
+                score_covered += u32::from(score_interval(whole, 0.95).unwrap().contains(truth));
             }
             for (name, covered) in [("bootstrap", covered), ("score", score_covered)] {
                 let coverage = f64::from(covered) / simulations as f64;
@@ -389,7 +390,7 @@ mod tests {
             let drawn = binomial(n, discordant, &mut rng);
             let only_b = binomial(drawn, 0.5, &mut rng);
             let counts = PairCounts { n, only_a: drawn - only_b, only_b };
-            score_interval(counts, 0.9).is_some_and(|(low, high)| -margin < low && high < margin)
+            score_interval(counts, 0.9).is_some_and(|found| -margin < found.low && found.high < margin)
         });
         let power = shown.count() as f64 / 1000.0;
         assert!((0.76..=0.84).contains(&power), "{power}");
@@ -399,16 +400,16 @@ mod tests {
     #[test]
     fn nothing_seen_is_not_nothing_possible() {
         let none = PairCounts { n: 20, only_a: 0, only_b: 0 };
-        assert_eq!(difference_interval(&[none], 0.95, 100, 1), Some((0.0, 0.0)));
-        let (low, high) = score_interval(none, 0.9).unwrap();
+        assert_eq!(difference_interval(&[none], 0.95, 100, 1), Some(Interval::point(0.0)));
+        let Interval { low, high } = score_interval(none, 0.9).unwrap();
         let wanted = 2.705_543 / (20.0 + 2.705_543);
         assert!((low + wanted).abs() < 1e-6 && (high - wanted).abs() < 1e-6, "{low} {high}");
         let needed = identical_items_to_show_same(0.01).unwrap();
         assert_eq!(needed, 268);
-        let within = |n| score_interval(PairCounts { n, ..none }, 0.9).unwrap().1 < 0.01;
+        let within = |n| score_interval(PairCounts { n, ..none }, 0.9).unwrap().high < 0.01;
         assert!(within(needed) && !within(needed - 1));
         assert_eq!(identical_items_to_show_same(0.0), None);
-        let (low, high) = score_interval(PairCounts { n: 5, only_a: 0, only_b: 5 }, 0.95).unwrap();
+        let Interval { low, high } = score_interval(PairCounts { n: 5, only_a: 0, only_b: 5 }, 0.95).unwrap();
         assert!((low - 0.131_035).abs() < 1e-6 && high > 1.0 - 1e-9, "{low} {high}");
         assert_eq!(difference_interval(&[], 0.95, 100, 1), None);
         assert_eq!(difference_interval(&[PairCounts { n: 1, only_a: 1, only_b: 0 }], 0.95, 100, 1), None);
@@ -425,14 +426,14 @@ mod tests {
                 .map(|(n, a, b)| PairCounts { n: n.max(a + b), only_a: a, only_b: b })
                 .collect();
             let whole = strata.iter().copied().fold(PairCounts::default(), PairCounts::plus);
-            if let Some((low, high)) = difference_interval(&strata, 0.95, 300, seed) {
+            if let Some(Interval { low, high }) = difference_interval(&strata, 0.95, 300, seed) {
                 prop_assert!(-1.0 <= low && low <= high && high <= 1.0);
             }
-            let (low, high) = score_interval(whole, 0.95).unwrap();
+            let Interval { low, high } = score_interval(whole, 0.95).unwrap();
             let seen = whole.difference().unwrap();
             prop_assert!(-1.0 <= low && low <= seen && seen <= high && high <= 1.0 && low < high);
-            let (wider_low, wider_high) = score_interval(whole, 0.99).unwrap();
-            prop_assert!(wider_low <= low && high <= wider_high);
+            let wider = score_interval(whole, 0.99).unwrap();
+            prop_assert!(wider.contains(low) && wider.contains(high));
         }
 
         #[test]

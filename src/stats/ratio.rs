@@ -4,6 +4,7 @@
 
 use super::bootstrap::{ResampledMedian, percentile_bounds};
 use super::describe::median;
+use super::interval::Interval;
 use super::rng::Rng;
 
 /// The ratio of two medians (second over first) with its intervals.
@@ -12,10 +13,10 @@ pub struct MedianRatio {
     /// Median of the second over median of the first.
     pub ratio: f64,
     /// 95 % percentile bootstrap interval.
-    pub interval: (f64, f64),
+    pub interval: Interval,
     /// 90 % interval, which gives two one-sided tests at 5 % each (D. J. Schuirmann, J. Pharmacokin. Biopharm. 15,
     /// 1987).
-    pub equivalence_interval: (f64, f64),
+    pub equivalence_interval: Interval,
 }
 
 /// Bootstraps the ratio of medians of two independent sets of times. `None` with fewer than two samples a side, a
@@ -74,16 +75,16 @@ mod tests {
             let found = ratio_of_medians(&a, &b, RESAMPLES, case["seed"].as_u64().unwrap()).unwrap();
             assert_close(Some(found.ratio), &case["ratio"], 1e-14);
             for (found, wanted) in [
-                (found.interval.0, "low"),
-                (found.interval.1, "high"),
-                (found.equivalence_interval.0, "equivalence_low"),
-                (found.equivalence_interval.1, "equivalence_high"),
+                (found.interval.low, "low"),
+                (found.interval.high, "high"),
+                (found.equivalence_interval.low, "equivalence_low"),
+                (found.equivalence_interval.high, "equivalence_high"),
             ] {
                 assert_close(Some(found), &case[wanted], 1e-13);
             }
             // Schuirmann's tests by Welch's t on the logarithms, at 5 % each.
             let same = case["ttost_p"].as_f64().unwrap() < 0.05;
-            let (low, high) = found.equivalence_interval;
+            let Interval { low, high } = found.equivalence_interval;
             assert_eq!(1.0 / 1.03 <= low && high <= 1.03, same, "{case}");
         }
     }
@@ -98,8 +99,7 @@ mod tests {
             let covered = (0..simulations).filter(|&seed| {
                 // Both sides have one distribution up to scale, so the true ratio of medians is the planted one.
                 let (a, b) = (times(n, 1.0, 0.05, &mut rng), times(n, 1.1, 0.05, &mut rng));
-                let (low, high) = ratio_of_medians(&a, &b, 400, seed).unwrap().interval;
-                low <= 1.1 && 1.1 <= high
+                ratio_of_medians(&a, &b, 400, seed).unwrap().interval.contains(1.1)
             });
             let coverage = covered.count() as f64 / simulations as f64;
             assert!((0.93..=0.97).contains(&coverage), "{n} samples: {coverage}");
@@ -125,8 +125,8 @@ mod tests {
             let found = ratio_of_medians(&a, &b, 200, seed).unwrap();
             let scaled = |x: &[f64]| x.iter().map(|x| x * 1024.0).collect::<Vec<_>>();
             prop_assert_eq!(found, ratio_of_medians(&scaled(&a), &scaled(&b), 200, seed).unwrap());
-            prop_assert!(found.interval.0 <= found.equivalence_interval.0);
-            prop_assert!(found.equivalence_interval.1 <= found.interval.1);
+            prop_assert!(found.interval.low <= found.equivalence_interval.low);
+            prop_assert!(found.equivalence_interval.high <= found.interval.high);
         }
     }
 }

@@ -16,6 +16,7 @@
 //! large subsets do the same.
 
 use super::describe::{mean, median};
+use super::interval::Interval;
 use super::rng::Rng;
 
 /// Largest number of blocks for which all subsets are enumerated. Beyond it, [`DRAWN`] subsets are drawn.
@@ -79,13 +80,13 @@ impl Shift {
 
     /// Returns the differences that the test at 1 − `confidence` does not reject. `None` if there are too few units
     /// to reject any.
-    pub fn interval(&self, confidence: f64) -> Option<(f64, f64)> {
+    pub fn interval(&self, confidence: f64) -> Option<Interval> {
         let tail = 1.0 - confidence;
         // The extra 1e-12 keeps a count that is hit exactly: 0.05 is not a binary fraction and rounds.
         let outside = (0.5 * tail * self.arrangements() * (1.0 + 1e-12)).floor() as usize;
         let low = outside.checked_sub(1)?;
         let high = self.typical.len().checked_sub(outside)?;
-        (low <= high).then(|| (self.typical[low], self.typical[high]))
+        (low <= high).then(|| Interval { low: self.typical[low], high: self.typical[high] })
     }
 
     fn arrangements(&self) -> f64 {
@@ -275,14 +276,14 @@ mod tests {
         for n in [6, 8, 11] {
             let blocks: Vec<f64> = (0..n).map(|_| 0.02 + 0.01 * normal(&mut rng)).collect();
             let shift = Shift::of_blocks(&blocks).unwrap();
-            let (low, high) = shift.interval(0.95).unwrap();
+            let Interval { low, high } = shift.interval(0.95).unwrap();
             assert!(shift.p(low) > 0.05 && shift.p(high) > 0.05, "{n}");
             assert!(shift.p(low - 1e-9) <= 0.05 && shift.p(high + 1e-9) <= 0.05, "{n}");
             assert!(low < shift.estimate && shift.estimate < high);
         }
         // The fewest that give an interval: six blocks, with their range as interval, and four runs a side.
         let six = [0.01, 0.05, 0.02, 0.04, 0.03, 0.06];
-        assert_eq!(Shift::of_blocks(&six).unwrap().interval(0.95), Some((0.01, 0.06)));
+        assert_eq!(Shift::of_blocks(&six).unwrap().interval(0.95), Some(Interval { low: 0.01, high: 0.06 }));
         assert_eq!(Shift::of_blocks(&six[..5]).unwrap().interval(0.95), None);
         assert!(Shift::of_runs(&six[..4], &six[..4]).unwrap().interval(0.95).is_some());
         assert_eq!(Shift::of_runs(&six[..3], &six[..3]).unwrap().interval(0.95), None);
@@ -308,7 +309,7 @@ mod tests {
                 assert!((exact.p(at) - drawn.p(at)).abs() < 0.01, "{at}: {} {}", exact.p(at), drawn.p(at));
             }
             let (a, b) = (exact.interval(0.95).unwrap(), drawn.interval(0.95).unwrap());
-            assert!((a.0 - b.0).abs() < 0.001 && (a.1 - b.1).abs() < 0.001, "{a:?} {b:?}");
+            assert!((a.low - b.low).abs() < 0.001 && (a.high - b.high).abs() < 0.001, "{a:?} {b:?}");
         }
         let thirty: Vec<f64> = (0..30).map(|_| 0.05 + 0.01 * normal(&mut rng)).collect();
         assert!(Shift::of_blocks(&thirty).unwrap().p(0.0) < 1e-4);
@@ -348,7 +349,7 @@ mod tests {
             let there = Shift::of_blocks(&blocks).unwrap();
             let back = Shift::of_blocks(&blocks.iter().map(|x| -x).collect::<Vec<_>>()).unwrap();
             prop_assert_eq!(there.p(0.0), back.p(0.0));
-            prop_assert_eq!(there.interval(0.95), back.interval(0.95).map(|(low, high)| (-high, -low)));
+            prop_assert_eq!(there.interval(0.95), back.interval(0.95).map(|interval| interval.map_decreasing(|x| -x)));
         }
     }
 }

@@ -71,8 +71,8 @@ macro_rules! cases {
             pub configurations: Vec<Configuration>,
             /// Whether to interleave the cases of two configurations (A B B A), in blocks of one process each.
             pub interleave: bool,
-            /// The run with which every run of the suite is compared at its end: a run directory, or the beginning of the name of
-            /// one in the folder of runs.
+            /// The run with which every run of the suite is compared at its end. A run directory, or the beginning of its name in
+            /// the folder of runs.
             pub baseline: Option<PathBuf>,
             /// Accuracy cases, in file order.
             pub accuracy: Vec<AccuracyCase>,

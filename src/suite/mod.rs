@@ -20,6 +20,10 @@
 //! subjects = ["law", "logic"]  # default: all
 //! shots = 5                    # default: the protocol's number
 //! max_new_tokens = 512         # default: the protocol's limit
+//! samples = 10                 # answers to each item, drawn at random; for protocols that run programs; default: 1, the likeliest
+//! temperature = 0.8            # of the draws; with `samples` only
+//! top_p = 0.95                 # default: 1
+//! seed = 1                     # default: 1
 //! limit = 100                  # items, taken in turn from each subject; default: all
 //! batch = 8                    # sequences at once; does not change answers
 //! tp = 1                       # tensor-parallel size
@@ -182,6 +186,8 @@ pub struct AccuracyCase {
     pub max_new_tokens: Option<usize>,
     /// Maximum number of items, taken in turn from each subject.
     pub limit: Option<usize>,
+    /// How answers are drawn; `None` for the likeliest.
+    pub draws: Option<task::Draws>,
     /// Sequences at once.
     pub batch: usize,
     /// Tensor-parallel size.
@@ -203,6 +209,7 @@ impl AccuracyCase {
             shots: self.shots,
             max_new_tokens: self.max_new_tokens,
             limit: self.limit,
+            draws: self.draws,
         }
     }
 
@@ -267,15 +274,18 @@ impl Suite {
     /// tensor-parallel sizes.
     pub fn content_hash(&self) -> String {
         let accuracy = self.accuracy.iter().map(|case| {
-            json!([
-                case.task.name,
-                case.protocol,
-                case.split,
-                case.subjects,
-                case.shots,
-                case.max_new_tokens,
-                case.limit
-            ])
+            let mut all = vec![
+                json!(case.task.name),
+                json!(case.protocol),
+                json!(case.split),
+                json!(case.subjects),
+                json!(case.shots),
+                json!(case.max_new_tokens),
+                json!(case.limit),
+            ];
+            // Cases keep the hash that they had before answers could be drawn.
+            all.extend(case.draws.map(|of| json!([of.samples, of.temperature, of.top_p, of.seed])));
+            json!(all)
         });
         let accuracy: Vec<_> = accuracy.into_iter().collect();
         let mut timed = self.timed().into_iter().map(|(key, tables)| {

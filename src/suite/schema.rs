@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::configuration::{Configuration, configuration};
 use super::table::{
-    Table, array, boolean, case_configurations, count, found, model_path, optional_count, path, share,
-    string, tables, word,
+    Table, array, boolean, case_configurations, count, found, model_path, number, optional_count, path,
+    share, string, tables, word,
 };
 use super::{AccuracyCase, DEFAULT_BATCH, Expected, ModelChoice, Suite, SuiteError, target, types};
 use crate::compute::ComputeSpec;
 use crate::dataset::Benchmark;
 use crate::document::tree::Node;
-use crate::task;
+use crate::task::{self, Draws, Protocol};
 
 /// Schema version of the suite files that this program reads.
 const SCHEMA: u64 = 1;
@@ -150,8 +150,6 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
     let protocols: Vec<&str> = task::protocols_of(task).map(|p| p.definition().name).collect();
     let protocol_node = table.require("protocol", &format!("one of {}", protocols.join(", ")))?;
     let protocol = word(&protocol_node, &protocols, |name| task::find(task, name))?;
-    let takes_shots = protocol.takes_shots();
-    let protocol = protocol.definition();
     let split = match table.take("split") {
         Some(node) => word(&node, task.splits, |s| task.splits.contains(&s).then(|| s.to_owned()))?,
         None => task.default_split.to_owned(),
@@ -164,8 +162,8 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
         None => None,
         Some(node) => {
             let shots = count(&node, 0)? as usize;
-            if !takes_shots && shots != 0 {
-                let expected = format!("0: the protocol {} shows no examples", protocol.name);
+            if !protocol.takes_shots() && shots != 0 {
+                let expected = format!("0: the protocol {} shows no examples", protocol.definition().name);
                 return Err(SuiteError::found(&node.origin, &format!("{shots} shots"), &expected));
             }
             Some(shots)
@@ -173,12 +171,14 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
     };
     let max_new_tokens = match table.take("max_new_tokens") {
         None => None,
-        Some(node) if protocol.max_new_tokens == 0 => {
-            let expected = format!("none: the protocol {} generates nothing", protocol.name);
+        Some(node) if protocol.definition().max_new_tokens == 0 => {
+            let expected = format!("none: the protocol {} generates nothing", protocol.definition().name);
             return Err(SuiteError::found(&node.origin, "max_new_tokens", &expected));
         }
         Some(node) => Some(count(&node, 1)? as usize),
     };
+    let draws = draws(&mut table, protocol)?;
+    let protocol = protocol.definition();
     let limit = optional_count(&mut table, "limit", 1)?;
     let batch = optional_count(&mut table, "batch", 1)?.unwrap_or(DEFAULT_BATCH);
     let expected = tables(&mut table, "expected")?.into_iter().map(expected).collect::<Result<_, _>>()?;
@@ -196,12 +196,55 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
         shots,
         max_new_tokens,
         limit,
+        draws,
         batch,
         tp,
         max_failed,
         expected,
         configurations,
     })
+}
+
+/// Most answers to an item.
+const MAX_SAMPLES: u64 = 1000;
+
+/// Reads how answers are drawn.
+fn draws(table: &mut Table, protocol: &dyn Protocol) -> Result<Option<Draws>, SuiteError> {
+    let others = ["temperature", "top_p", "seed"].map(|key| table.take(key));
+    let Some(node) = table.take("samples") else {
+        return match others.iter().flatten().next() {
+            Some(node) => {
+                Err(found(node, "it without `samples`", "the number of answers to draw, beside it"))
+            }
+            None => Ok(None),
+        };
+    };
+    let samples = count(&node, 1)?;
+    if !protocol.runs_programs() {
+        let expected = format!("none: {} reads one answer, the likeliest", protocol.definition().name);
+        return Err(found(&node, "`samples`", &expected));
+    }
+    if samples > MAX_SAMPLES {
+        return Err(found(&node, &samples.to_string(), &format!("{MAX_SAMPLES} at most")));
+    }
+    let [temperature, top_p, seed] = others;
+    let Some(temperature) = temperature else {
+        return Err(found(
+            &node,
+            "`samples` without `temperature`",
+            "both: the likeliest answer is always the same",
+        ));
+    };
+    let top_p = match top_p {
+        None => 1.0,
+        Some(node) => match number(&node)? {
+            share if share <= 1.0 => share as f32,
+            more => return Err(found(&node, &more.to_string(), "above 0, at most 1")),
+        },
+    };
+    let seed = seed.map(|node| count(&node, 0)).transpose()?.unwrap_or(1);
+    let temperature = number(&temperature)? as f32;
+    Ok(Some(Draws { samples: samples as usize, temperature, top_p, seed }))
 }
 
 /// Whether the value of `task` names a file.

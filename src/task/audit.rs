@@ -1,10 +1,27 @@
 //! Looks through a data set and a protocol before any model does: `glmbench check TASK.toml DATA`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
 
 use glmbench_engine::{Completion, FinishReason};
+use glmbench_sandbox::Verdict;
 
+use super::program::Runner;
 use super::{Evaluation, Next, State};
+
+/// Runs nothing: an audit renders programs, and the model has written none.
+struct Unrun;
+
+impl Runner for Unrun {
+    fn run(&self, _program: &str, _timeout: Duration) -> Result<Verdict, String> {
+        Ok(Verdict::Failed("not run".into()))
+    }
+
+    fn interpreter(&self) -> String {
+        "none".into()
+    }
+}
 
 /// Most stages of an item that are rendered. No protocol has nearly that many.
 const MOST_CALLS: usize = 1_000;
@@ -31,8 +48,9 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Renders every prompt of every item, with empty answers of the model.
-    pub fn of(evaluation: &Evaluation<'_>) -> Self {
+    /// Renders every prompt of every item, with empty answers of the model. Programs are made and not run.
+    pub fn of(evaluation: Evaluation<'_>) -> Self {
+        let evaluation = &evaluation.with_runner(Arc::new(Unrun));
         let plan = evaluation.plan();
         let benchmark = plan.dataset.benchmark;
         let mut audit = Self { items: evaluation.len(), ..Self::default() };

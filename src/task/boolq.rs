@@ -18,9 +18,9 @@ const ANSWERS: [Answer; 2] = [Answer::Boolean(false), Answer::Boolean(true)];
 
 const PROMPT: &str = "{title} -- {passage}\nQuestion: {question}?\nAnswer:";
 
-fn prompt(question: &Question<'_>) -> Result<String, Step> {
+fn prompt(question: &Question<'_>) -> Result<String, Box<Step>> {
     let Content::YesNo(YesNo { title, passage, question, .. }) = &question.item.content else {
-        return Err(wrong_form("a yes/no question"));
+        return Err(Box::new(wrong_form("a yes/no question")));
     };
     Ok(format!("{title} -- {passage}\nQuestion: {question}?\nAnswer:"))
 }
@@ -69,7 +69,7 @@ impl Protocol for ModelTest {
                 let choice_ids = question.choices.iter().map(|choice| choice.id).collect();
                 Step::Ask(Ask { prompt, prompt_ids, choice_ids, ..Ask::default() })
             }
-            Err(step) => step,
+            Err(step) => *step,
         }
     }
 
@@ -91,7 +91,7 @@ impl Protocol for LogLikelihood {
             prompts: &[("question", PROMPT)],
             shots: 0,
             max_new_tokens: 0,
-            choices: "continuations \" no\" and \" yes\": encode(prompt + continuation) cut at the length of encode(prompt); a continuation of several tokens is the sum over them, one forward pass for each token after the first",
+            choices: "continuations \" no\" and \" yes\": encode(prompt + continuation) cut at the length of encode(prompt). A continuation of several tokens is the sum over them, with one forward pass for each token after the first",
             extraction: "the continuation of the larger log-likelihood; no if equal",
             metric: "accuracy: correct / (scored + unscorable)",
             source: "lm-evaluation-harness task boolq v2 (there `{passage}` is SuperGLUE's, which starts with the title already)",
@@ -122,7 +122,7 @@ impl Protocol for LogLikelihood {
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         let prompt = match prompt(question) {
             Ok(prompt) => prompt,
-            Err(step) => return step,
+            Err(step) => return *step,
         };
         let context = question.codec.encode_prompt(&prompt);
         let mut continuations = Vec::new();

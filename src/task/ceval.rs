@@ -15,7 +15,10 @@ pub(super) struct TwoStage;
 pub(super) struct ModelTestFewShot;
 
 /// ModelTest's zero-shot protocol: reason in text, then extract the answer by regular expressions.
-pub(super) struct ModelTestZeroShot;
+pub(super) struct ModelTestZeroShot {
+    /// Whether the ladder is the repaired one.
+    pub(super) is_fixed: bool,
+}
 
 /// Text that the second stage appends to the output of the first.
 const CLOSING: &str = "\n综上所述，ABCD中正确的选项是：";
@@ -23,10 +26,10 @@ const CLOSING: &str = "\n综上所述，ABCD中正确的选项是：";
 /// The options, in tie-breaking order.
 const OPTIONS: [Answer; 4] = [Answer::Choice(0), Answer::Choice(1), Answer::Choice(2), Answer::Choice(3)];
 
-fn choice<'a>(question: &'a Question<'_>) -> Result<&'a Choice, Step> {
+fn choice<'a>(question: &'a Question<'_>) -> Result<&'a Choice, Box<Step>> {
     match &question.item.content {
         Content::Choice(choice) => Ok(choice),
-        _ => Err(wrong_form("one with four options")),
+        _ => Err(Box::new(wrong_form("one with four options"))),
     }
 }
 
@@ -83,7 +86,7 @@ impl Protocol for TwoStage {
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         let choice = match choice(question) {
             Ok(choice) => choice,
-            Err(step) => return step,
+            Err(step) => return *step,
         };
         let text = choice.question_and_options();
         match done {
@@ -136,7 +139,7 @@ impl Protocol for ModelTestFewShot {
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         let choice = match choice(question) {
             Ok(choice) => choice,
-            Err(step) => return step,
+            Err(step) => return *step,
         };
         let [answered, ..] = done else {
             let prompt = few_shot_prompt(question, choice);
@@ -203,7 +206,14 @@ impl Protocol for ModelTestZeroShot {
             metric: "accuracy: correct / (scored + unscorable); micro over items, macro over subjects",
             source: "MindIE ModelTest (newer) ceval without shots; the ladder is that of OpenCompass' first_option_postprocess as ModelTest has it",
         };
-        &DEFINITION
+        static FIXED: Definition = Definition {
+            name: "modeltest-0shot-fixed",
+            about: "ModelTest's newer zero-shot run with a repaired ladder: two patterns that its source runs together are apart",
+            extraction: extract::FIXED_ABOUT,
+            source: "MindIE ModelTest (newer) ceval without shots, with the comma that its ladder lacks",
+            ..DEFINITION
+        };
+        if self.is_fixed { &FIXED } else { &DEFINITION }
     }
 
     fn choices(&self, _codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
@@ -223,7 +233,7 @@ impl Protocol for ModelTestZeroShot {
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         let choice = match choice(question) {
             Ok(choice) => choice,
-            Err(step) => return step,
+            Err(step) => return *step,
         };
         let Some(name) = &question.subject.chinese_name else {
             return impossible("the subject has no Chinese name");
@@ -243,15 +253,17 @@ impl Protocol for ModelTestZeroShot {
     }
 
     fn last_rule(&self) -> Option<String> {
-        Some(rule_name(extract::LADDER.len() - 1))
+        let ladder = self.ladder();
+        Some(rule_name(&ladder, ladder.len() - 1))
     }
 
     fn judge(&self, output: Output<'_>) -> Judgement {
-        match extract::first_option(output.text) {
+        let find = if self.is_fixed { extract::first_option_fixed } else { extract::first_option };
+        match find(output.text) {
             Some(Extraction { letter, rule }) => Judgement::Answer {
                 pred: Answer::Choice(letter),
                 choice_logprobs: Vec::new(),
-                rule: rule_name(rule),
+                rule: rule_name(&self.ladder(), rule),
             },
             None => Judgement::Unreadable("no rule finds a letter in the text".into()),
         }
@@ -259,6 +271,12 @@ impl Protocol for ModelTestZeroShot {
 }
 
 /// Returns the name of a ladder rule, as recorded with an answer.
-fn rule_name(rule: usize) -> String {
-    format!("rule {}: {}", rule + 1, extract::LADDER[rule])
+fn rule_name(ladder: &[&str], rule: usize) -> String {
+    format!("rule {}: {}", rule + 1, ladder[rule])
+}
+
+impl ModelTestZeroShot {
+    fn ladder(&self) -> Vec<&'static str> {
+        if self.is_fixed { extract::fixed_ladder() } else { extract::LADDER.to_vec() }
+    }
 }

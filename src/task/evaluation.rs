@@ -1,7 +1,7 @@
 //! Binds a plan to a tokenizer, drives the steps of each item, and checks requests and completions.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
@@ -9,6 +9,7 @@ use glmbench_engine::sampler::Sampling;
 use glmbench_engine::{Completion, FinishReason, Request, Stop};
 
 use super::outcome::{self, Outcome, Stage, State};
+use super::program::{Ran, Runner};
 use super::{Ask, ChoiceToken, Judgement, Plan, Question, Step, TaskError, TextCodec};
 
 /// A plan, a tokenizer, and the resulting choices.
@@ -17,6 +18,7 @@ pub struct Evaluation<'a> {
     codec: &'a dyn TextCodec,
     seq_length: usize,
     choices: Vec<ChoiceToken>,
+    runner: Option<Arc<dyn Runner>>,
     inputs: OnceLock<Inputs>,
 }
 
@@ -35,6 +37,7 @@ pub struct Progress {
     index: usize,
     done: Vec<Stage>,
     asked: Option<Ask>,
+    whole: OnceLock<Vec<u32>>,
 }
 
 /// The next action for an item.
@@ -62,7 +65,19 @@ impl<'a> Evaluation<'a> {
     /// [`TaskError::Choices`] if the tokenizer does not give the choices that the protocol scores.
     pub fn new(plan: Plan, codec: &'a dyn TextCodec, seq_length: usize) -> Result<Self, TaskError> {
         let choices = plan.protocol.choices(codec)?;
-        Ok(Self { plan, codec, seq_length, choices, inputs: OnceLock::new() })
+        Ok(Self { plan, codec, seq_length, choices, runner: None, inputs: OnceLock::new() })
+    }
+
+    /// Returns the same with what runs the programs of a protocol that [has some](super::Protocol::runs_programs). Without it,
+    /// items that come to a program fail.
+    #[must_use]
+    pub fn with_runner(self, runner: Arc<dyn Runner>) -> Self {
+        Self { runner: Some(runner), ..self }
+    }
+
+    /// Returns what runs programs.
+    pub fn runner(&self) -> Option<&dyn Runner> {
+        self.runner.as_deref()
     }
 
     /// Returns the plan.
@@ -87,15 +102,18 @@ impl<'a> Evaluation<'a> {
 
     /// Returns the first prompt of an item and its ids, or `None` if the item cannot be asked.
     pub fn first_prompt(&self, index: usize) -> Option<(String, Vec<u32>)> {
-        match self.plan.protocol.step(&self.question(index), &[]) {
+        match self.plan.protocol.step(&self.question(index, &OnceLock::new()), &[]) {
             Step::Ask(ask) => Some((ask.prompt, ask.prompt_ids)),
-            Step::Judge(_) => None,
+            Step::Run(_) | Step::Judge(_) => None,
         }
     }
 
     /// Returns the number of tokens of an item's second prompt after an empty answer to the first. `None` if the protocol asks
-    /// once, or the item cannot be asked.
+    /// once, or several times with the same prompt, or the item cannot be asked.
     pub fn second_prompt_tokens(&self, index: usize) -> Option<usize> {
+        if self.plan.draws.is_some() {
+            return None;
+        }
         let (prompt, prompt_ids) = self.first_prompt(index)?;
         let answered = Stage {
             prompt,
@@ -107,9 +125,9 @@ impl<'a> Evaluation<'a> {
             start_ns: 0,
             end_ns: 0,
         };
-        match self.plan.protocol.step(&self.question(index), &[answered]) {
+        match self.plan.protocol.step(&self.question(index, &OnceLock::new()), &[answered]) {
             Step::Ask(ask) => Some(ask.prompt_ids.len()),
-            Step::Judge(_) => None,
+            Step::Run(_) | Step::Judge(_) => None,
         }
     }
 
@@ -160,7 +178,7 @@ impl<'a> Evaluation<'a> {
 
     /// Starts an item and returns its first action.
     pub fn start(&self, index: usize) -> (Progress, Next) {
-        let mut progress = Progress { index, done: Vec::new(), asked: None };
+        let mut progress = Progress { index, done: Vec::new(), asked: None, whole: OnceLock::new() };
         let next = self.next(&mut progress);
         (progress, next)
     }
@@ -205,23 +223,35 @@ impl<'a> Evaluation<'a> {
         self.outcome(progress, Judgement::Impossible(reason))
     }
 
-    fn question(&self, index: usize) -> Question<'_> {
+    fn question<'q>(&'q self, index: usize, whole: &'q OnceLock<Vec<u32>>) -> Question<'q> {
         let item = self.plan.item(index);
         Question {
             item,
             subject: self.plan.subject(index),
             shots: self.plan.demonstrations.get(&item.subject).map_or(&[], Vec::as_slice),
             max_new_tokens: self.plan.max_new_tokens,
+            draws: self.plan.draws,
             codec: self.codec,
             choices: &self.choices,
+            whole,
         }
     }
 
     fn next(&self, progress: &mut Progress) -> Next {
-        let ask = match self.plan.protocol.step(&self.question(progress.index), &progress.done) {
-            Step::Judge(judgement) => return Next::Done(self.outcome(progress, judgement)),
-            Step::Ask(ask) => ask,
-        };
+        let ask =
+            match self.plan.protocol.step(&self.question(progress.index, &progress.whole), &progress.done) {
+                Step::Judge(judgement) => return Next::Done(self.outcome(progress, judgement)),
+                Step::Run(trial) => {
+                    let Some(runner) = &self.runner else {
+                        return self.fail(
+                            progress,
+                            "found nothing that runs its program; expected a sandbox".into(),
+                        );
+                    };
+                    return Next::Done(self.ran(progress, trial.run(&**runner)));
+                }
+                Step::Ask(ask) => ask,
+            };
         let (prompt, new) = (ask.prompt_ids.len(), ask.max_new_tokens);
         if prompt + new > self.seq_length {
             return self.fail(progress, too_long(prompt, new, self.seq_length));
@@ -229,7 +259,7 @@ impl<'a> Evaluation<'a> {
         let request = Request {
             prompt: ask.prompt_ids.clone(),
             max_new_tokens: new,
-            sampling: Sampling::Greedy,
+            sampling: ask.sampling.map_or(Sampling::Greedy, Sampling::Random),
             ignore_eos: false,
             choice_ids: ask.choice_ids.clone(),
             score_from: ask.score_from,
@@ -242,6 +272,12 @@ impl<'a> Evaluation<'a> {
 
     fn fail(&self, progress: &mut Progress, reason: String) -> Next {
         Next::Done(self.outcome(progress, Judgement::Impossible(reason)))
+    }
+
+    /// Ends an item whose programs were run.
+    fn ran(&self, progress: &mut Progress, ran: Ran) -> Outcome {
+        let outcome = self.outcome(progress, ran.judgement);
+        Outcome { measures: ran.measures, programs: ran.tried, ..outcome }
     }
 
     fn outcome(&self, progress: &mut Progress, judgement: Judgement) -> Outcome {
@@ -257,16 +293,19 @@ impl<'a> Evaluation<'a> {
             margin: None,
             rule: String::new(),
             measures: BTreeMap::new(),
+            programs: Vec::new(),
             stages: std::mem::take(&mut progress.done),
         };
         match judgement {
             Judgement::Answer { pred, choice_logprobs, rule } => {
-                outcome.pred = Some(pred);
+                outcome.pred = Some(pred).filter(|_| self.plan.protocol.has_key());
                 outcome.margin = outcome::margin(&choice_logprobs);
                 outcome.choice_logprobs = choice_logprobs;
                 outcome.rule = rule;
-                outcome.measures =
-                    self.plan.protocol.measures(&self.question(progress.index), &outcome.stages);
+                outcome.measures = self
+                    .plan
+                    .protocol
+                    .measures(&self.question(progress.index, &progress.whole), &outcome.stages);
             }
             Judgement::Unreadable(reason) => outcome.state = State::Unscorable(reason),
             Judgement::Impossible(reason) => {
@@ -296,7 +335,7 @@ fn too_long(prompt: usize, new: usize, seq_length: usize) -> String {
             "the prompt has {prompt} tokens; expected at most {seq_length}, the model's seq_length (nothing is cut off)"
         ),
         _ => format!(
-            "the prompt has {prompt} tokens and up to {new} are generated; expected at most {seq_length} together, the model's seq_length (nothing is cut off; max_new_tokens can be lowered in the suite)"
+            "the prompt has {prompt} tokens and up to {new} are generated; expected at most {seq_length} together, the model's seq_length. Nothing is cut off. The suite can lower max_new_tokens"
         ),
     }
 }

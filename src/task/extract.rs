@@ -3,7 +3,7 @@
 //! The order is ModelTest's. So is a mistake, kept because scores depend on it: rule 9 is two patterns joined, as a
 //! comma is missing in the source. It therefore needs `故选…` directly followed by `只有…对`.
 
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use regex::Regex;
 
@@ -11,7 +11,7 @@ use regex::Regex;
 pub const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 
 /// Description of [`first_option`] in lists of protocols.
-pub const LADDER_ABOUT: &str = "43 regular expressions in a fixed order (rule 9 is two run together, as in the source); of the first whose match holds a letter, the first of A, B, C, D that occurs in the whole match; no answer if none does";
+pub const LADDER_ABOUT: &str = "43 regular expressions in a fixed order (rule 9 is two run together, as in the source). The first whose match holds a letter decides. Its answer is the first of A, B, C, D that occurs in the whole match. No answer if none does";
 
 /// The patterns in Python's syntax, as in the source. `$` also matches before a final line end.
 pub const LADDER: [&str; 43] = [
@@ -60,32 +60,53 @@ pub const LADDER: [&str; 43] = [
     r"[ABCD]",
 ];
 
+/// Description of [`first_option_fixed`] in lists of protocols.
+pub const FIXED_ABOUT: &str = "44 regular expressions in a fixed order (the two that the source runs together are apart); of the first whose match holds a letter, the first of A, B, C, D that occurs in the whole match; no answer if none does";
+
+/// Place of the two patterns that are run together.
+const JOINED: usize = 8;
+/// These two.
+const APART: [&str; 2] = [r"故选?\s?([ABCD])", r"只有选?项?\s?([ABCD])\s?是?对"];
+
+/// Returns the ladder with the comma that the source lacks.
+pub fn fixed_ladder() -> Vec<&'static str> {
+    [&LADDER[..JOINED], &APART[..], &LADDER[JOINED + 1..]].concat()
+}
+
 /// A letter found in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extraction {
     /// Index into [`LETTERS`].
     pub letter: usize,
-    /// Index into [`LADDER`] of the rule that found it.
+    /// Index into the ladder of the rule that found it.
     pub rule: usize,
 }
 
 /// Returns the first match of the ladder, as described in [`LADDER_ABOUT`].
 pub fn first_option(text: &str) -> Option<Extraction> {
-    compiled().iter().enumerate().find_map(|(rule, pattern)| {
+    static COMPILED: LazyLock<Vec<Regex>> = LazyLock::new(|| compile(&LADDER));
+    first_of(&COMPILED, text)
+}
+
+/// Returns the first match of the [`fixed_ladder`], as described in [`FIXED_ABOUT`].
+pub fn first_option_fixed(text: &str) -> Option<Extraction> {
+    static COMPILED: LazyLock<Vec<Regex>> = LazyLock::new(|| compile(&fixed_ladder()));
+    first_of(&COMPILED, text)
+}
+
+fn first_of(ladder: &[Regex], text: &str) -> Option<Extraction> {
+    ladder.iter().enumerate().find_map(|(rule, pattern)| {
         let found = pattern.find(text)?.as_str();
         let letter = LETTERS.iter().position(|letter| found.contains(letter))?;
         Some(Extraction { letter, rule })
     })
 }
 
-fn compiled() -> &'static [Regex] {
-    static COMPILED: OnceLock<Vec<Regex>> = OnceLock::new();
-    COMPILED.get_or_init(|| {
-        let compile = |pattern: &&str| {
-            Regex::new(&from_python(pattern)).expect("invariant: the ladder is tested to compile")
-        };
-        LADDER.iter().map(compile).collect()
-    })
+fn compile(ladder: &[&str]) -> Vec<Regex> {
+    let one = |pattern: &&str| {
+        Regex::new(&from_python(pattern)).expect("invariant: the ladder is tested to compile")
+    };
+    ladder.iter().map(one).collect()
 }
 
 /// Converts a pattern from Python: there, `$` outside a class also matches before a final line end; in Rust it does
@@ -172,6 +193,18 @@ mod tests {
         // Alone, `故选B` matches rule 8 (`选`), and `故B。` matches only the last rule.
         assert_eq!(found("故选B"), Some(("B", 8)));
         assert_eq!(found("x故B。x"), Some(("B", 43)));
+    }
+
+    #[test]
+    fn the_fixed_ladder_has_them_apart_and_the_rest_as_it_is() {
+        let fixed = |text| first_option_fixed(text).map(|e| (LETTERS[e.letter], e.rule + 1));
+        assert_eq!((fixed_ladder().len(), fixed_ladder()[44 - 1]), (44, LADDER[42]));
+        assert_eq!(fixed("x故B。x"), Some(("B", 9)));
+        assert_eq!((fixed("只有C是对的"), found("只有C是对的")), (Some(("C", 10)), Some(("C", 43))));
+        assert_eq!(
+            (fixed("答案B"), fixed("只有D错误"), fixed("没有")),
+            (Some(("B", 1)), Some(("D", 11)), None)
+        );
     }
 
     #[test]

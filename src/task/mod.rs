@@ -14,18 +14,21 @@ pub mod extract;
 pub mod file;
 mod outcome;
 mod plan;
+pub mod program;
 #[cfg(test)]
 mod toy;
 
 pub use evaluation::{Evaluation, Heard, Next, Progress};
 pub use outcome::{Outcome, Stage, State, margin};
-pub use plan::{Demonstrations, Pick, Plan, Settings};
+pub use plan::{Demonstrations, Draws, Pick, Plan, Settings};
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use glmbench_engine::sampler::RandomSampling;
 use glmbench_engine::tokenizer::Tokenizer;
 
+use self::program::Trial;
 use crate::dataset::{Answer, Benchmark, DatasetError, Item, Subject};
 
 /// Converts text to token ids and back: the part of a tokenizer that scoring needs.
@@ -64,6 +67,16 @@ pub enum TaskError {
         /// The protocol's name.
         protocol: &'static str,
         /// What is missing and what was expected.
+        message: String,
+    },
+    /// The protocol runs programs that the model writes, and this machine cannot run them safely.
+    #[error(
+        "protocol {protocol} runs programs that the model writes: {message}; nothing is run; leave the case out, or see docs/SANDBOX.md"
+    )]
+    Programs {
+        /// The protocol's name.
+        protocol: &'static str,
+        /// What is missing and what to do.
         message: String,
     },
     /// The tokenizer does not give the choices that the protocol scores.
@@ -120,10 +133,14 @@ pub struct Question<'a> {
     pub shots: &'a [Item],
     /// Maximum number of tokens to generate, for protocols that generate.
     pub max_new_tokens: usize,
+    /// How answers are drawn; `None` for the likeliest.
+    pub draws: Option<Draws>,
     /// The tokenizer.
     pub codec: &'a dyn TextCodec,
     /// The protocol's choices for this tokenizer.
     pub choices: &'a [ChoiceToken],
+    /// Where a protocol that asks about one long text part by part keeps its ids, so that it is cut into tokens once.
+    pub whole: &'a OnceLock<Vec<u32>>,
 }
 
 /// A question to the model.
@@ -133,8 +150,10 @@ pub struct Ask {
     pub prompt: String,
     /// The prompt's ids.
     pub prompt_ids: Vec<u32>,
-    /// Maximum number of tokens to generate, greedily.
+    /// Maximum number of tokens to generate.
     pub max_new_tokens: usize,
+    /// How they are drawn; `None` for the likeliest.
+    pub sampling: Option<RandomSampling>,
     /// Ids for which to return the log-probability after the prompt.
     pub choice_ids: Vec<u32>,
     /// Place in the prompt from which on its own tokens are scored. The answer is then the sum of their log-probabilities,
@@ -178,6 +197,8 @@ pub enum Evidence {
     Text,
     /// Log-probabilities of these answers, in this order.
     Choices(Vec<Answer>),
+    /// The generated text beside something of the item that records do not keep, such as tests or references.
+    Item,
 }
 
 /// The next step for an item.
@@ -185,6 +206,8 @@ pub enum Evidence {
 pub enum Step {
     /// Call the model.
     Ask(Ask),
+    /// Run programs, whose verdicts finish the item.
+    Run(Trial),
     /// Finish the item.
     Judge(Judgement),
 }
@@ -217,6 +240,11 @@ pub trait Protocol: Sync {
     /// Whether items have a right answer. Otherwise only their measures count.
     fn has_key(&self) -> bool {
         true
+    }
+
+    /// Whether the protocol runs programs that the model writes ([`Step::Run`]).
+    fn runs_programs(&self) -> bool {
+        false
     }
 
     /// Whether the protocol can show demonstrations.
@@ -260,7 +288,8 @@ pub trait Protocol: Sync {
 static PROTOCOLS: &[&dyn Protocol] = &[
     &ceval::TwoStage,
     &ceval::ModelTestFewShot,
-    &ceval::ModelTestZeroShot,
+    &ceval::ModelTestZeroShot { is_fixed: false },
+    &ceval::ModelTestZeroShot { is_fixed: true },
     &boolq::ModelTest,
     &boolq::LogLikelihood,
     #[cfg(test)]

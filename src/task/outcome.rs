@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::program::Tried;
 use crate::dataset::{Answer, sha256_hex};
 
 /// One model call of an item, with the answer.
@@ -15,8 +16,7 @@ pub struct Stage {
     pub tokens: Vec<u32>,
     /// The text of the generated ids.
     pub text: String,
-    /// Natural-log probabilities of the requested choice ids, in request order. Of a prompt whose own tokens are scored: the
-    /// sum over them.
+    /// Natural-log probabilities of the requested choice ids, in request order. If the prompt's own tokens are scored, their sum.
     pub choice_logprobs: Vec<f32>,
     /// Number of the prompt's tokens that were scored.
     pub scored: usize,
@@ -51,7 +51,7 @@ pub struct Outcome {
     pub state: State,
     /// The right answer.
     pub gold: Answer,
-    /// The model's answer, if the protocol found one.
+    /// The model's answer, if the protocol found one. None if items have no right answer.
     pub pred: Option<Answer>,
     /// Log-probabilities of the choices, in the protocol's order. Empty if the protocol reads text.
     pub choice_logprobs: Vec<f32>,
@@ -61,6 +61,8 @@ pub struct Outcome {
     pub rule: String,
     /// Further measures of a scored item, by name.
     pub measures: BTreeMap<String, f64>,
+    /// What the programs came to that were made of the answers, one for each answer. Empty if none are.
+    pub programs: Vec<Tried>,
     /// All model calls of the item, in order.
     pub stages: Vec<Stage>,
 }

@@ -2,12 +2,43 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use glmbench_engine::sampler::RandomSampling;
+
 use super::{Protocol, TaskError};
-use crate::dataset::{Dataset, Item, Source, Subject};
+use crate::dataset::{Dataset, Item, Source, Subject, sha256_hex};
 use crate::stats::Rng;
 
+/// Answers that are drawn at random instead of the likeliest one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draws {
+    /// Number of answers to each item.
+    pub samples: usize,
+    /// Divisor of the logits; above 0.
+    pub temperature: f32,
+    /// Keeps the most likely tokens that together reach this probability; 1 keeps all.
+    pub top_p: f32,
+    /// Seed from which each answer has its own.
+    pub seed: u64,
+}
+
+impl Draws {
+    /// Returns how answer number `sample` to an item is drawn. Its seed depends on the item's name and the number alone, so that
+    /// batches and shards do not change it.
+    pub(super) fn sampling(self, doc_id: &str, sample: usize) -> RandomSampling {
+        let name = sha256_hex(format!("{}/{doc_id}/{sample}", self.seed).as_bytes());
+        let seed = u64::from_str_radix(&name[..16], 16).expect("invariant: a hash is hexadecimal");
+        RandomSampling {
+            temperature: self.temperature,
+            top_k: 0,
+            top_p: self.top_p,
+            repetition_penalty: 1.0,
+            seed,
+        }
+    }
+}
+
 /// The settings of an accuracy case that determine prompts and scores.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settings {
     /// The split.
     pub split: String,
@@ -19,6 +50,8 @@ pub struct Settings {
     pub max_new_tokens: Option<usize>,
     /// Maximum number of items, taken in turn from each subject; all if `None`.
     pub limit: Option<usize>,
+    /// How answers are drawn; `None` for the likeliest.
+    pub draws: Option<Draws>,
 }
 
 /// The selected items with their demonstrations. Needs no tokenizer and no model.
@@ -33,6 +66,8 @@ pub struct Plan {
     pub shots: usize,
     /// Maximum number of tokens generated in an item's first stage.
     pub max_new_tokens: usize,
+    /// How answers are drawn; `None` for the likeliest.
+    pub draws: Option<Draws>,
     /// Demonstrations by subject.
     pub(super) demonstrations: BTreeMap<String, Vec<Item>>,
 }
@@ -81,7 +116,8 @@ impl Plan {
             0 => 0,
             default => settings.max_new_tokens.unwrap_or(default),
         };
-        Ok(Self { protocol, dataset, chosen, shots, max_new_tokens, demonstrations })
+        let draws = settings.draws;
+        Ok(Self { protocol, dataset, chosen, shots, max_new_tokens, draws, demonstrations })
     }
 
     /// Returns the selected item at `index`.

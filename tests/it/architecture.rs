@@ -56,7 +56,7 @@ const CPU_ROOMS: [(&str, &[&str]); 12] = [
     // Tests of whole layers.
     ("families", &[]),
     ("group", &[]),
-    ("kernels", &["attention", "product", "simd"]),
+    ("kernels", &["attention", "product", "roofline", "simd"]),
     ("memory", &["attention", "buffer", "kernels", "pack", "product"]),
     ("pack", &["buffer", "pool", "simd"]),
     ("pool", &[]),
@@ -96,7 +96,7 @@ const CRATES: [&str; 11] = [
 ];
 
 /// Each module of the root crate that uses crates below it, and which.
-const USERS: [(&str, &[&str]); 14] = [
+const USERS: [(&str, &[&str]); 15] = [
     ("backend", &["glmbench_engine", "glmbench_device", "glmbench_remote"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
     ("bundle", &["glmbench_ascend", "glmbench_device"]),
@@ -113,6 +113,8 @@ const USERS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("compute", &["glmbench_engine", "glmbench_cpu", "glmbench_device"]),
+    // The unit of NeedleBench's lengths.
+    ("dataset", &["glmbench_metrics"]),
     // The names and properties of devices and number types.
     ("gate", &["glmbench_device"]),
     // The processes that the sandbox starts.

@@ -68,6 +68,58 @@ fn a_refusal_names_its_cause() {
     assert!(code == 5 && words.contains("on this machine the run would be refused"), "{words}");
 }
 
+/// The protocols, in the order of their tasks.
+const PROTOCOLS: [&str; 40] = [
+    "two-stage",
+    "modeltest-5shot",
+    "modeltest-0shot",
+    "modeltest-0shot-fixed",
+    "modeltest",
+    "loglikelihood",
+    // aime2024, arc-challenge, arc-easy, bbh, cmmlu, gpqa
+    "modeltest",
+    "lm-eval",
+    "lm-eval",
+    "lm-eval-cot",
+    "opencompass-cot",
+    "modeltest",
+    "lm-eval",
+    "answer-format",
+    // gsm8k
+    "modeltest",
+    "modeltest-bare",
+    "lm-eval-strict",
+    "lm-eval-flexible",
+    "cot-8shot",
+    // hellaswag
+    "lm-eval",
+    "lm-eval-norm",
+    // humaneval
+    "modeltest",
+    "modeltest-fixed",
+    "lm-eval",
+    "chat",
+    // longbench
+    "modeltest",
+    "official",
+    // mmlu
+    "modeltest-5shot",
+    "modeltest-0shot",
+    "modeltest-5shot-fixed",
+    "modeltest-0shot-fixed",
+    "lm-eval",
+    "lm-eval-5shot",
+    // needlebench
+    "modeltest",
+    // truthfulqa, wikitext-2
+    "modeltest-mc",
+    "lm-eval",
+    "modeltest-gen",
+    "lm-eval-gen",
+    "lm-eval",
+    "plain-512",
+];
+
 #[test]
 fn lists_come_as_words_and_as_json() {
     for (what, names) in [
@@ -94,42 +146,7 @@ fn lists_come_as_words_and_as_json() {
                 "smoke",
             ][..],
         ),
-        (
-            "protocols",
-            &[
-                "two-stage",
-                "modeltest-5shot",
-                "modeltest-0shot",
-                "modeltest",
-                "loglikelihood",
-                // aime2024, arc-challenge, arc-easy, cmmlu, gpqa
-                "modeltest",
-                "lm-eval",
-                "lm-eval",
-                "modeltest",
-                "lm-eval",
-                "answer-format",
-                // gsm8k
-                "modeltest",
-                "modeltest-bare",
-                "lm-eval-strict",
-                "lm-eval-flexible",
-                "cot-8shot",
-                // hellaswag
-                "lm-eval",
-                "lm-eval-norm",
-                // mmlu
-                "modeltest-5shot",
-                "modeltest-0shot",
-                "lm-eval",
-                "lm-eval-5shot",
-                // truthfulqa, wikitext-2
-                "modeltest-mc",
-                "lm-eval",
-                "lm-eval",
-                "plain-512",
-            ],
-        ),
+        ("protocols", &PROTOCOLS[..]),
         (
             "tasks",
             &[
@@ -138,11 +155,15 @@ fn lists_come_as_words_and_as_json() {
                 "aime2024",
                 "arc-challenge",
                 "arc-easy",
+                "bbh",
                 "cmmlu",
                 "gpqa",
                 "gsm8k",
                 "hellaswag",
+                "humaneval",
+                "longbench",
                 "mmlu",
+                "needlebench",
                 "truthfulqa",
                 "wikitext-2",
             ],

@@ -9,17 +9,16 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use glmbench_device::group::DeviceGroup;
-use glmbench_device::reference::ReferenceGroup;
+use glmbench_device::hooked::{Hooked, Hooks};
+use glmbench_device::reference::{Reference, ReferenceGroup};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{DeviceError, DeviceInfo, SequenceView};
+use glmbench_device::{DeviceError, DeviceInfo, LinearWeight, Role, SequenceView};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, Forward, StepInput};
 use glmbench_engine::parallel::Ranks;
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
 use glmbench_engine::{Engine, EngineError, Request};
-
-use crate::hooked::{Hooked, Hooks};
 
 /// The place at which rank 1 fails.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,7 +40,7 @@ struct Faulty {
 }
 
 impl DeviceGroup for Faulty {
-    type Device = Hooked<Watch>;
+    type Device = Hooked<Reference, Watch>;
 
     fn name(&self) -> &'static str {
         "faulty"
@@ -51,7 +50,7 @@ impl DeviceGroup for Faulty {
         self.ranks.tp()
     }
 
-    fn device(&self, rank: usize) -> Result<Hooked<Watch>, DeviceError> {
+    fn device(&self, rank: usize) -> Result<Self::Device, DeviceError> {
         let fault = if rank == 1 { self.fault } else { Fault::None };
         if fault == Fault::Device {
             return Err(planted());
@@ -59,7 +58,7 @@ impl DeviceGroup for Faulty {
         self.alive.fetch_add(1, Ordering::SeqCst);
         let (alive, home) = (Arc::clone(&self.alive), std::thread::current().id());
         let hooks = Watch { rank, fault, additions: 0, alive, home };
-        Ok(Hooked { inner: self.ranks.device(rank)?, hooks })
+        Ok(Hooked::new(self.ranks.device(rank)?, hooks))
     }
 
     fn abort(&self) {
@@ -89,7 +88,11 @@ impl Drop for Watch {
     }
 }
 
-impl Hooks for Watch {
+impl Hooks<Reference> for Watch {
+    type Mark = ();
+
+    fn mark(&self, _: Role, _: &LinearWeight<'_>) {}
+
     fn info(&self, of: DeviceInfo) -> DeviceInfo {
         let details = vec![("chip".into(), "c".into()), ("place".into(), format!("seat {}", self.rank))];
         DeviceInfo { details, ..of }
@@ -105,7 +108,7 @@ impl Hooks for Watch {
         if self.fault == Fault::Error(self.additions) { Err(planted()) } else { Ok(()) }
     }
 
-    fn modelled_ns(&self) -> Option<u64> {
+    fn modelled_ns(&self, _: &Reference) -> Option<u64> {
         Some((100 * self.additions + self.rank) as u64)
     }
 }

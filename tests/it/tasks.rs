@@ -2,11 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use glmbench::dataset::{Benchmark, Source};
-use glmbench::task::{self, Evaluation, Next, Outcome, Output, Plan, Protocol, Settings, State, TextCodec};
+use glmbench::task::program::Runner;
+use glmbench::task::{
+    self, Evaluation, Heard, Next, Outcome, Output, Plan, Protocol, Settings, State, TextCodec,
+};
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{Completion, FinishReason};
+use glmbench_sandbox::Verdict;
 use serde_json::Value;
 
 use crate::dataset::{folder, real};
@@ -20,7 +26,7 @@ fn expected() -> Value {
     serde_json::from_str(&fs::read_to_string(fixtures().join("expected.json")).unwrap()).unwrap()
 }
 
-fn tokenizer() -> Tokenizer {
+pub(crate) fn tokenizer() -> Tokenizer {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     glmbench_engine::load::load_tokenizer(&demo, None).unwrap()
 }
@@ -41,7 +47,7 @@ fn evaluation<'a>(
     let source = Source::open(benchmark, dir).unwrap();
     let settings = Settings { split: benchmark.default_split.into(), shots, ..Settings::default() };
     let plan = Plan::new(protocol, &source, &settings).unwrap();
-    Evaluation::new(plan, codec as &dyn TextCodec, usize::MAX).unwrap()
+    Evaluation::new(plan, codec as &dyn TextCodec, usize::MAX).unwrap().with_runner(Arc::new(Hashes))
 }
 
 /// The made-up log-likelihood of a text, as in scripts/task_fixtures.py.
@@ -50,8 +56,26 @@ fn logprob(text: &str) -> f32 {
     -((u32::from_str_radix(&hash[..8], 16).unwrap() % 5000) as f32 / 64.0)
 }
 
+/// Runs nothing, and says the hash of each program.
+struct Hashes;
+
+impl Runner for Hashes {
+    fn run(&self, program: &str, _timeout: Duration) -> Result<Verdict, String> {
+        Ok(Verdict::Failed(glmbench::dataset::sha256_hex(program.as_bytes())))
+    }
+
+    fn interpreter(&self) -> String {
+        "none".into()
+    }
+}
+
 /// Drives an item with made-up log-likelihoods and empty texts.
 fn drive(evaluation: &Evaluation<'_>, index: usize, letters: &[&str]) -> Outcome {
+    drive_with(evaluation, index, letters, None)
+}
+
+/// The same with a reply of the model.
+fn drive_with(evaluation: &Evaluation<'_>, index: usize, letters: &[&str], reply: Option<&str>) -> Outcome {
     let (mut progress, mut next) = evaluation.start(index);
     loop {
         let request = match next {
@@ -76,7 +100,8 @@ fn drive(evaluation: &Evaluation<'_>, index: usize, letters: &[&str]) -> Outcome
             start_ns: 0,
             end_ns: 0,
         };
-        next = evaluation.advance(&mut progress, &completion);
+        let heard = Heard { text: reply.map(str::to_owned), fault: None };
+        next = evaluation.advance_heard(&mut progress, &completion, heard);
     }
 }
 
@@ -94,7 +119,14 @@ fn prompts_keys_choices_and_measures_are_those_of_an_independent_computation() {
             let shots = of_protocol.get("shots").and_then(Value::as_u64).map(|shots| shots as usize);
             let evaluation = evaluation(benchmark, protocol, &dir, shots, &tokenizer);
             for (index, item) in of_protocol["items"].as_array().unwrap().iter().enumerate() {
-                let outcome = drive(&evaluation, index, &["A", "B", "C", "D"]);
+                let index = item.get("index").map_or(index, |place| place.as_u64().unwrap() as usize);
+                let reply = item.get("reply").and_then(Value::as_str);
+                if let Some(limit) = item.get("limit").and_then(Value::as_u64) {
+                    let (_, next) = evaluation.start(index);
+                    let Next::Ask(request) = next else { panic!("{next:?}") };
+                    assert_eq!(request.max_new_tokens as u64, limit, "{task} {name}");
+                }
+                let outcome = drive_with(&evaluation, index, &["A", "B", "C", "D"], reply);
                 let at = format!("{task} {name} {}", outcome.doc_id);
                 assert_eq!(outcome.doc_id, item["doc_id"].as_str().unwrap(), "{at}");
                 assert_eq!(
@@ -106,6 +138,9 @@ fn prompts_keys_choices_and_measures_are_those_of_an_independent_computation() {
                 assert_eq!(outcome.gold.to_string(), item["gold"].as_str().unwrap(), "{at}");
                 if let Some(pred) = item.get("pred") {
                     assert_eq!(outcome.pred.as_ref().unwrap().to_string(), pred.as_str().unwrap(), "{at}");
+                }
+                if let Some(program) = item.get("program").and_then(Value::as_str) {
+                    assert_eq!(outcome.programs[0].verdict, format!("failed: {program}"), "{at}");
                 }
                 for (measure, value) in item.get("measures").and_then(Value::as_object).into_iter().flatten()
                 {
@@ -145,6 +180,7 @@ fn the_real_sets_have_their_published_counts() {
         ("gsm8k", "test", 1319, 1),
         ("gsm8k", "train", 7473, 1),
         ("hellaswag", "val", 1000, 1),
+        ("humaneval", "test", 164, 1),
         ("mmlu", "dev", 285, 57),
         ("mmlu", "test", 14042, 57),
         ("truthfulqa", "validation", 817, 1),
@@ -161,7 +197,16 @@ fn the_real_sets_have_their_published_counts() {
 
 #[test]
 fn sets_that_are_not_there_have_a_made_up_one_in_their_layout() {
-    for task in ["aime2024", "arc-challenge", "arc-easy", "cmmlu", "gpqa"] {
+    for (task, items) in [
+        ("aime2024", 50),
+        ("arc-challenge", 50),
+        ("arc-easy", 50),
+        ("bbh", 50),
+        ("cmmlu", 50),
+        ("gpqa", 50),
+        ("longbench", 42),
+        ("needlebench", 1600),
+    ] {
         if real_exists(task) {
             continue;
         }
@@ -170,7 +215,7 @@ fn sets_that_are_not_there_have_a_made_up_one_in_their_layout() {
         let dir = data(task).unwrap();
         assert_eq!(
             Source::open(benchmark, &dir).unwrap().read(benchmark.default_split, &[]).unwrap().items.len(),
-            50
+            items
         );
     }
 }
@@ -468,4 +513,118 @@ fn a_users_task_is_run_recorded_and_scored_again_without_its_file() {
     answer(&["report", &of(&folder)]).expect(0, &[]);
     let shown = answer(&["show", &of(&folder), "capitals-cities/capitals/test/0"]).expect(0, &[]).out;
     assert!(shown.contains("Spain: Sevilla"), "{shown}");
+}
+
+/// A prompt that is too long keeps its two ends, and what stands around it is not cut.
+#[test]
+fn a_long_prompt_keeps_its_ends() {
+    let text = OWN
+        .replace("name = \"capitals\"", "name = \"ends\"")
+        .replace("shots = 1\ndemonstration = \"{{ country }}: {{ answer }}\\n\"\n", "")
+        .replace(
+            "max_new_tokens = 4",
+            "max_new_tokens = { field = \"limit\", most = 9 }\nkeep_ends = 8\nbefore_prompt = \"<{{ subject }}>\"\nafter_prompt = \"<end>\"",
+        )
+        .replace("fields = { country", "fields = { limit = \"limit\", country");
+    let benchmark = task::file::parse(Path::new("ends.toml"), &text).unwrap();
+    let country = "one two three four five six seven eight nine ten";
+    let row = |limit: &str| {
+        format!("{{\"country\": \"{country}\", \"cities\": [\"a\"], \"right\": 0, \"limit\": {limit}}}\n")
+    };
+    let dir = folder(&[("test.jsonl", (row("7") + &row("99") + &row("\"x\"")).as_bytes())]);
+    let tokenizer = tokenizer();
+    let letters =
+        evaluation(benchmark, task::find(benchmark, "letters").unwrap(), dir.path(), None, &tokenizer);
+    let (progress, next) = letters.start(0);
+    let Next::Ask(request) = next else { panic!("{next:?}") };
+    let whole = tokenizer.encode_prompt(&format!("{country}: A a "));
+    let ends = tokenizer.decode(&whole[..4]) + &tokenizer.decode(&whole[whole.len() - 4..]);
+    assert_eq!(letters.asked(&progress), format!("<ends>{ends}<end>"));
+    assert_eq!(request.max_new_tokens, 7);
+    // The protocol's largest limit bounds an item's own.
+    let (_, next) = letters.start(1);
+    let Next::Ask(request) = next else { panic!("{next:?}") };
+    assert_eq!(request.max_new_tokens, 9);
+    let (_, next) = letters.start(2);
+    let Next::Done(outcome) = next else { panic!("{next:?}") };
+    assert!(outcome.reason().unwrap().contains("found \"x\" for `limit`"), "{outcome:?}");
+}
+
+/// What is scored is neither right nor wrong, and is recorded with its measures.
+#[test]
+fn a_scored_text_has_measures_and_is_not_right() {
+    let benchmark = Benchmark::from_name("bbh").unwrap();
+    assert!(task::find(benchmark, "lm-eval-cot").unwrap().has_key());
+    let benchmark = Benchmark::from_name("longbench").unwrap();
+    let protocol = task::find(benchmark, "official").unwrap();
+    assert!(!protocol.has_key() && !protocol.runs_programs());
+    let dir = fixtures().join("data/longbench");
+    let tokenizer = tokenizer();
+    let outcome = drive_with(&evaluation(benchmark, protocol, &dir, None, &tokenizer), 0, &[], Some(""));
+    assert_eq!(
+        (outcome.pred.clone(), outcome.is_correct(), outcome.state.clone()),
+        (None, false, State::Scored)
+    );
+    assert_eq!(outcome.measures["score"], 0.0);
+    // LongBench-E: the same folder, the files with `_e`.
+    let source = Source::open(benchmark, &dir).unwrap();
+    let e = source.read("e", &[]).unwrap();
+    assert_eq!(
+        (e.items.len(), e.subjects.len(), source.read("test", &[]).unwrap().subjects.len()),
+        (26, 13, 21)
+    );
+}
+
+#[test]
+fn wrong_needles_and_files_beside_are_named() {
+    let needles = Benchmark::from_name("needlebench").unwrap();
+    let essays = "{\"text\": \"a b c\"}\n";
+    let needle = |question: &str, language: &str| {
+        format!(
+            "{{\"needle\": \"n\", \"retrieval_question\": \"{question}\", \"arg2\": \"k\", \"language\": \"{language}\"}}\n"
+        )
+    };
+    let good = needle("q? Please answer in the format x", "English") + &needle("q？请按照x", "Chinese");
+    for (rows, files, says) in [
+        (
+            needle("q? Please answer in the format x", "English"),
+            2,
+            "needles.jsonl:1: found no needle of the language \"Chinese\"",
+        ),
+        (
+            needle("q?", "English") + &needle("q？请按照x", "Chinese"),
+            2,
+            "needles.jsonl:1: found the question \"q?\"; expected \"Please answer in the format\" in it",
+        ),
+        ("{\"needle\": 1}\n".to_owned(), 2, "needles.jsonl:1: found no text `needle`"),
+        (good.clone(), 1, "zh_finance.jsonl:1: found no such file; expected the essays"),
+    ] {
+        let all = [
+            ("needles.jsonl", rows.as_bytes()),
+            ("PaulGrahamEssays.jsonl", essays.as_bytes()),
+            ("zh_finance.jsonl", essays.as_bytes()),
+        ];
+        let dir = folder(&all[..=files]);
+        let message = Source::open(needles, dir.path()).unwrap().read("4k", &[]).unwrap_err().to_string();
+        assert!(message.contains(says), "{says:?} is not in: {message}");
+    }
+    let bbh = Benchmark::from_name("bbh").unwrap();
+    for (json, beside, says) in [
+        ("{\"examples\": []}", "x", "snarks.json:1: found an empty file"),
+        ("{\"rows\": []}", "x", "snarks.json:1: found no `examples`; expected an object with the array"),
+        ("[]", "x", "expected an object with the array `examples`"),
+        ("{\"examples\": [{\"input\": \"q\", \"target\": \"t\"}]}", "x", "found no \"-----\\n\" in the text"),
+    ] {
+        let dir =
+            folder(&[("bbh/snarks.json", json.as_bytes()), ("cot-prompts/snarks.txt", beside.as_bytes())]);
+        let message = Source::open(bbh, dir.path()).unwrap().read("test", &[]).unwrap_err().to_string();
+        assert!(message.contains(says), "{says:?} is not in: {message}");
+    }
+    let dir =
+        folder(&[("bbh/snarks.json", b"{\"examples\": [{\"input\": \"q\", \"target\": \"t\"}]}".as_slice())]);
+    let message = Source::open(bbh, dir.path()).unwrap().read("test", &[]).unwrap_err().to_string();
+    assert!(
+        message.contains("cot-prompts/snarks.txt:1: found no such file; expected the text `cot` of snarks"),
+        "{message}"
+    );
 }

@@ -1,5 +1,5 @@
 //! The smallest example of a device: the reference under a name of its own, with a count of its products. `docs/ADDING.md`
-//! points to the device in `hooked.rs`. The forward pass, the scheduler, a run, its record and its report take it as they take any other.
+//! points to it. The forward pass, the scheduler, a run, its record and its report take it as they take any other.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use glmbench::report::{Verdict, render};
 use glmbench::run::Ending;
 use glmbench::run::plan::Plan;
 use glmbench::suite::Suite;
+use glmbench_device::hooked::{Hooked, Hooks};
 use glmbench_device::reference::Reference;
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{DType, Device, DeviceInfo};
+use glmbench_device::{DType, Device, DeviceError, DeviceInfo, LinearWeight, Role};
 use glmbench_engine::Engine;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, Model};
 use glmbench_engine::weights::open_checkpoint;
 
-use crate::hooked::{Hooked, Hooks};
 use crate::in_process::execute_in;
 
 /// Counts the products of the device.
@@ -27,15 +27,25 @@ struct Count {
     products: Arc<AtomicU64>,
 }
 
-impl Hooks for Count {
+impl Hooks<Reference> for Count {
+    type Mark = ();
+
+    fn mark(&self, _: Role, _: &LinearWeight<'_>) {}
+
     fn info(&self, _: DeviceInfo) -> DeviceInfo {
         let products = self.products.load(Ordering::Relaxed);
         let details = vec![("products so far".to_owned(), products.to_string())];
         DeviceInfo { details, ..DeviceInfo::plain("toy", "counted", 1, DType::Fp32) }
     }
 
-    fn linear(&mut self) {
+    fn linear(
+        &mut self,
+        _: &mut Reference,
+        _: &<Reference as Device>::Activation,
+        (): &(),
+    ) -> Result<(), DeviceError> {
         self.products.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -63,7 +73,7 @@ fn run(device: impl Device + 'static) -> (tempfile::TempDir, Vec<String>) {
 fn the_device_runs_a_suite_and_the_record_has_its_word() {
     let count = Count::default();
     let products = Arc::clone(&count.products);
-    let (root, hashes) = run(Hooked { inner: Reference::default(), hooks: count });
+    let (root, hashes) = run(Hooked::new(Reference::default(), count));
     assert_eq!(hashes, run(Reference::default()).1, "the numbers are those of the device inside");
     assert!(products.load(Ordering::Relaxed) > 100);
     let dir = root.path().join("r");

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use glmbench_ascend::{Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_cpu::{Cpu, CpuOptions};
+use glmbench_device::operator::Operator;
 use glmbench_device::reference::Reference;
-use glmbench_device::timed::{Operator, OperatorClock, Timed};
+use glmbench_device::timed::{OperatorClock, Timed, Timing};
 use glmbench_device::{
     AttentionShape, DType, Device, DeviceError, HostTensor, Inputs, Int4Weight, Int8StaticWeight, Int8Weight,
     LinearWeight, Precision, Role, StaticChannels, StaticInput, WeightForm,
@@ -66,7 +67,7 @@ fn the_form_is_the_weights_own_and_not_the_devices() {
 fn the_timing_device_counts_the_bytes_of_the_weights_own_form() {
     let bytes = numbers();
     let clock = Arc::new(OperatorClock::default());
-    let mut timed = Timed::new(cpu(DType::Fp16), Some(Arc::clone(&clock)));
+    let mut timed = Timed::new(cpu(DType::Fp16), Timing::new(Some(Arc::clone(&clock))));
     let int8 = Int8Weight::quantised(dense(&bytes), Inputs::Int8PerToken);
     for (weight, expected) in [
         (LinearWeight::Dense(dense(&bytes)), ROWS * WIDTH * 2),

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use glmbench_ascend::{Chip, Pricer};
-use glmbench_device::DType;
 use glmbench_engine::EngineError;
 
 use super::counted::{Counted, Machine, Phases};
@@ -30,8 +29,7 @@ fn machine_of(row: &Row) -> Result<Machine, String> {
     if row.chips > emulated {
         return Err(format!("{} chips; the emulated machine has {emulated}", row.chips));
     }
-    let dtype = if row.dtype == "bf16" { DType::Bf16 } else { DType::Fp16 };
-    Ok(Machine { config, dtype, chip, chips: row.chips, profile: profile.to_owned() })
+    Ok(Machine { config, precision: row.precision()?, chip, chips: row.chips, profile: profile.to_owned() })
 }
 
 /// Returns the batches `(sequences, prompt tokens)` whose phases make up a row's figure, each with its share.

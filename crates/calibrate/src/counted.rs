@@ -6,7 +6,7 @@ use std::sync::Arc;
 use glmbench_ascend::profile::Profile;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings, Pricer, Work, WorkCounter};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{DType, DeviceError, WeightForm};
+use glmbench_device::{DType, DeviceError, Precision};
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, attention_shape};
@@ -24,8 +24,8 @@ const OUTPUT_TOKENS: usize = 3;
 pub struct Machine {
     /// The model's shape.
     pub config: ModelConfig,
-    /// Type of weights and cache.
-    pub dtype: DType,
+    /// Types of weights, activations and cache.
+    pub precision: Precision,
     /// The chips.
     pub chip: Chip,
     /// Number of chips.
@@ -120,15 +120,15 @@ impl Machine {
         let group = AscendGroup::new(GroupSettings {
             chip: self.chip,
             tp: self.chips,
-            dtype: self.dtype,
-            weights: WeightForm::Plain,
+            dtype: self.precision.dtype,
+            weights: self.precision.weights,
             attention: attention_shape(&rank),
             bind: false,
             forced: Forced::default(),
             emulation: Some(emulation),
         })?;
         let counter = group.work();
-        let dtype = if self.dtype == DType::Bf16 { StorageType::Bf16 } else { StorageType::F16 };
+        let dtype = if self.precision.dtype == DType::Bf16 { StorageType::Bf16 } else { StorageType::F16 };
         let source = Arc::new(Unread { config: self.config.clone(), dtype });
         let ranks = Ranks::load(group, &self.config, RotaryMode::Model, capacity, source, &mut |_, _| {})?;
         Ok((Engine::new(Box::new(ranks)), counter))

@@ -11,6 +11,7 @@ use glmbench_device::DeviceError;
 
 use super::cases::Held;
 use super::fit::{Case, Fitted, Free, fit, leave_one_out};
+use super::modelled::rms_over_models;
 use super::published::{Phase, Use};
 use super::text::{Figure, rounded};
 
@@ -36,8 +37,8 @@ const PUBLISHED: &str = "fitted to calibration/published.csv by glmbench calibra
 
 fn of_310p() -> Vec<Free> {
     vec![
-        Free { key: "compute_efficiency", of: vec![], start: 0.3, range: (0.05, 1.0), source: PUBLISHED },
-        Free { key: "single_launch_ns", of: vec![], start: 20e3, range: (10.0, 1e6), source: PUBLISHED },
+        Free { key: "compute_efficiency", of: vec![], start: 0.3, range: 0.05..=1.0, source: PUBLISHED },
+        Free { key: "single_launch_ns", of: vec![], start: 20e3, range: 10.0..=1e6, source: PUBLISHED },
     ]
 }
 
@@ -45,10 +46,10 @@ fn of_310p() -> Vec<Free> {
 /// The rows of eight chips cannot tell that from their links.
 fn of_a2() -> Vec<Free> {
     vec![
-        Free { key: "compute_efficiency", of: vec![], start: 0.6, range: (0.05, 1.0), source: PUBLISHED },
-        Free { key: "prompt_layer_ns", of: vec![], start: 5e5, range: (10.0, 1e7), source: PUBLISHED },
-        Free { key: "memory_efficiency", of: vec![0], start: 0.7, range: (0.05, 1.0), source: PUBLISHED },
-        Free { key: "memory_efficiency", of: vec![1], start: 0.6, range: (0.05, 1.0), source: PUBLISHED },
+        Free { key: "compute_efficiency", of: vec![], start: 0.6, range: 0.05..=1.0, source: PUBLISHED },
+        Free { key: "prompt_layer_ns", of: vec![], start: 5e5, range: 10.0..=1e7, source: PUBLISHED },
+        Free { key: "memory_efficiency", of: vec![0], start: 0.7, range: 0.05..=1.0, source: PUBLISHED },
+        Free { key: "memory_efficiency", of: vec![1], start: 0.6, range: 0.05..=1.0, source: PUBLISHED },
     ]
 }
 
@@ -83,10 +84,12 @@ pub struct FamilyFit {
 }
 
 /// A row of a family.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FamilyRow {
     /// Its place among all rows.
     pub at: usize,
+    /// Its model.
+    pub model: String,
     /// The place of its profile in the family.
     pub base: usize,
     /// Its phase.
@@ -104,18 +107,18 @@ impl FamilyFit {
                 "compute_efficiency" | "prompt_layer_ns" => Phase::Prefill,
                 _ => Phase::Decode,
             };
-            let logs: Vec<f64> = self
+            let ratios: Vec<(&str, f64)> = self
                 .rows
                 .iter()
                 .filter(|row| free.concerns(row.base) && row.phase == phase)
-                .filter_map(|row| row.left_out.map(f64::ln))
+                .filter_map(|row| Some((row.model.as_str(), row.left_out?)))
                 .collect();
-            let square = logs.iter().map(|log| log * log).sum::<f64>() / logs.len().max(1) as f64;
+            let rows = ratios.len();
             Figure {
                 key: free.key.to_owned(),
                 value: rounded(*value),
-                rows: logs.len(),
-                error: square.sqrt(),
+                rows,
+                error: rms_over_models(ratios).map_or(0.0, |error| error.rms),
                 source: free.source.to_owned(),
             }
         })
@@ -168,6 +171,7 @@ impl Family {
             .iter()
             .map(|(at, fits, case)| FamilyRow {
                 at: *at,
+                model: case.model.clone(),
                 base: case.base,
                 phase: case.phase,
                 left_out: if *fits { predicted.next().map(f64::exp) } else { None },

@@ -4,6 +4,8 @@
 //! alike. Every model has the same weight, however many rows it has. The search is Nelder and Mead's simplex (1965) on the
 //! logarithms of the figures, with the usual coefficients 1, 2, 0.5 and 0.5.
 
+use std::ops::RangeInclusive;
+
 use glmbench_ascend::Pricer;
 use glmbench_device::DeviceError;
 
@@ -19,8 +21,8 @@ pub struct Free {
     pub of: Vec<usize>,
     /// Where the search starts.
     pub start: f64,
-    /// The least and the largest value.
-    pub range: (f64, f64),
+    /// The values that a fit may choose.
+    pub range: RangeInclusive<f64>,
     /// The source that the profile states.
     pub source: &'static str,
 }
@@ -115,12 +117,12 @@ pub fn rms(pricer: &Pricer, bases: &[String], cases: &[&Case]) -> Result<f64, De
 /// The emulator refuses the settings.
 pub fn fit(pricer: &Pricer, bases: &[String], free: &[Free], cases: &[&Case]) -> Result<Fitted, DeviceError> {
     let values = |point: &[f64]| -> Vec<f64> {
-        free.iter().zip(point).map(|(f, x)| x.exp().clamp(f.range.0, f.range.1)).collect()
+        free.iter().zip(point).map(|(f, x)| x.exp().clamp(*f.range.start(), *f.range.end())).collect()
     };
     let mut failure = None;
     let mut cost = |point: &[f64]| {
         // Outside its range, a figure counts as its nearest end, and pays for the distance.
-        let outside = |(f, x): (&Free, &f64)| (x - x.clamp(f.range.0.ln(), f.range.1.ln())).abs();
+        let outside = |(f, x): (&Free, &f64)| (x - x.clamp(f.range.start().ln(), f.range.end().ln())).abs();
         let outside: f64 = free.iter().zip(point).map(outside).sum();
         match rms(pricer, &with(bases, free, &values(point)), cases) {
             Ok(rms) => rms + outside,

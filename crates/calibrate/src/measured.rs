@@ -8,7 +8,7 @@ use glmbench_engine::EngineError;
 
 use super::counted::Machine;
 use super::fit::{Case, Free};
-use super::modelled::rms_over_models;
+use super::modelled::{LogError, rms_over_models};
 use super::published::Phase;
 
 /// A timed phase of a run.
@@ -100,7 +100,7 @@ pub fn fits(predicted: &[Predicted]) -> Vec<ClockFit> {
             predicted.iter().filter(|of| (of.timed.phase, of.timed.chips) == (phase, chips)).collect();
         let shapes: Vec<String> = own.iter().map(|of| of.timed.shape()).collect();
         let ratios = shapes.iter().map(String::as_str).zip(own.iter().map(|of| of.left_out));
-        let (error, worst) = rms_over_models(ratios)?;
+        let LogError { rms: error, worst } = rms_over_models(ratios)?;
         let most = |of: &dyn Fn(&Timed) -> usize| own.iter().map(|p| of(&p.timed)).max().unwrap_or(0) as u32;
         let generated = |timed: &Timed| if phase == Phase::Decode { timed.output_tokens } else { 0 };
         Some(ClockFit {
@@ -128,19 +128,19 @@ pub fn free(cases: &[&Case]) -> Vec<Free> {
     let has = |of: &dyn Fn(&Case) -> bool| cases.iter().any(|case| of(case));
     let mut free = Vec::new();
     if has(&|case| case.phase == Phase::Decode) {
-        free.push(figure("memory_efficiency", 0.6, (0.02, 1.0)));
+        free.push(figure("memory_efficiency", 0.6, 0.02..=1.0));
     }
     if has(&|case| !case.graph) {
-        free.push(figure("single_launch_ns", 1e4, (10.0, 1e6)));
+        free.push(figure("single_launch_ns", 1e4, 10.0..=1e6));
     }
     if has(&|case| case.phase == Phase::Prefill) {
-        free.push(figure("compute_efficiency", 0.5, (0.02, 1.0)));
-        free.push(figure("prompt_layer_ns", 1e5, (10.0, 1e7)));
+        free.push(figure("compute_efficiency", 0.5, 0.02..=1.0));
+        free.push(figure("prompt_layer_ns", 1e5, 10.0..=1e7));
     }
     if has(&|case| case.chips > 1) {
-        free.push(figure("collective_latency_ns", 3e4, (10.0, 1e7)));
+        free.push(figure("collective_latency_ns", 3e4, 10.0..=1e7));
         let pair = has(&|case| case.chips == 2);
-        free.push(figure(if pair { "link_efficiency" } else { "mesh_efficiency" }, 0.5, (0.02, 1.0)));
+        free.push(figure(if pair { "link_efficiency" } else { "mesh_efficiency" }, 0.5, 0.02..=1.0));
     }
     free
 }
@@ -189,7 +189,7 @@ mod tests {
         let pricer = Pricer::new().unwrap();
         let machine = Machine {
             config: ModelConfig::chatglm2_6b(),
-            dtype: DType::Fp16,
+            precision: DType::Fp16.into(),
             chip: Chip::Duo300i,
             chips: 1,
             profile: "300i-duo".into(),

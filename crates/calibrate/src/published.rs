@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use glmbench_device::{DeviceKind, Precision};
 use glmbench_engine::config::ModelConfig;
 
 /// The committed table.
@@ -148,7 +149,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Returns the model's shape and type, or why this program cannot run it on the chip.
+    /// Returns the model's shape, or why this program cannot run it on the chip.
     ///
     /// # Errors
     /// The reason, in words.
@@ -156,9 +157,7 @@ impl Row {
         if self.ffn_matrices != 3 {
             return Err(format!("{} feed-forward matrices; the engine's layer has three", self.ffn_matrices));
         }
-        if !["fp16", "bf16"].contains(&self.dtype.as_str()) {
-            return Err(format!("{} weights; the device has fp16 and bf16", self.dtype));
-        }
+        self.precision()?;
         if self.mode == Mode::Eager {
             return Err("launched by an interpreter; the clock has no such host".into());
         }
@@ -174,6 +173,16 @@ impl Row {
             name: Some(self.model.clone()),
             ..ModelConfig::chatglm2_6b()
         })
+    }
+
+    /// Returns the types that the row ran in.
+    ///
+    /// # Errors
+    /// The card has no such weights.
+    pub fn precision(&self) -> Result<Precision, String> {
+        let card = if self.chip == "310P3" { DeviceKind::Duo300i } else { DeviceKind::A2800i };
+        let found = self.dtype.parse::<Precision>().ok().filter(|of| card.instead_of(*of).is_none());
+        found.ok_or_else(|| format!("{} weights; no operator of the card's reads them", self.dtype))
     }
 
     /// Returns the profile of the row's chip.
@@ -220,8 +229,7 @@ mod tests {
             [
                 "4: 2 feed-forward matrices; the engine's layer has three",
                 "4: launched by an interpreter; the clock has no such host",
-                "1: w8a8 weights; the device has fp16 and bf16",
-                "2: w8a8sc weights; the device has fp16 and bf16",
+                "2: w8a8sc weights; no operator of the card's reads them",
             ]
         );
     }

@@ -1,5 +1,6 @@
 //! The published rows beside the modelled times, and their summary by chip and phase.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use glmbench_ascend::Pricer;
@@ -10,7 +11,7 @@ use super::families::{FAMILIES, FamilyFit, FitError};
 use super::fit::Case;
 use super::published::{Lengths, Mode, Use};
 use super::text::calibrated;
-use crate::modelled::{Residual, rms_over_models};
+use crate::modelled::{LogError, Residual, rms_over_models};
 
 /// What the profiles of all chips had before they were calibrated.
 const BEFORE: &str = "compute_efficiency = 0.7\nmemory_efficiency = 0.6\nsingle_launch_ns = 0\nprompt_layer_ns = 0\n\
@@ -123,6 +124,17 @@ pub fn write(folder: &Path, rows: &[Residual], fits: &[FamilyFit]) -> Result<(),
     Ok(())
 }
 
+/// Geometric mean and range of ratios.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// Geometric mean.
+    pub mean: f64,
+    /// Least ratio.
+    pub least: f64,
+    /// Largest ratio.
+    pub most: f64,
+}
+
 /// Ratios of a chip's rows of a phase on a number of chips.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
@@ -130,13 +142,14 @@ pub struct Summary {
     pub of: String,
     /// Number of rows.
     pub rows: usize,
-    /// Geometric mean, least and largest ratio before calibration.
-    pub before: (f64, f64, f64),
-    /// The same with the shipped profile.
-    pub after: (f64, f64, f64),
-    /// Root mean square over the models and largest logarithm of the ratio with the model left out ([`rms_over_models`]);
-    /// `None` if no row was fitted.
-    pub left_out: Option<(f64, f64)>,
+    /// Ratios before calibration.
+    pub before: Spread,
+    /// Ratios with the shipped profile.
+    pub after: Spread,
+    /// Number of models.
+    pub models: usize,
+    /// The rows' error ([`modelled`](crate::modelled) has the definition).
+    pub error: Option<LogError>,
 }
 
 /// Summarises the rows that count, by chip, number of chips and phase. A chip and phase with several numbers of chips has a line
@@ -155,7 +168,8 @@ pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
         rows: own.len(),
         before: spread(own.iter().filter_map(|row| row.before)),
         after: spread(own.iter().filter_map(|row| row.ratio)),
-        left_out: rms_over_models(own.iter().filter_map(|row| Some((row.model.as_str(), row.left_out?)))),
+        models: own.iter().map(|row| row.model.as_str()).collect::<BTreeSet<_>>().len(),
+        error: rms_over_models(own.iter().filter_map(|row| Some((row.model.as_str(), row.predicted()?)))),
     };
     let mut all: Vec<(String, Vec<&Residual>)> = Vec::new();
     for (_, own) in &groups {
@@ -170,13 +184,12 @@ pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
     groups.into_iter().chain(all).map(summary).collect()
 }
 
-/// Returns geometric mean, least and largest.
-fn spread(ratios: impl Iterator<Item = f64>) -> (f64, f64, f64) {
+fn spread(ratios: impl Iterator<Item = f64>) -> Spread {
     let logs: Vec<f64> = ratios.map(f64::ln).collect();
     let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
     let least = logs.iter().copied().fold(f64::MAX, f64::min);
     let most = logs.iter().copied().fold(f64::MIN, f64::max);
-    (mean.exp(), least.exp(), most.exp())
+    Spread { mean: mean.exp(), least: least.exp(), most: most.exp() }
 }
 
 /// Returns the shipped profiles with the fitted figures: name and text.
@@ -209,15 +222,51 @@ pub fn fits(pricer: &Pricer, held: &[Held]) -> Result<Vec<FamilyFit>, FitError> 
 mod tests {
     use super::*;
     use crate::cases::held;
-    use crate::modelled;
+    use crate::modelled::{self, Ground, Of, Shape, stated};
     use crate::published;
 
     #[test]
     fn several_numbers_of_chips_have_a_line_over_all_models() {
-        let groups = summaries(&modelled::residuals());
+        let groups = summaries(modelled::residuals());
         let rows = |of: &str| groups.iter().find(|group| group.of == of).map(|group| group.rows);
         assert_eq!((rows("310P3, 2 chips, decode"), rows("310P3, decode, all models")), (Some(3), Some(15)));
         assert_eq!(rows("910B3, decode, all models"), None);
+    }
+
+    /// A figure states the error of the rows of its chip, phase and number of chips, or that of all models: the summary's.
+    #[test]
+    fn the_summary_and_the_figures_state_one_error() {
+        let groups = summaries(modelled::residuals());
+        let mut pooled = 0;
+        for (name, chip) in [("300i-duo", "310P3"), ("800i-a2", "910B4"), ("800i-a2-64g", "910B3")] {
+            let profile = format!("{name} sha256:{}", Profile::builtin(name).unwrap().sha256);
+            for (phase, of) in [("prefill", Of::Prefill), ("decode", Of::Decode)] {
+                for chips in [1, 2, 8] {
+                    let shape = Shape {
+                        chips,
+                        batch: 1,
+                        input_tokens: 256,
+                        output_tokens: 256,
+                        parameters: None,
+                        graphs: None,
+                        quantised: None,
+                    };
+                    let stated = stated(Ground { profile: Some(&profile), fits: &[] }, of, shape).unwrap();
+                    let all = format!("{chip}, {phase}, all models");
+                    let one = format!("{chip}, 1 chip, {phase}");
+                    let own = format!("{chip}, {chips} chip{}, {phase}", if chips == 1 { "" } else { "s" });
+                    // A chip whose rows are of one number of chips has no line over all.
+                    let names = if stated.pooled { [all, one] } else { [own.clone(), own] };
+                    let group =
+                        names.iter().find_map(|name| groups.iter().find(|of| of.of == *name)).unwrap();
+                    assert_eq!((group.rows, group.models), (stated.rows, stated.models), "{}", group.of);
+                    let LogError { rms, worst } = group.error.unwrap();
+                    assert!((rms - stated.error).abs() < 1e-12 && (worst - stated.worst).abs() < 1e-12);
+                    pooled += usize::from(stated.pooled);
+                }
+            }
+        }
+        assert!(pooled > 0, "the 910B4 has one row of one chip, which is not enough");
     }
 
     /// The committed figures and residuals are what `glmbench calibrate --published` derives.
@@ -241,7 +290,7 @@ mod tests {
         }
         let committed = modelled::residuals();
         assert_eq!(rows.len(), committed.len());
-        for (row, committed) in rows.iter().zip(&committed) {
+        for (row, committed) in rows.iter().zip(committed) {
             assert_eq!(
                 &Residual { before: None, ratio: None, left_out: None, ..row.clone() },
                 &Residual { before: None, ratio: None, left_out: None, ..committed.clone() }

@@ -12,7 +12,7 @@ pub struct Figure {
     pub value: f64,
     /// Rows that it was fitted to.
     pub rows: usize,
-    /// Root mean square of the residuals of models left out of the fit.
+    /// Error of these rows on models left out of the fit ([`modelled`](crate::modelled) has the definition).
     pub error: f64,
     /// The source, as text.
     pub source: String,

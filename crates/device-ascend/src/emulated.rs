@@ -2,12 +2,14 @@
 //!
 //! Each [`Image`] has its own path, and so creates a separate emulated machine. Settings of one do not affect the others.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// `libascend_emulator.so`, as the build script compiled it.
-static IMAGE: &[u8] = include_bytes!(env!("GLMBENCH_EMULATOR"));
+use flate2::read::DeflateDecoder;
+
+/// `libascend_emulator.so`, as the build script compiled and compressed it.
+static PACKED: &[u8] = include_bytes!(env!("GLMBENCH_EMULATOR"));
 
 /// Errors of placing the emulator.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +47,8 @@ impl Image {
     /// # Errors
     /// Fails if a fault names something that the emulator does not have, or if the image cannot be placed.
     pub fn new(settings: &str) -> Result<Self, EmulatedError> {
-        let image = with_faults(IMAGE, settings)?;
+        let image = unpacked().map_err(|problem| EmulatedError::NoPlace { problem })?;
+        let image = with_faults(image, settings)?;
         let in_memory = in_memory(&image).map(|path| Self { path, temporary: false });
         let placed = in_memory.or_else(|_| Ok(Self { path: in_a_file(&image)?, temporary: true }));
         placed.map_err(|problem| EmulatedError::NoPlace { problem })
@@ -66,9 +69,15 @@ impl Drop for Image {
     }
 }
 
-/// Returns the image with the names of missing symbols changed.
-fn with_faults(image: &[u8], settings: &str) -> Result<Vec<u8>, EmulatedError> {
-    let mut image = image.to_vec();
+/// Returns the image.
+fn unpacked() -> io::Result<Vec<u8>> {
+    let mut image = Vec::new();
+    DeflateDecoder::new(PACKED).read_to_end(&mut image)?;
+    Ok(image)
+}
+
+/// Changes the names of missing symbols.
+fn with_faults(mut image: Vec<u8>, settings: &str) -> Result<Vec<u8>, EmulatedError> {
     let lines = settings.lines().filter_map(|line| line.split_once('='));
     for fault in lines.filter(|(key, _)| key.trim() == "fault").map(|(_, fault)| fault.trim()) {
         let (symbol, missing) = match fault.split(':').collect::<Vec<_>>()[..] {
@@ -159,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_temporary_file_goes_once_it_was_opened() {
-        let image = Image { path: in_a_file(IMAGE).unwrap(), temporary: true };
+        let image = Image { path: in_a_file(&unpacked().unwrap()).unwrap(), temporary: true };
         let path = image.path().to_path_buf();
         let libraries = ascend_sys::Libraries::open(&path).unwrap();
         drop(image);

@@ -70,8 +70,8 @@ const SET_UP: [&str; 3] = ["aclInit", "aclrtGetDeviceCount", "aclrtSetDevice"];
 
 /// What to check if a device cannot be set up. The usual causes are containers without devices or without the driver's
 /// mounts.
-const SET_UP_HINT: &str = "look for /dev/davinciN, /dev/davinci_manager, /dev/devmm_svm and /dev/hisi_hdc, the driver's folder \
-     (/usr/local/Ascend/driver, to be mounted in a container), and whether this user is in the group HwHiAiUser; `npu-smi info` \
+const SET_UP_HINT: &str = "look for /dev/davinciN, /dev/davinci_manager, /dev/devmm_svm and /dev/hisi_hdc. Look for the driver's folder \
+     /usr/local/Ascend/driver, which a container must mount. This user must be in the group HwHiAiUser. `npu-smi info` \
      shows what the driver sees";
 
 /// What a failed call means for the device.

@@ -263,11 +263,7 @@ fn check_count(api: &Api, tp: usize) -> Result<(), DeviceError> {
     };
     let set = set
         .map(|list| {
-            let space = if list.contains(' ') {
-                ", of which what follows the first space does not count"
-            } else {
-                ""
-            };
+            let space = if list.contains(' ') { "; what follows the first space does not count" } else { "" };
             format!(" ({VISIBLE_DEVICES}={list}{space})")
         })
         .unwrap_or_default();

@@ -34,6 +34,19 @@ impl Chip {
         }
     }
 
+    /// Returns the chip by the runtime's name of one, such as `Ascend310P3`. `None` if the name is of no known chip.
+    pub fn of_soc(soc: &str) -> Option<Self> {
+        [Self::Duo300i, Self::A2800i].into_iter().find(|chip| soc.starts_with(chip.soc()))
+    }
+
+    /// Returns the number of chips of an emulated machine.
+    pub fn emulated_chips(self) -> usize {
+        match self {
+            Self::Duo300i => 2,
+            Self::A2800i => 8,
+        }
+    }
+
     /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         self.device().name()

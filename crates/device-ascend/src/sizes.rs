@@ -74,8 +74,8 @@ impl AscendMemory {
         self.bytes(width.next_multiple_of(2 * SWIGLU_ALIGNMENT) as u64) + 4
     }
 
-    /// Returns the most bytes that operators take for themselves, with steps of up to `rows` rows of `hidden` elements and
-    /// prompts of up to `context` tokens.
+    /// Returns the most bytes that operators take for themselves. Steps have up to `rows` rows of `hidden` elements, and prompts up
+    /// to `context` tokens.
     ///
     /// A 310P gathers keys and values of later chunks and arranges their rows in a square. It keeps masks, and rows with
     /// one more column for a bias.

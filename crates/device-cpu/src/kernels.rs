@@ -3,6 +3,8 @@
 //! A new way to multiply is one file, which implements [`WeightKernels`], and one line of [`WEIGHTS`]. A new tile
 //! family, or another implementation of one, is one file and one line of [`TILES`].
 
+use std::sync::OnceLock;
+
 use glmbench_device::{DType, Form, Inputs, KvForm};
 
 use crate::attention::CacheKernels;
@@ -14,7 +16,27 @@ use crate::product::vector::VectorKernels;
 use crate::product::weight_only::{Int4, Int8, WeightOnly};
 #[cfg(test)]
 use crate::product::{toy_family::ToyKernels, toy_form::ToyInt4};
+use crate::roofline::Unit;
 use crate::simd::{InstructionSet, Vectors};
+
+/// How much faster than fused multiply-adds in fp32 the dot products of bf16 pairs must be to be preferred.
+const PAIRS_PAY: f64 = 1.5;
+
+impl InstructionSet {
+    /// Returns the best set that this machine can run for numbers of a type.
+    ///
+    /// AVX-512 BF16 multiplies bf16 only. Some processors run it at twice the rate of their fp32 unit, others at half
+    /// that rate, so both are timed once, in about a millisecond.
+    pub fn best_for(dtype: DType) -> Self {
+        static PAY: OnceLock<bool> = OnceLock::new();
+        let pairs_pay = || {
+            let faster = || Unit::Bf16Avx512.rate_over(Unit::Fp32Avx512);
+            dtype == DType::Bf16 && *PAY.get_or_init(|| faster().is_some_and(|ratio| ratio >= PAIRS_PAY))
+        };
+        let is_preferred = |set: &Self| set.available() && (*set != Self::Avx512Bf16 || pairs_pay());
+        Self::ALL.into_iter().rev().find(is_preferred).unwrap_or(Self::Portable)
+    }
+}
 
 /// Makes the kernels for weights of one form; `None` if there are none for the type or the instruction set.
 type MakeWeights = fn(&Kernels) -> Option<Box<dyn WeightKernels>>;
@@ -61,21 +83,24 @@ struct Tiles {
     set: InstructionSet,
     /// Returns the tiles for a type.
     of_type: fn(DType) -> Option<TileKernels>,
-    /// Returns the tiles for integers.
-    int8: fn() -> Option<TileUnit<i32>>,
-    /// Name of the tiles for integers, for the record.
-    int8_name: &'static str,
+    /// Returns the tiles for integers, and their name for the record; `None` if vectors multiply integers.
+    int8: fn() -> Option<(TileUnit<i32>, &'static str)>,
 }
 
 /// The implementations of the tile families.
-const TILES: [Tiles; 2] = [
+const TILES: [Tiles; 4] = [
     Tiles {
         set: InstructionSet::AmxPortable,
         of_type: TileKernels::reference,
-        int8: || Some(reference_int8()),
-        int8_name: "amx-int8-portable",
+        int8: || Some((reference_int8(), "amx-int8-portable")),
     },
-    Tiles { set: InstructionSet::Amx, of_type: TileKernels::amx, int8: amx_int8, int8_name: "amx-int8" },
+    Tiles {
+        set: InstructionSet::Amx,
+        of_type: TileKernels::amx,
+        int8: || amx_int8().map(|unit| (unit, "amx-int8")),
+    },
+    Tiles { set: InstructionSet::Avx512Bf16Portable, of_type: TileKernels::reference_pairs, int8: || None },
+    Tiles { set: InstructionSet::Avx512Bf16, of_type: TileKernels::pairs, int8: || None },
 ];
 
 /// The kernels of a device: one instruction set, one type.
@@ -97,8 +122,8 @@ impl Kernels {
         let vectors = Vectors::detect(set, dtype)?;
         let mut int8 = Int8Kernels::without_tiles(vectors, Int8Gemm::of(set));
         let of_set = TILES.iter().find(|tiles| tiles.set == set);
-        if let Some((of_set, unit)) = of_set.and_then(|of_set| Some((of_set, (of_set.int8)()?))) {
-            int8 = Int8Kernels { multiply: Multiply::Tiles(unit), name: of_set.int8_name, ..int8 };
+        if let Some((unit, name)) = of_set.and_then(|of_set| (of_set.int8)()) {
+            int8 = Int8Kernels { multiply: Multiply::Tiles(unit), name, ..int8 };
         }
         let tiles = of_set.and_then(|of_set| (of_set.of_type)(dtype));
         Some(Self { set, vectors, tiles, int8 })

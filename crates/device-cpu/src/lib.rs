@@ -5,11 +5,12 @@
 //! of attention. If there are few heads, they also split a long context into runs, which are added in order. Results
 //! therefore do not depend on the number of threads.
 //!
-//! There are two families of kernels. The vector kernels (portable, NEON, AVX2, AVX-512) all give the same bits. On
-//! machines with AMX, bf16 and fp16 products, both with weights and in attention, use AMX tiles, which have their own
-//! order of summation. The reference kernels in plain Rust (`amx-portable`) give the same bits on any machine. Products
-//! of integers with integers (`int8`) give the same bits everywhere. With an int8 cache, attention uses the tiles in
-//! the tile family too. In fp32 everything uses the vector kernels.
+//! There are three families of kernels, each with its own order of summation. The vector kernels (portable, NEON, AVX2,
+//! AVX-512) all give the same bits. On machines with AMX, bf16 and fp16 products, both with weights and in attention,
+//! use AMX tiles. Where AVX-512 BF16 is faster than the fp32 unit, bf16 products use its pairs ([`InstructionSet::best_for`]).
+//! The reference kernels of both in plain Rust (`amx-portable`, `avx512-bf16-portable`) give the same bits on any
+//! machine. Products of integers with integers (`int8`) give the same bits everywhere. With an int8 cache, attention
+//! uses the tiles in the tile family too. In fp32 everything uses the vector kernels.
 //!
 //! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), the arithmetic of its memory
 //! ([`CpuMemory`]), and the measurement of the machine's roofline ([`measure_roofline`], [`RooflineProbe`]). It may use
@@ -17,7 +18,7 @@
 //!
 //! Each of its rooms uses only those before it. `buffer` has the memory of the device, `pool` the threads, `simd`
 //! instruction sets and vectors. `elementwise` has kernels over rows, `pack` layouts of weights and rows, `product`
-//! products. `attention` has attention and the KV cache, and `kernels` the registry, which selects kernels. A kernel is
+//! products. `attention` has attention and the KV cache, `roofline` the measured limits, and `kernels` the registry, which selects kernels. A kernel is
 //! a safe function: only a machine that has an instruction set can make the value that the kernel needs (`simd`).
 //! `unsafe` remains where threads share a buffer, in the inner loops of products, and around single instructions.
 
@@ -117,14 +118,15 @@ impl Cpu {
     /// Like [`Cpu::new`], but binds each thread, including the caller's, to one of `cores` if there is a core per
     /// thread.
     fn on_cores(options: CpuOptions, cores: &[usize]) -> Result<Self, DeviceError> {
-        let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
+        let set =
+            options.instruction_set.unwrap_or_else(|| InstructionSet::best_for(options.precision.dtype));
         let kernels =
             Kernels::detect(set, options.precision.dtype).ok_or_else(|| DeviceError::Unsupported {
                 device: NAME,
                 problem: format!(
                     "this machine has no {} kernels, the best it has is {}",
                     set.name(),
-                    InstructionSet::best().name()
+                    InstructionSet::best_for(options.precision.dtype).name()
                 ),
             })?;
         let pool = Pool::on_cores(options.threads.max(1), cores);

@@ -20,7 +20,8 @@ pub struct CpuMemory {
 impl CpuMemory {
     /// Describes a device. `None`, or a set that this machine does not have, selects the machine's best kernels.
     pub fn new(precision: Precision, set: Option<InstructionSet>, threads: usize) -> Self {
-        let set = set.filter(|set| set.available()).unwrap_or_else(InstructionSet::best);
+        let best = || InstructionSet::best_for(precision.dtype);
+        let set = set.filter(|set| set.available()).unwrap_or_else(best);
         Self { precision, set, threads }
     }
 

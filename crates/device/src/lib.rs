@@ -6,8 +6,8 @@
 //!
 //! This crate holds what all devices share: their words and properties ([`DeviceKind`]), the trait, types and shapes. It has
 //! weights as values ([`LinearWeight`]), the [`rotary`] table, and the minimum work of operators ([`cost`]). It has groups of
-//! ranks ([`group`]), [`sensors`], and the binding of threads ([`affinity`]). Wrappers time operators ([`timed`]) and show what
-//! they compute ([`observed`]).
+//! ranks ([`group`]), [`sensors`], and the binding of threads ([`affinity`]). A wrapper ([`hooked`]) times operators
+//! ([`timed`]) or shows what they compute ([`observed`]).
 //! [`mod@reference`] is the oracle: every operator in plain loops.
 //!
 //! It uses no other crate of the workspace. It prints nothing, and its only `unsafe` binds threads.
@@ -15,9 +15,11 @@
 pub mod affinity;
 pub mod cost;
 pub mod group;
+pub mod hooked;
 mod kind;
 mod kv;
 pub mod observed;
+pub mod operator;
 mod precision;
 pub mod reference;
 pub mod rotary;

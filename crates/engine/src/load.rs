@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use glmbench_ascend::{AscendGroup, Chip, Forced, GroupSettings};
 use glmbench_cpu::{Cpu, CpuGroup, CpuOptions, InstructionSet, available_threads};
 use glmbench_device::group::DeviceGroup;
-use glmbench_device::observed::{Observed, Observer};
+use glmbench_device::observed::{Observation, Observed, Observer};
 use glmbench_device::reference::{Reference, ReferenceGroup};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::timed::{OperatorClock, Timed, TimedGroup};
+use glmbench_device::timed::{OperatorClock, Timed, TimedGroup, Timing};
 use glmbench_device::{Device, Precision};
 
 use super::Engine;
@@ -162,7 +162,7 @@ pub fn load_observed(
     Ok(match observer {
         None => Box::new(Model::load(cpu, config, rotary, capacity, source, progress)?),
         Some(observer) => {
-            let cpu = Observed::new(cpu, observer);
+            let cpu = Observed::new(cpu, Observation::new(observer));
             Box::new(Model::load(cpu, config, rotary, capacity, source, progress)?)
         }
     })
@@ -185,7 +185,7 @@ impl On<'_> {
         Ok(match self.clock.clone() {
             None => Box::new(Model::load(device, config, rotary, capacity, source, progress)?),
             clock => {
-                let device = Timed::new(device, clock);
+                let device = Timed::new(device, Timing::new(clock));
                 Box::new(Model::load(device, config, rotary, capacity, source, progress)?)
             }
         })

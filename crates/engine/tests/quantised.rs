@@ -14,7 +14,9 @@ use glmbench_engine::config::{ModelConfig, Scheme};
 use glmbench_engine::load::{DeviceKind, LoadOptions, ModelPath, load};
 use glmbench_engine::memory::MemoryEstimate;
 use glmbench_engine::model::Capacity;
-use glmbench_engine::quantise::{ActMethod, Control, Job, Progress, QuantiseError, Ranked, Settings};
+use glmbench_engine::quantise::{
+    ActMethod, Control, Job, KlChange, Progress, QuantiseError, Ranked, Settings,
+};
 use glmbench_engine::weights::layout::LinearId;
 use glmbench_engine::{EngineError, Request};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -502,10 +504,10 @@ fn a_search_leaves_the_layers_with_the_largest_errors_in_float() {
     })
     .unwrap();
     let report = report.unwrap();
-    assert_eq!((report.ranked.len(), report.quantised), (8, (5, 9)));
+    assert_eq!((report.ranked.len(), report.quantised, report.linear), (8, 5, 9));
     let is_by = |by: fn(&Ranked) -> f64| report.ranked.is_sorted_by(|a, b| by(a) >= by(b));
     assert!(is_by(|ranked| ranked.relative) || is_by(|ranked| ranked.absolute));
-    let (before, after) = report.kl.unwrap();
+    let KlChange { before, after } = report.kl.unwrap();
     assert!(0.0 < after && after < before, "{before} {after}");
     let config = ModelPath::Folder(out).config(None).unwrap();
     let float = config.quantised.unwrap().float;

@@ -132,8 +132,8 @@ impl ExactMatch {
     }
 }
 
-/// Returns an answer as GSM8K of lm-evaluation-harness 0.4.13 compares it: without its `regexes_to_ignore` (`,`, `$`,
-/// everything up to the last `#### `, a full stop at the end), then lowered.
+/// Returns an answer as GSM8K of lm-evaluation-harness 0.4.13 compares it: without its `regexes_to_ignore`, then lowered. These are
+/// `,`, `$`, everything up to the last `#### `, and a full stop at the end.
 pub fn gsm8k_normalise(text: &str) -> String {
     without_gsm8k_marks(text).to_lowercase()
 }

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::generate::{self, Sent};
 use crate::protocol::{self, Protocol, Unary, Wrong};
 use crate::response::{Attempt, Times};
 use crate::transport::Transport;
@@ -64,8 +65,8 @@ impl Client {
             self.protocol().generate(route, model, generation).map_err(|text| self.unsupported(&text))?;
         let body = call.body.to_string();
         let (mut response, attempts) = self.with_retries(|attempts| {
-            let sent = (body.as_bytes(), generation.max_tokens);
-            crate::generate::once(self, &call, sent, (model, attempts), on_event)
+            let sent = Sent { body: body.as_bytes(), max_tokens: generation.max_tokens, model };
+            generate::attempt(self, &call, sent, attempts, on_event)
         })?;
         response.attempts = attempts;
         Ok(response)

@@ -12,13 +12,23 @@ const DONE: &str = "[DONE]";
 /// Tokens that a server may count beyond the limit: the rest of a character of several bytes.
 const REST_OF_CHARACTER: u32 = 4;
 
-/// Sends the request and reads the stream to its end marker. `max_tokens` is the limit that the body states. `attempts`
-/// gets those that met a closed connection.
-pub(crate) fn once(
+/// What an attempt sends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent<'a> {
+    /// The body of the request.
+    pub(crate) body: &'a [u8],
+    /// The limit that the body states.
+    pub(crate) max_tokens: u32,
+    /// The model that the body names, if the protocol names one.
+    pub(crate) model: Option<&'a str>,
+}
+
+/// Sends the request and reads the stream to its end marker. `attempts` gets those that met a closed connection.
+pub(crate) fn attempt(
     client: &Client,
     call: &Call,
-    (body, max_tokens): (&[u8], u32),
-    (model, attempts): (Option<&str>, &mut Vec<Attempt>),
+    Sent { body, max_tokens, model }: Sent<'_>,
+    attempts: &mut Vec<Attempt>,
     on_event: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Response, Failure> {
     let url = &client.endpoint.url;
@@ -228,8 +238,8 @@ impl Stream<'_> {
         }
         (self.answer.finish == Some(Finish::Length) && counted < most).then(|| {
             format!(
-                "the finish reason is the token limit, and the server counts {counted} tokens of {most} asked for: a lower limit \
-                 of its own, such as MindIE's maxIterTimes, or a wrong count"
+                "the finish reason is the token limit, and the server counts {counted} tokens of {most} asked for. It has a lower \
+                 limit of its own, such as MindIE's maxIterTimes, or it counts wrong"
             )
         })
     }

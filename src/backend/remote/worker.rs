@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use glmbench_engine::sampler::Sampling;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{Completion, FinishReason, Request, RequestId};
 use glmbench_remote::{
@@ -122,8 +123,18 @@ impl Shared {
         };
         let mut done = self.unanswered(id);
         if request.max_new_tokens > 0 {
+            let sampling = match request.sampling {
+                Sampling::Greedy => glmbench_remote::Sampling::default(),
+                Sampling::Random(of) => glmbench_remote::Sampling {
+                    temperature: f64::from(of.temperature),
+                    top_p: Some(f64::from(of.top_p)),
+                    top_k: u32::try_from(of.top_k).ok().filter(|k| *k > 0),
+                    seed: Some(of.seed),
+                },
+            };
             let generation = Generation {
                 ignore_end: request.ignore_eos && self.ignores_end,
+                sampling,
                 ..Generation::greedy(
                     prompt.clone(),
                     u32::try_from(request.max_new_tokens).unwrap_or(u32::MAX),

@@ -8,6 +8,7 @@ use glmbench_ascend::profile::{Mark, Profile};
 use glmbench_ascend::{Chip, Pricer};
 use glmbench_calibrate::fit::{Case, Fitted, Free, fit, leave_one_out};
 use glmbench_calibrate::measured::{Predicted, fits, free};
+use glmbench_calibrate::modelled::rms_over_models;
 use glmbench_calibrate::published::Phase;
 use glmbench_calibrate::text::{Figure, calibrated, rounded, with_fits};
 
@@ -45,8 +46,7 @@ pub(super) struct Held {
 
 /// Checks that times of a chip can be held against a profile. `what` says what the times are of.
 pub(super) fn check_chip(profile: &Profile, chip: Chip, what: &str) -> anyhow::Result<()> {
-    let prefix = if chip == Chip::Duo300i { "Ascend310P" } else { "Ascend910B" };
-    if !profile.soc.starts_with(prefix) {
+    if Chip::of_soc(&profile.soc) != Some(chip) {
         bail!("--profile {}: of {}; {what}", profile.name, profile.soc);
     }
     Ok(())
@@ -60,8 +60,15 @@ pub(super) fn fit_card(args: &Args) -> anyhow::Result<()> {
     let word = args.profile.as_deref().unwrap_or(Path::new("300i-duo"));
     let profile =
         if word.exists() { Profile::from_file(word)? } else { Profile::builtin(&word.to_string_lossy())? };
-    let base = if profile.soc == "Ascend310P3" { "300i-duo" } else { "800i-a2" };
-    let source = Source { profile: &profile, base, model: args.model.as_deref(), rehearsal: args.rehearsal };
+    let Some(chip) = Chip::of_soc(&profile.soc) else {
+        bail!("--profile {}: of {}, which no built-in profile describes", profile.name, profile.soc);
+    };
+    let source = Source {
+        profile: &profile,
+        base: chip.name(),
+        model: args.model.as_deref(),
+        rehearsal: args.rehearsal,
+    };
     let pricer = Pricer::new()?;
     let (mut held, mut names): (Vec<Held>, Vec<String>) = (Vec::new(), Vec::new());
     for word in &args.measured {
@@ -104,8 +111,8 @@ pub(super) fn fit_card(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the number of times that a figure is fitted to, and the root mean square of the residuals with each shape left out.
-/// The times are those of its phase, and for the links those of several chips.
+/// Returns the number of times that a figure is fitted to, and their error with each shape left out. The times are those of its phase,
+/// and for the links those of several chips.
 fn error_of(free: &Free, cases: &[&Case], left_out: &[f64]) -> (usize, f64) {
     let concerns = |case: &Case| match free.key {
         "compute_efficiency" | "prompt_layer_ns" => case.phase == Phase::Prefill,
@@ -113,10 +120,16 @@ fn error_of(free: &Free, cases: &[&Case], left_out: &[f64]) -> (usize, f64) {
         "single_launch_ns" => !case.graph,
         _ => case.chips > 1,
     };
-    let squares: Vec<f64> =
-        cases.iter().zip(left_out).filter(|(case, _)| concerns(case)).map(|(_, log)| log * log).collect();
-    let mean = squares.iter().sum::<f64>() / squares.len().max(1) as f64;
-    (squares.len().max(1), mean.sqrt())
+    let own: Vec<(&Case, f64)> = cases.iter().copied().zip(left_out.iter().copied()).collect();
+    let own: Vec<_> = own.into_iter().filter(|(case, _)| concerns(case)).collect();
+    (own.len().max(1), error(&own))
+}
+
+/// Returns the error of cases, each with the logarithm of predicted over measured time. A shape, or an operator, takes the place of a
+/// model.
+fn error(cases: &[(&Case, f64)]) -> f64 {
+    let ratios = cases.iter().map(|(case, log)| (case.model.as_str(), log.exp()));
+    rms_over_models(ratios).map_or(0.0, |error| error.rms)
 }
 
 fn show(
@@ -139,8 +152,11 @@ fn show(
         ]);
     }
     let mut residuals = table(&["shape", "phase", "measured ms", "modelled ms", "ratio", "left out"]);
+    let mut logs = Vec::with_capacity(held.len());
     for (Held { label, case, .. }, left_out) in held.iter().zip(left_out) {
-        let ratio = case.residual(pricer, &fitted.settings)?.exp();
+        let log = case.residual(pricer, &fitted.settings)?;
+        logs.push((case, log));
+        let ratio = log.exp();
         let ms = case.measured_ns / 1e6;
         residuals.add_row([
             label.clone(),
@@ -151,18 +167,18 @@ fn show(
             format!("{:.3}", left_out.exp()),
         ]);
     }
-    let square = left_out.iter().map(|log| log * log).sum::<f64>() / left_out.len().max(1) as f64;
+    let all: Vec<(&Case, f64)> = held.iter().map(|held| &held.case).zip(left_out.iter().copied()).collect();
     emit(&format!(
-        "{shown}\n\nrms {}, {} on shapes left out of the fit\n\n{residuals}",
-        percent(fitted.rms),
-        percent(square.sqrt())
+        "{shown}\n\nerror {} on what is fitted, {} on shapes left out of the fit\n\n{residuals}",
+        percent(error(&logs)),
+        percent(error(&all))
     ))?;
     Ok(())
 }
 
 fn warn(free: &[Free], fitted: &Fitted) {
     for (free, value) in free.iter().zip(&fitted.values) {
-        let (least, most) = free.range;
+        let (least, most) = (free.range.start(), free.range.end());
         if *value <= least * (1.0 + AT_END) || *value >= most * (1.0 - AT_END) {
             say(&format!(
                 "glmbench: warning: {} = {} stands at an end of its range, {least} to {most}: the times do not tell it, or are not \

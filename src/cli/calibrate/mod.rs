@@ -2,22 +2,14 @@
 
 mod bundles;
 mod card;
+mod published;
 mod runs;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use comfy_table::{ContentArrangement, Table, presets};
-
-use glmbench_ascend::Pricer;
-use glmbench_calibrate::cases::held;
-use glmbench_calibrate::families::FAMILIES;
-use glmbench_calibrate::published;
-use glmbench_calibrate::residuals::{fits, residuals, summaries, write};
-use glmbench_calibrate::text::Figure;
-
-use super::{emit, say};
 
 /// Fit a chip profile of the virtual clock to runs on a card, or to published speeds
 ///
@@ -26,13 +18,15 @@ use super::{emit, say};
 /// fit, and the hashes of the runs. The profile states that error, and reports of runs with it show it.
 /// suites/calibrate-card.toml has shapes that
 /// identify every free figure. A bundle of npu-selftest has times of single operators and collectives, which are held against the
-/// emulator likewise. With --published, the shipped profiles are fitted to the published speeds in this program.
+/// emulator likewise. With --published, the shipped profiles are fitted to the published speeds in this program, and held against
+/// them.
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  glmbench run suites/calibrate-card.toml --model chatglm2-6b --device 300i-duo\n  \
         glmbench calibrate --profile 300i-duo --measured 20261123T02 --out mine.toml\n  \
         glmbench run suites/performance.toml --model dummy:chatglm2-6b --device 300i-duo --emulate --profile mine.toml\n  \
         glmbench calibrate --profile 800i-a2 --measured bundle.zip\n  \
+        glmbench calibrate --published --rows\n  \
         glmbench calibrate --published --out crates/ascend-emulator"
 )]
 pub struct Args {
@@ -53,6 +47,9 @@ pub struct Args {
     /// Fit the shipped profiles to the published speeds
     #[arg(long, conflicts_with = "measured")]
     published: bool,
+    /// Also print the ratio of every published row, before and after, and why others are not timed
+    #[arg(long, requires = "published")]
+    rows: bool,
     /// The runs' model, for its shape: a folder, or `dummy:…` [default: the run's own word, else ChatGLM2-6B]
     #[arg(long, value_name = "DIR|dummy:…")]
     model: Option<PathBuf>,
@@ -64,52 +61,11 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.published {
-        from_published(args.out.as_deref())?;
+        published::fit_published(args.out.as_deref(), args.rows)?;
     } else {
         card::fit_card(args)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn from_published(out: Option<&Path>) -> anyhow::Result<()> {
-    let pricer = Pricer::new()?;
-    let held = held(published::rows()?)?;
-    let fits = fits(&pricer, &held)?;
-    let rows = residuals(&pricer, &held, &fits)?;
-    let mut figures = table(&["profile", "figure", "value", "rows", "error on models left out"]);
-    for (family, fit) in FAMILIES.iter().zip(&fits) {
-        for (base, name) in family.profiles.iter().enumerate() {
-            for Figure { key, value, rows, error, .. } in fit.figures(base) {
-                figures.add_row([
-                    (*name).to_owned(),
-                    key,
-                    value.to_string(),
-                    rows.to_string(),
-                    percent(error),
-                ]);
-            }
-        }
-    }
-    let heads = ["rows of", "n", "before: mean [range]", "after: mean [range]", "left out: rms", "worst"];
-    let mut ratios = table(&heads);
-    for group in summaries(&rows) {
-        let spread = |(mean, least, most): (f64, f64, f64)| format!("{mean:.2} [{least:.2} to {most:.2}]");
-        let (rms, worst) = group.left_out.unzip();
-        ratios.add_row([
-            group.of,
-            group.rows.to_string(),
-            spread(group.before),
-            spread(group.after),
-            rms.map(percent).unwrap_or_default(),
-            worst.map(percent).unwrap_or_default(),
-        ]);
-    }
-    emit(&format!("{figures}\n\nModelled over published time:\n\n{ratios}"))?;
-    if let Some(folder) = out {
-        write(folder, &rows, &fits)?;
-        say(&format!("written: {0}/calibration/residuals.csv, {0}/profiles/", folder.display()));
-    }
-    Ok(())
 }
 
 fn percent(share: f64) -> String {

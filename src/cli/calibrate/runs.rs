@@ -93,8 +93,8 @@ impl Measured {
         if let Some(own) = from.model_details.get("shape").filter(|own| **own != shape) {
             bail!("{}: its model has {own}, not {shape}; give it with --model", self.run.run_id);
         }
-        let dtype = from.dtype.known().map_or(DType::Fp16, |precision| precision.dtype);
-        Ok(Machine { config, dtype, chip, chips: 1, profile: profile.name.clone() })
+        let precision = from.dtype.known().unwrap_or_else(|| DType::Fp16.into());
+        Ok(Machine { config, precision, chip, chips: 1, profile: profile.name.clone() })
     }
 
     fn timed(&self) -> Vec<Timed> {

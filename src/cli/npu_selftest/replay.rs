@@ -16,7 +16,7 @@ use crate::record::Clock;
 
 use super::super::engine::EmulationFlags;
 use super::super::{emit, emit_json, gate_exit, say};
-use super::{Notes, Test, cell, machine, markdown};
+use super::{Notes, OPERATORS, Test, cell, machine, markdown};
 
 /// Maximum number of calls of one side only that are printed.
 const MAX_SHOWN: usize = 20;
@@ -179,7 +179,7 @@ fn words(card: &Bundle, found: &Replay) -> String {
     }
     if !found.times.is_empty() {
         let mut table = markdown();
-        table.set_header(["operator", "recorded us", "emulator us", "recorded / emulator"]);
+        table.set_header(["operator", "recorded us", "emulator us, modelled", "recorded / emulator"]);
         for time in &found.times {
             let us = |ns: f64| format!("{:.1}", ns / 1e3);
             table.add_row([
@@ -189,7 +189,7 @@ fn words(card: &Bundle, found: &Replay) -> String {
                 format!("{:.2}", time.ratio()),
             ]);
         }
-        out += &format!("\n{table}\n");
+        out += &format!("\n{table}\n\nThe emulator's times are modelled: {OPERATORS}.\n");
     }
     out
 }

@@ -170,12 +170,12 @@ impl Clock {
         }
         let machine = Machine::read();
         let has_threads = compute.device.has_threads();
+        let kernel = || compute.kernel.unwrap_or_else(|| InstructionSet::best_for(compute.precision.dtype));
         let same = SameAs {
             host: machine.host,
             cpu_model: machine.cpu_model,
             device: compute.device.name().to_owned(),
-            kernel: has_threads
-                .then(|| compute.kernel.unwrap_or_else(InstructionSet::best).name().to_owned()),
+            kernel: has_threads.then(|| kernel().name().to_owned()),
             threads: has_threads.then(|| compute.thread_count()),
             precision: compute.precision,
             shape: facts.shape.clone(),

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::cli::tables::drawn;
-use crate::record::{PerformanceCase, Phase, RepetitionKind, RequestRecord};
-use crate::report::modelled;
+use crate::record::{Clock, PerformanceCase, Phase, RepetitionKind, RequestRecord};
+use crate::report::modelled::{self, Known};
 use crate::report::performance::{phase_ns, tpot_ns, ttft_ns};
 use crate::report::tables::{Column, Row, Table};
 use crate::stats::quantile;
@@ -24,6 +24,8 @@ const NUMBERS: [&str; 9] = [
     "E2E tokens/s",
     "Peak MiB",
 ];
+/// The phases whose errors are shown.
+const PHASES: [Phase; 2] = [Phase::Prefill, Phase::Decode];
 const LAST: [&str; 1] = ["Output, error"];
 
 /// Formats a table for each run.
@@ -56,19 +58,27 @@ pub(super) fn words(runs: &[&Shown], case: &PerformanceCase) -> String {
 
 /// Returns the errors of modelled times, by phase. Empty for measured ones.
 fn errors(run: &Shown, case: &PerformanceCase) -> String {
-    let of = |phase| {
-        let lengths = [case.batch, case.input_tokens, case.output_tokens];
-        modelled::error_at(&run.records.run, phase, case.tp, lengths)
-            .map(|error| format!(", {phase}{}", modelled::words(Some(error))))
-    };
-    [Phase::Prefill, Phase::Decode].into_iter().filter_map(of).collect()
+    let words =
+        |phase| error_of(run, case, phase).map(|error| format!(", {phase}{}", modelled::words(Some(error))));
+    PHASES.into_iter().filter_map(words).collect()
+}
+
+/// Returns the error of a phase. `None` with a measured clock.
+fn error_of(run: &Shown, case: &PerformanceCase, phase: Phase) -> Option<Known> {
+    let lengths = [case.batch, case.input_tokens, case.output_tokens];
+    modelled::error_at(&run.records.run, phase, case.tp, lengths)
 }
 
 /// Returns the same data for JSON.
 pub(super) fn data(runs: &[&Shown], case: &PerformanceCase) -> Value {
     let of_run = |run: &&Shown| {
         let repetitions: Vec<Value> = repetitions(run, case).into_iter().map(value).collect();
-        json!({"run_id": run.id(), "repetitions": repetitions})
+        let mut data = json!({"run_id": run.id(), "repetitions": repetitions});
+        if run.records.run.provenance.clock == Clock::Modelled {
+            let [prefill, decode] = PHASES.map(|phase| error_of(run, case, phase)?.ok().map(|of| of.error));
+            data["model_error"] = json!({"prefill": prefill, "decode": decode});
+        }
+        data
     };
     json!({"case_id": case.case_id, "runs": runs.iter().map(of_run).collect::<Vec<_>>()})
 }

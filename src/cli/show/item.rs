@@ -8,7 +8,8 @@ use glmbench_engine::tokenizer::Tokenizer;
 
 use crate::cli::data::dataset_folder;
 use crate::cli::report::drawn_columns;
-use crate::record::{CallRecord, SampleRecord, SampleState};
+use crate::record::{CallRecord, Phase, SampleRecord, SampleState};
+use crate::report::modelled;
 use crate::run::found::model_path;
 use crate::run::prompts::first_prompt;
 use crate::text::one_line;
@@ -68,8 +69,8 @@ fn prompts(
         Err(error) => Ok((
             Vec::new(),
             Some(format!(
-                "the run stored no prompt of this item, and it cannot be built again: {error:#}; give the data set \
-                 (--dataset DIR or --set TASK=DIR) and the tokenizer (--model DIR) of the run"
+                "the run stored no prompt of this item, and it cannot be built again: {error:#}. Give the run's data set \
+                 (--dataset DIR or --set TASK=DIR) and tokenizer (--model DIR)"
             )),
         )),
     }
@@ -152,6 +153,7 @@ fn facts(sample: &SampleRecord, views: &[View<'_>]) -> String {
     row("outcome", &|_, s| outcome(s).to_owned());
     row("gold", &|_, s| s.gold.clone());
     row("answer", &|_, s| s.pred.clone().unwrap_or_default());
+    row("program", &|_, s| s.programs.iter().map(|one| one.verdict.as_str()).collect::<Vec<_>>().join("; "));
     row("rule", &|_, s| s.extract_rule.clone());
     row("error", &|_, s| s.error.clone().unwrap_or_default());
     let choices = views.iter().filter_map(|v| v.sample.map(|s| s.choice_logprobs.len())).max().unwrap_or(0);
@@ -168,7 +170,12 @@ fn facts(sample: &SampleRecord, views: &[View<'_>]) -> String {
     row("tokens", &|_, s| format!("{} in, {} out", s.input_tokens_n, s.output_tokens.len()));
     row("time", &|v, s| {
         let ms = s.t_end_ns.saturating_sub(s.t_start_ns) as f64 / 1e6;
-        format!("{ms:.1} ms {}, in a batch", v.run.records.run.provenance.clock)
+        let run = &v.run.records.run;
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let input = u32::try_from(s.input_tokens_n).unwrap_or(u32::MAX);
+        let lengths = [run.provenance.batch, input, count(s.output_tokens.len())];
+        let error = modelled::error_at(run, Phase::E2e, run.provenance.tp, lengths);
+        format!("{ms:.1} ms {}{}, in a batch", run.provenance.clock, modelled::words(error))
     });
     row("protocol", &|v, s| {
         let case = v.run.records.run.plan.accuracy.iter().find(|case| case.task == s.task);

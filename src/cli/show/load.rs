@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::cli::tables::drawn;
-use crate::record::{LoadCase, LoadLevelRecord};
+use crate::record::{Clock, LoadCase, LoadLevelRecord};
+use crate::report::modelled;
 use crate::text::one_line;
 use crate::workload::load::rows::load_rows;
 use crate::workload::load::tables::tables_of;
@@ -73,7 +74,14 @@ pub(super) fn data(runs: &[&Shown], case: &LoadCase) -> Value {
             .flat_map(|level| failed(level).map(|(index, error)| (level.level, index, error)))
             .map(|(level, index, error)| json!({"level": level, "request": index, "error": error}))
             .collect();
-        json!({"run_id": run.id(), "levels": rows, "failed": failed})
+        let mut data = json!({"run_id": run.id(), "levels": rows, "failed": failed});
+        let run = &run.records.run;
+        if run.provenance.clock == Clock::Modelled {
+            let error = |row| modelled::error_of_load(run, row)?.ok().map(|of| of.error);
+            let errors: Vec<Option<f64>> = load_rows(run, &levels).iter().map(error).collect();
+            data["model_errors"] = json!(errors);
+        }
+        data
     };
     json!({"load_id": case.load_id, "runs": runs.iter().map(of_run).collect::<Vec<_>>()})
 }

@@ -34,8 +34,8 @@ use select::{Choice, select};
 /// The exit code is 4 if a run's records are not what its plan says, and 3 if a run is incomplete.
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "Older versions stored no prompts. The first prompt of such a run is built again from the data set and the tokenizer, \
-    if they are found or given (--set, --dataset, --model). It is shown only if its hash is the recorded one.\n\n\
+    after_help = "Older versions stored no prompts. The first prompt of such a run is built again from the data set and the tokenizer. \
+    They must be found or given (--set, --dataset, --model). The prompt is shown only if its hash is the recorded one.\n\n\
     Examples:\n  glmbench show 20261123T02 ceval/val/law/17\n  glmbench show 20261123T02 law/17 --with 20261124\n  \
     glmbench show 20261123T02 b8-i128-o32\n  glmbench show task gsm8k --dataset data/gsm8k"
 )]

@@ -66,7 +66,8 @@ pub(super) fn is_given(args: &Args) -> bool {
 pub(super) fn run(
     args: &Args,
     contents: &Contents,
-    (picked, seed): (&Picked, u64),
+    picked: &Picked,
+    seed: u64,
     faults: Option<&str>,
 ) -> anyhow::Result<bool> {
     let of = &args.server;

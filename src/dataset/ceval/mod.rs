@@ -20,6 +20,8 @@ pub static CEVAL: Benchmark = Benchmark {
     layouts: &[&CsvLayout, &JsonlLayout],
     chance: Some(0.25),
     categories: &[STEM, SOCIAL_SCIENCE, HUMANITIES, OTHER],
+    part: "Hard",
+    is_grid: false,
     timing_prompt: TimingPrompt::Function(timing_prompt),
     modeltest: Some(ModelTestFiles {
         set: "CEval",

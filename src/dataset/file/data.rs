@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use regex::Regex;
 
+use super::files::{beside, files, matching};
+use super::needles::Haystacks;
 use super::{AnswerKind, Templates, strings};
-use crate::dataset::{Benchmark, Dataset, DatasetError, Layout, entries};
+use crate::dataset::DatasetError;
 use crate::document::DocumentError;
-use crate::document::table::{Table, found, string, word};
+use crate::document::table::{Table, boolean, found, string, word};
 use crate::document::tree::{Node, Value};
 
 /// The forms of files.
@@ -23,10 +24,17 @@ pub(super) enum Format {
     Json,
     /// Plain text, cut into documents.
     Text,
+    /// Sentences to be hidden in long texts ([`needles`](super::needles)).
+    Needles,
 }
 
-const FORMATS: [(&str, Format); 4] =
-    [("csv", Format::Csv), ("jsonl", Format::JsonLines), ("json", Format::Json), ("text", Format::Text)];
+const FORMATS: [(&str, Format); 5] = [
+    ("csv", Format::Csv),
+    ("jsonl", Format::JsonLines),
+    ("json", Format::Json),
+    ("text", Format::Text),
+    ("needles", Format::Needles),
+];
 
 /// The data of a task file.
 #[derive(Debug)]
@@ -39,6 +47,14 @@ pub(super) struct Data {
     pub(super) files: BTreeMap<String, Vec<String>>,
     /// Names of a csv file's columns without a header.
     pub(super) columns: Option<Vec<String>>,
+    /// Key of the array of rows, if a json file has an object around it.
+    pub(super) rows: Option<String>,
+    /// Subjects whose files count; all if empty.
+    pub(super) subjects: Vec<String>,
+    /// Further text files of a subject, by the name of the column that each becomes. Their names have `{subject}`.
+    pub(super) beside: BTreeMap<String, String>,
+    /// Where needles are hidden; `None` unless the format is `needles`.
+    pub(super) haystacks: Option<Haystacks>,
     /// Pattern of the lines that begin a document of a text.
     pub(super) begins: Option<Regex>,
     /// Expressions over a row's columns, by the name that templates use.
@@ -48,6 +64,10 @@ pub(super) struct Data {
     /// Expression of the subject, if it is in the row.
     pub(super) subject: Option<String>,
     pub(super) answer: AnswerSpec,
+    /// Whether subjects are `<text>_<length>_<depth>`.
+    pub(super) is_grid: bool,
+    /// Name and subjects of a category across the others.
+    pub(super) part: Option<Category>,
     /// Subjects by category, in the order of the file.
     pub(super) categories: Vec<(String, Vec<String>)>,
     pub(super) chinese: BTreeMap<String, String>,
@@ -64,6 +84,42 @@ pub(super) struct AnswerSpec {
     pub(super) words: Option<Vec<String>>,
     /// Splits whose rows may have no answer.
     pub(super) optional_in: Vec<String>,
+}
+
+/// Reads the table of haystacks, which the format of needles needs.
+fn haystacks(
+    table: &mut Table,
+    format: Format,
+    splits: &[String],
+) -> Result<Option<Haystacks>, DocumentError> {
+    Ok(match table.take("haystacks") {
+        Some(node) if format != Format::Needles => {
+            return Err(found(&node, "`haystacks`", "it with format = \"needles\" only"));
+        }
+        None if format == Format::Needles => {
+            return Err(table.missing("haystacks", "the table [data.haystacks]"));
+        }
+        node => node.map(|node| Haystacks::parse(Table::new(node)?, splits)).transpose()?,
+    })
+}
+
+/// Reads the expression of the lines that begin a document.
+fn begins(table: &mut Table, format: Format) -> Result<Option<Regex>, DocumentError> {
+    Ok(match table.take("begins") {
+        Some(node) if format != Format::Text => {
+            return Err(found(
+                &node,
+                "`begins`",
+                "it with format = \"text\" only: the lines that begin a document",
+            ));
+        }
+        Some(node) => Some(Regex::new(&string(&node)?).map_err(|error| {
+            let text = error.to_string();
+            let last = text.lines().last().unwrap_or_default().to_owned();
+            DocumentError::at(&node.origin, format!("{last}; expected a regular expression"))
+        })?),
+        None => None,
+    })
 }
 
 impl Data {
@@ -95,21 +151,22 @@ impl Data {
             }
             node => node.map(|node| strings(node, "names of columns")).transpose()?,
         };
-        let begins = match table.take("begins") {
-            Some(node) if format != Format::Text => {
-                return Err(found(
-                    &node,
-                    "`begins`",
-                    "it with format = \"text\" only: the lines that begin a document",
-                ));
+        let rows = match table.take("rows") {
+            Some(node) if format != Format::Json => {
+                return Err(found(&node, "`rows`", "it with format = \"json\" only: the key of the array"));
             }
-            Some(node) => Some(Regex::new(&string(&node)?).map_err(|error| {
-                let text = error.to_string();
-                let last = text.lines().last().unwrap_or_default().to_owned();
-                DocumentError::at(&node.origin, format!("{last}; expected a regular expression"))
-            })?),
-            None => None,
+            node => node.map(|node| string(&node)).transpose()?,
         };
+        let subjects = match table.take("subjects") {
+            Some(node) => strings(node, "names of subjects")?,
+            None => Vec::new(),
+        };
+        let beside = match table.take("beside") {
+            Some(node) => beside(&node)?,
+            None => BTreeMap::new(),
+        };
+        let haystacks = haystacks(&mut table, format, &splits)?;
+        let begins = begins(&mut table, format)?;
         let templates = Templates::new();
         let fields =
             texts(&table.require("fields", "the table [data.fields]")?, "an expression over columns")?;
@@ -123,7 +180,8 @@ impl Data {
             &splits,
             &templates,
         )?;
-        let categories = categories(table.take("categories"))?;
+        let is_grid = table.take("grid").map(|node| boolean(&node)).transpose()?.unwrap_or(false);
+        let (categories, part) = categories(table.take("categories"))?;
         let chinese = match table.take("chinese_names") {
             Some(node) => texts(&node, "a name")?.into_iter().map(|(key, name, _)| (key, name)).collect(),
             None => BTreeMap::new(),
@@ -143,11 +201,17 @@ impl Data {
             demonstrations,
             files,
             columns,
+            rows,
+            subjects,
+            beside,
+            haystacks,
             begins,
             fields,
             question,
             subject,
             answer,
+            is_grid,
+            part,
             categories,
             chinese,
             templates,
@@ -176,7 +240,10 @@ impl Data {
         split: &str,
     ) -> Result<Vec<(String, Option<String>)>, DatasetError> {
         for pattern in self.files.get(split).into_iter().flatten() {
-            let found = matching(root, pattern)?;
+            let mut found = matching(root, pattern)?;
+            if !self.subjects.is_empty() {
+                found.retain(|(_, subject)| subject.as_ref().is_none_or(|name| self.subjects.contains(name)));
+            }
             if !found.is_empty() {
                 return Ok(found);
             }
@@ -187,78 +254,8 @@ impl Data {
 
 /// Name of the field that holds an item's options.
 pub(super) const OPTIONS: &str = "options";
-/// What stands for a subject's name in a file's name.
-const SUBJECT: &str = "{subject}";
-/// What stands for a split's name in a file's name.
-const SPLIT: &str = "{split}";
-
-/// Returns the files that match a pattern.
-fn matching(root: &Path, pattern: &str) -> Result<Vec<(String, Option<String>)>, DatasetError> {
-    let Some((before, after)) = pattern.split_once(SUBJECT) else {
-        return Ok(if root.join(pattern).is_file() { vec![(pattern.to_owned(), None)] } else { Vec::new() });
-    };
-    let (folder, start) = before.rsplit_once('/').map_or(("", before), |(folder, start)| (folder, start));
-    let dir = root.join(folder);
-    if !dir.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut found = Vec::new();
-    for name in entries(&dir)? {
-        let subject = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(after));
-        if let Some(subject) = subject.filter(|subject| !subject.is_empty()) {
-            let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-            found.push((path, Some(subject.to_owned())));
-        }
-    }
-    found.sort_by(|a, b| a.1.cmp(&b.1));
-    Ok(found)
-}
-
-/// Reads `files`: a pattern for all splits, or a table with patterns for each.
-fn files(node: &Node, splits: &[String]) -> Result<BTreeMap<String, Vec<String>>, DocumentError> {
-    let patterns = |node: &Node| match &node.value {
-        Value::Array(_) => strings(node.clone(), "patterns of files"),
-        _ => Ok(vec![string(node)?]),
-    };
-    let check = |node: &Node, all: Vec<String>| {
-        let leaves = |pattern: &String| {
-            pattern.starts_with('/') || pattern.contains('\\') || pattern.split('/').any(|part| part == "..")
-        };
-        let subject_in_folder =
-            |pattern: &String| pattern.rsplit_once(SUBJECT).is_some_and(|(_, rest)| rest.contains('/'));
-        match all.iter().find(|pattern| {
-            leaves(pattern) || subject_in_folder(pattern) || pattern.matches(SUBJECT).count() > 1
-        }) {
-            Some(wrong) => Err(found(
-                node,
-                &format!("the file {wrong:?}"),
-                "a path below the data set's folder, with {subject} at most once and in the file's name",
-            )),
-            None => Ok(all),
-        }
-    };
-    let mut of_split = BTreeMap::new();
-    if let Value::Table(entries) = &node.value {
-        for (split, entry) in entries {
-            if !splits.contains(split) {
-                let message =
-                    format!("found files of the split `{split}`; expected one of {}", splits.join(", "));
-                return Err(DocumentError::at(&entry.key_origin, message));
-            }
-            of_split.insert(split.clone(), check(&entry.node, patterns(&entry.node)?)?);
-        }
-    } else {
-        let all = check(node, patterns(node)?)?;
-        for split in splits {
-            let of_one = all.iter().map(|pattern| pattern.replace(SPLIT, split)).collect();
-            of_split.insert(split.clone(), check(node, of_one)?);
-        }
-    }
-    Ok(of_split)
-}
-
 /// Reads a table of texts, with their places.
-fn texts(node: &Node, of: &str) -> Result<Vec<(String, String, Node)>, DocumentError> {
+pub(super) fn texts(node: &Node, of: &str) -> Result<Vec<(String, String, Node)>, DocumentError> {
     let Value::Table(entries) = &node.value else {
         return Err(found(node, node.value.kind(), &format!("a table: each name with {of}")));
     };
@@ -290,19 +287,33 @@ fn expression(templates: &Templates, node: Option<Node>) -> Result<Option<String
     }
 }
 
-fn categories(node: Option<Node>) -> Result<Vec<(String, Vec<String>)>, DocumentError> {
-    let Some(node) = node else { return Ok(Vec::new()) };
-    let mut all = Vec::new();
+/// A category: its name and its subjects.
+type Category = (String, Vec<String>);
+
+/// Reads the categories, and the one across the others.
+fn categories(node: Option<Node>) -> Result<(Vec<Category>, Option<Category>), DocumentError> {
+    let Some(node) = node else { return Ok((Vec::new(), None)) };
+    let (mut all, mut part) = (Vec::new(), None);
     for mut table in match node.value {
         Value::Array(items) => items.into_iter().map(Table::new).collect::<Result<Vec<_>, _>>()?,
         _ => return Err(found(&node, node.value.kind(), "[[data.categories]] in double brackets")),
     } {
         let name = string(&table.require("name", "the category's name")?)?;
         let subjects = strings(table.require("subjects", "the category's subjects")?, "names of subjects")?;
+        let across = match table.take("across") {
+            Some(node) if boolean(&node)? => Some(node),
+            _ => None,
+        };
         table.finish()?;
-        all.push((name, subjects));
+        match across {
+            Some(node) if part.is_some() => {
+                return Err(found(&node, "a second category across the others", "at most one"));
+            }
+            Some(_) => part = Some((name, subjects)),
+            None => all.push((name, subjects)),
+        }
     }
-    Ok(all)
+    Ok((all, part))
 }
 
 impl AnswerSpec {
@@ -349,64 +360,5 @@ impl AnswerSpec {
         };
         table.finish()?;
         Ok(Self { kind, value, words, optional_in })
-    }
-}
-
-/// The layout of a task file's data.
-#[derive(Debug)]
-pub(super) struct FileLayout {
-    name: &'static str,
-    benchmark: OnceLock<&'static Benchmark>,
-    data: Data,
-}
-
-impl FileLayout {
-    pub(super) fn new(name: &'static str, data: Data) -> Self {
-        Self { name, benchmark: OnceLock::new(), data }
-    }
-
-    /// Says which benchmark the layout's data is of. Known after both are made.
-    pub(super) fn belongs_to(&self, benchmark: &'static Benchmark) {
-        let _ = self.benchmark.set(benchmark);
-    }
-}
-
-impl Layout for FileLayout {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn files(&self) -> String {
-        let all: Vec<String> =
-            self.data.files.values().flatten().map(|pattern| format!("`{pattern}`")).collect();
-        format!("one of {}", all.join(", "))
-    }
-
-    fn is_at(&self, root: &Path) -> Result<bool, DatasetError> {
-        for split in &self.data.splits {
-            if !self.data.files_of(root, split)?.is_empty() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn has_split(&self, root: &Path, split: &str) -> bool {
-        self.data.files_of(root, split).is_ok_and(|files| !files.is_empty())
-    }
-
-    fn read(&self, root: &Path, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError> {
-        let benchmark = self.benchmark.get().expect("invariant: a layout in use belongs to a benchmark");
-        self.data.read(benchmark, root, split, subjects)
-    }
-
-    fn split_of<'p>(&'p self, path: &'p str) -> &'p str {
-        let is_of = |(_, patterns): &(&String, &Vec<String>)| {
-            patterns.iter().any(|pattern| match pattern.split_once(SUBJECT) {
-                Some((before, after)) => path.starts_with(before) && path.ends_with(after),
-                None => path == pattern,
-            })
-        };
-        self.data.files.iter().find(is_of).map_or(path, |(split, _)| split.as_str())
     }
 }

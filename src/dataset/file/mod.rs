@@ -5,14 +5,19 @@
 //! interned by their content, so a benchmark lives as long as the program and is a `&'static`, as the built-in ones are.
 
 mod data;
+mod files;
 mod functions;
+mod layout;
+mod needles;
 mod read;
+mod rows;
 mod template;
 
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use self::data::{Data, FileLayout};
+use self::data::Data;
+use self::layout::FileLayout;
 pub(crate) use self::read::number;
 pub(crate) use self::template::Templates;
 
@@ -38,11 +43,15 @@ static BUILT_IN: &[(&str, &str)] = built_in![
     "aime2024",
     "arc-challenge",
     "arc-easy",
+    "bbh",
     "cmmlu",
     "gpqa",
     "gsm8k",
     "hellaswag",
+    "humaneval",
+    "longbench",
     "mmlu",
+    "needlebench",
     "truthfulqa",
     "wikitext-2",
 ];
@@ -157,6 +166,8 @@ impl Draft {
         let (splits, categories) = (words(&data.splits), words(&data.category_names()));
         let place = |split: &str| splits.iter().copied().find(|known| *known == split).unwrap_or(splits[0]);
         let (default_split, demonstration_split) = (place(&data.default), place(&data.demonstrations));
+        let is_grid = data.is_grid;
+        let part = leak(data.part.as_ref().map_or_else(String::new, |(name, _)| name.clone()));
         let timing = TimingPrompt::Field(leak(data.question.clone()));
         let layout_name = leak(data.layout_name(name));
         let layout: &'static FileLayout = Box::leak(Box::new(FileLayout::new(layout_name, data)));
@@ -170,6 +181,8 @@ impl Draft {
             layouts,
             chance,
             categories,
+            part,
+            is_grid,
             timing_prompt: timing,
             modeltest: None,
             file: Some(Box::leak(Box::new(file))),
@@ -263,7 +276,7 @@ fn name(node: &Node) -> Result<String, DocumentError> {
     Ok(name)
 }
 
-/// Reads an array of texts of which white space is a part, such as those that end an answer.
+/// Reads an array of texts whose white space counts, such as those that end an answer.
 pub(crate) fn literals(node: Node, of: &str) -> Result<Vec<String>, DocumentError> {
     let one = |node: &Node| match &node.value {
         Value::String(text) if !text.is_empty() => Ok(text.clone()),

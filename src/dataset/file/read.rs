@@ -5,17 +5,14 @@ use std::path::Path;
 
 use minijinja::Expression;
 use minijinja::value::{Value, ValueKind};
-use regex::Regex;
 
 use super::AnswerKind;
 use super::data::{Data, Format, OPTIONS};
+use super::rows::{Row, documents, json_rows, value_of};
 use crate::dataset::error::{DatasetError, Problems};
 use crate::dataset::{
     Answer, Benchmark, Content, DataFile, Dataset, Fields, Item, Number, Subject, csv, jsonl, shorten, text,
 };
-
-/// A row's columns.
-type Row = serde_json::Map<String, serde_json::Value>;
 
 impl Data {
     /// Reads one split, or those of its `subjects`; all if empty.
@@ -71,7 +68,10 @@ impl Data {
             key: key.to_owned(),
             chinese_name: self.chinese.get(key).cloned(),
             category: category.and_then(|(name, _)| benchmark.category(name)).map(str::to_owned),
-            hard: false,
+            hard: self
+                .part
+                .as_ref()
+                .is_some_and(|(_, subjects)| subjects.iter().any(|subject| subject == key)),
         }
     }
 }
@@ -81,6 +81,8 @@ struct Compiled<'a> {
     fields: Vec<(&'a str, Field<'a>)>,
     answer: Field<'a>,
     subject: Option<Field<'a>>,
+    /// Whether an expression names the whole row.
+    names_row: bool,
 }
 
 /// An expression, with the columns that it names.
@@ -88,6 +90,8 @@ struct Field<'a> {
     source: &'a str,
     expression: Expression<'a, 'a>,
     columns: Vec<String>,
+    /// Whether it names the whole row.
+    names_row: bool,
 }
 
 impl<'a> Field<'a> {
@@ -97,8 +101,10 @@ impl<'a> Field<'a> {
             .expression(source)
             .expect("invariant: expressions are checked when the file is read");
         let mut columns: Vec<String> = expression.undeclared_variables(false).into_iter().collect();
-        columns.retain(|name| !data.templates.is_function(name) && name != ROW && name != ROW_INDEX);
-        Self { source, expression, columns }
+        let names_row = columns.iter().any(|name| name == ROW);
+        let given = [ROW, ROW_INDEX, SUBJECT];
+        columns.retain(|name| !data.templates.is_function(name) && !given.contains(&name.as_str()));
+        Self { source, expression, columns, names_row }
     }
 
     /// Evaluates the expression over a row.
@@ -120,18 +126,23 @@ impl<'a> Field<'a> {
 const ROW: &str = "row";
 /// Name of the row's number in its file, from 0.
 const ROW_INDEX: &str = "row_index";
+/// Name of the subject of the row's file, unless a column has it.
+const SUBJECT: &str = "subject";
 
 impl<'a> Compiled<'a> {
     fn new(data: &'a Data) -> Self {
-        Self {
-            fields: data
-                .fields
-                .iter()
-                .map(|(name, source)| (name.as_str(), Field::new(data, source)))
-                .collect(),
-            answer: Field::new(data, &data.answer.value),
-            subject: data.subject.as_deref().map(|source| Field::new(data, source)),
-        }
+        let field = |source: &'a String| Field::new(data, source);
+        let fields: Vec<(&str, Field<'a>)> =
+            data.fields.iter().map(|(name, source)| (name.as_str(), field(source))).collect();
+        let answer = field(&data.answer.value);
+        let subject = data.subject.as_ref().map(field);
+        let names_row = fields
+            .iter()
+            .map(|(_, field)| field)
+            .chain([&answer])
+            .chain(&subject)
+            .any(|field| field.names_row);
+        Self { fields, answer, subject, names_row }
     }
 }
 
@@ -155,7 +166,13 @@ impl Reading<'_> {
     ) -> Result<(), DatasetError> {
         let path = root.join(name);
         let Some(file) = text::read(&path, &mut self.problems)? else { return Ok(()) };
-        let rows = self.rows(&file.text, &path);
+        let mut rows = match &self.data.haystacks {
+            Some(haystacks) => haystacks.rows(root, &file.text, &path, self.split, &mut self.problems)?,
+            None => self.rows(&file.text, &path),
+        };
+        if let Some(subject) = subject {
+            self.add_beside(root, subject, &mut rows)?;
+        }
         if rows.is_empty() && self.problems.0.is_empty() {
             self.problems.push(&path, 1, "found an empty file; expected rows");
         }
@@ -183,20 +200,42 @@ impl Reading<'_> {
         match self.data.format {
             Format::Csv => self.csv_rows(text, path),
             Format::Text => documents(text, self.data.begins.as_ref()),
-            Format::JsonLines => jsonl::rows::<Row>(text, path, &mut self.problems),
-            Format::Json => match serde_json::from_str::<Vec<Row>>(text) {
+            Format::JsonLines | Format::Needles => jsonl::rows::<Row>(text, path, &mut self.problems),
+            Format::Json => match json_rows(text, self.data.rows.as_deref()) {
                 // Entries have no lines of their own; they count from 1.
                 Ok(rows) => (1..).zip(rows).collect(),
-                Err(error) => {
-                    self.problems.push(
-                        path,
-                        error.line() as u64,
-                        format!("{error}; expected an array of objects"),
-                    );
+                Err((line, message)) => {
+                    self.problems.push(path, line, message);
                     Vec::new()
                 }
             },
         }
+    }
+
+    /// Adds the texts of a subject's further files to its rows.
+    fn add_beside(
+        &mut self,
+        root: &Path,
+        subject: &str,
+        rows: &mut [(u64, Row)],
+    ) -> Result<(), DatasetError> {
+        for (name, pattern) in &self.data.beside {
+            let path = root.join(pattern.replace("{subject}", subject));
+            if !path.is_file() {
+                self.problems.push(
+                    &path,
+                    1,
+                    format!("found no such file; expected the text `{name}` of {subject}"),
+                );
+                continue;
+            }
+            let Some(file) = text::read(&path, &mut self.problems)? else { continue };
+            let text = serde_json::Value::from(crate::dataset::unix_lines(&file.text));
+            for (_, row) in rows.iter_mut() {
+                row.insert(name.clone(), text.clone());
+            }
+        }
+        Ok(())
     }
 
     fn csv_rows(&mut self, text: &str, path: &Path) -> Vec<(u64, Row)> {
@@ -231,8 +270,14 @@ impl Reading<'_> {
     fn item(&self, index: usize, row: &Row, subject: Option<&str>) -> Result<Item, String> {
         let mut context: BTreeMap<&str, Value> =
             row.iter().map(|(name, value)| (name.as_str(), value_of(value))).collect();
-        context.insert(ROW, Value::from(context.clone()));
+        // A second copy of every column, which few need.
+        if self.compiled.names_row {
+            context.insert(ROW, Value::from(context.clone()));
+        }
         context.insert(ROW_INDEX, Value::from(index));
+        if let Some(subject) = subject {
+            context.entry(SUBJECT).or_insert_with(|| Value::from(subject));
+        }
         let context = Value::from(context);
         let mut fields = Fields { texts: BTreeMap::new(), lists: BTreeMap::new(), answer: None };
         for (name, field) in &self.compiled.fields {
@@ -311,47 +356,11 @@ impl Reading<'_> {
     }
 }
 
-/// Cuts a text into documents, each with its first line's number. The first may begin at any line. White space alone is no
-/// document.
-fn documents(text: &str, begins: Option<&Regex>) -> Vec<(u64, Row)> {
-    let mut all: Vec<(u64, String)> = Vec::new();
-    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
-        let is_new = begins.is_some_and(|begins| begins.is_match(line.trim_end_matches(['\n', '\r'])));
-        match all.last_mut().filter(|_| !is_new) {
-            Some((_, document)) => document.push_str(line),
-            None => all.push((number, line.to_owned())),
-        }
-    }
-    all.retain(|(_, document)| !document.trim().is_empty());
-    let row = |document: String| {
-        Row::from_iter([("text".to_owned(), crate::dataset::unix_lines(&document).into())])
-    };
-    all.into_iter().map(|(line, document)| (line, row(document))).collect()
-}
-
 /// Reads a number as people write it: with commas between thousands, a sign, a currency.
 pub(crate) fn number(text: &str) -> Option<Number> {
     let plain: String = text.trim().chars().filter(|c| *c != ',' && *c != '$').collect();
     let plain = plain.strip_prefix('+').unwrap_or(&plain);
     plain.trim_end_matches('.').parse().ok().and_then(Number::new)
-}
-
-/// Converts a column's value.
-fn value_of(value: &serde_json::Value) -> Value {
-    match value {
-        serde_json::Value::Null => Value::from(()),
-        serde_json::Value::Bool(value) => Value::from(*value),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => Value::from(whole),
-            (None, number) => Value::from(number.unwrap_or_default()),
-        },
-        serde_json::Value::String(text) => Value::from(text.as_str()),
-        serde_json::Value::Array(list) => Value::from(list.iter().map(value_of).collect::<Vec<_>>()),
-        serde_json::Value::Object(map) => {
-            let entries = map.iter().map(|(name, value)| (name.clone(), value_of(value)));
-            Value::from(entries.collect::<BTreeMap<String, Value>>())
-        }
-    }
 }
 
 /// Returns a value as text.

@@ -73,7 +73,8 @@ impl<'a> Merging<'a> {
     /// Writes the journal of one kind of cases, in the plan's order.
     pub(in crate::record) fn write<C: Course>(
         &self,
-        (plan, cases): (&Plan, &[C]),
+        plan: &Plan,
+        cases: &[C],
         dir: &RunDir,
         seal: &mut BTreeMap<String, JournalSeal>,
     ) -> Result<(), MergeError> {

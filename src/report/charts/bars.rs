@@ -5,6 +5,7 @@ use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use super::panels::Look;
 use crate::report::format::times;
+use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -28,7 +29,7 @@ pub(super) struct Bar {
     pub(super) label: String,
     pub(super) look: Look,
     pub(super) value: f64,
-    pub(super) interval: Option<(f64, f64)>,
+    pub(super) interval: Option<Interval>,
     /// Whether the bar sums up the others of its group.
     pub(super) strong: bool,
 }
@@ -72,7 +73,7 @@ impl BarChart {
 
     fn axis(&self) -> Axis {
         let bars = self.groups.iter().flat_map(|group| &group.bars);
-        let ends = bars.flat_map(|bar| [Some(bar.value), bar.interval.map(|(_, high)| high)]).flatten();
+        let ends = bars.flat_map(|bar| [Some(bar.value), bar.interval.map(|of| of.high)]).flatten();
         Axis::of(Division::FromZero, ends.chain([1.0]))
     }
 }
@@ -125,7 +126,7 @@ fn draw_bar<DB: DrawingBackend>(
     let fill = if bar.look.modelled { shade.mix(0.28) } else { shade.mix(0.75) };
     area.draw(&Rectangle::new(corners, fill.filled()))?;
     area.draw(&Rectangle::new(corners, ink.pen(shade, 1)))?;
-    if let Some((low, high)) = bar.interval {
+    if let Some(Interval { low, high }) = bar.interval {
         let cap = ink.dots(3);
         area.draw(&PathElement::new(vec![(x(low), y), (x(high), y)], ink.pen(AXIS_DARK, 2)))?;
         for at in [x(low), x(high)] {

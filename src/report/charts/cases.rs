@@ -19,7 +19,7 @@ pub(in crate::report) fn draw_lines(
 
 /// Returns a point without an interval.
 pub(crate) fn point(x: f64, y: f64) -> Point {
-    Point { x, y, low: None, high: None }
+    Point { x, y, interval: None }
 }
 
 /// Returns the subtitle of a chart of a workload: unit, clock, device and type. `error` is that of modelled times, which follows the

@@ -3,6 +3,7 @@
 use super::axis::{Axis, Division, tick_name};
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -21,7 +22,7 @@ pub(super) struct Difference {
     /// Whether the row sums up the rows below it.
     pub(super) strong: bool,
     pub(super) value: f64,
-    pub(super) interval: Option<(f64, f64)>,
+    pub(super) interval: Option<Interval>,
     /// The verdict, at the right end.
     pub(super) verdict: String,
     pub(super) series: usize,
@@ -52,8 +53,8 @@ impl ForestChart {
 
     fn axis(&self) -> Axis {
         let ends = self.rows.iter().flat_map(|row| {
-            let (low, high) = row.interval.unwrap_or((row.value, row.value));
-            [low, high, row.value]
+            let ends = row.interval.unwrap_or_else(|| Interval::point(row.value)).ends();
+            ends.into_iter().chain([row.value])
         });
         Axis::of(Division::Even, ends.chain([0.0, -self.margin, self.margin]))
     }
@@ -99,7 +100,7 @@ fn draw_row<DB: DrawingBackend>(
     ink: &Ink,
 ) -> Drawn<DB> {
     let shade = if row.strong { colour(row.series) } else { MUTED };
-    if let Some((low, high)) = row.interval {
+    if let Some(Interval { low, high }) = row.interval {
         let pen = ink.pen(shade, if row.strong { 3 } else { 1 });
         area.draw(&PathElement::new(vec![(x(low), y), (x(high), y)], pen))?;
     }
@@ -108,7 +109,7 @@ fn draw_row<DB: DrawingBackend>(
     ink.write(area, &row.label, (ink.dots(LEFT - 12), y), lettering, Anchor::Right)?;
     let signed = |value: f64| format!("{value:+.2}").replace('-', "−");
     let figure = match row.interval {
-        Some((low, high)) => format!("{} [{}, {}]", signed(row.value), signed(low), signed(high)),
+        Some(Interval { low, high }) => format!("{} [{}, {}]", signed(row.value), signed(low), signed(high)),
         None => signed(row.value),
     };
     ink.write(area, &figure, (ink.dots(WIDTH - RIGHT + 14), y), lettering, Anchor::Left)?;

@@ -4,6 +4,7 @@
 use super::axis::tick_name;
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT};
+use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
@@ -56,8 +57,7 @@ pub(crate) struct Series {
 pub(crate) struct Point {
     pub(crate) x: f64,
     pub(crate) y: f64,
-    pub(crate) low: Option<f64>,
-    pub(crate) high: Option<f64>,
+    pub(crate) interval: Option<Interval>,
 }
 
 impl LineChart {
@@ -105,7 +105,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     for (index, series) in chart.series.iter().enumerate() {
         let dot = |x: f64, y: f64| axes.backend_coord(&(x, y));
         for point in &series.points {
-            if let (Some(low), Some(high)) = (point.low, point.high) {
+            if let Some(Interval { low, high }) = point.interval {
                 let whisker = vec![dot(point.x, low), dot(point.x, high)];
                 area.draw(&PathElement::new(whisker, ink.pen(super::ink::colour(index), 1)))?;
             }
@@ -207,7 +207,7 @@ impl Ranged for XAxis {
 /// A round number at or above everything drawn.
 fn y_end(chart: &LineChart) -> f64 {
     let points = chart.series.iter().flat_map(|s| &s.points);
-    let most = points.map(|p| p.y.max(p.high.unwrap_or(p.y))).fold(0.0, f64::max);
+    let most = points.map(|p| p.interval.map_or(p.y, |of| p.y.max(of.high))).fold(0.0, f64::max);
     if !(most.is_finite() && most > 0.0) {
         return 1.0;
     }
@@ -238,7 +238,7 @@ mod tests {
             series: vec![Series {
                 label: String::new(),
                 modelled: false,
-                points: vec![Point { x: 1.0, y, low: None, high: None }],
+                points: vec![Point { x: 1.0, y, interval: None }],
             }],
         };
         for (y, end) in [(97.0, 100.0), (99.9, 120.0), (0.031, 0.04), (0.0, 1.0), (f64::INFINITY, 1.0)] {

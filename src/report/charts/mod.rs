@@ -1,5 +1,5 @@
 //! The charts of a run ([`times`], [`tasks`]) and of several ([`comparison`]). [`lines`], [`scores`], [`panels`], [`bars`],
-//! [`forest`], [`strips`] and [`ratios`] draw them, with the tools of [`ink`], [`head`] and [`letters`].
+//! [`forest`], [`strips`], [`ratios`] and [`heat`] draw them, with the tools of [`ink`], [`head`] and [`letters`].
 //!
 //! A chart answers one question, and its title says the answer. Title and subtitle are its text alternative.
 //!
@@ -15,6 +15,7 @@ mod forest;
 #[cfg(test)]
 mod gallery;
 mod head;
+mod heat;
 mod ink;
 mod letters;
 pub(crate) mod lines;
@@ -29,6 +30,7 @@ mod times;
 mod toy;
 
 pub(super) use comparison::{LEADING, draw_comparison};
+pub(super) use heat::of_grids;
 pub(super) use memory::cards_memory;
 pub(super) use tasks::of_scores;
 pub(super) use times::of_times;
@@ -39,6 +41,7 @@ use super::error::ReportError;
 use crate::record::write_whole;
 use bars::BarChart;
 use forest::ForestChart;
+use heat::HeatChart;
 use ink::Ink;
 use lines::LineChart;
 use panels::PanelChart;
@@ -71,6 +74,7 @@ pub(super) enum Chart {
     Forest(ForestChart),
     Strips(StripChart),
     Ratios(RatioChart),
+    Heat(HeatChart),
     #[cfg(test)]
     Toy(ToyChart),
 }
@@ -110,6 +114,7 @@ impl Chart {
             Self::Forest(chart) => format!("{}, {}", chart.title, chart.subtitle),
             Self::Strips(chart) => format!("{}, {}", chart.title, chart.subtitle),
             Self::Ratios(chart) => format!("{}, {}", chart.title, chart.subtitle),
+            Self::Heat(chart) => format!("{}, {}", chart.title, chart.subtitle),
             #[cfg(test)]
             Self::Toy(chart) => chart.title(),
         }
@@ -124,6 +129,7 @@ impl Chart {
             Self::Forest(chart) => chart.size(),
             Self::Strips(chart) => chart.size(),
             Self::Ratios(chart) => chart.size(),
+            Self::Heat(chart) => chart.size(),
             #[cfg(test)]
             Self::Toy(_) => toy::SIZE,
         }
@@ -143,6 +149,7 @@ impl Chart {
             Self::Forest(chart) => forest::draw(area, chart, ink)?,
             Self::Strips(chart) => strips::draw(area, chart, ink)?,
             Self::Ratios(chart) => ratios::draw(area, chart, ink)?,
+            Self::Heat(chart) => heat::draw(area, chart, ink)?,
             #[cfg(test)]
             Self::Toy(chart) => toy::draw(area, chart, ink)?,
         }

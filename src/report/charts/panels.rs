@@ -4,6 +4,7 @@ use super::axis::{Axis, tick_name};
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use super::letters::{Obstacles, Spot};
+use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -48,7 +49,7 @@ pub(super) struct Line {
 pub(super) struct Mark {
     pub(super) x: f64,
     pub(super) y: f64,
-    pub(super) interval: Option<(f64, f64)>,
+    pub(super) interval: Option<Interval>,
     pub(super) letters: String,
 }
 
@@ -264,7 +265,7 @@ fn draw_line<DB: DrawingBackend>(
     ink: &Ink,
 ) -> Drawn<DB> {
     for mark in &line.points {
-        if let Some((low, high)) = mark.interval {
+        if let Some(Interval { low, high }) = mark.interval {
             let whisker = vec![(place.x(mark.x), place.y(low)), (place.x(mark.x), place.y(high))];
             area.draw(&PathElement::new(whisker, ink.pen(colour(line.look.series), 1)))?;
         }

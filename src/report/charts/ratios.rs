@@ -3,6 +3,7 @@
 use super::axis::{Axis, Division, tick_name};
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use glmbench_calibrate::residuals::Spread;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -19,8 +20,8 @@ pub(in crate::report) struct RatioRow {
     /// Whether the line sums up the lines below it.
     pub(in crate::report) strong: bool,
     pub(in crate::report) dots: Vec<Dot>,
-    /// Geometric mean, least and largest ratio.
-    pub(in crate::report) mean: Option<(f64, f64, f64)>,
+    /// Geometric mean and range.
+    pub(in crate::report) mean: Option<Spread>,
     /// Remarks at the right end.
     pub(in crate::report) words: String,
 }
@@ -138,7 +139,7 @@ fn draw_row<DB: DrawingBackend>(
     ink: &Ink,
 ) -> Drawn<DB> {
     ink.write(area, &row.label, (ink.dots(LEFT - 12), y), (11, TEXT, row.strong), Anchor::Right)?;
-    if let Some((mean, least, most)) = row.mean {
+    if let Some(Spread { mean, least, most }) = row.mean {
         area.draw(&PathElement::new(vec![(x(least), y), (x(most), y)], ink.pen(AXIS, 3)))?;
         let tick = vec![(x(mean), y - ink.dots(6)), (x(mean), y + ink.dots(6))];
         area.draw(&PathElement::new(tick, ink.pen(TEXT, 3)))?;

@@ -4,6 +4,7 @@
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use crate::report::format::percent;
+use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
@@ -41,8 +42,7 @@ pub(super) struct Score {
     pub(super) label: String,
     pub(super) level: Level,
     pub(super) share: f64,
-    pub(super) low: f64,
-    pub(super) high: f64,
+    pub(super) interval: Option<Interval>,
     /// Chance level.
     pub(super) chance: Option<f64>,
     pub(super) items: u64,
@@ -152,8 +152,10 @@ fn draw_score<DB: DrawingBackend>(
         Level::Subject => (1, 4),
     };
     let ink_colour = if score.level == Level::Subject { MUTED } else { colour(0) };
-    let whisker = vec![(x(score.low, left, ink), y), (x(score.high, left, ink), y)];
-    area.draw(&PathElement::new(whisker, ink.pen(ink_colour, pen)))?;
+    if let Some(interval) = score.interval {
+        let whisker = interval.ends().map(|end| (x(end, left, ink), y)).to_vec();
+        area.draw(&PathElement::new(whisker, ink.pen(ink_colour, pen)))?;
+    }
     let hollow = score.level == Level::Subject;
     ink.disc(area, (x(score.share, left, ink), y), radius, ink_colour, hollow)?;
     let lettering = (11, if hollow { MUTED } else { TEXT }, bold);

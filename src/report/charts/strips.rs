@@ -4,6 +4,7 @@ use super::axis::{Axis, Division, tick_name};
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use super::panels::{Key, Look};
+use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -28,7 +29,7 @@ pub(super) struct Strip {
     pub(super) look: Look,
     pub(super) samples: Vec<f64>,
     pub(super) median: f64,
-    pub(super) interval: Option<(f64, f64)>,
+    pub(super) interval: Option<Interval>,
 }
 
 const WIDTH: i32 = 1140;
@@ -129,7 +130,7 @@ fn draw_strip<DB: DrawingBackend>(
         }
     }
     let middle = ink.dots(top + STRIP / 2);
-    if let Some((low, high)) = strip.interval {
+    if let Some(Interval { low, high }) = strip.interval {
         area.draw(&PathElement::new(vec![(x(low), middle), (x(high), middle)], ink.pen(shade, 2)))?;
     }
     let mark = vec![(x(strip.median), ink.dots(top + 1)), (x(strip.median), ink.dots(top + STRIP - 2))];

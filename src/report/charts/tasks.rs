@@ -3,7 +3,7 @@
 use super::scores::{Level, Score, ScoreChart};
 use super::{Chart, plain_name};
 use crate::record::{AccuracyRow, RunRecord};
-use crate::report::accuracy::{ALL, HARD};
+use crate::report::accuracy::{ALL, part};
 use crate::report::format::percent;
 
 /// Returns the charts of the scores, by file name without extension: one of all tasks, and one for each task with more than one
@@ -20,10 +20,11 @@ pub(in crate::report) fn of_scores(run: &RunRecord, rows: &[AccuracyRow]) -> Vec
         subtitle: SUBTITLE.to_owned(),
         scores: wholes.iter().map(|row| score(row, row.task.clone(), chance(row))).collect(),
     };
+    let part_of = |task: &str| run.plan.accuracy.iter().find(|c| c.task == task).map_or("", part);
     let of_task = |task: &str| {
         let of_task: Vec<&AccuracyRow> = rows.iter().copied().filter(|row| row.task == task).collect();
         (of_task.len() > 1).then(|| ScoreChart {
-            title: format!("{task}: {}", groups_words(&of_task)),
+            title: format!("{task}: {}", groups_words(&of_task, part_of(task))),
             subtitle: format!("{}; {SUBTITLE}", of_task[0].protocol),
             scores: of_task.iter().map(|row| score(row, group_name(row), chance(row))).collect(),
         })
@@ -54,13 +55,13 @@ fn wholes_words(wholes: &[&AccuracyRow]) -> String {
 }
 
 /// The whole, then the best and the worst group.
-fn groups_words(rows: &[&AccuracyRow]) -> String {
+fn groups_words(rows: &[&AccuracyRow], part: &str) -> String {
     let share = |row: &AccuracyRow| row.acc.unwrap_or_default();
     let whole = rows.iter().find(|row| row.subject == ALL && row.category == ALL);
     let whole = whole.map_or_else(String::new, |row| format!("{} % right", percent(share(row))));
-    // The hard part belongs to categories as well.
+    // Items of the part across the categories belong to those as well.
     let groups =
-        || rows.iter().filter(|row| row.subject == ALL && row.category != ALL && row.category != HARD);
+        || rows.iter().filter(|row| row.subject == ALL && row.category != ALL && row.category != part);
     let best = groups().max_by(|a, b| share(a).total_cmp(&share(b)));
     let worst = groups().min_by(|a, b| share(a).total_cmp(&share(b)));
     match best.zip(worst).filter(|(best, worst)| best.category != worst.category) {
@@ -93,8 +94,7 @@ fn score(row: &AccuracyRow, label: String, chance: Option<f64>) -> Score {
             _ => Level::Subject,
         },
         share: row.acc.unwrap_or_default(),
-        low: row.ci95_lo.unwrap_or_default(),
-        high: row.ci95_hi.unwrap_or_default(),
+        interval: row.interval(),
         items: row.scored + row.unscorable,
         chance,
     }

@@ -1,7 +1,7 @@
 //! The charts of a run's times: throughput and latency against batch, prefill against length.
 //!
-//! Few lines share one chart, with their names at their ends. More lines stand in panels with the same axes: a panel for each pair
-//! of lengths, or for each batch, and in it a line for each number of ranks.
+//! Few lines share one chart, with their names at their ends. More lines stand in panels with the same axes. Each
+//! pair of lengths, or each batch, has a panel, with a line for each number of ranks.
 
 use super::Chart;
 use super::axis::{Axis, Division};
@@ -12,6 +12,7 @@ use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::format::milliseconds;
 use crate::report::modelled;
 use crate::report::tables::per_token_ns;
+use crate::stats::{Estimate, Interval};
 use std::collections::BTreeMap;
 
 /// Most lines that one chart tells apart.
@@ -68,14 +69,14 @@ impl Times<'_> {
         &self,
         phase: Phase,
         unit: &str,
-        value: impl Fn(&PerfRow) -> Estimate,
+        value: impl Fn(&PerfRow) -> Option<Estimate>,
         title: fn(&[Curve]) -> String,
     ) -> Option<Chart> {
         let mut curves: BTreeMap<(u32, u32, u32), BTreeMap<u32, Point>> = BTreeMap::new();
         for row in self.of(phase) {
             let key = (row.input_tokens, row.output_tokens, row.tp);
-            if let Some((y, low, high)) = value(row) {
-                let point = Point { x: f64::from(row.batch), y, low, high };
+            if let Some(Estimate { value: y, interval }) = value(row) {
+                let point = Point { x: f64::from(row.batch), y, interval };
                 curves.entry(key).or_default().insert(row.batch, point);
             }
         }
@@ -124,12 +125,13 @@ impl Times<'_> {
         let mut curves: BTreeMap<(u32, u32), BTreeMap<u32, Point>> = BTreeMap::new();
         for row in self.of(Phase::Prefill) {
             let of_curve = curves.entry((row.batch, row.tp)).or_default();
-            if let Some((y, low, high)) = latency(row, row.median_ns.map(|ns| ns as f64), 1.0) {
+            if let Some(Estimate { value: y, interval }) =
+                latency(row, row.median_ns.map(|ns| ns as f64), 1.0)
+            {
                 of_curve.entry(row.input_tokens).or_insert(Point {
                     x: f64::from(row.input_tokens),
                     y,
-                    low,
-                    high,
+                    interval,
                 });
             }
         }
@@ -219,7 +221,7 @@ fn chart(
     let marks = || panels.iter().flat_map(|panel| panel.lines.iter().flat_map(|line| &line.points));
     let across: Vec<f64> = marks().map(|mark| mark.x).collect();
     let ends =
-        marks().flat_map(|mark| [Some(mark.y), mark.interval.map(|i| i.0), mark.interval.map(|i| i.1)]);
+        marks().flat_map(|mark| [Some(mark.y), mark.interval.map(|i| i.low), mark.interval.map(|i| i.high)]);
     let y = Axis::of(division, ends.flatten().collect::<Vec<f64>>());
     let whiskers = if marks().any(|mark| mark.interval.is_some()) { "; whiskers: 95 % interval" } else { "" };
     PanelChart {
@@ -236,14 +238,21 @@ fn chart(
 
 fn line(look: Look, points: &[Point]) -> Line {
     // The interval of a modelled time is that of its repetitions, which are equal.
-    let interval = |p: &Point| p.low.zip(p.high).filter(|_| !look.modelled);
+    let interval = |p: &Point| p.interval.filter(|_| !look.modelled);
     let mark = |p: &Point| Mark { x: p.x, y: p.y, interval: interval(p), letters: String::new() };
     Line { look, points: points.iter().map(mark).collect(), joined: true, marked: true }
 }
 
-/// The least and the largest multiple of the last value over the first, over the curves that reach from the least x to the
-/// largest, with both x.
-fn growth(curves: &[Curve]) -> Option<(f64, f64, f64, f64)> {
+/// How values grow from the least x to the largest.
+struct Growth {
+    /// Multiples of the last value over the first.
+    multiples: Interval,
+    from: f64,
+    to: f64,
+}
+
+/// Returns the growth over the curves that reach from the least x to the largest.
+fn growth(curves: &[Curve]) -> Option<Growth> {
     let xs = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.x);
     let (from, to) = (xs().reduce(f64::min)?, xs().reduce(f64::max)?);
     let whole = |curve: &&Curve| {
@@ -253,8 +262,7 @@ fn growth(curves: &[Curve]) -> Option<(f64, f64, f64, f64)> {
         let (first, last) = (curve.points.first()?.y, curve.points.last()?.y);
         (first > 0.0 && to > from).then_some(last / first)
     });
-    let (low, high) = growth.map(|g| (g, g)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
-    Some((low, high, from, to))
+    Some(Growth { multiples: Interval::spanning(growth)?, from, to })
 }
 
 fn end_to_end(curves: &[Curve]) -> String {
@@ -268,8 +276,8 @@ fn decode(curves: &[Curve]) -> String {
 fn rises(what: &str, curves: &[Curve]) -> String {
     growth(curves).map_or_else(
         || format!("{what} against batch"),
-        |(low, high, from, to)| {
-            format!("{what}: batch {to} gives {} that of batch {from}", between(low, high))
+        |Growth { multiples, from, to }| {
+            format!("{what}: batch {to} gives {} that of batch {from}", between(multiples))
         },
     )
 }
@@ -277,8 +285,8 @@ fn rises(what: &str, curves: &[Curve]) -> String {
 fn token_time(curves: &[Curve]) -> String {
     growth(curves).map_or_else(
         || "Decode latency against batch".to_owned(),
-        |(low, high, from, to)| {
-            format!("Decode latency: a token at batch {to} takes {} that of batch {from}", between(low, high))
+        |Growth { multiples, from, to }| {
+            format!("Decode latency: a token at batch {to} takes {} that of batch {from}", between(multiples))
         },
     )
 }
@@ -289,34 +297,32 @@ fn prefill(curves: &[Curve]) -> String {
         return "Prefill latency".to_owned();
     };
     match growth(curves) {
-        Some((low, high, from, to)) => format!(
+        Some(Growth { multiples, from, to }) => format!(
             "Prefill takes {} to {}: {} for {} × the tokens",
             milliseconds(least),
             milliseconds(most),
-            between(low, high),
+            between(multiples),
             to / from
         ),
         None => format!("Prefill takes {} to {}", milliseconds(least), milliseconds(most)),
     }
 }
 
-/// A value with its interval.
-type Estimate = Option<(f64, Option<f64>, Option<f64>)>;
-
 /// Tokens per second. The ends of the time's interval swap.
-fn throughput(row: &PerfRow) -> Estimate {
-    let rate = |ns: Option<u64>| ns.filter(|&ns| ns > 0).map(|ns| row.tokens as f64 / (ns as f64 / 1e9));
-    row.tokens_per_s_median.map(|y| (y, rate(row.ci95_hi_ns), rate(row.ci95_lo_ns)))
+fn throughput(row: &PerfRow) -> Option<Estimate> {
+    let ns = row.interval_ns().filter(|ns| ns.low > 0.0);
+    let interval = ns.map(|ns| ns.map_decreasing(|ns| row.tokens as f64 / (ns / 1e9)));
+    row.tokens_per_s_median.map(|value| Estimate { value, interval })
 }
 
 /// Milliseconds per token after the first.
-fn token_latency(row: &PerfRow) -> Estimate {
+fn token_latency(row: &PerfRow) -> Option<Estimate> {
     let steps = f64::from(row.output_tokens.saturating_sub(1).max(1));
     latency(row, per_token_ns(row), steps)
 }
 
 /// `ns` in milliseconds, with the row's interval divided by `parts`, as `ns` already is.
-fn latency(row: &PerfRow, ns: Option<f64>, parts: f64) -> Estimate {
-    let part = |ns: u64| ns as f64 / parts / 1e6;
-    ns.map(|ns| (ns / 1e6, row.ci95_lo_ns.map(part), row.ci95_hi_ns.map(part)))
+fn latency(row: &PerfRow, ns: Option<f64>, parts: f64) -> Option<Estimate> {
+    let interval = row.interval_ns().map(|of| of.map(|ns| ns / parts / 1e6));
+    ns.map(|ns| Estimate { value: ns / 1e6, interval })
 }

@@ -3,13 +3,13 @@
 use super::items::{Flip, JoinReport, PairedItem, SubjectKey, SubjectTally, Tally, by_subject, flips, join};
 use super::{Options, Pair, Side};
 use crate::record::{AccuracyCase, SampleRecord};
-use crate::report::accuracy::{ALL, HARD, categories};
+use crate::report::accuracy::{ALL, categories, part};
 use crate::report::format::counted;
 use crate::report::measures::perplexities;
 use crate::stats::{
-    LEAST_DISCORDANT, PairCounts, RESAMPLES, detectable_difference, difference_interval, discordant_share,
-    holm, identical_items_to_show_same, items_needed, items_to_show_same, macro_difference_interval,
-    mcnemar_exact, mean, score_interval, wilson,
+    Estimate, Interval, LEAST_DISCORDANT, PairCounts, RESAMPLES, detectable_difference, difference_interval,
+    discordant_share, holm, identical_items_to_show_same, items_needed, items_to_show_same,
+    macro_difference_interval, mcnemar_exact, mean, score_interval, wilson,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,9 +48,6 @@ impl std::fmt::Display for AccuracyVerdict {
     }
 }
 
-/// A share with its 95 % interval.
-pub(super) type Estimate = (f64, Option<(f64, f64)>);
-
 /// A group of a task's items: all, a category, the hard part, or a subject.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupComparison {
@@ -69,6 +66,17 @@ pub struct GroupComparison {
     pub difference: Estimate,
 }
 
+/// The mean accuracy over a task's subjects in two runs, each subject with equal weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MacroMean {
+    /// In the base.
+    pub a: f64,
+    /// In the other run.
+    pub b: f64,
+    /// Second minus first.
+    pub difference: Estimate,
+}
+
 /// A task in two runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskComparison {
@@ -80,8 +88,8 @@ pub struct TaskComparison {
     pub join: JoinReport,
     /// The whole first, then categories, the hard part, subjects.
     pub groups: Vec<GroupComparison>,
-    /// Mean over subjects in the base and in the other run, and their difference. `None` without subjects.
-    pub macro_mean: Option<(f64, f64, Estimate)>,
+    /// Mean over subjects. `None` without subjects.
+    pub macro_mean: Option<MacroMean>,
     /// p-value of the exact McNemar test over all items.
     pub p: f64,
     /// The p-value adjusted by Holm over every task of the comparison.
@@ -108,13 +116,30 @@ impl TaskComparison {
     }
 }
 
+/// A side of the comparison with its items.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered<'a> {
+    /// The side.
+    pub(super) side: &'a Side,
+    /// Its items.
+    pub(super) samples: &'a [SampleRecord],
+}
+
+impl<'a> Answered<'a> {
+    /// The items of a task.
+    fn of_task(self, task: &str) -> Vec<&'a SampleRecord> {
+        self.samples.iter().filter(|sample| sample.task == task).collect()
+    }
+}
+
 /// Compares every task with items in both runs. Adds remarks on unpaired items to `notes`.
 pub(super) fn compare_tasks(
-    (a, samples_a): (&Side, &[SampleRecord]),
-    (b, samples_b): (&Side, &[SampleRecord]),
+    of_a: Answered<'_>,
+    of_b: Answered<'_>,
     options: &Options,
     notes: &mut Vec<String>,
 ) -> Vec<TaskComparison> {
+    let (a, b) = (of_a.side, of_b.side);
     let planned = |side: &Side| -> Vec<AccuracyCase> { side.run().plan.accuracy.clone() };
     let (cases_a, cases_b) = (planned(a), planned(b));
     let missing = |of: &[AccuracyCase], than: &[AccuracyCase], side: &Side, notes: &mut Vec<String>| {
@@ -126,12 +151,7 @@ pub(super) fn compare_tasks(
     let mut tasks = Vec::new();
     for case in cases_a.iter().filter(|case| !case.keyless) {
         let Some(other) = cases_b.iter().find(|other| other.task == case.task) else { continue };
-        let of_task = |samples: &'_ [SampleRecord]| -> Vec<usize> {
-            (0..samples.len()).filter(|&i| samples[i].task == case.task).collect()
-        };
-        let first: Vec<&SampleRecord> = of_task(samples_a).into_iter().map(|i| &samples_a[i]).collect();
-        let second: Vec<&SampleRecord> = of_task(samples_b).into_iter().map(|i| &samples_b[i]).collect();
-        let (pairs, report) = join(&first, &second);
+        let (pairs, report) = join(&of_a.of_task(&case.task), &of_b.of_task(&case.task));
         notes.extend(join_notes(&case.task, &report, a, b));
         if pairs.is_empty() {
             notes.push(format!("The runs have no finished item of {} in common.", case.task));
@@ -144,32 +164,46 @@ pub(super) fn compare_tasks(
 
 /// Returns the perplexities of the common tasks whose items have no right answer, over the texts that both runs scored:
 /// `wikitext-2: word perplexity 12.310, A 12.298 (62 texts, not tested)`.
-pub(super) fn perplexities_of(
-    (a, samples_a): (&Side, &[SampleRecord]),
-    (b, samples_b): (&Side, &[SampleRecord]),
-) -> Vec<String> {
+pub(super) fn perplexities_of(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<String> {
+    let (a, b) = (of_a.side, of_b.side);
     let mut found = Vec::new();
     for case in a.run().plan.accuracy.iter().filter(|case| case.keyless) {
         if b.run().plan.accuracy.iter().all(|other| other.task != case.task) {
             continue;
         }
-        let of_task = |samples: &'_ [SampleRecord]| -> Vec<usize> {
-            (0..samples.len()).filter(|&i| samples[i].task == case.task).collect()
-        };
-        let first: Vec<&SampleRecord> = of_task(samples_a).into_iter().map(|i| &samples_a[i]).collect();
-        let second: Vec<&SampleRecord> = of_task(samples_b).into_iter().map(|i| &samples_b[i]).collect();
-        let (pairs, _) = join(&first, &second);
-        let of_a = perplexities(pairs.iter().map(|pair| pair.0));
-        let of_b = perplexities(pairs.iter().map(|pair| pair.1));
-        if let (Some((name, one, texts)), Some((_, other, _))) = (of_a.first(), of_b.first()) {
+        let (pairs, _) = join(&of_a.of_task(&case.task), &of_b.of_task(&case.task));
+        let first = perplexities(pairs.iter().map(|pair| pair.0));
+        let second = perplexities(pairs.iter().map(|pair| pair.1));
+        if let (Some((name, one, texts)), Some((_, other, _))) = (first.first(), second.first()) {
             let texts = counted(*texts as u64, "text");
             found.push(format!(
                 "{}: {name} {other:.3}, {} {one:.3} ({texts}, not tested)",
                 case.task, a.letter
             ));
+        } else if let Some((name, other, one)) = headline(&pairs) {
+            let texts = counted(pairs.len() as u64, "text");
+            found.push(format!(
+                "{}: {name} {other:.4}, {} {one:.4} ({texts}, not tested)",
+                case.task, a.letter
+            ));
         }
     }
     found
+}
+
+/// Returns a measure of scored texts with its means in the second and the first run: the score, or else the first that
+/// ModelTest would report. `None` if an item lacks it.
+fn headline<'m>(pairs: &[(&'m SampleRecord, &SampleRecord)]) -> Option<(&'m str, f64, f64)> {
+    let (first, _) = pairs.first()?;
+    let is_headline = |name: &&String| *name == "score" || name.ends_with("-diff");
+    let name = first.measures.keys().filter(is_headline).max_by_key(|name| *name == "score")?;
+    let mut sums = [0.0; 2];
+    for (one, other) in pairs {
+        sums[0] += one.measures.get(name)?;
+        sums[1] += other.measures.get(name)?;
+    }
+    let mean = |sum: f64| sum / pairs.len() as f64;
+    Some((name.as_str(), mean(sums[1]), mean(sums[0])))
 }
 
 fn join_notes(task: &str, report: &JoinReport, a: &Side, b: &Side) -> Vec<String> {
@@ -197,7 +231,7 @@ fn task(
     options: &Options,
 ) -> TaskComparison {
     let subjects = by_subject(categories(case), pairs);
-    let groups = groups(&subjects);
+    let groups = groups(&subjects, part(case));
     let whole = groups[0].counts;
     let p = mcnemar_exact(whole.only_a, whole.only_b);
     let protocol = match (&case.protocol, &other.protocol) {
@@ -226,7 +260,7 @@ fn verdict(task: &TaskComparison, options: &Options) -> AccuracyVerdict {
     if task.p_holm < 0.05 {
         return if difference > 0.0 { AccuracyVerdict::Better } else { AccuracyVerdict::Worse };
     }
-    let within = |(low, high): (f64, f64)| -margin < low && high < margin;
+    let within = |of: Interval| -margin < of.low && of.high < margin;
     if score_interval(counts, 0.9).is_some_and(within) {
         return AccuracyVerdict::Same;
     }
@@ -251,7 +285,7 @@ pub(super) fn decide(pairs: &mut [Pair], options: &Options) {
 }
 
 /// The whole, categories, the hard part, subjects, in the order of a run's own report.
-fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Vec<GroupComparison> {
+fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>, part: &str) -> Vec<GroupComparison> {
     let of = |category: &str, subject: &str, strata: Vec<Tally>| Strata {
         category: category.to_owned(),
         subject: subject.to_owned(),
@@ -265,7 +299,7 @@ fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Vec<GroupCompari
     }
     let hard: Vec<Tally> = subjects.values().map(|s| s.hard).filter(|t| t.counts.n > 0).collect();
     if !hard.is_empty() {
-        groups.push(of(HARD, ALL, hard));
+        groups.push(of(part, ALL, hard));
     }
     for ((_, category, subject), tally) in subjects.iter().filter(|((.., subject), _)| !subject.is_empty()) {
         groups.push(of(if category.is_empty() { ALL } else { category }, subject, vec![tally.all]));
@@ -305,7 +339,7 @@ fn on_every_core<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -
 fn group(Strata { category, subject, strata }: &Strata) -> GroupComparison {
     let whole = strata.iter().copied().fold(Tally::default(), Tally::plus);
     let n = whole.counts.n;
-    let estimate = |right: u64| (right as f64 / n as f64, wilson(right, n, 0.95));
+    let estimate = |right: u64| Estimate { value: right as f64 / n as f64, interval: wilson(right, n, 0.95) };
     let counts: Vec<PairCounts> = strata.iter().map(|stratum| stratum.counts).collect();
     GroupComparison {
         category: category.clone(),
@@ -313,13 +347,16 @@ fn group(Strata { category, subject, strata }: &Strata) -> GroupComparison {
         counts: whole.counts,
         a: estimate(whole.right_a),
         b: estimate(whole.right_b),
-        difference: (whole.counts.difference().unwrap_or_default(), interval(whole.counts, &counts)),
+        difference: Estimate {
+            value: whole.counts.difference().unwrap_or_default(),
+            interval: interval(whole.counts, &counts),
+        },
     }
 }
 
 /// 95 % interval of a difference. With few discordant items a bootstrap would hardly vary, and without any not at
 /// all.
-fn interval(whole: PairCounts, strata: &[PairCounts]) -> Option<(f64, f64)> {
+fn interval(whole: PairCounts, strata: &[PairCounts]) -> Option<Interval> {
     if whole.discordant() < LEAST_DISCORDANT {
         score_interval(whole, 0.95)
     } else {
@@ -328,7 +365,7 @@ fn interval(whole: PairCounts, strata: &[PairCounts]) -> Option<(f64, f64)> {
 }
 
 /// Mean over subjects, each with equal weight.
-fn macro_mean(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Option<(f64, f64, Estimate)> {
+fn macro_mean(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Option<MacroMean> {
     if subjects.keys().any(|(.., name)| name.is_empty()) {
         return None;
     }
@@ -340,5 +377,6 @@ fn macro_mean(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Option<(f64,
     let counts: Vec<PairCounts> = subjects.values().map(|subject| subject.all.counts).collect();
     let whole = counts.iter().copied().fold(PairCounts::default(), PairCounts::plus);
     let drawn = || macro_difference_interval(&counts, 0.95, RESAMPLES, SEED);
-    Some((a, b, (b - a, (whole.discordant() >= LEAST_DISCORDANT).then(drawn).flatten())))
+    let interval = (whole.discordant() >= LEAST_DISCORDANT).then(drawn).flatten();
+    Some(MacroMean { a, b, difference: Estimate { value: b - a, interval } })
 }

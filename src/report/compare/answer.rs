@@ -7,7 +7,8 @@ use super::{Comparison, Pair, Side, SpeedVerdict};
 use crate::dataset::Benchmark;
 use crate::record::{Clock, Phase};
 use crate::report::format::{counted, times};
-use crate::report::modelled;
+use crate::report::modelled::{self, RatioError};
+use crate::stats::Estimate;
 use std::collections::BTreeSet;
 
 /// The phases of the answer, in its order.
@@ -91,7 +92,7 @@ fn how(speedups: &Speedups, means: &[Multiple], verdicts: &[SpeedVerdict]) -> St
         Clock::Modelled => {
             let mut errors: Vec<String> = Vec::new();
             for error in means.iter().filter_map(|of| of.error) {
-                let words = format!("± {:.0} %", 100.0 * error);
+                let words = RatioError { is_beyond: false, ..error }.short();
                 if !errors.contains(&words) {
                     errors.push(words);
                 }
@@ -101,7 +102,11 @@ fn how(speedups: &Speedups, means: &[Multiple], verdicts: &[SpeedVerdict]) -> St
             } else {
                 format!(" {}", errors.join(" and "))
             };
-            let beyond = if means.iter().any(|of| of.is_beyond) { ", partly extrapolated" } else { "" };
+            let beyond = if means.iter().filter_map(|of| of.error).any(|of| of.is_beyond) {
+                ", partly extrapolated"
+            } else {
+                ""
+            };
             format!("modelled{error}{beyond}; {shapes}")
         }
     }
@@ -139,17 +144,16 @@ fn title(comparison: &Comparison, task: &TaskComparison) -> String {
 /// What is known of a task's difference. Without flips, that is the largest difference that the items exclude.
 fn verdict(task: &TaskComparison) -> String {
     let whole = task.whole();
-    let (difference, interval) = whole.difference;
+    let Estimate { value: difference, interval } = whole.difference;
     let points = |share: f64| format!("{:+.1}", 100.0 * share).replace('-', "−");
-    let ends =
-        interval.map_or_else(String::new, |(low, high)| format!(" [{}, {}]", points(low), points(high)));
+    let ends = interval.map_or_else(String::new, |of| format!(" [{}, {}]", points(of.low), points(of.high)));
     match task.verdict {
         AccuracyVerdict::Same => "same".to_owned(),
         AccuracyVerdict::Better | AccuracyVerdict::Worse => {
             format!("{}, {} points{ends}", task.verdict, points(difference))
         }
         AccuracyVerdict::CannotTell { .. } if whole.counts.discordant() == 0 => {
-            let excluded = interval.map(|(low, high)| 100.0 * low.abs().max(high.abs()));
+            let excluded = interval.map(|of| 100.0 * of.low.abs().max(of.high.abs()));
             let excluded = excluded.map_or_else(String::new, |points| {
                 format!("; a difference above {points:.1} points is excluded")
             });

@@ -6,7 +6,7 @@ use crate::record::{PerfRow, PerformanceCase, Phase, RequestRecord};
 use crate::report::performance::{Repetitions, phase_ns, tpot_ns, ttft_ns};
 use crate::report::validity::{DRIFT_SHARE, FEW_REPETITIONS, WIDE_SHARE};
 use crate::stats::{
-    MedianRatio, RESAMPLES, Shift, block_log_ratio, drift, mean, median, ratio_of_medians, within,
+    Interval, MedianRatio, RESAMPLES, Shift, block_log_ratio, drift, mean, median, ratio_of_medians, within,
 };
 use std::collections::BTreeMap;
 
@@ -89,33 +89,28 @@ impl Evidence {
 
     /// 95 % interval of the ratio. For two runs, their bootstrap interval widened by the floor. `None` with too few
     /// blocks or runs, or without a noise floor.
-    pub fn interval(&self) -> Option<(f64, f64)> {
+    pub fn interval(&self) -> Option<Interval> {
         match self.basis {
-            Basis::Blocks(_) | Basis::Runs(..) => self.shift.as_ref()?.interval(0.95).map(exp),
+            Basis::Blocks(_) | Basis::Runs(..) => {
+                self.shift.as_ref()?.interval(0.95).map(|log| log.map(f64::exp))
+            }
             Basis::Floor(floor) => self.within_runs.map(|ratio| widened(ratio.interval, floor)),
             Basis::Apart | Basis::Unlike => None,
         }
     }
 
     /// The 90 % interval of the log-ratio, which decides "same".
-    pub fn within(&self) -> Option<(f64, f64)> {
+    pub fn within(&self) -> Option<Interval> {
         match self.basis {
             Basis::Blocks(_) | Basis::Runs(..) => self.shift.as_ref().and_then(within),
-            Basis::Floor(floor) => {
-                let (low, high) = widened(self.within_runs?.equivalence_interval, floor);
-                Some((low.ln(), high.ln()))
-            }
+            Basis::Floor(floor) => Some(widened(self.within_runs?.equivalence_interval, floor).map(f64::ln)),
             Basis::Apart | Basis::Unlike => None,
         }
     }
 }
 
-fn exp((low, high): (f64, f64)) -> (f64, f64) {
-    (low.exp(), high.exp())
-}
-
-fn widened((low, high): (f64, f64), floor: f64) -> (f64, f64) {
-    (low / (1.0 + floor), high * (1.0 + floor))
+fn widened(interval: Interval, floor: f64) -> Interval {
+    Interval { low: interval.low / (1.0 + floor), high: interval.high * (1.0 + floor) }
 }
 
 /// A timed case of both sides.
@@ -276,8 +271,8 @@ fn conditions(letter: char, row: &PerfRow) -> Vec<String> {
     if row.reps < FEW_REPETITIONS as u64 {
         broken.push(format!("{letter} has fewer than {FEW_REPETITIONS} repetitions"));
     }
-    if let (Some(median), Some(low), Some(high)) = (row.median_ns, row.ci95_lo_ns, row.ci95_hi_ns) {
-        let half = high.saturating_sub(low) as f64 / 2.0 / median.max(1) as f64;
+    if let (Some(median), Some(ns)) = (row.median_ns, row.interval_ns()) {
+        let half = (ns.high - ns.low) / 2.0 / median.max(1) as f64;
         if half > WIDE_SHARE {
             broken.push(format!(
                 "{letter}'s median is known to ± {:.1} %, not to ± {:.0} %",

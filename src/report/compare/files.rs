@@ -1,9 +1,10 @@
 //! `comparison.csv` and `flips.csv`.
 
-use super::accuracy::Estimate;
+use super::accuracy::MacroMean;
 use super::{Basis, Comparison, Pair};
 use crate::record::{Clock, Phase, csv_table, write_whole};
 use crate::report::{ReportError, modelled};
+use crate::stats::Estimate;
 use serde::Serialize;
 use std::path::Path;
 
@@ -177,11 +178,11 @@ impl ComparisonRow {
     }
 
     fn set_estimates(&mut self, a: Estimate, b: Estimate, difference: Estimate) {
-        let ends = |interval: Option<(f64, f64)>| (interval.map(|i| i.0), interval.map(|i| i.1));
-        (self.a, (self.a_lo, self.a_hi)) = (Some(a.0), ends(a.1));
-        (self.b, (self.b_lo, self.b_hi)) = (Some(b.0), ends(b.1));
-        self.difference = Some(difference.0);
-        (self.difference_lo, self.difference_hi) = ends(difference.1);
+        let ends = |of: Estimate| (of.interval.map(|i| i.low), of.interval.map(|i| i.high));
+        (self.a, (self.a_lo, self.a_hi)) = (Some(a.value), ends(a));
+        (self.b, (self.b_lo, self.b_hi)) = (Some(b.value), ends(b));
+        self.difference = Some(difference.value);
+        (self.difference_lo, self.difference_hi) = ends(difference);
     }
 }
 
@@ -229,12 +230,13 @@ fn accuracy_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
             }
             rows.push(row);
         }
-        if let Some((a, b, difference)) = task.macro_mean {
+        if let Some(MacroMean { a, b, difference }) = task.macro_mean {
             let n = task.whole().counts.n;
             let note = "interval of a mean over subjects: of the difference only".to_owned();
             let mut row =
                 ComparisonRow { part: "all".into(), figure: "macro", n_a: n, n_b: n, note, ..blank() };
-            row.set_estimates((a, None), (b, None), difference);
+            let share = |value| Estimate { value, interval: None };
+            row.set_estimates(share(a), share(b), difference);
             rows.push(row);
         }
     }
@@ -285,8 +287,8 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
                 b_lo: ns(phase.b.ci95_lo_ns),
                 b_hi: ns(phase.b.ci95_hi_ns),
                 ratio: phase.ratio,
-                ratio_lo: phase.interval.map(|i| i.0),
-                ratio_hi: phase.interval.map(|i| i.1),
+                ratio_lo: phase.interval.map(|i| i.low),
+                ratio_hi: phase.interval.map(|i| i.high),
                 p: phase.p,
                 p_holm: phase.p_holm,
                 threshold: phase.interval.map(|_| comparison.options.threshold()),

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 /// Time per token that users read along with, ms.
 const READABLE_MS: f64 = 50.0;
 
-/// Returns a row for each pair of lengths and ranks: the largest batch that fits each side's memory, the largest timed one within
-/// [`READABLE_MS`], and the peak memory of the largest common batch. Columns without values are left out.
+/// Returns a row for each pair of lengths and ranks. It has the largest batch that fits each side's memory, the largest timed one
+/// within [`READABLE_MS`], and the peak memory of the largest common batch. Columns without values are left out.
 pub(super) fn table(comparison: &Comparison, pair: &Pair) -> Table {
     let sides = [comparison.base(), comparison.other(pair)];
     let ranks = ranks(comparison, pair);
@@ -50,7 +50,7 @@ pub(super) fn table(comparison: &Comparison, pair: &Pair) -> Table {
     let kept = |cells: &[String]| told.iter().map(|&column| cells[column].clone()).collect::<Vec<_>>();
     let heads = kept(&names);
     let mut table = Table::new(
-        "What fits: the largest batch".into(),
+        format!("What fits: the largest batch{}", errors(sides)),
         &[],
         &heads.iter().map(String::as_str).collect::<Vec<_>>(),
     );
@@ -59,6 +59,20 @@ pub(super) fn table(comparison: &Comparison, pair: &Pair) -> Table {
         rows.iter().for_each(|row| table.push(false, kept(row)));
     }
     table
+}
+
+/// What the title says of modelled times per token. Empty for measured ones.
+fn errors(sides: [&Side; 2]) -> String {
+    let words = sides.iter().filter_map(|side| {
+        let span = modelled::span(side.run(), side.summary.performance.iter(), Phase::Decode);
+        (!span.is_empty()).then(|| format!("{}{span}", side.letter))
+    });
+    let words: Vec<String> = words.collect();
+    if words.is_empty() {
+        String::new()
+    } else {
+        format!(" (times per token modelled: {})", words.join(", "))
+    }
 }
 
 /// The ranks held side by side: all chips of both cards, or those of the common cases.

@@ -5,8 +5,8 @@ use super::{Comparison, Pair, answer};
 use crate::report::Verdict;
 use crate::report::format::counted;
 
-/// Returns the sentences of the headline: the answer on each pair, why a run's figures may not be used or are incomplete, what
-/// searches and loads found, and what would decide the rest.
+/// Returns the sentences of the headline: the answer on each pair, what searches and loads found, and what would decide the rest.
+/// They also say why a run's figures may not be used or are incomplete.
 pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
     let answers = comparison.pairs.iter().map(|pair| answer::sentence(comparison, pair));
     let unsound = comparison.sides.iter().filter(|side| side.summary.verdict() != Verdict::Valid);
@@ -20,7 +20,8 @@ pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
 
 /// What the searches and loads found, in a sentence.
 fn others(comparison: &Comparison, pair: &Pair) -> Option<String> {
-    let parts: Vec<String> = pair.workloads.iter().flat_map(|common| common.headline()).collect();
+    let parts: Vec<String> =
+        pair.workloads.iter().flat_map(|common| common.headline(comparison, pair)).collect();
     let (a, b) = (comparison.base(), comparison.other(pair));
     let names = [b, a].map(|side| answer::name(comparison, side));
     (!parts.is_empty()).then(|| format!("{} against {}: {}.", names[0], names[1], parts.join("; ")))

@@ -26,7 +26,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use accuracy::{AccuracyVerdict, GroupComparison, TaskComparison};
+pub use accuracy::{AccuracyVerdict, GroupComparison, MacroMean, TaskComparison};
 pub use deciding::{command, same_command};
 pub use differences::{Field, PairDifferences};
 pub use evidence::{Basis, Evidence, Joined, Metric};
@@ -37,6 +37,7 @@ pub use side::{FurtherRun, Side};
 pub use speed::{CaseComparison, PhaseComparison, SpeedVerdict};
 pub use tables::gates as gate_table;
 
+use self::accuracy::Answered;
 use super::Summary;
 use super::error::ReportError;
 use super::formats::{self, ComparisonPage, FORMATS};
@@ -221,8 +222,10 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
             differences.refuse_mismatch(a, b)?;
         }
         let mut notes = differences::untold(a, b);
-        let tasks = accuracy::compare_tasks((a, &samples[0]), (b, &samples[other]), options, &mut notes);
-        let perplexities = accuracy::perplexities_of((a, &samples[0]), (b, &samples[other]));
+        let of_a = Answered { side: a, samples: &samples[0] };
+        let of_b = Answered { side: b, samples: &samples[other] };
+        let tasks = accuracy::compare_tasks(of_a, of_b, options, &mut notes);
+        let perplexities = accuracy::perplexities_of(of_a, of_b);
         joined.push(speed::joined(a, b, &mut notes));
         let workloads = workloads::compare(a, b, &mut notes);
         pairs.push(Pair {

@@ -207,33 +207,33 @@ fn gate_note(judgements: &[Judgement]) -> &'static str {
     if judgements.is_empty() {
         return "";
     }
-    "A gate passes when the whole 95 % interval is within its limit, fails when the whole interval is past it, and is undecided \
-     in between, where there is too little for an interval, and where two runs were not timed in turn (unless a noise floor is given, \
-     or the gate says untimed = \"ratio\"). A ratio of times fails only \
-     where that holds at a level which all phases of the comparison share."
+    "A gate passes when the whole 95 % interval is within its limit. It fails when the whole interval is past it. In between it is \
+     undecided. It is also undecided without an interval. So is a limit on two runs that were not timed in turn, unless a noise \
+     floor is given or the gate says untimed = \"ratio\". A ratio of times fails only at a level which all phases of the \
+     comparison share."
 }
 
 /// The statistics of the comparison, then the definitions of all figures.
 fn definitions(comparison: &Comparison) -> Vec<Value> {
     let threshold = format!(
-        "ratio of times, B ÷ A, below 1 where B takes less. What counts as evidence is what was placed anew: a block, in which a \
-         process of its own times both in turn (A B B A), or a run; repetitions within one are one figure. Of blocks: the median \
-         log-ratio of each block's pairs of neighbours (so that the ratio is not quite that of the two columns, which are geometric means \
-         of the blocks' medians), the exact sign-flip test over blocks, p adjusted by Holm for all phases of the \
-         comparison, the 95 % interval by inversion of the test. Of several runs a side: the same with the medians of the runs and \
+        "ratio of times, B ÷ A, below 1 where B takes less. The unit of evidence is what was placed anew: a block or a run. In a \
+         block, a process of its own times both in turn (A B B A). Repetitions within a unit are one figure. A block's value is the median \
+         log-ratio of its pairs of neighbours. The exact sign-flip test is over the blocks. p is adjusted by Holm for all \
+         phases of the comparison. The 95 % interval is the inversion of the test. The two columns are geometric means of the \
+         blocks' medians, so their ratio differs a little. Of several runs a side: the same with the medians of the runs and \
          the exact permutation test. Faster or slower: no difference is ruled out (adjusted p below 0.05) and the ratio is past the \
          threshold of {}. Same: the 90 % interval lies within the threshold (two one-sided tests at 5 %). Otherwise it cannot be \
-         told. Two runs alone get a verdict only against a noise floor measured between runs, which their difference, with the \
-         bootstrap interval within the runs, has to clear; else the ratio of their medians is shown as not timed in turn. A phase \
+         told. Two runs alone get a verdict only against a noise floor measured between runs. Their difference, with the bootstrap \
+         interval within the runs, has to clear it. Without a floor, the ratio of their medians is shown as not timed in turn. A phase \
          with fewer than 5 repetitions, a median not known to ± 5 % or a drift of 5 % is unstable, and never called.",
         comparison.options.threshold_words()
     );
     let accuracy = format!(
-        "items paired by content. Change: second less first, with a percentile bootstrap interval of 10,000 resamples, paired and \
-         stratified by subject; where fewer than {LEAST_DISCORDANT} items differ, with Tango's score interval, since resampling a few \
+        "items paired by content. Change: second less first. Its interval is a percentile bootstrap of 10,000 resamples, paired and \
+         stratified by subject. Where fewer than {LEAST_DISCORDANT} items differ it is Tango's score interval, since resampling a few \
          hardly varies. Better or worse: exact McNemar, two-sided, adjusted by Holm for all tasks, below 0.05. Same: the 90 % score \
-         interval within ± {:.1} points, so that equal answers to few items are not enough. Otherwise it cannot be told; n is the \
-         number of items that would decide with probability 0.8, or, where no item differs, that would if none did.",
+         interval within ± {:.1} points, so that equal answers to few items are not enough. Otherwise it cannot be told. n is then the \
+         number of items that would decide with probability 0.8. Where no item differs, n would decide if none did.",
         100.0 * comparison.options.accuracy_margin
     );
     let own = [("Verdict on accuracy", accuracy), ("Verdict on speed", threshold)];

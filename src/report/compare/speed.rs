@@ -6,7 +6,8 @@ use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
 use crate::report::format::counted;
 use crate::report::performance::Repetitions;
 use crate::stats::{
-    Change, Shift, adjusted, blocks_needed, geometric_mean, median, rules_out, runs_needed, two_modes,
+    Change, Interval, Shift, adjusted, blocks_needed, geometric_mean, median, rules_out, runs_needed,
+    two_modes,
 };
 use std::collections::BTreeSet;
 
@@ -62,7 +63,7 @@ pub struct PhaseComparison {
     /// the medians. `None` if they are not comparable.
     pub ratio: Option<f64>,
     /// 95 % interval of the ratio, if the evidence has one.
-    pub interval: Option<(f64, f64)>,
+    pub interval: Option<Interval>,
     /// p-value of "no difference", for blocks and runs.
     pub p: Option<f64>,
     /// The p-value adjusted by Holm over all phases of the comparison.
@@ -93,7 +94,7 @@ impl PhaseComparison {
     /// Whether the evidence rejects "no difference".
     fn differs(&self) -> bool {
         match self.basis {
-            Some(Basis::Floor(_)) => self.interval.is_some_and(|(low, high)| low > 1.0 || high < 1.0),
+            Some(Basis::Floor(_)) => self.interval.is_some_and(|interval| !interval.contains(1.0)),
             _ => self.p_holm.is_some_and(rules_out),
         }
     }

@@ -2,8 +2,8 @@
 
 use super::{Comparison, Pair};
 use crate::record::{Clock, PerfRow, Phase};
-use crate::report::modelled;
-use crate::stats::geometric_mean;
+use crate::report::modelled::{self, RatioError};
+use crate::stats::{Interval, geometric_mean};
 use std::collections::BTreeSet;
 
 /// What the multiples hold side by side.
@@ -35,11 +35,9 @@ struct Shape {
     batch: u32,
     times: f64,
     /// 95 % interval of a measured ratio.
-    interval: Option<(f64, f64)>,
-    /// Error of a ratio of modelled times, as a share.
-    error: Option<f64>,
-    /// Whether a modelled time lies outside the published speeds.
-    is_beyond: bool,
+    interval: Option<Interval>,
+    /// Error of a ratio of modelled times.
+    error: Option<RatioError>,
 }
 
 /// The multiples of a pair.
@@ -57,12 +55,10 @@ pub(in crate::report) struct Speedups {
 pub(in crate::report) struct Multiple {
     /// Speed of the other run over that of the base.
     pub(in crate::report) times: f64,
-    /// Modelled: the mean less and plus its error. Measured: from the least to the largest end of the shapes' 95 % intervals.
-    pub(in crate::report) interval: Option<(f64, f64)>,
-    /// Error of modelled times, as a share: the root mean square over the shapes.
-    pub(in crate::report) error: Option<f64>,
-    /// Whether a modelled time lies outside the published speeds.
-    pub(in crate::report) is_beyond: bool,
+    /// Modelled: the range by the error. Measured: from the least to the largest end of the shapes' 95 % intervals.
+    pub(in crate::report) interval: Option<Interval>,
+    /// Error of modelled times.
+    pub(in crate::report) error: Option<RatioError>,
     /// Number of shapes.
     pub(in crate::report) shapes: usize,
 }
@@ -92,24 +88,19 @@ impl Speedups {
             .filter(|shape| shape.phase == phase && batch.is_none_or(|batch| shape.batch == batch))
             .collect();
         let times = geometric_mean(&own.iter().map(|shape| shape.times).collect::<Vec<_>>())?;
-        let errors: Option<Vec<f64>> = own.iter().map(|shape| shape.error).collect();
-        let squares = |errors: Vec<f64>| errors.iter().map(|e| e * e).sum::<f64>() / errors.len() as f64;
-        let error = errors.map(|errors| squares(errors).sqrt()).filter(|_| self.clock == Clock::Modelled);
-        let ends: Option<Vec<(f64, f64)>> = own.iter().map(|shape| shape.interval).collect();
-        let envelope = |ends: Vec<(f64, f64)>| ends.into_iter().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let error = RatioError::mean(own.iter().map(|shape| shape.error));
+        let intervals: Option<Vec<Interval>> = own.iter().map(|shape| shape.interval).collect();
         let interval = match self.clock {
-            Clock::Modelled => error.map(|error| (times * (1.0 - error).max(0.0), times * (1.0 + error))),
-            Clock::Measured => ends.and_then(envelope),
+            Clock::Modelled => error.map(|error| error.ends(times)),
+            Clock::Measured => intervals.and_then(|all| all.into_iter().reduce(Interval::hull)),
         };
-        let is_beyond = own.iter().any(|shape| shape.is_beyond);
-        Some(Multiple { times, interval, error, is_beyond, shapes: own.len() })
+        Some(Multiple { times, interval, error, shapes: own.len() })
     }
 
     /// The least and the largest multiple of a phase.
-    pub(in crate::report) fn range(&self, phase: Phase) -> Option<(f64, f64)> {
-        let own =
-            self.shapes.iter().filter(|shape| shape.phase == phase).map(|shape| (shape.times, shape.times));
-        own.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    pub(in crate::report) fn range(&self, phase: Phase) -> Option<Interval> {
+        let own = self.shapes.iter().filter(|shape| shape.phase == phase);
+        Interval::spanning(own.map(|shape| shape.times))
     }
 }
 
@@ -121,9 +112,9 @@ fn of_cards(comparison: &Comparison, pair: &Pair) -> Option<(Grounds, Vec<Shape>
     let own = found.iter().filter(|beside| beside.cards == (grounds == Grounds::Cards));
     let shapes: Vec<Shape> = own
         .map(|beside| {
-            let (error, is_beyond) = error(comparison, pair, (beside.a, beside.b));
+            let error = error(comparison, pair, (beside.a, beside.b));
             let PerfRow { phase, batch, .. } = *beside.a;
-            Shape { phase, batch, times: beside.ratio, interval: None, error, is_beyond }
+            Shape { phase, batch, times: beside.ratio, interval: None, error }
         })
         .collect();
     (!shapes.is_empty()).then_some((grounds, shapes))
@@ -134,25 +125,18 @@ fn of_cases(comparison: &Comparison, pair: &Pair) -> Vec<Shape> {
     let phases = pair.cases.iter().flat_map(|case| &case.phases);
     let shape = |phase: &super::PhaseComparison| {
         let ratio = phase.ratio.filter(|ratio| *ratio > 0.0)?;
-        let (error, is_beyond) = error(comparison, pair, (&phase.a, &phase.b));
         Some(Shape {
             phase: phase.phase,
             batch: phase.a.batch,
             times: 1.0 / ratio,
-            interval: phase.interval.filter(|(low, _)| *low > 0.0).map(|(low, high)| (1.0 / high, 1.0 / low)),
-            error,
-            is_beyond,
+            interval: phase.interval.filter(|of| of.low > 0.0).map(|of| of.map_decreasing(f64::recip)),
+            error: error(comparison, pair, (&phase.a, &phase.b)),
         })
     };
     phases.filter_map(shape).collect()
 }
 
-/// The error of a ratio of two modelled times: the root of the sum of the squares of both. Whether one of them is extrapolated.
-fn error(comparison: &Comparison, pair: &Pair, (a, b): (&PerfRow, &PerfRow)) -> (Option<f64>, bool) {
-    let of = |run, row: &PerfRow| modelled::error_of(modelled::basis_of(run)?, row, row.phase).ok();
-    let of_a = of(comparison.base().run(), a);
-    let of_b = of(comparison.other(pair).run(), b);
-    let error = of_a.as_ref().zip(of_b.as_ref()).map(|(a, b)| a.error.hypot(b.error));
-    let is_beyond = [of_a, of_b].iter().flatten().any(|stated| !stated.beyond.is_empty());
-    (error, is_beyond)
+/// The error of a ratio of two modelled times. `None` for measured ones.
+fn error(comparison: &Comparison, pair: &Pair, (a, b): (&PerfRow, &PerfRow)) -> Option<RatioError> {
+    RatioError::between([(comparison.base().run(), a), (comparison.other(pair).run(), b)])
 }

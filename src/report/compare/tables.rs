@@ -1,14 +1,14 @@
 //! The tables of a comparison, as formatted text.
 
-use super::accuracy::{AccuracyVerdict, Estimate, GroupComparison, TaskComparison};
+use super::accuracy::{AccuracyVerdict, GroupComparison, MacroMean, TaskComparison};
 use super::speed::{CaseComparison, PhaseComparison, SpeedVerdict};
 use super::{Basis, Comparison, Field, Judgement, Pair, Side, answer};
 use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::accuracy::ALL;
 use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent, times};
-use crate::report::modelled;
+use crate::report::modelled::{self, RatioError};
 use crate::report::tables::Table;
-use crate::stats::LEAST_DISCORDANT;
+use crate::stats::{Estimate, Interval, LEAST_DISCORDANT};
 
 /// Number of flips shown on the page. `flips.csv` has all of them.
 pub(super) const FLIPS_SHOWN: usize = 50;
@@ -108,9 +108,14 @@ pub(super) fn accuracy(comparison: &Comparison, pair: &Pair) -> Table {
         cells.extend(group_cells(whole));
         cells.extend([probability(task.p), probability(task.p_holm), answer::shown(task)]);
         table.push(true, cells);
-        if let Some((a, b, difference)) = task.macro_mean {
+        if let Some(MacroMean { a, b, difference }) = task.macro_mean {
             let mut cells = vec![String::new(), "subjects".into(), String::new()];
-            cells.extend([percent(a), percent(b), points(difference.0), points_interval(difference.1)]);
+            cells.extend([
+                percent(a),
+                percent(b),
+                points(difference.value),
+                points_interval(difference.interval),
+            ]);
             cells.extend((0..5).map(|_| String::new()));
             table.push(false, cells);
         }
@@ -140,24 +145,23 @@ fn group_cells(group: &GroupComparison) -> Vec<String> {
         group.counts.n.to_string(),
         share_with_interval(group.a),
         share_with_interval(group.b),
-        points(group.difference.0),
-        points_interval(group.difference.1),
+        points(group.difference.value),
+        points_interval(group.difference.interval),
         group.counts.only_a.to_string(),
         group.counts.only_b.to_string(),
     ]
 }
 
-fn share_with_interval((share, ends): Estimate) -> String {
-    let (low, high) = (ends.map(|i| i.0), ends.map(|i| i.1));
-    format!("{} {}", percent(share), interval(low, high, percent))
+fn share_with_interval(share: Estimate) -> String {
+    format!("{} {}", percent(share.value), interval(share.interval, percent))
 }
 
 fn points(share: f64) -> String {
     format!("{:+.2}", 100.0 * share).replace('-', "−")
 }
 
-fn points_interval(ends: Option<(f64, f64)>) -> String {
-    interval(ends.map(|i| i.0), ends.map(|i| i.1), points)
+fn points_interval(ends: Option<Interval>) -> String {
+    interval(ends, points)
 }
 
 /// Three decimals. A small p-value is never shown as zero.
@@ -188,7 +192,7 @@ pub(super) fn task_notes(task: &TaskComparison) -> Vec<String> {
         ));
     }
     if matches!(task.verdict, AccuracyVerdict::Better | AccuracyVerdict::Worse)
-        && task.whole().difference.0.abs() < 0.01
+        && task.whole().difference.value.abs() < 0.01
     {
         notes.push("a real difference, of less than a point".to_owned());
     }
@@ -257,13 +261,13 @@ fn phase_cells(
         time(sides[0], &phase.a),
         time(sides[1], &phase.b),
         or_none(phase.ratio, |ratio| {
-            let ends = modelled::cards::ratio_ends([(sides[0], &phase.a), (sides[1], &phase.b)], ratio);
-            ends.map_or_else(
+            let error = RatioError::between([(sides[0], &phase.a), (sides[1], &phase.b)]);
+            error.map(|error| error.ends(ratio)).map_or_else(
                 || change(ratio),
-                |(low, high)| format!("{} ({} to {})", change(ratio), change(low), change(high)),
+                |of| format!("{} ({} to {})", change(ratio), change(of.low), change(of.high)),
             )
         }),
-        interval(phase.interval.map(|i| i.0), phase.interval.map(|i| i.1), change),
+        interval(phase.interval, change),
         or_none(phase.p_holm, probability),
         n,
         format!("{}{reason}{leaning}{differs}", phase.verdict),
@@ -275,10 +279,10 @@ fn time(run: &RunRecord, row: &PerfRow) -> String {
     let ms = |ns: u64| ns as f64 / 1e6;
     let Some(median) = row.median_ns.map(ms) else { return NONE.into() };
     let shown = fixed(Some(median), decimals([median]));
-    let ends = row.ci95_lo_ns.zip(row.ci95_hi_ns).filter(|_| row.clock == crate::record::Clock::Measured);
+    let ends = row.interval_ns().filter(|_| row.clock == crate::record::Clock::Measured);
     match ends {
-        Some((low, high)) if median > 0.0 => {
-            let half = (median - ms(low)).max(ms(high) - median) / median;
+        Some(of) if median > 0.0 => {
+            let half = (median - of.low / 1e6).max(of.high / 1e6 - median) / median;
             format!("{shown} ± {:.0} %", 100.0 * half)
         }
         _ => {
@@ -338,8 +342,19 @@ fn geomeans(comparison: &Comparison, pair: &Pair) -> Option<String> {
         .filter_map(of)
         .filter(|(.., n)| *n > 1)
         .collect();
-    let words: Vec<String> =
-        means.iter().map(|(phase, mean, n)| format!("{phase} {} over {n} cases", change(*mean))).collect();
+    let error = |of: Phase| {
+        let phases = pair.cases.iter().flat_map(|case| &case.phases);
+        let own = phases.filter(|phase| phase.phase == of && phase.ratio.is_some());
+        RatioError::mean(own.map(|phase| RatioError::between([(a.run(), &phase.a), (b.run(), &phase.b)])))
+    };
+    let words: Vec<String> = means
+        .iter()
+        .map(|(phase, mean, n)| {
+            let ends = error(*phase).map(|error| error.ends(*mean));
+            let range = ends.map(|of| format!(" ({} to {})", change(of.low), change(of.high)));
+            format!("{phase} {}{} over {n} cases", change(*mean), range.unwrap_or_default())
+        })
+        .collect();
     let clock = if a.is_modelled() { " modelled" } else { "" };
     (!words.is_empty()).then(|| {
         format!(

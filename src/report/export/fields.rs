@@ -1,6 +1,7 @@
 //! The four tables of an export, `runs`, `samples`, `requests` and `loads`: their fields, types and meanings.
 //!
-//! JSON lines, SQL and CSV all write these tables (CSV has `load.csv` for `loads`), so a field has the same name, unit and meaning in each format.
+//! JSON lines, SQL and CSV all write these tables. So a field has the same name, unit and meaning in each format. CSV has `load.csv`
+//! for `loads`.
 
 use crate::record::{LoadRow, RequestRecord, RunRecord, SCHEMA, SampleRecord};
 use serde::Serialize;

@@ -2,14 +2,15 @@
 //!
 //! Source: `lm_eval/loggers/evaluation_tracker.py` of lm-evaluation-harness 0.4.
 
+mod samples;
+
+use self::samples::samples;
 use super::modeltest::plain;
-use super::python::float;
 use super::{Export, ExportError, File, Output, Records};
-use crate::record::{AccuracyCase, CallRecord, ChoiceToken, PromptRecord, SampleRecord, SampleState, hex};
+use crate::record::{AccuracyCase, ChoiceToken, PromptRecord, SampleRecord, SampleState};
 use crate::report::measures::perplexities;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// The format `lm-eval`.
 #[derive(Debug)]
@@ -50,15 +51,18 @@ Viewers that read its results can read them. They differ as follows.
   have the log-likelihood beside the number of words or bytes.
 - An answer read from a text is a `generate_until`, scored by `exact_match`. `filtered_resps` has what
   was read, or `[invalid]`.
+- An answer that is run is a `generate_until`, scored by `pass@1`, or by the pass@k of several answers. `resps` has
+  the code of each, and `filtered_resps` the verdicts.
+- A text that is scored against references has the measures of its protocol as metrics.
 - Items that the model did not answer are in no sample and no score. `n-samples` counts those that it
   answered as `effective`, and those of the data set as `original`.
-- `acc_stderr` is sqrt(p (1 - p) / (n - 1)).
+- `acc_stderr` is sqrt(p (1 - p) / (n - 1)), and that of another measure the standard error of the mean.
 - Keys that only lm-evaluation-harness can fill, such as its version, are null.
 - Times of performance cases are in other formats.
 ";
 
-/// What lm-evaluation-harness takes for an answer that was not found.
-const INVALID: &str = "[invalid]";
+/// The metric of programs with one answer to each item.
+const PASS_1: &str = "pass@1";
 
 /// The prompts by task and item.
 type Prompts<'a> = HashMap<(&'a str, &'a str), &'a PromptRecord>;
@@ -81,6 +85,10 @@ enum Kind<'a> {
     Text,
     /// The answer is read from a generated text.
     Generated,
+    /// The answer is a program, or several, that are run.
+    Programs,
+    /// The answer is a text that is scored. No item is right or wrong.
+    Scored,
 }
 
 /// The perplexities of scored texts, and the measures that they count.
@@ -91,20 +99,32 @@ const OF_TEXTS: [(&str, &str, &str); 3] = [
 ];
 
 impl Task<'_> {
-    fn metrics(&self) -> Vec<&'static str> {
+    fn metrics(&self) -> Vec<String> {
+        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect();
         match self.kind {
-            Kind::Continuations if self.has("acc-characters") => vec!["acc", "acc_norm"],
-            Kind::Tokens(_) | Kind::Continuations => vec!["acc"],
-            Kind::Text => OF_TEXTS.map(|(metric, ..)| metric).to_vec(),
-            Kind::Generated => vec!["exact_match"],
+            Kind::Continuations if self.has("acc-characters") => names(&["acc", "acc_norm"]),
+            Kind::Tokens(_) | Kind::Continuations => names(&["acc"]),
+            Kind::Text => names(&OF_TEXTS.map(|(metric, ..)| metric)),
+            Kind::Generated => names(&["exact_match"]),
+            Kind::Programs => match self.measures() {
+                none if none.is_empty() => names(&[PASS_1]),
+                several => several,
+            },
+            Kind::Scored => self.measures(),
         }
+    }
+
+    /// Names of the measures that some item has.
+    fn measures(&self) -> Vec<String> {
+        let all: BTreeSet<&String> = self.samples.iter().flat_map(|sample| sample.measures.keys()).collect();
+        all.into_iter().cloned().collect()
     }
 
     fn output_type(&self) -> &'static str {
         match self.kind {
             Kind::Tokens(_) | Kind::Continuations => "multiple_choice",
             Kind::Text => "loglikelihood_rolling",
-            Kind::Generated => "generate_until",
+            Kind::Generated | Kind::Programs | Kind::Scored => "generate_until",
         }
     }
 
@@ -130,13 +150,14 @@ impl Task<'_> {
         }
     }
 
-    /// 1 for an item that is right by a metric, else 0.
+    /// 1 for an item that is right by a metric, else 0. Of a measure: its value.
     fn right(&self, metric: &str, sample: &SampleRecord) -> f64 {
         let correct = f64::from(u8::from(sample.correct));
         // The protocol's own accuracy may be a normalised one.
         let measure = match (self.kind, metric) {
             (Kind::Continuations, "acc_norm") => Some("acc-characters"),
             (Kind::Continuations, _) => Some("acc-none"),
+            (Kind::Programs | Kind::Scored, metric) => Some(metric),
             _ => None,
         };
         measure.and_then(|name| sample.measures.get(name)).copied().unwrap_or(correct)
@@ -149,10 +170,17 @@ impl Task<'_> {
             let all = perplexities(self.samples.iter().copied());
             return (all.iter().find(|(known, ..)| Some(*known) == name).map(|(_, figure, _)| *figure), None);
         }
-        let values: Vec<f64> = self.samples.iter().map(|sample| self.right(metric, sample)).collect();
+        // A measure is of the items that have it.
+        let has = |sample: &&&SampleRecord| {
+            !matches!(self.kind, Kind::Scored) || sample.measures.contains_key(metric)
+        };
+        let values: Vec<f64> =
+            self.samples.iter().filter(has).map(|sample| self.right(metric, sample)).collect();
         let n = values.len() as f64;
         let share = values.iter().sum::<f64>() / n;
-        (Some(share), (n > 1.0).then(|| (share * (1.0 - share) / (n - 1.0)).sqrt()))
+        // Of shares, the sum of squares around the mean is n p (1 - p).
+        let squares: f64 = values.iter().map(|value| (value - share).powi(2)).sum();
+        (Some(share), (n > 1.0).then(|| (squares / (n * (n - 1.0))).sqrt()))
     }
 }
 
@@ -198,7 +226,13 @@ fn task<'a>(records: &'a Records, case: &'a AccuracyCase) -> Task<'a> {
     };
     let kind = match choices.filter(fits) {
         Some(choices) => Kind::Tokens(choices),
-        None if case.keyless => Kind::Text,
+        None if case.keyless
+            && samples.iter().any(|sample| sample.measures.contains_key("loglikelihood")) =>
+        {
+            Kind::Text
+        }
+        None if case.keyless => Kind::Scored,
+        None if samples.iter().any(|sample| !sample.programs.is_empty()) => Kind::Programs,
         None if samples.iter().any(|sample| !sample.choice_logprobs.is_empty()) => Kind::Continuations,
         None => Kind::Generated,
     };
@@ -222,94 +256,6 @@ fn seconds(rfc3339: &str) -> Option<i64> {
     Some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
-fn hash(text: &str) -> String {
-    hex(&Sha256::digest(text.as_bytes()))
-}
-
-/// Returns the lines of a task's samples, and the hash over all of them.
-fn samples(task: &Task<'_>, prompts: &Prompts<'_>) -> (String, String) {
-    let (mut lines, mut hashes) = (String::new(), String::new());
-    for (number, sample) in task.samples.iter().enumerate() {
-        let calls =
-            prompts.get(&(sample.task.as_str(), sample.doc_id.as_str())).map_or(&[][..], |p| &p.calls);
-        let prompt = calls.last().map_or("", |call| call.prompt.as_str());
-        // Of the prompt that is shown, which is the last; the sample has that of the first.
-        let prompt_hash = match task.kind {
-            // Each prompt has another continuation, or another part of the text.
-            Kind::Continuations | Kind::Text => sample.prompt_hash.clone(),
-            _ => calls.last().map_or_else(|| sample.prompt_hash.clone(), |call| hash(&call.prompt)),
-        };
-        let doc = json!({ "id": sample.doc_id, "subject": sample.subject, "category": sample.category });
-        let doc_hash = hash(&serde_json::to_string_pretty(&doc).unwrap_or_default());
-        let target_hash = hash(&sample.gold);
-        hashes.extend([doc_hash.as_str(), &prompt_hash, &target_hash]);
-        let (arguments, answers, filtered) = match task.kind {
-            Kind::Tokens(choices) => {
-                let arguments = choices.iter().map(|choice| (prompt, choice.text.as_str()));
-                chosen(arguments, sample)
-            }
-            Kind::Continuations => chosen(calls.iter().map(|call| (call.prompt.as_str(), "")), sample),
-            Kind::Text => scored(calls, sample),
-            Kind::Generated => generated(prompt, sample),
-        };
-        let mut line = json!({
-            "doc_id": number,
-            "doc": doc,
-            "target": sample.gold,
-            "arguments": arguments,
-            "resps": answers,
-            "filtered_resps": filtered,
-            "filter": "none",
-            "metrics": task.metrics(),
-            "doc_hash": doc_hash,
-            "prompt_hash": prompt_hash,
-            "target_hash": target_hash,
-        });
-        for metric in task.metrics() {
-            line[metric] = task.value(metric, sample);
-        }
-        lines += &format!("{line}\n");
-    }
-    (lines, hash(&hashes))
-}
-
-/// Arguments, answers and filtered answers of an item whose answer was chosen by probability.
-fn chosen<'a>(
-    requests: impl Iterator<Item = (&'a str, &'a str)>,
-    sample: &SampleRecord,
-) -> (Value, Value, Value) {
-    let best = sample.choice_logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let answer = |logprob: &f32| {
-        let is_best = if *logprob == best { "True" } else { "False" };
-        json!([float(f64::from(*logprob)), is_best])
-    };
-    let arguments: Map<String, Value> = requests
-        .enumerate()
-        .map(|(at, (prompt, more))| (format!("gen_args_{at}"), json!({ "arg_0": prompt, "arg_1": more })))
-        .collect();
-    let filtered: Vec<Value> = sample.choice_logprobs.iter().map(answer).collect();
-    let answers: Vec<Value> = filtered.iter().map(|answer| json!([answer])).collect();
-    (arguments.into(), answers.into(), filtered.into())
-}
-
-/// The same of a text that is scored itself.
-fn scored(calls: &[CallRecord], sample: &SampleRecord) -> (Value, Value, Value) {
-    let arguments: Map<String, Value> = calls
-        .iter()
-        .enumerate()
-        .map(|(at, call)| (format!("gen_args_{at}"), json!({ "arg_0": call.prompt })))
-        .collect();
-    let sum = sample.measures.get("loglikelihood");
-    (arguments.into(), json!([[sum]]), json!([sum]))
-}
-
-/// The same of an item whose answer was read from a text.
-fn generated(prompt: &str, sample: &SampleRecord) -> (Value, Value, Value) {
-    let arguments =
-        json!({ "gen_args_0": { "arg_0": prompt, "arg_1": { "until": [], "do_sample": false } } });
-    (arguments, json!([[sample.text]]), json!([sample.pred.as_deref().unwrap_or(INVALID)]))
-}
-
 fn results(records: &Records, tasks: &[Task<'_>], task_hashes: &Map<String, Value>) -> Value {
     let (run, from) = (&records.run, &records.run.provenance);
     let of_each = |value: &dyn Fn(&Task<'_>) -> Value| -> Value {
@@ -323,7 +269,7 @@ fn results(records: &Records, tasks: &[Task<'_>], task_hashes: &Map<String, Valu
         "results": of_each(&|task| {
             let mut all = json!({ "alias": task.case.task });
             for metric in task.metrics() {
-                let (score, error) = task.score(metric);
+                let (score, error) = task.score(&metric);
                 all[format!("{metric},none")] = json!(score);
                 all[format!("{metric}_stderr,none")] = error.map_or_else(|| "N/A".into(), Value::from);
             }
@@ -334,7 +280,7 @@ fn results(records: &Records, tasks: &[Task<'_>], task_hashes: &Map<String, Valu
         "versions": of_each(&|task| json!(task.case.version_hash)),
         "n-shot": of_each(&|task| json!(task.case.shots)),
         "higher_is_better": of_each(&|task| {
-            task.metrics().into_iter().map(|metric| (metric.to_owned(), task.is_higher_better().into())).collect::<Map<_, _>>().into()
+            task.metrics().into_iter().map(|metric| (metric, task.is_higher_better().into())).collect::<Map<_, _>>().into()
         }),
         "n-samples": of_each(&|task| {
             json!({ "original": task.case.available.unwrap_or(task.case.items), "effective": task.samples.len() })
@@ -393,7 +339,7 @@ fn configuration(task: &Task<'_>) -> Value {
         };
         json!({ "metric": metric, "aggregation": aggregation, "higher_is_better": task.is_higher_better() })
     };
-    let metrics: Vec<Value> = task.metrics().into_iter().map(of).collect();
+    let metrics: Vec<Value> = task.metrics().iter().map(|metric| of(metric)).collect();
     json!({
         "task": task.case.task,
         "dataset_path": task.case.benchmark,

@@ -16,7 +16,8 @@ use crate::record::{
     Audit, Clock, Contents, LoadLevelRecord, ProbeRecord, PromptRecord, RecordError, RequestRecord, RunDir,
     RunRecord, SampleRecord,
 };
-use crate::report::workloads::Workloads;
+use crate::report::workloads::{Csv, Workloads};
+use crate::report::{accuracy_rows, modelled, perf_rows};
 use std::fmt::Debug;
 use std::io::{self, Write};
 
@@ -124,14 +125,25 @@ pub struct File {
     pub bytes: Vec<u8>,
 }
 
+/// Returns `model_error.csv`. `None` for measured times.
+fn errors(contents: &Contents, workloads: &Workloads) -> Result<Option<Csv>, csv::Error> {
+    let Contents { run, samples, requests, .. } = contents;
+    let mut figures = modelled::figures::of(run, &perf_rows(run, requests), &accuracy_rows(run, samples));
+    figures.extend(workloads.figures(run));
+    modelled::figures::csv(run, &figures)
+}
+
 impl Records {
     /// Reads a run, without its prompts.
     pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
         let contents = Contents::read(dir)?;
         let encode = |e: csv::Error| RecordError::io("encode a table of", dir.path())(e.into());
         let modelled = contents.has_modelled_times();
-        let tables = Workloads::of(&contents).csv(&contents.run).map_err(encode)?;
-        let tables = tables.into_iter().filter(|table| !table.is_empty);
+        let workloads = Workloads::of(&contents);
+        let mut tables = workloads.csv(&contents.run).map_err(encode)?;
+        tables.retain(|table| !table.is_empty);
+        tables.extend(errors(&contents, &workloads).map_err(encode)?);
+        let tables = tables.into_iter();
         let tables = tables.map(|table| File { path: table.name.into(), bytes: table.bytes }).collect();
         let Contents { run, samples, requests, probes, loads: levels, audit, .. } = contents;
         let prompts = Vec::new();

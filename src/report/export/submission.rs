@@ -32,7 +32,7 @@ impl Export for CevalSubmission {
 const ABOUT: &str = "\
 TASK.json has an object for each subject, with the answer to each item by its id: the form of C-Eval's
 submissions. The server wants all 52 subjects of the split `test`. Its answers are not public, and a run
-takes only splits with answers: add a column `answer` with any letter to the csv files, and disregard
+takes only splits with answers. So add a column `answer` with any letter to the csv files, and disregard
 the score. An item without an answer has an empty text, which counts as wrong.
 ";
 

@@ -2,7 +2,7 @@
 
 use glmbench_calibrate::modelled::is_shipped;
 
-use super::{basis_of, cell, error_of, profile_of, span};
+use super::{RatioError, basis_of, cell, profile_of, span};
 use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::format::fixed;
 use crate::report::tables::Table;
@@ -85,30 +85,9 @@ fn power(card: &Card) -> String {
     format!("{:.0} W, published{of}", card.watts)
 }
 
-/// A row with its run.
-pub(in crate::report) type Timed<'a> = (&'a RunRecord, &'a PerfRow);
-
-/// Returns the least and the largest value of a ratio (B over A) of two modelled times by the errors of both. `None` if an error is
-/// not known, or a time is measured.
-pub(in crate::report) fn ratio_ends([a, b]: [Timed<'_>; 2], ratio: f64) -> Option<(f64, f64)> {
-    let of = |(run, row): Timed<'_>| Some(error_of(basis_of(run)?, row, row.phase).ok()?.error);
-    let factor = of(a)?.hypot(of(b)?).exp();
-    Some((ratio / factor, ratio * factor))
-}
-
-/// Returns the error of a ratio of modelled times, or of a mean of such ratios, to stand after it: ` ± 25 %`, with an asterisk if a
-/// time is extrapolated. The relative errors of both sides are combined as the root of the sum of their squares; of several ratios
-/// it is the root mean square, since the error of a model is common to all shapes. Empty if an error is not known.
-fn ratio_error(pairs: &[[Timed<'_>; 2]]) -> String {
-    let of = |(run, row): Timed<'_>| error_of(basis_of(run)?, row, row.phase).ok();
-    let (mut squares, mut beyond) = (0.0, false);
-    for &[a, b] in pairs {
-        let Some((a, b)) = of(a).zip(of(b)) else { return String::new() };
-        squares += a.error * a.error + b.error * b.error;
-        beyond |= !a.beyond.is_empty() || !b.beyond.is_empty();
-    }
-    let mark = if beyond { " *" } else { "" };
-    format!(" ± {:.0} %{mark}", 100.0 * (squares / pairs.len().max(1) as f64).sqrt())
+/// Returns what stands after a ratio, or after a mean of ratios: ` ± 25 %`. Empty if an error is not known.
+fn after(error: Option<RatioError>) -> String {
+    error.map_or_else(String::new, |error| format!(" {}", error.short()))
 }
 
 /// Returns a table that compares two modelled runs card with card (every chip of a card) and chip with chip.
@@ -146,7 +125,7 @@ pub(in crate::report) fn cards(a: Side<'_>, b: Side<'_>) -> Option<Table> {
                 error(a.0, row),
                 ms(beside),
                 error(b.0, beside),
-                format!("{ratio:.2}{}", ratio_error(&[[(a.0, row), (b.0, beside)]])),
+                format!("{ratio:.2}{}", after(RatioError::between([(a.0, row), (b.0, beside)]))),
                 share(row, one.watts),
                 share(beside, other.watts),
                 share(row, one.gigabytes),
@@ -164,7 +143,8 @@ pub(in crate::report) fn cards_sentence(a: Side<'_>, b: Side<'_>) -> Option<Stri
         let own: Vec<&Beside<'_>> =
             found.iter().filter(|pair| pair.cards == cards && pair.a.phase == phase).collect();
         let logs: f64 = own.iter().map(|pair| pair.ratio.ln()).sum();
-        let pairs: Vec<_> = own.iter().map(|pair| [(a.0, pair.a), (b.0, pair.b)]).collect();
+        let errors_of_ratios = own.iter().map(|pair| RatioError::between([(a.0, pair.a), (b.0, pair.b)]));
+        let error = RatioError::mean(errors_of_ratios);
         let errors = [
             span(a.0, own.iter().map(|pair| pair.a), phase),
             span(b.0, own.iter().map(|pair| pair.b), phase),
@@ -173,7 +153,7 @@ pub(in crate::report) fn cards_sentence(a: Side<'_>, b: Side<'_>) -> Option<Stri
             format!(
                 "{phase} {:.2}{} (A{}, B{}; {} shape{})",
                 (logs / own.len() as f64).exp(),
-                ratio_error(&pairs),
+                after(error),
                 errors[0],
                 errors[1],
                 own.len(),

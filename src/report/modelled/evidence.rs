@@ -3,12 +3,12 @@
 use glmbench_calibrate::cases::batches_of;
 use glmbench_calibrate::modelled::{Residual, residuals};
 use glmbench_calibrate::published::{self, Phase as PublishedPhase};
-use glmbench_calibrate::residuals::summaries;
+use glmbench_calibrate::residuals::{Spread, summaries};
 
 use super::{basis_of, cell, profile_of};
 use crate::record::{PerfRow, Phase, ProfileFigure, RunRecord};
 use crate::report::charts::ratios::{Dot, RatioChart, RatioRow};
-use crate::report::format::{NONE, bytes, counted, fixed, or_none};
+use crate::report::format::{bytes, counted, fixed, or_none};
 use crate::report::tables::{Table, per_token_ns};
 
 /// Name of the suite that times the published shapes. Its report lists every published row.
@@ -28,9 +28,9 @@ pub(in crate::report) fn tables(run: &RunRecord) -> Vec<Table> {
         return Vec::new();
     }
     let rows = residuals();
-    let mut tables = vec![summary(&rows)];
+    let mut tables = vec![summary(rows)];
     if is_calibration(run) {
-        tables.push(every(&rows));
+        tables.push(every(rows));
     }
     tables.extend(figures(run));
     tables
@@ -136,24 +136,32 @@ fn time_of<'a>(row: &published::Row, rows: &'a [PerfRow]) -> Option<(f64, &'a Pe
 
 /// Returns the published speeds against the modelled ones by chip, number of chips and phase.
 fn summary(rows: &[Residual]) -> Table {
-    let numbers = ["Rows", "Before: mean", "range", "Shipped: mean", "range", "Left out: rms", "worst"];
+    let numbers = [
+        "Rows",
+        "Models",
+        "Before: mean",
+        "range",
+        "Shipped: mean",
+        "range",
+        "Error on unseen models",
+        "worst",
+    ];
     let mut table =
         Table::new("Modelled against published time, by ratio".into(), &["Chip and phase"], &numbers);
-    let range = |(_, least, most): (f64, f64, f64)| format!("{least:.2} to {most:.2}");
-    let percent =
-        |share: Option<f64>| share.map_or_else(|| NONE.to_owned(), |s| format!("{:.0} %", 100.0 * s));
+    let range = |of: Spread| format!("{:.2} to {:.2}", of.least, of.most);
     for group in summaries(rows) {
         table.push(
             false,
             vec![
                 group.of,
                 group.rows.to_string(),
-                fixed(Some(group.before.0), 2),
+                group.models.to_string(),
+                fixed(Some(group.before.mean), 2),
                 range(group.before),
-                fixed(Some(group.after.0), 2),
+                fixed(Some(group.after.mean), 2),
                 range(group.after),
-                percent(group.left_out.map(|(rms, _)| rms)),
-                percent(group.left_out.map(|(_, worst)| worst)),
+                or_none(group.error, |of| format!("± {:.0} %", 100.0 * of.rms)),
+                or_none(group.error, |of| format!("{:.0} %", 100.0 * of.worst)),
             ],
         );
     }
@@ -194,7 +202,7 @@ fn every(rows: &[Residual]) -> Table {
 /// Returns the chart *modelled against published*: the ratio of every row that can be timed, by chip, number of chips, phase and
 /// model, with geometric mean and range. `None` for runs with measured times.
 pub(in crate::report) fn chart(run: &RunRecord) -> Option<RatioChart> {
-    profile_of(run).map(|_| chart_of(&residuals()))
+    profile_of(run).map(|_| chart_of(residuals()))
 }
 
 fn chart_of(rows: &[Residual]) -> RatioChart {
@@ -210,11 +218,11 @@ fn chart_of(rows: &[Residual]) -> RatioChart {
     for of in groups {
         let summary = summaries.iter().find(|group| group.of == of);
         let words = summary.map_or_else(String::new, |group| {
-            let (mean, least, most) = group.after;
-            let left_out = group.left_out.map_or_else(String::new, |(rms, worst)| {
-                format!("; left out: rms {:.0} %, worst {:.0} %", 100.0 * rms, 100.0 * worst)
+            let Spread { mean, least, most } = group.after;
+            let error = group.error.map_or_else(String::new, |of| {
+                format!("; ± {:.0} %, worst {:.0} %", 100.0 * of.rms, 100.0 * of.worst)
             });
-            format!("{mean:.2} [{least:.2} to {most:.2}], {}{left_out}", counted(group.rows as u64, "row"))
+            format!("{mean:.2} [{least:.2} to {most:.2}], {}{error}", counted(group.rows as u64, "row"))
         });
         let own: Vec<&Residual> =
             rows.iter().filter(|row| row.ratio.is_some() && row.group() == of).collect();
@@ -231,7 +239,7 @@ fn chart_of(rows: &[Residual]) -> RatioChart {
     RatioChart {
         title: "Modelled against published".to_owned(),
         subtitle: "modelled over published time, by factors; above 1: modelled slower; bar: range, tick: geometric mean of the rows \
-                   that count"
+                   that count; ±: error on unseen models"
             .to_owned(),
         rows: all,
     }
@@ -314,7 +322,7 @@ mod tests {
     #[test]
     fn every_row_that_can_be_timed_is_in_the_chart_once() {
         let rows = residuals();
-        let chart = chart_of(&rows);
+        let chart = chart_of(rows);
         let now = chart
             .rows
             .iter()

@@ -1,23 +1,30 @@
 //! The error of modelled times, and what it rests on.
 //!
 //! Every modelled figure of a report carries the error of its shape: [`cell`] in tables, [`after`] in sentences, [`span`] in
-//! charts. [`evidence`] has the published speeds behind it and the figures of the profile, [`cards`](mod@cards) compares card with
-//! card, [`memory`] has what a card's memory holds.
+//! charts, [`figures`] in CSV files. A ratio of two has that of [`RatioError`]. [`glmbench_calibrate::modelled`] defines both.
+//!
+//! [`evidence`] has the published speeds behind it and the figures of the profile, [`cards`](mod@cards) compares card with card,
+//! [`memory`] has what a card's memory holds.
 
 pub(crate) mod cards;
 pub(crate) mod evidence;
+pub(crate) mod figures;
 pub(crate) mod memory;
+mod ratio;
 
 use glmbench_calibrate::modelled::{Ground, Of, Shape, UNKNOWN, is_shipped, stated};
-use glmbench_device::ClockFit;
-use serde::Serialize;
+use glmbench_device::{ClockFit, DeviceInfo};
 
 use super::format::NONE;
-use super::workloads::Csv;
-use crate::record::{Clock, LoadRow, PerfRow, Phase, ProfileFit, RunRecord, SCHEMA};
+use crate::record::{Clock, LoadRow, PerfRow, Phase, ProfileFit, RunRecord};
 
 pub(super) use self::cards::{beside, card_of, cards, cards_sentence};
+pub(crate) use self::figures::Figure;
+pub(crate) use self::ratio::RatioError;
 pub(crate) use glmbench_calibrate::modelled::Stated;
+
+/// The error of a modelled figure, or why none is known.
+pub(crate) type Known = Result<Stated, &'static str>;
 
 /// Returns the profile of a run with modelled times.
 pub(super) fn profile_of(run: &RunRecord) -> Option<&str> {
@@ -35,15 +42,18 @@ pub struct Basis<'a> {
     pub parameters: Option<f64>,
     /// Whether launches were captured as graphs; `None` if the record does not say.
     pub graphs: Option<bool>,
+    /// Whether the weights are quantised; `None` if the record does not say.
+    pub quantised: Option<bool>,
 }
 
 impl Basis<'_> {
     /// Returns the error of a figure of this shape: `[batch, input tokens, output tokens]` on a number of chips.
-    fn error(&self, of: Of, chips: u32, lengths: [u32; 3]) -> Result<Stated, &'static str> {
-        let Self { profile, fits, parameters, graphs } = *self;
+    fn error(&self, of: Of, chips: u32, lengths: [u32; 3]) -> Known {
+        let Self { profile, fits, parameters, graphs, quantised } = *self;
         let fits: Vec<ClockFit> = fits.iter().map(ClockFit::from).collect();
         let [batch, input_tokens, output_tokens] = lengths.map(|n| n as usize);
-        let shape = Shape { chips: chips as usize, batch, input_tokens, output_tokens, parameters, graphs };
+        let chips = chips as usize;
+        let shape = Shape { chips, batch, input_tokens, output_tokens, parameters, graphs, quantised };
         stated(Ground { profile: Some(profile), fits: &fits }, of, shape)
     }
 }
@@ -54,7 +64,8 @@ pub(super) fn basis_of(run: &RunRecord) -> Option<Basis<'_>> {
     let parameters = of.model_details.get("shape").and_then(|shape| parameters(shape));
     let graphs = of.device_details.get("graph").map(|word| word != "off");
     let fits = of.modelled_by.as_ref().map_or(&[][..], |by| &by.fits);
-    Some(Basis { profile: profile_of(run)?, fits, parameters, graphs })
+    let quantised = of.dtype.known().map(|precision| precision.has_quantised_weights());
+    Some(Basis { profile: profile_of(run)?, fits, parameters, graphs, quantised })
 }
 
 /// Returns the parameters of a model by its shape in records: `28 layers, hidden 4096, ffn 13696, 32 heads of 128, 2 KV heads,
@@ -78,39 +89,72 @@ fn of_phase(phase: Phase) -> Of {
 }
 
 /// Returns the error of a row's time.
-pub(super) fn error_of(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> Result<Stated, &'static str> {
+pub(super) fn error_of(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> Known {
     basis.error(of_phase(phase), row.tp, [row.batch, row.input_tokens, row.output_tokens])
 }
 
 /// Returns the error of a figure of a run by its shape: `[batch, input tokens, output tokens]`. `None` with a measured clock.
-pub(crate) fn error_at(
-    run: &RunRecord,
-    phase: Phase,
-    tp: u32,
-    lengths: [u32; 3],
-) -> Option<Result<Stated, &'static str>> {
+pub(crate) fn error_at(run: &RunRecord, phase: Phase, tp: u32, lengths: [u32; 3]) -> Option<Known> {
     basis_of(run).map(|basis| basis.error(of_phase(phase), tp, lengths))
 }
 
-/// Returns the error of a load's times: that of the steps behind them, for its mean request. `None` with a measured clock.
-pub(crate) fn error_of_load(run: &RunRecord, row: &LoadRow) -> Option<Result<Stated, &'static str>> {
+/// Returns the error of a phase's time on a device with a virtual clock, for a shape `[batch, input tokens, output tokens]` of a model
+/// with so many parameters. `None` with a measured clock.
+pub(crate) fn error_on(
+    device: &DeviceInfo,
+    parameters: u64,
+    phase: Phase,
+    lengths: [usize; 3],
+) -> Option<Known> {
+    let by = device.modelled_by.as_ref()?;
+    let profile = format!("{} sha256:{}", by.name, by.sha256);
+    let [batch, input_tokens, output_tokens] = lengths;
+    let graphs = device.details.iter().find(|(name, _)| name == "graph").map(|(_, word)| word != "off");
+    let shape = Shape {
+        chips: device.tp,
+        batch,
+        input_tokens,
+        output_tokens,
+        parameters: Some(parameters as f64),
+        graphs,
+        quantised: Some(device.precision.has_quantised_weights()),
+    };
+    Some(stated(Ground { profile: Some(&profile), fits: &by.fits }, of_phase(phase), shape))
+}
+
+/// Returns the shape whose steps are behind a load's times: the largest batch, of the mean request.
+pub(crate) fn shape_of_load(row: &LoadRow) -> [u32; 3] {
     let served = row.requests.saturating_sub(row.failed).max(1);
     let mean = |tokens: u64| u32::try_from(tokens.div_ceil(served)).unwrap_or(u32::MAX);
-    error_at(run, Phase::E2e, row.tp, [row.max_batch, mean(row.input_tokens), mean(row.output_tokens)])
+    [row.max_batch, mean(row.input_tokens), mean(row.output_tokens)]
+}
+
+/// Returns the error of a load's times: that of the steps behind them. `None` with a measured clock.
+pub(crate) fn error_of_load(run: &RunRecord, row: &LoadRow) -> Option<Known> {
+    error_at(run, Phase::E2e, row.tp, shape_of_load(row))
 }
 
 /// Returns an error in the words of a cell.
-pub(crate) fn short(error: Option<Result<Stated, &'static str>>) -> String {
+pub(crate) fn short(error: Option<Known>) -> String {
     error.map_or_else(|| NONE.to_owned(), |error| error.map_or_else(|_| NONE.to_owned(), |of| of.short()))
 }
 
 /// Returns an error as it follows a figure in a sentence. Empty for measured figures, and where no error of the profile is known:
 /// [`sentence`] says so once.
-pub(crate) fn words(error: Option<Result<Stated, &'static str>>) -> String {
+pub(crate) fn words(error: Option<Known>) -> String {
     match error {
         None | Some(Err(UNKNOWN)) => String::new(),
         Some(Ok(stated)) => format!(" {}", stated.words()),
         Some(Err(why)) => format!(" ({why})"),
+    }
+}
+
+/// Returns what follows a modelled time where it stands alone, such as in a gate: `, modelled ± 12 %`. Empty for measured times.
+pub(crate) fn marked(error: Option<&Known>) -> String {
+    match error {
+        None => String::new(),
+        Some(Ok(stated)) => format!(", modelled {}", stated.short()),
+        Some(Err(why)) => format!(", modelled, {why}"),
     }
 }
 
@@ -131,7 +175,7 @@ pub(super) fn span<'a>(run: &RunRecord, rows: impl Iterator<Item = &'a PerfRow>,
 }
 
 /// Returns the least and the largest of errors: ` ± 9 to 20 %`. Empty if none is known.
-pub(crate) fn span_of(errors: impl Iterator<Item = Option<Result<Stated, &'static str>>>) -> String {
+pub(crate) fn span_of(errors: impl Iterator<Item = Option<Known>>) -> String {
     let errors: Vec<Stated> = errors.filter_map(|error| error?.ok()).collect();
     let percents = errors.iter().map(|stated| (100.0 * stated.error).round());
     let (least, most) = percents.fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(x), b.max(x)));
@@ -177,61 +221,6 @@ pub(super) fn sentence(run: &RunRecord) -> Option<String> {
     Some(format!("Times are modelled{card}. Their error against {against}: {}.", known.join("; ")))
 }
 
-/// A row of `model_error.csv`: the error of one modelled figure.
-#[derive(Serialize)]
-struct ErrorRow<'a> {
-    schema: u32,
-    run_id: &'a str,
-    case_id: &'a str,
-    phase: String,
-    profile: &'a str,
-    tp: u32,
-    batch: u32,
-    input_tokens: u32,
-    output_tokens: u32,
-    error: Option<f64>,
-    worst: Option<f64>,
-    rows: Option<usize>,
-    models: Option<usize>,
-    extrapolated: String,
-    problem: &'static str,
-}
-
-impl ErrorRow<'_> {
-    const HEADER: &'static str = "schema,run_id,case_id,phase,profile,tp,batch,input_tokens,output_tokens,error,worst,rows,\
-        models,extrapolated,problem";
-}
-
-/// Returns `model_error.csv`, with a row for every row of `perf.csv`. `None` for measured times.
-pub(super) fn csv(run: &RunRecord, rows: &[PerfRow]) -> Result<Option<Csv>, csv::Error> {
-    let Some(basis) = basis_of(run).filter(|_| !rows.is_empty()) else { return Ok(None) };
-    let rows: Vec<ErrorRow<'_>> = rows.iter().map(|row| error_row(run, basis, row)).collect();
-    Csv::of("model_error.csv", ErrorRow::HEADER, &rows).map(Some)
-}
-
-fn error_row<'a>(run: &'a RunRecord, basis: Basis<'a>, row: &'a PerfRow) -> ErrorRow<'a> {
-    let PerfRow { tp, batch, input_tokens, output_tokens, phase, .. } = *row;
-    let error = error_of(basis, row, phase);
-    let share = |share: f64| (share * 1e4).round() / 1e4;
-    ErrorRow {
-        schema: SCHEMA,
-        run_id: &run.run_id,
-        case_id: &row.case_id,
-        phase: phase.to_string(),
-        profile: basis.profile,
-        tp,
-        batch,
-        input_tokens,
-        output_tokens,
-        error: error.as_ref().ok().map(|of| share(of.error)),
-        worst: error.as_ref().ok().map(|of| share(of.worst)),
-        rows: error.as_ref().ok().map(|of| of.rows),
-        models: error.as_ref().ok().map(|of| of.models),
-        extrapolated: error.as_ref().map_or_else(|_| String::new(), |of| of.beyond.join("; ")),
-        problem: error.as_ref().err().copied().unwrap_or_default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,15 +239,18 @@ mod tests {
         let (mut run, _, requests) = fixture::realistic();
         let rows = perf_rows(&run, &requests);
         assert_eq!((after(&run, &rows[0], Phase::Prefill), sentence(&run)), (String::new(), None));
-        assert!(csv(&run, &rows).unwrap().is_none());
+        let file = |run: &RunRecord| figures::csv(run, &figures::of(run, &rows, &[])).unwrap();
+        assert!(file(&run).is_none());
         run.provenance.clock = Clock::Modelled;
         run.provenance.clock_profile = Some("mine sha256:00".into());
         // One sentence says so, and no figure repeats it.
         assert_eq!(after(&run, &rows[0], Phase::Prefill), "");
         let says = sentence(&run).unwrap();
         assert!(says.contains("error is unknown here") && says.contains("nor fitted to a card"), "{says}");
-        let told = |csv: Csv| String::from_utf8(csv.bytes).unwrap();
-        assert!(told(csv(&run, &rows).unwrap().unwrap()).contains("error unknown here"));
+        let told = |run: &RunRecord| String::from_utf8(file(run).unwrap().bytes).unwrap();
+        assert!(told(&run).contains("error unknown here"));
+        let unknown = error_at(&run, Phase::Decode, 1, [1, 8, 8]);
+        assert!(marked(unknown.as_ref()).starts_with(", modelled, error unknown here"));
         // A profile that was fitted to a card states its own error.
         let fit = |phase: &str| ProfileFit {
             phase: phase.into(),
@@ -279,7 +271,7 @@ mod tests {
         assert!(
             sentence(&run).unwrap().contains("fitted to, on shapes left out of the fit: TP 1: prefill ± 3 %")
         );
-        let errors = told(csv(&run, &rows).unwrap().unwrap());
+        let errors = told(&run);
         assert!(errors.lines().nth(1).unwrap().contains(",0.034,0.07,9,9,,"), "{errors}");
     }
 }

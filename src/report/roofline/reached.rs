@@ -1,7 +1,7 @@
 //! Compares a figure with its limit and decides whether a target is met.
 
 use crate::record::{RequestRecord, RooflineSample, RooflineSamples, Target};
-use crate::stats::median;
+use crate::stats::{Interval, median};
 
 /// One repetition: its rate, and the machine's limits around it.
 pub(super) struct Trial<'a> {
@@ -98,9 +98,8 @@ impl Reached {
     }
 
     /// The smallest and the largest ratio of a repetition to a limit beside it.
-    pub(super) fn range(&self) -> Option<(f64, f64)> {
-        let low = self.each.iter().copied().min_by(f64::total_cmp)?;
-        Some((low, self.each.iter().copied().max_by(f64::total_cmp)?))
+    pub(super) fn range(&self) -> Option<Interval> {
+        Interval::spanning(self.each.iter().copied())
     }
 
     /// Whether the target is met. `Some` if all repetitions agree, with the limit before them and with the one after.
@@ -119,9 +118,10 @@ impl Reached {
 
     /// Notes on the result, and why a verdict is open.
     pub(super) fn notes(&self, target: &Target) -> Option<String> {
-        let (low, high) = self.range().unwrap_or_default();
-        let open = (!self.each.is_empty() && self.meets(target).is_none())
-            .then(|| format!("{low:.3} to {high:.3} over {} repetitions", self.repetitions));
+        let range = self.range().filter(|_| self.meets(target).is_none());
+        let open = range.map(|range| {
+            format!("{:.3} to {:.3} over {} repetitions", range.low, range.high, self.repetitions)
+        });
         let notes: Vec<String> = open.into_iter().chain(self.note.clone()).collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
@@ -171,7 +171,7 @@ mod tests {
         let reached =
             reached(&[(36, Some(around(40, 40))), (40, Some(around(50, 50))), (15, Some(around(20, 20)))]);
         assert_eq!((reached.value, reached.limit, reached.ratio), (Some(36.0), Some(40.0), Some(0.8)));
-        assert_eq!(reached.range(), Some((0.75, 0.9)));
+        assert_eq!(reached.range(), Some(Interval { low: 0.75, high: 0.9 }));
         for (least, met) in
             [(0.5, Some(true)), (0.75, Some(true)), (0.76, None), (0.9, None), (0.91, Some(false))]
         {
@@ -186,7 +186,7 @@ mod tests {
         let reached = reached(&[(36, Some(around(57, 30))), (36, Some(around(40, 50)))]);
         assert_eq!(
             (reached.ratio, reached.range()),
-            (Some(f64::midpoint(36.0 / 43.5, 0.8)), Some((36.0 / 57.0, 1.2)))
+            (Some(f64::midpoint(36.0 / 43.5, 0.8)), Some(Interval { low: 36.0 / 57.0, high: 1.2 }))
         );
         assert_eq!(
             [0.6, 0.8, 1.3].map(|least| reached.meets(&at_least(least))),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn records_without_spots_go_by_the_limit_before_the_cases() {
+    fn records_without_roofline_samples_go_by_the_limit_before_the_cases() {
         let reached = reached(&[(30, None), (66, None), (54, None)]);
         assert_eq!((reached.value, reached.limit, reached.ratio), (Some(54.0), Some(60.0), Some(0.9)));
         assert_eq!(reached.range(), None);
@@ -236,7 +236,7 @@ mod tests {
         assert!(none.notes(&at_least(0.9)).unwrap().ends_with("it could not be measured around them"));
         // One side of a repetition is enough. A repetition without any does not count.
         let some = reached(&[(20, Some([None, Some(40)])), (30, Some(around(30, 30))), (54, None)]);
-        assert_eq!((some.ratio, some.range()), (Some(0.75), Some((0.5, 1.0))));
+        assert_eq!((some.ratio, some.range()), (Some(0.75), Some(Interval { low: 0.5, high: 1.0 })));
         assert_eq!(
             some.notes(&at_least(0.75)).unwrap(),
             "0.500 to 1.000 over 2 repetitions; the limit was measured around 2 of 3 repetitions"

@@ -2,6 +2,7 @@
 
 use crate::record::{Figure, LimitRow, MeasuredRate, MeasuredRoofline, PerfRow, Phase, RunRecord};
 use crate::report::format::{NONE, fixed, significant};
+use crate::report::modelled;
 use crate::report::performance::phase_cost;
 use crate::report::tables::{Column, Table};
 
@@ -65,26 +66,27 @@ pub(in crate::report) fn table(run: &RunRecord, rows: &[LimitRow]) -> Table {
 
 /// Work of each phase of each case, and its rates.
 pub(in crate::report) fn phases(run: &RunRecord, performance: &[PerfRow]) -> Table {
-    let numbers = ["Bytes", "Operations", "ms", "GB/s", "GFLOP/s", "Roofline %"];
+    let basis = modelled::basis_of(run);
+    let mut numbers = vec!["Bytes", "Operations", "ms", "GB/s", "GFLOP/s", "Roofline %"];
+    numbers.extend(basis.map(|_| "Model error"));
     let mut table =
         Table::new(format!("Work of the phases, {}", run.provenance.clock), &["Case", "Phase"], &numbers);
     for row in performance.iter().filter(|row| row.phase != Phase::E2e) {
         let case = run.plan.performance.iter().find(|case| case.case_id == row.case_id);
         let Some(cost) = case.and_then(|case| phase_cost(case, row.phase)) else { continue };
         let ns = row.median_ns.filter(|&ns| ns > 0).map(|ns| ns as f64);
-        table.push(
-            false,
-            vec![
-                row.case_id.clone(),
-                row.phase.to_string(),
-                format!("{} GB", significant(cost.bytes as f64 / 1e9, 4)),
-                format!("{} GFLOP", significant(cost.flops as f64 / 1e9, 4)),
-                fixed(ns.map(|ns| ns / 1e6), 1),
-                fixed(row.achieved_gb_s, 2),
-                fixed(ns.map(|ns| cost.flops as f64 / ns), 1),
-                fixed(row.roofline_pct, 1),
-            ],
-        );
+        let mut cells = vec![
+            row.case_id.clone(),
+            row.phase.to_string(),
+            format!("{} GB", significant(cost.bytes as f64 / 1e9, 4)),
+            format!("{} GFLOP", significant(cost.flops as f64 / 1e9, 4)),
+            fixed(ns.map(|ns| ns / 1e6), 1),
+            fixed(row.achieved_gb_s, 2),
+            fixed(ns.map(|ns| cost.flops as f64 / ns), 1),
+            fixed(row.roofline_pct, 1),
+        ];
+        cells.extend(basis.map(|basis| modelled::cell(basis, row, row.phase)));
+        table.push(false, cells);
     }
     table
 }

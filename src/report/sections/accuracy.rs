@@ -14,7 +14,8 @@ impl Section for Accuracy {
 
     fn details(&self, of: Material<'_>) -> Vec<Table> {
         let tasks = of.run().plan.accuracy.iter();
-        tasks.map(|case| tables::subjects(&case.task, &of.summary.accuracy)).collect()
+        let scores = tasks.map(|case| tables::subjects(&case.task, &of.summary.accuracy));
+        scores.chain(measures::subjects(of.run(), of.samples)).collect()
     }
 
     /// Every run has the file, even without scores.
@@ -23,6 +24,8 @@ impl Section for Accuracy {
     }
 
     fn charts(&self, of: Material<'_>) -> Vec<(String, Chart)> {
-        charts::of_scores(of.run(), &of.summary.accuracy)
+        let mut all = charts::of_scores(of.run(), &of.summary.accuracy);
+        all.extend(charts::of_grids(of.run(), of.samples));
+        all
     }
 }

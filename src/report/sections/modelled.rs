@@ -1,7 +1,7 @@
-//! Modelled times: their error, the published speeds behind it, the profile's figures, a card's memory. `model_error.csv`.
+//! Modelled times: their error, the published speeds behind it, the profile's figures, a card's memory.
 
-use super::{Chart, Csv, Material, Section, Table};
-use crate::report::modelled::{self, evidence, memory};
+use super::{Chart, Material, Section, Table};
+use crate::report::modelled::{evidence, memory};
 
 pub(super) struct Modelled;
 
@@ -15,10 +15,6 @@ impl Section for Modelled {
         let (run, rows) = (of.run(), &of.summary.performance);
         let timed = evidence::timed(run, rows).filter(|_| !evidence::is_calibration(run));
         memory::table(run, rows).into_iter().chain(timed).chain(evidence::tables(run)).collect()
-    }
-
-    fn csv(&self, of: Material<'_>) -> Result<Option<Csv>, csv::Error> {
-        modelled::csv(of.run(), &of.summary.performance)
     }
 
     fn charts(&self, of: Material<'_>) -> Vec<(String, Chart)> {

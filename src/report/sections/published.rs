@@ -1,4 +1,4 @@
-//! The comparison with published scores, whose sentences are in the headline.
+//! The comparison with published scores. Its sentences are in the headline.
 
 use super::{Definition, Section};
 use crate::record::RunRecord;

@@ -136,6 +136,6 @@ fn e2e(repetitions: &Repetitions<'_>) -> Vec<f64> {
 
 /// Uses fewer resamples than a printed interval, because this one is only compared with a bound.
 fn is_wide(ns: &[f64]) -> Option<bool> {
-    let half = median_interval(ns, 0.95, 1000, 1).map(|(low, high)| (high - low) / 2.0)?;
+    let half = median_interval(ns, 0.95, 1000, 1).map(|of| (of.high - of.low) / 2.0)?;
     Some(half > WIDE_SHARE * median(ns)?)
 }

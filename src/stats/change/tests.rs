@@ -259,11 +259,12 @@ fn recorded_noise_is_no_change_and_hides_none() {
 
 #[test]
 fn a_verdict_needs_both_sureness_and_size() {
+    let between = |low, high| Some(Interval { low, high });
     let change = |log_ratio: f64, differs, within| Change::of(log_ratio, differs, within, 0.03);
-    assert_eq!(change(0.05, true, Some((0.03, 0.07))), Change::Slower);
-    assert_eq!(change(-0.05, true, Some((-0.07, -0.03))), Change::Faster);
-    assert_eq!(change(0.05, false, Some((-0.01, 0.11))), Change::CannotTell);
-    assert_eq!(change(0.02, true, Some((0.01, 0.03))), Change::CannotTell);
-    assert_eq!(change(0.02, true, Some((0.01, 0.029))), Change::Same);
+    assert_eq!(change(0.05, true, between(0.03, 0.07)), Change::Slower);
+    assert_eq!(change(-0.05, true, between(-0.07, -0.03)), Change::Faster);
+    assert_eq!(change(0.05, false, between(-0.01, 0.11)), Change::CannotTell);
+    assert_eq!(change(0.02, true, between(0.01, 0.03)), Change::CannotTell);
+    assert_eq!(change(0.02, true, between(0.01, 0.029)), Change::Same);
     assert_eq!(change(0.0, false, None), Change::CannotTell);
 }

@@ -1,10 +1,13 @@
 //! Protocols from task files (docs/TASKFILES.md). A file's protocol is a [`Protocol`] like any other: templates, stages and
 //! rules are data, and this module interprets them.
 
+mod describe;
+mod judged;
 mod measure;
 mod parse;
 mod prompt;
 mod rules;
+mod score;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -14,6 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use self::measure::Normalisation;
 use self::parse::Spec;
 use self::prompt::Stages;
+use super::program::PASSED;
 use super::{
     ChoiceToken, Definition, Demonstrations, Evidence, Judgement, Output, Protocol, Question, Stage, Step,
     TaskError, TextCodec, all_different, most_probable,
@@ -123,7 +127,13 @@ impl Protocol for FileProtocol {
     }
 
     fn evidence(&self) -> Evidence {
-        if self.spec.is_scored() { Evidence::Choices(self.answers()) } else { Evidence::Text }
+        if self.spec.is_scored() {
+            Evidence::Choices(self.answers())
+        } else if self.spec.run().is_some() || self.spec.score().is_some() || self.spec.is_likelihood() {
+            Evidence::Item
+        } else {
+            Evidence::Text
+        }
     }
 
     fn scores_prompts(&self) -> bool {
@@ -144,13 +154,23 @@ impl Protocol for FileProtocol {
     }
 
     fn gold(&self, item: &Item) -> Option<Answer> {
+        if self.spec.run().is_some() {
+            return Some(Answer::Text(PASSED.to_owned()));
+        }
+        if !self.has_key() {
+            return Some(Answer::Text(String::new()));
+        }
         let gold = item.gold()?;
         let Some(kind) = self.spec.answer else { return Some(self.spec.normalised(gold)) };
         rules::answer_of(&gold.to_string(), kind, &self.spec.normalisers)
     }
 
     fn has_key(&self) -> bool {
-        !self.spec.is_likelihood()
+        !self.spec.is_likelihood() && self.spec.score().is_none()
+    }
+
+    fn runs_programs(&self) -> bool {
+        self.spec.run().is_some()
     }
 
     fn judge(&self, output: Output<'_>) -> Judgement {
@@ -166,13 +186,10 @@ impl Protocol for FileProtocol {
             }
             return most_probable(&answers, output.choice_logprobs);
         }
-        let text = self.spec.cut(output.text);
-        let read = rules::read(text, &self.spec.rules, self.spec.kind(), &self.spec.normalisers);
-        if let Some((pred, rule)) = read.filter(|(answer, _)| self.spec.is_among(answer)) {
-            return Judgement::Answer { pred, choice_logprobs: Vec::new(), rule };
+        match self.spec.read(output.text) {
+            Some((pred, rule)) => Judgement::Answer { pred, choice_logprobs: Vec::new(), rule },
+            None => Judgement::Unreadable(self.spec.unreadable()),
         }
-        let names: Vec<&str> = self.spec.rules.iter().map(|rule| rule.name.as_str()).collect();
-        Judgement::Unreadable(format!("no rule finds an answer in the text; tried {}", names.join(", ")))
     }
 
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
@@ -180,6 +197,10 @@ impl Protocol for FileProtocol {
         match stages.next(done) {
             Err(reason) => Step::Judge(Judgement::Impossible(reason)),
             Ok(Some(ask)) => Step::Ask(ask),
+            Ok(None) if let Some(run) = self.spec.run() => match stages.trial(run, done) {
+                Ok(trial) => Step::Run(trial),
+                Err(reason) => Step::Judge(Judgement::Impossible(reason)),
+            },
             Ok(None) if self.spec.continuations().is_some() => match stages.scores(done) {
                 Ok(scores) => {
                     let values = scores.compared(Normalisation::of(&self.spec));
@@ -187,6 +208,12 @@ impl Protocol for FileProtocol {
                 }
                 Err(reason) => Step::Judge(Judgement::Impossible(reason)),
             },
+            Ok(None)
+                if let Some(score) = self.spec.score()
+                    && let Err(reason) = stages.score(score, done) =>
+            {
+                Step::Judge(Judgement::Impossible(reason))
+            }
             Ok(None) => match done.last() {
                 Some(last) => Step::Judge(self.judge(super::output_of(last))),
                 None => Step::Judge(Judgement::Impossible("the protocol has no stage".into())),
@@ -198,6 +225,9 @@ impl Protocol for FileProtocol {
         let stages = Stages::new(&self.spec, question);
         if self.spec.is_likelihood() {
             return stages.likelihood(done).unwrap_or_default();
+        }
+        if let Some(score) = self.spec.score() {
+            return stages.score(score, done).unwrap_or_default();
         }
         if self.spec.measures.is_empty() {
             return BTreeMap::new();

@@ -1,14 +1,17 @@
 //! Reads `[[protocol]]` of a task file.
 
+use super::judged::Judged;
+use super::judged::Run;
 use super::measure;
-use super::rules::{Normaliser, Rule, normalise};
+use super::rules::{self, Normaliser, Rule, normalise};
+use super::score::Score;
 use super::stage::{Continuations, StageKind, StageSpec, Tokens, stages};
+use crate::dataset::Answer;
 use crate::dataset::file::{AnswerKind, Draft, Templates};
-use crate::dataset::{Answer, Benchmark};
 use crate::document::DocumentError;
 use crate::document::table::{Table, count, found, nearest, string, tables, word};
 use crate::document::tree::Node;
-use crate::task::{Definition, Demonstrations, Pick};
+use crate::task::{Demonstrations, Pick};
 
 /// A protocol as its file describes it.
 #[derive(Debug)]
@@ -18,10 +21,10 @@ use crate::task::{Definition, Demonstrations, Pick};
 )]
 pub(super) struct Spec {
     pub(super) name: String,
-    about: String,
-    source: String,
-    metric: String,
-    shots: usize,
+    pub(super) about: String,
+    pub(super) source: String,
+    pub(super) metric: String,
+    pub(super) shots: usize,
     pub(super) chat: bool,
     /// Whether the demonstrations have an answer of their own, as turns of a chat have.
     pub(super) turns: bool,
@@ -38,9 +41,10 @@ pub(super) struct Spec {
     /// Kind in which answers are compared, if it is another.
     pub(super) answer: Option<AnswerKind>,
     pub(super) measures: Vec<String>,
+    pub(super) judged: Judged,
     pub(super) templates: Templates,
     /// Templates verbatim, by what they are for.
-    verbatim: Vec<(String, String)>,
+    pub(super) verbatim: Vec<(String, String)>,
 }
 
 /// Names of templates.
@@ -108,12 +112,13 @@ impl Spec {
         }
         let demonstrations = demonstrations(&mut table, draft)?;
         let kind = draft.kind();
-        let stages = stages(&mut table, &mut templates, kind)?;
+        let judged = Judged::parse(&mut table, draft, &mut templates)?;
+        let stages = stages(&mut table, &mut templates, kind, &judged)?;
         let rules_node = table.origin.clone();
         let rules: Vec<Rule> =
             tables(&mut table, "read")?.into_iter().map(Rule::parse).collect::<Result<_, _>>()?;
         let is_generated = matches!(stages.last().map(|stage| &stage.kind), Some(StageKind::Generate { .. }));
-        if is_generated && rules.is_empty() {
+        if is_generated && rules.is_empty() && !matches!(judged, Judged::Score(_)) {
             return Err(DocumentError::at(
                 &rules_node,
                 "found no [[protocol.read]]; expected the rules by which the last stage's text is read",
@@ -125,20 +130,19 @@ impl Spec {
                 "found [[protocol.read]]; expected none, because the last stage compares log-probabilities",
             ));
         }
+        if matches!(judged, Judged::Score(_)) && rules.last().is_some_and(|rule| !rule.always_finds()) {
+            return Err(DocumentError::at(
+                &rules_node,
+                "found a last [[protocol.read]] that may find nothing; expected kind = \"whole\", because `score` needs a text",
+            ));
+        }
         let normalisers = Normaliser::parse_all(&mut table)?;
         let answer = answer_kind(&mut table, kind)?;
         let measures = measure::parse(&mut table, &stages)?;
         let metric = table.take("metric").map(|node| string(&node)).transpose()?;
         let is_likelihood =
             matches!(stages.last().map(|stage| &stage.kind), Some(StageKind::Likelihood { .. }));
-        let metric = metric.unwrap_or_else(|| {
-            let metric = if is_likelihood {
-                "perplexity: exp(-sum of log-likelihoods / sum of words, bytes or tokens)"
-            } else {
-                "accuracy: correct / (scored + unscorable)"
-            };
-            metric.to_owned()
-        });
+        let metric = metric.unwrap_or_else(|| metric_words(&judged, is_likelihood));
         table.finish()?;
         let Reader { templates, verbatim, .. } = templates;
         Ok(Self {
@@ -159,6 +163,7 @@ impl Spec {
             kind,
             answer,
             measures,
+            judged,
             templates,
             verbatim,
         })
@@ -166,7 +171,20 @@ impl Spec {
 
     /// Returns the kind in which answers are read.
     pub(super) fn kind(&self) -> AnswerKind {
-        self.answer.unwrap_or(self.kind)
+        match self.judged {
+            Judged::Key => self.answer.unwrap_or(self.kind),
+            Judged::Score(_) | Judged::Run(_) => AnswerKind::Text,
+        }
+    }
+
+    /// Returns how programs are run.
+    pub(super) fn run(&self) -> Option<&Run> {
+        if let Judged::Run(run) = &self.judged { Some(run) } else { None }
+    }
+
+    /// Returns how texts are scored.
+    pub(super) fn score(&self) -> Option<&Score> {
+        if let Judged::Score(score) = &self.judged { Some(score) } else { None }
     }
 
     /// Returns the tokens that the last stage compares.
@@ -216,68 +234,29 @@ impl Spec {
         }
     }
 
+    /// Reads the answer of the last stage's text, with the name of the rule. The whole text, if there are no rules.
+    pub(super) fn read(&self, text: &str) -> Option<(Answer, String)> {
+        let text = self.cut(text);
+        if self.rules.is_empty() {
+            return Some((Answer::Text(normalise(text, &self.normalisers)), "whole text".to_owned()));
+        }
+        let read = rules::read(text, &self.rules, self.kind(), &self.normalisers);
+        read.filter(|(answer, _)| self.is_among(answer))
+    }
+
+    /// Says why a text has no answer.
+    pub(super) fn unreadable(&self) -> String {
+        let names: Vec<&str> = self.rules.iter().map(|rule| rule.name.as_str()).collect();
+        format!("no rule finds an answer in the text; tried {}", names.join(", "))
+    }
+
     /// Returns the limit of the first stage that generates; 0 if none does.
-    fn max_new_tokens(&self) -> usize {
+    pub(super) fn max_new_tokens(&self) -> usize {
         let limit = |stage: &StageSpec| match &stage.kind {
             StageKind::Generate { max_new_tokens, .. } => Some(*max_new_tokens),
             _ => None,
         };
         self.stages.iter().find_map(limit).unwrap_or(0)
-    }
-
-    /// Returns the description of the protocol. Its texts live as long as the program, as those of built-in ones do.
-    pub(super) fn definition(&self, benchmark: &'static Benchmark) -> Definition {
-        let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
-        let prompts: Vec<(&str, &str)> = self
-            .verbatim
-            .iter()
-            .map(|(stage, template)| (leak(stage.clone()), leak(template.clone())))
-            .collect();
-        let choices = match (self.tokens(), self.continuations()) {
-            (Some(tokens), _) => format!(
-                "the token of each of {:?} after {:?}, one token each, all different",
-                tokens.ids, tokens.after
-            ),
-            (_, Some(continuations)) => format!(
-                "encode(prompt + continuation) cut at the length of encode(prompt); the sum over the tokens{}{}",
-                if continuations.skip > 0 {
-                    format!(" after the first {}", continuations.skip)
-                } else {
-                    String::new()
-                },
-                continuations.normalisation.words()
-            ),
-            _ => String::new(),
-        };
-        let extraction = if self.is_likelihood() {
-            "nothing is read: the tokens of the text are scored, each after those before it in its window"
-                .to_owned()
-        } else if self.is_scored() {
-            "the largest log-probability; the first among equals".to_owned()
-        } else {
-            let mut words: Vec<String> = self.rules.iter().map(Rule::words).collect();
-            if !self.normalisers.is_empty() {
-                let names: Vec<&str> = self.normalisers.iter().map(|normaliser| normaliser.name()).collect();
-                words.push(format!("both answers after {}", names.join(", ")));
-            }
-            words.join("; ")
-        };
-        let mut metric = self.metric.clone();
-        if !self.measures.is_empty() {
-            metric += &format!("; also the means of {}", self.measures.join(", "));
-        }
-        Definition {
-            name: leak(self.name.clone()),
-            benchmark,
-            about: leak(self.about.clone()),
-            prompts: Box::leak(prompts.into_boxed_slice()),
-            shots: self.shots,
-            max_new_tokens: self.max_new_tokens(),
-            choices: leak(choices),
-            extraction: leak(extraction),
-            metric: leak(metric),
-            source: leak(self.source.clone()),
-        }
     }
 }
 
@@ -321,6 +300,11 @@ impl Reader {
         }
         self.verbatim.push((purpose.to_owned(), source));
         Ok(())
+    }
+
+    /// Returns the names that every template may use.
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.names.iter().map(String::as_str).collect()
     }
 
     /// Adds the template under `key`, if there is one.
@@ -375,4 +359,16 @@ fn answer_kind(table: &mut Table, kind: AnswerKind) -> Result<Option<AnswerKind>
         ));
     }
     Ok(Some(wanted).filter(|wanted| *wanted != kind))
+}
+
+/// Returns the words of a metric that a protocol does not name.
+fn metric_words(judged: &Judged, is_likelihood: bool) -> String {
+    match judged {
+        _ if is_likelihood => {
+            "perplexity: exp(-sum of log-likelihoods / sum of words, bytes or tokens)".to_owned()
+        }
+        Judged::Key => "accuracy: correct / (scored + unscorable)".to_owned(),
+        Judged::Score(score) => score.words(),
+        Judged::Run(run) => run.words(),
+    }
 }

@@ -6,10 +6,13 @@ use glmbench_engine::chat;
 use glmbench_metrics::count_words;
 use minijinja::value::Value;
 
+use super::judged::{PROGRAM, Run};
 use super::measure::Scores;
 use super::parse::{DEMONSTRATION, DEMONSTRATION_ANSWER, HEADER, Spec, UNCONDITIONAL, cut};
+use super::score::Score;
 use super::stage::{Continuations, StageKind, StageSpec};
 use crate::dataset::{Answer, Content, Fields, Item};
+use crate::task::program::{Attempt, Trial};
 use crate::task::{Ask, Question, Stage};
 
 /// An item on its way through the stages of a protocol.
@@ -37,7 +40,7 @@ impl<'a> Stages<'a> {
                 return self.ask(stage, index, &context, left.len()).map(Some);
             }
             if let StageKind::Generate { stop, .. } = &stage.kind {
-                texts.push(cut(&left[0].text, stop).to_owned());
+                texts.extend(left[..calls].iter().map(|one| cut(&one.text, stop).to_owned()));
             }
             left = &left[calls..];
         }
@@ -48,9 +51,44 @@ impl<'a> Stages<'a> {
     fn calls(&self, stage: &StageSpec) -> Result<usize, String> {
         Ok(match &stage.kind {
             StageKind::Continuations(of) => self.options()?.len() * if of.unconditional { 2 } else { 1 },
-            StageKind::Likelihood { window } => self.windows(stage, *window)?.len(),
+            StageKind::Likelihood { window } => self.windows(stage, *window)?.count(),
+            // Several samples are drawn from the prompt whose answers are run, which is the last.
+            StageKind::Generate { .. } if self.is_last(stage) => self.samples(),
             _ => 1,
         })
+    }
+
+    fn is_last(&self, stage: &StageSpec) -> bool {
+        self.spec.stages.last().is_some_and(|last| std::ptr::eq(last, stage))
+    }
+
+    /// Returns the number of answers that the last stage generates.
+    fn samples(&self) -> usize {
+        self.question.draws.map_or(1, |draws| draws.samples)
+    }
+
+    /// Returns the programs of the last stage's answers.
+    pub(super) fn trial(&self, run: &Run, done: &[Stage]) -> Result<Trial, String> {
+        let own = done.len().checked_sub(self.samples()).map_or(&[][..], |first| &done[first..]);
+        let context = self.context(self.question.item, &[])?;
+        let attempt = |stage: &Stage| {
+            let Some((code, rule)) = self.spec.read(&stage.text) else {
+                return Ok(Attempt::Unreadable(self.spec.unreadable()));
+            };
+            let code = code.to_string();
+            let more = BTreeMap::from([("completion", Value::from(code.as_str()))]);
+            let text = self.spec.templates.render(PROGRAM, &merged(&context, more))?;
+            Ok(Attempt::Program { code, rule, text })
+        };
+        let attempts = own.iter().map(attempt).collect::<Result<_, String>>()?;
+        Ok(Trial { attempts, timeout: run.timeout, pass_at: run.pass_at.clone() })
+    }
+
+    /// Scores the last stage's text against the item.
+    pub(super) fn score(&self, score: &Score, done: &[Stage]) -> Result<BTreeMap<String, f64>, String> {
+        let text = done.last().map_or("", |last| last.text.as_str());
+        let read = self.spec.read(text).map(|(answer, _)| answer.to_string());
+        score.of(fields(self.question.item)?, &read.unwrap_or_default())
     }
 
     /// Returns the item's options.
@@ -70,18 +108,23 @@ impl<'a> Stages<'a> {
             Ask { prompt, prompt_ids, ..Ask::default() }
         };
         Ok(match &stage.kind {
-            StageKind::Generate { max_new_tokens, stop } => Ask {
+            StageKind::Generate { max_new_tokens, limit_field, stop } => Ask {
                 // The suite's limit is that of the first stage that generates.
-                max_new_tokens: if self.is_first_text(index) {
+                max_new_tokens: self.own_limit(limit_field.as_deref())?.min(if self.is_first_text(index) {
                     self.question.max_new_tokens
                 } else {
                     *max_new_tokens
-                },
+                }),
+                sampling: self
+                    .question
+                    .draws
+                    .filter(|_| self.is_last(stage))
+                    .map(|draws| draws.sampling(&self.question.item.doc_id, call)),
                 stop: stop.clone(),
                 ..of_prompt(self.prompt(stage, context)?)
             },
             StageKind::Likelihood { window } => {
-                let (prompt_ids, scored) = self.windows(stage, *window)?.swap_remove(call);
+                let (prompt_ids, scored) = self.windows(stage, *window)?.at(call);
                 let prompt = if call == 0 { self.prompt(stage, context)? } else { codec.decode(&prompt_ids) };
                 Ask { score_from: Some(prompt_ids.len() - scored), prompt, prompt_ids, ..Ask::default() }
             }
@@ -104,38 +147,31 @@ impl<'a> Stages<'a> {
         })
     }
 
+    /// Returns the item's own limit of new tokens; the largest number if it has none.
+    fn own_limit(&self, field: Option<&str>) -> Result<usize, String> {
+        let Some(field) = field else { return Ok(usize::MAX) };
+        let text = fields(self.question.item)?.texts.get(field).map_or("", String::as_str);
+        let limit = text.parse().ok().filter(|limit| *limit > 0);
+        limit.ok_or_else(|| format!("found {text:?} for `{field}`; expected a number of tokens, at least 1"))
+    }
+
     /// Whether the stage is the first that generates.
     fn is_first_text(&self, index: usize) -> bool {
         self.spec.stages.iter().position(|stage| matches!(stage.kind, StageKind::Generate { .. }))
             == Some(index)
     }
 
-    /// Cuts a text into windows, as lm-evaluation-harness does (`get_rolling_token_windows` with one token of context). Each has
-    /// its ids and the number of those that are scored, from the last backwards. The first window stands behind the model's
-    /// prefix ids, the others behind the token before them; the last is filled up with tokens scored before.
-    fn windows(&self, stage: &StageSpec, window: usize) -> Result<Vec<(Vec<u32>, usize)>, String> {
+    /// Cuts a text into windows.
+    fn windows(&self, stage: &StageSpec, window: usize) -> Result<Windows<'a>, String> {
         let codec = self.question.codec;
-        let context = self.context(self.question.item, &[])?;
-        let text = self.prompt(stage, &context)?;
-        let whole = codec.encode_prompt(&text);
-        let prefix = codec.encode_prompt("").len();
-        // Without prefix ids, the first token has nothing before it.
-        let first = prefix.max(1);
-        let end = whole.len().min(prefix + window);
-        if end <= first {
-            return Err(format!(
-                "the text has {} tokens; expected at least one with a token before it",
-                whole.len()
-            ));
-        }
-        let mut all = vec![(whole[..end].to_vec(), end - first)];
-        let mut done = end;
-        while done < whole.len() {
-            let end = whole.len().min(done + window);
-            all.push((whole[end - window - 1..end].to_vec(), end - done));
-            done = end;
-        }
-        Ok(all)
+        let whole = if let Some(whole) = self.question.whole.get() {
+            whole
+        } else {
+            let context = self.context(self.question.item, &[])?;
+            let text = self.prompt(stage, &context)?;
+            self.question.whole.get_or_init(|| codec.encode_prompt(&text))
+        };
+        Windows::new(whole, codec.encode_prompt("").len(), window)
     }
 
     /// Returns the sums of a text's log-likelihood, after the last stage: the measures from which perplexities follow.
@@ -229,8 +265,27 @@ impl<'a> Stages<'a> {
                 shown += &text;
             }
         }
-        let text = format!("{header}{shown}{question}");
+        let mut text = format!("{header}{shown}{question}");
+        if let Some(most) = stage.keep_ends {
+            let around = |name: &Option<String>| match name {
+                Some(name) => templates.render(name, context),
+                None => Ok(String::new()),
+            };
+            text = format!("{}{}{}", around(&stage.before)?, self.ends_of(text, most), around(&stage.after)?);
+        }
         Ok(if *chat { chat::build_prompt(&history, &text) } else { text })
+    }
+
+    /// Returns the two halves of `most` tokens at the ends of a longer prompt, as LongBench cuts it: special tokens count, and
+    /// the halves are decoded and joined.
+    fn ends_of(&self, text: String, most: usize) -> String {
+        let codec = self.question.codec;
+        let ids = codec.encode_prompt(&text);
+        if ids.len() <= most {
+            return text;
+        }
+        let half = most / 2;
+        codec.decode(&ids[..half]) + &codec.decode(&ids[ids.len() - half..])
     }
 
     /// Returns the names that a template may use for `item`.
@@ -248,6 +303,46 @@ impl<'a> Stages<'a> {
         }
         names.insert("texts", Value::from(texts.to_vec()));
         Ok(Value::from(names))
+    }
+}
+
+/// The windows of a text, as lm-evaluation-harness cuts it (`get_rolling_token_windows` with one token of context). The first
+/// stands behind the model's prefix ids, the others behind the token before them; the last is filled up with tokens scored before.
+struct Windows<'a> {
+    whole: &'a [u32],
+    /// Number of ids at the beginning that are not scored.
+    first: usize,
+    /// End of the first window.
+    end: usize,
+    window: usize,
+}
+
+impl<'a> Windows<'a> {
+    fn new(whole: &'a [u32], prefix: usize, window: usize) -> Result<Self, String> {
+        // Without prefix ids, the first token has nothing before it.
+        let first = prefix.max(1);
+        let end = whole.len().min(prefix + window);
+        if end <= first {
+            return Err(format!(
+                "the text has {} tokens; expected at least one with a token before it",
+                whole.len()
+            ));
+        }
+        Ok(Self { whole, first, end, window })
+    }
+
+    fn count(&self) -> usize {
+        1 + (self.whole.len() - self.end).div_ceil(self.window)
+    }
+
+    /// Returns the ids of window `index` and the number of those that are scored, from the last backwards.
+    fn at(&self, index: usize) -> (Vec<u32>, usize) {
+        if index == 0 {
+            return (self.whole[..self.end].to_vec(), self.end - self.first);
+        }
+        let done = self.end + (index - 1) * self.window;
+        let end = self.whole.len().min(done + self.window);
+        (self.whole[end - self.window - 1..end].to_vec(), end - done)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reading an answer from a text: a ladder of named rules, of which the first that finds something decides.
+//! Reads an answer from a text by a ladder of named rules. The first rule that finds something decides.
 
 use glmbench_metrics::modeltest_number;
 use regex::{Regex, RegexBuilder};
@@ -36,10 +36,23 @@ enum How {
     Whole,
     /// ModelTest's ladder for options.
     Options,
+    /// The same, repaired.
+    OptionsFixed,
+    /// ModelTest's clean-up of HumanEval.
+    Body,
 }
 
-const KINDS: [&str; 7] =
-    ["regex", "last-number", "first-character", "first-line", "code-block", "whole", "modeltest-options"];
+const KINDS: [&str; 9] = [
+    "regex",
+    "last-number",
+    "first-character",
+    "first-line",
+    "code-block",
+    "whole",
+    "modeltest-options",
+    "modeltest-options-fixed",
+    "modeltest-body",
+];
 
 impl Rule {
     pub(super) fn parse(mut table: Table) -> Result<Self, DocumentError> {
@@ -55,10 +68,17 @@ impl Rule {
             "first-line" => How::FirstLine,
             "code-block" => How::CodeBlock,
             "modeltest-options" => How::Options,
+            "modeltest-options-fixed" => How::OptionsFixed,
+            "modeltest-body" => How::Body,
             _ => How::Whole,
         };
         table.finish()?;
         Ok(Self { name, how })
+    }
+
+    /// Whether the rule finds something in every text.
+    pub(super) fn always_finds(&self) -> bool {
+        matches!(self.how, How::Whole)
     }
 
     /// Returns what the rule finds.
@@ -76,9 +96,9 @@ impl Rule {
             How::FirstLine => text.trim_start_matches('\n').lines().next().map(str::to_owned),
             How::CodeBlock => code_block(text).map(str::to_owned),
             How::Whole => Some(text.to_owned()),
-            How::Options => {
-                extract::first_option(text).map(|found| extract::LETTERS[found.letter].to_owned())
-            }
+            How::Body => Some(function_body(text).to_owned()),
+            How::Options => extract::first_option(text).map(letter_of),
+            How::OptionsFixed => extract::first_option_fixed(text).map(letter_of),
         }
     }
 
@@ -95,9 +115,17 @@ impl Rule {
             How::CodeBlock => "the first block of code".to_owned(),
             How::Whole => "the whole text".to_owned(),
             How::Options => extract::LADDER_ABOUT.to_owned(),
+            How::OptionsFixed => extract::FIXED_ABOUT.to_owned(),
+            How::Body => "the text before the first line that is neither blank nor indented; if there is none, before the last \
+                          of each end of a function"
+                .to_owned(),
         };
         format!("{}: {how}", self.name)
     }
+}
+
+fn letter_of(found: extract::Extraction) -> String {
+    extract::LETTERS[found.letter].to_owned()
 }
 
 fn regex(table: &mut Table) -> Result<How, DocumentError> {
@@ -141,6 +169,20 @@ fn code_block(text: &str) -> Option<&str> {
     let (_, after) = text.split_once("```")?;
     let (_, code) = after.split_once('\n')?;
     Some(code.split_once("```").map_or(code, |(code, _)| code))
+}
+
+/// ModelTest's clean-up of HumanEval: the lines before the first that is neither blank nor indented. If all are, the text is cut
+/// at the *last* occurrence of each end of a function. Of these, indented lines leave only three line ends possible.
+fn function_body(text: &str) -> &str {
+    const ENDS: [&str; 8] = ["\ndef", "\nclass", "\n#", "\nassert", "\n\"\"\"", "\nprint", "\nif", "\n\n\n"];
+    let mut start = 0;
+    for line in text.split('\n') {
+        if !line.trim().is_empty() && !line.starts_with([' ', '\t']) {
+            return &text[..start];
+        }
+        start += line.len() + 1;
+    }
+    ENDS.iter().fold(text, |text, end| text.rfind(end).map_or(text, |at| &text[..at]))
 }
 
 /// A change of texts before they are compared.
@@ -266,12 +308,18 @@ mod tests {
                 Some("7"),
             ),
             ("rule='r'\nkind='regex'\npattern='x'", "y", None),
-            ("rule='r'\nkind='last-number'", "3 and 1,204.", Some("1,204.")),
+            ("rule='r'\nkind='last-number'", "3 and 1,204.", Some("1204.")),
+            ("rule='r'\nkind='last-number'", "it is +7, not 12,34", Some("34")),
+            ("rule='r'\nkind='last-number'", "no number", None),
             ("rule='r'\nkind='first-character'", " \nB) x", Some("B")),
             ("rule='r'\nkind='first-line'", "\na\nb", Some("a")),
             ("rule='r'\nkind='code-block'", "x\n```python\ny = 1\n```\n", Some("y = 1\n")),
             ("rule='r'\nkind='whole'", " a ", Some(" a ")),
             ("rule='r'\nkind='modeltest-options'", "答案是C", Some("C")),
+            ("rule='r'\nkind='modeltest-options-fixed'", "只有C是对的", Some("C")),
+            ("rule='r'\nkind='modeltest-body'", "\n  a\n\n\n  b\ndef f():\n  c", Some("\n  a\n\n\n  b\n")),
+            ("rule='r'\nkind='modeltest-body'", "\n  a\n\n\n  b\n\n\n  c", Some("\n  a\n\n\n  b")),
+            ("rule='r'\nkind='modeltest-body'", "It is:\n  a", Some("")),
         ] {
             assert_eq!(rule(toml).unwrap().find(text).as_deref(), finds, "{toml}");
         }

@@ -1,10 +1,12 @@
 //! Reads `[[protocol.stage]]` of a task file.
 
+use super::judged::Judged;
 use super::measure::Normalisation;
 use super::parse::{Reader, UNCONDITIONAL};
 use crate::dataset::file::{AnswerKind, literals};
 use crate::document::DocumentError;
 use crate::document::table::{Table, count, found, optional_count, string, tables, word};
+use crate::document::tree::{Node, Value};
 
 /// Most stages of a protocol.
 const MOST_STAGES: usize = 8;
@@ -17,6 +19,11 @@ pub(super) struct StageSpec {
     /// Name of its template.
     pub(super) prompt: String,
     pub(super) kind: StageKind,
+    /// Most tokens of the prompt; a longer one keeps its two ends.
+    pub(super) keep_ends: Option<usize>,
+    /// Names of the templates before and after a prompt that may have been cut.
+    pub(super) before: Option<String>,
+    pub(super) after: Option<String>,
 }
 
 /// What a stage asks for.
@@ -24,8 +31,10 @@ pub(super) struct StageSpec {
 pub(super) enum StageKind {
     /// Generate a text.
     Generate {
-        /// Limit in tokens.
+        /// Limit in tokens; the largest if items have their own.
         max_new_tokens: usize,
+        /// Field with an item's own limit.
+        limit_field: Option<String>,
         /// Texts that end it.
         stop: Vec<String>,
     },
@@ -66,6 +75,7 @@ pub(super) fn stages(
     table: &mut Table,
     templates: &mut Reader,
     kind: AnswerKind,
+    judged: &Judged,
 ) -> Result<Vec<StageSpec>, DocumentError> {
     let origin = table.origin.clone();
     let all = tables(table, "stage")?;
@@ -77,7 +87,7 @@ pub(super) fn stages(
     let stages: Vec<StageSpec> = all
         .into_iter()
         .enumerate()
-        .map(|(index, stage)| one_stage(stage, index, templates, (kind, index == last)))
+        .map(|(index, stage)| one_stage(stage, index, templates, (kind, index == last, judged)))
         .collect::<Result<_, _>>()?;
     Ok(stages)
 }
@@ -86,7 +96,7 @@ fn one_stage(
     mut table: Table,
     index: usize,
     templates: &mut Reader,
-    (answers, is_last): (AnswerKind, bool),
+    (answers, is_last, judged): (AnswerKind, bool, &Judged),
 ) -> Result<StageSpec, DocumentError> {
     const KINDS: [&str; 4] = ["generate", "tokens", "continuations", "likelihood"];
     let kind_node = table.require("kind", &format!("one of {}", KINDS.join(", ")))?;
@@ -107,12 +117,22 @@ fn one_stage(
             "it at the end: its choice is the answer",
         ));
     }
-    if (kind == "likelihood") != (answers == AnswerKind::None) {
-        return Err(found(
-            &kind_node,
-            &format!("a stage of kind {kind:?}"),
-            "\"likelihood\" exactly with data whose answers are of the kind none",
-        ));
+    match judged {
+        Judged::Key if (kind == "likelihood") != (answers == AnswerKind::None) => {
+            return Err(found(
+                &kind_node,
+                &format!("a stage of kind {kind:?}"),
+                "\"likelihood\" exactly with data whose answers are of the kind none and without `score` and `run`",
+            ));
+        }
+        Judged::Score(_) | Judged::Run(_) if kind != "generate" => {
+            return Err(found(
+                &kind_node,
+                &format!("a stage of kind {kind:?}"),
+                "\"generate\": `score` and `run` take a text",
+            ));
+        }
+        _ => {}
     }
     if ["tokens", "continuations"].contains(&kind)
         && !matches!(answers, AnswerKind::Choice | AnswerKind::Boolean)
@@ -125,18 +145,10 @@ fn one_stage(
     }
     let kind = match kind {
         "generate" => {
-            let limit = table.require("max_new_tokens", "the limit of generated tokens")?;
-            let max_new_tokens = count(&limit, 1)? as usize;
-            if max_new_tokens > MOST_NEW_TOKENS {
-                return Err(found(
-                    &limit,
-                    &max_new_tokens.to_string(),
-                    &format!("{MOST_NEW_TOKENS} at most"),
-                ));
-            }
+            let (max_new_tokens, limit_field) = limit(&mut table, templates)?;
             let stop =
                 table.take("stop").map(|node| literals(node, "texts that end the answer")).transpose()?;
-            StageKind::Generate { max_new_tokens, stop: stop.unwrap_or_default() }
+            StageKind::Generate { max_new_tokens, limit_field, stop: stop.unwrap_or_default() }
         }
         "likelihood" => {
             let node = table.require("window", "the most tokens that are scored at once")?;
@@ -176,6 +188,51 @@ fn one_stage(
             })
         }
     };
+    let (keep_ends, before, after) = ends(&mut table, index, templates)?;
     table.finish()?;
-    Ok(StageSpec { prompt, kind })
+    Ok(StageSpec { prompt, kind, keep_ends, before, after })
+}
+
+/// Reads `max_new_tokens`: a number, or a table of a field with each item's own number, and the most that occurs.
+fn limit(table: &mut Table, templates: &Reader) -> Result<(usize, Option<String>), DocumentError> {
+    let node = table.require("max_new_tokens", "the limit of generated tokens")?;
+    let checked = |node: &Node| match count(node, 1)? as usize {
+        many if many > MOST_NEW_TOKENS => {
+            Err(found(node, &many.to_string(), &format!("{MOST_NEW_TOKENS} at most")))
+        }
+        fits => Ok(fits),
+    };
+    if !matches!(node.value, Value::Table(_)) {
+        return Ok((checked(&node)?, None));
+    }
+    let mut own = Table::new(node)?;
+    let field_node = own.require("field", "the field with an item's own limit")?;
+    let known = templates.names();
+    let field = word(&field_node, &known, |name| known.contains(&name).then(|| name.to_owned()))?;
+    let most = checked(&own.require("most", "the largest of the items' limits")?)?;
+    own.finish()?;
+    Ok((most, Some(field)))
+}
+
+/// Reads what is done with a prompt that may be too long.
+type Ends = (Option<usize>, Option<String>, Option<String>);
+
+fn ends(table: &mut Table, index: usize, templates: &mut Reader) -> Result<Ends, DocumentError> {
+    let keep_ends = optional_count(table, "keep_ends", 2)?;
+    let mut around = |table: &mut Table, key: &'static str| -> Result<Option<String>, DocumentError> {
+        let Some(node) = table.take(key) else { return Ok(None) };
+        if keep_ends.is_none() {
+            return Err(found(
+                &node,
+                &format!("`{key}`"),
+                "it beside `keep_ends` only; else it belongs to `prompt`",
+            ));
+        }
+        let name = format!("{key} {index}");
+        templates.add(&node, &name, &format!("{key} the prompt"), &[])?;
+        Ok(Some(name))
+    };
+    let before = around(table, "before_prompt")?;
+    let after = around(table, "after_prompt")?;
+    Ok((keep_ends, before, after))
 }

@@ -6,7 +6,7 @@ use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::{NONE, fixed, or_none, percent};
 use crate::report::modelled;
 use crate::report::tables::Table;
-use crate::report::workloads::{Compared, against, alone, blank, short_ms};
+use crate::report::workloads::{Compared, against, alone, blank, model_errors, short_ms};
 
 /// A load in both runs with the same arrivals, prompts, objectives, ranks and largest batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,6 +79,14 @@ impl LoadComparison {
         }
     }
 
+    /// The errors of modelled levels, by run.
+    fn errors(&self, comparison: &Comparison, pair: &Pair) -> Option<String> {
+        model_errors(comparison, pair, |side, run| {
+            let rows = self.rates.iter().filter_map(move |rows| rows[side].as_ref());
+            rows.map(|row| modelled::error_of_load(run, row)).collect::<Vec<_>>()
+        })
+    }
+
     /// The level of two rows: `20`, `all at once`, `concurrency 4`.
     fn level_words(&self, rows: &[Option<LoadRow>; 2]) -> String {
         let words = rows.iter().flatten().next().map_or_else(|| NONE.to_owned(), LoadRow::rate_words);
@@ -97,8 +105,13 @@ impl Compared for Loads {
         let named = |what: &str| letters.map(|letter| format!("{letter} {what}"));
         let [served, good, ttft, full] = ["served /s", "goodput %", "TTFT p50 ms", "saturated"].map(named);
         let numbers = [&served[0], &served[1], &good[0], &good[1], &ttft[0], &ttft[1], &full[0], &full[1]];
+        let errors = self.0.iter().map(|load| load.errors(comparison, pair)).max_by_key(Option::is_some);
+        let errors = errors.flatten().map_or_else(String::new, |words| format!("; {words}"));
         let mut table = Table::new(
-            format!("Load, {}; no verdict, one pass at a rate has no interval", against(comparison, pair)),
+            format!(
+                "Load, {}{errors}; no verdict, one pass at a rate has no interval",
+                against(comparison, pair)
+            ),
             &[
                 "Load",
                 if self.0.iter().any(LoadComparison::is_closed) { "Rate /s, concurrency" } else { "Rate /s" },
@@ -148,7 +161,11 @@ impl Compared for Loads {
                 unit: "requests/s",
                 a: best(0),
                 b: best(1),
-                note: format!("A {}; B {}", words[0], words[1]),
+                note: [Some(format!("A {}; B {}", words[0], words[1])), load.errors(comparison, pair)]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join("; "),
                 ..blank()
             });
             for [a, b] in &load.rates {
@@ -162,6 +179,9 @@ impl Compared for Loads {
                 if !load.is_closed() {
                     notes.insert(0, format!("saturated: A {}, B {}", saturated(a), saturated(b)));
                 }
+                notes.extend(model_errors(comparison, pair, |side, run| {
+                    [a, b][side].iter().map(|row| modelled::error_of_load(run, row)).collect::<Vec<_>>()
+                }));
                 notes.retain(|words| !words.is_empty());
                 for (figure, unit, (value_a, value_b)) in [
                     ("served", "requests/s", of(|row| row.achieved_per_s)),
@@ -184,7 +204,7 @@ impl Compared for Loads {
         rows
     }
 
-    fn headline(&self) -> Vec<String> {
+    fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<String> {
         let words = |load: &LoadComparison| {
             let untold = |sustained: &Sustained| sustained.good.or(sustained.bad).is_none();
             if !load.is_closed() && load.sustained.iter().all(untold) {
@@ -199,7 +219,9 @@ impl Compared for Loads {
             };
             let (a, b) = (or_unknown(0, a), or_unknown(1, b));
             let verb = if load.is_closed() { "serves" } else { "sustains" };
-            format!("{} {verb} {b} against {a} requests/s", load.case.load_id)
+            let errors = load.errors(comparison, pair);
+            let errors = errors.map_or_else(String::new, |words| format!(" ({words})"));
+            format!("{} {verb} {b} against {a} requests/s{errors}", load.case.load_id)
         };
         self.0.iter().map(words).collect()
     }

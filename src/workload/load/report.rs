@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{LoadCase, LoadLevelRecord, LoadRow, RunRecord};
+use crate::record::{LoadCase, LoadLevelRecord, LoadRow, Phase, RunRecord};
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
+use crate::report::modelled::{Figure, shape_of_load};
 use crate::report::tables::Table;
 use crate::report::validity::Check;
 use crate::report::workloads::{Compared, Csv, Part, Reported};
@@ -38,8 +39,9 @@ const DEFINITIONS: &[(&str, &str)] = &[
         "Over a wire",
         "TTFT, TPOT and E2E count events that carry text or tokens, as they arrive at this program; role, usage and end \
          events count for nothing. TTFT and E2E from sent begin with the last byte of the request. Late: from the scheduled arrival \
-         until this program began to connect, its own delay. Connect: address, TCP and TLS; 0 for a reused connection. Events \
-         a token count those that arrive together once: below 0.95, gaps between events are not gaps between tokens, ITL and TPOT are empty, and E2E ends with the answer.",
+         until this program began to connect, its own delay. Connect: address, TCP and TLS; 0 for a reused connection. Events a \
+         token counts those that arrive together once. Below 0.95, gaps between events are not gaps between tokens. ITL and TPOT \
+         are then empty, and E2E ends with the answer.",
     ),
     (
         "Goodput",
@@ -48,9 +50,9 @@ const DEFINITIONS: &[(&str, &str)] = &[
     ),
     (
         "Saturated",
-        "E2E grows by more than 5 % of the time that passes (fewer than 95 % of the requests offered are served), and surely: \
-         least squares over the means of ten blocks, the first quarter left out, one-sided 95 % bound above 0. Needs 100 \
-         requests that do not all arrive at once.",
+        "E2E surely grows by more than 5 % of the time that passes, so that fewer than 95 % of the requests offered are served. \
+         Surely: by least squares over the means of ten blocks, the first quarter left out, with a one-sided 95 % bound above 0. \
+         Needs 100 requests that do not all arrive at once.",
     ),
 ];
 
@@ -101,6 +103,17 @@ impl Part for LoadReport {
 
     fn csv(&self) -> Result<Option<Csv>, csv::Error> {
         Csv::of("load.csv", LoadRow::HEADER, &self.rows).map(Some)
+    }
+
+    /// One for each row, in the order of the file.
+    fn figures(&self) -> Vec<Figure> {
+        let of = |row: &LoadRow| Figure {
+            case_id: row.load_id.clone(),
+            phase: Phase::E2e,
+            tp: row.tp,
+            lengths: shape_of_load(row),
+        };
+        self.rows.iter().map(of).collect()
     }
 
     fn charts(&self, run: &RunRecord) -> Vec<(String, LineChart)> {

@@ -96,8 +96,8 @@ impl LoadRequest {
         Some(self.end_ns.saturating_sub(self.wire.as_ref()?.sent_ns))
     }
 
-    /// Returns how late the request was sent: from its arrival by the schedule until its connection was begun, the first one if
-    /// it was sent again.
+    /// Returns how late the request was sent: from its arrival by the schedule until its connection was begun. The first
+    /// connection counts if the request was sent again.
     pub fn late_ns(&self) -> Option<u64> {
         let wire = self.wire.as_ref()?;
         let last = wire.sent_ns.saturating_sub(wire.connect_ns);

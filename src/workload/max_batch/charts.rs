@@ -6,7 +6,7 @@ use crate::report::charts::lines::{LineChart, Point, Scale, Series};
 use crate::report::charts::plain_name;
 use crate::report::format::milliseconds;
 use crate::report::modelled;
-use crate::stats::median;
+use crate::stats::{Interval, median};
 use std::collections::BTreeMap;
 
 /// Describes TPOT against batch for each search.
@@ -28,10 +28,8 @@ fn search_chart(run: &RunRecord, probes: &[&ProbeRow]) -> LineChart {
     }
     let is_repeated = by_batch.values().any(|times| times.iter().any(|ms| *ms != times[0]));
     let at = |(batch, times): (u32, Vec<f64>)| {
-        let (low, high) = (times.iter().copied().reduce(f64::min)?, times.iter().copied().reduce(f64::max)?);
-        let ends = (times.len() > 1).then_some((low, high));
-        let (low, high) = (ends.map(|ends| ends.0), ends.map(|ends| ends.1));
-        Some(Point { x: f64::from(batch), y: median(&times)?, low, high })
+        let interval = Interval::spanning(times.iter().copied()).filter(|_| times.len() > 1);
+        Some(Point { x: f64::from(batch), y: median(&times)?, interval })
     };
     let points: Vec<Point> = by_batch.into_iter().filter_map(at).collect();
     let ends = points.first().map(|p| p.x).zip(points.last().map(|p| p.x));

@@ -6,7 +6,7 @@ use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::or_none;
 use crate::report::modelled;
 use crate::report::tables::Table;
-use crate::report::workloads::{Compared, against, alone, blank, short_ms};
+use crate::report::workloads::{Compared, against, alone, blank, model_errors, short_ms};
 
 /// A search in both runs with the same lengths, ranks, range and limits.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +37,17 @@ pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Box<dyn Co
         .map(|case| SearchComparison { case: case.clone(), a: of_side(a, case), b: of_side(b, case) })
         .filter(|search| search.a.batch.is_some() && search.b.batch.is_some());
     Box::new(Searches(found.collect()))
+}
+
+impl SearchComparison {
+    /// The errors of the modelled times per token, by run.
+    fn errors(&self, comparison: &Comparison, pair: &Pair) -> Option<String> {
+        model_errors(comparison, pair, |side, run| {
+            let SearchCase { input_tokens, output_tokens, tp, .. } = self.case;
+            let batch = [&self.a, &self.b][side].batch.unwrap_or_default();
+            [modelled::error_at(run, Phase::Decode, tp, [batch, input_tokens, output_tokens])]
+        })
+    }
 }
 
 impl Compared for Searches {
@@ -89,24 +100,32 @@ impl Compared for Searches {
     }
 
     fn rows(&self, comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
-        let row = |SearchComparison { case, a, b }: &SearchComparison| ComparisonRow {
-            part: "all".into(),
-            figure: "largest",
-            unit: "sequences",
-            n_a: a.probes,
-            n_b: b.probes,
-            a: a.batch.map(f64::from),
-            b: b.batch.map(f64::from),
-            note: format!("A stopped by {}; B by {}", a.stopped, b.stopped),
-            ..blank((comparison, pair), "max_batch", &case.search_id, case.tp)
+        let row = |search: &SearchComparison| {
+            let SearchComparison { case, a, b } = search;
+            let errors = search.errors(comparison, pair);
+            let errors = errors.map_or_else(String::new, |words| format!("; TPOT {words}"));
+            ComparisonRow {
+                part: "all".into(),
+                figure: "largest",
+                unit: "sequences",
+                n_a: a.probes,
+                n_b: b.probes,
+                a: a.batch.map(f64::from),
+                b: b.batch.map(f64::from),
+                note: format!("A stopped by {}; B by {}{errors}", a.stopped, b.stopped),
+                ..blank((comparison, pair), "max_batch", &case.search_id, case.tp)
+            }
         };
         self.0.iter().map(row).collect()
     }
 
-    fn headline(&self) -> Vec<String> {
+    fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<String> {
         let batch = |found: Option<u32>| found.unwrap_or_default();
-        let words = |SearchComparison { case, a, b }: &SearchComparison| {
-            format!("{}: {} against {}", case.search_id, batch(b.batch), batch(a.batch))
+        let words = |search: &SearchComparison| {
+            let SearchComparison { case, a, b } = search;
+            let errors = search.errors(comparison, pair);
+            let errors = errors.map_or_else(String::new, |words| format!(" (TPOT {words})"));
+            format!("{}: {} against {}{errors}", case.search_id, batch(b.batch), batch(a.batch))
         };
         self.0.iter().map(words).collect()
     }

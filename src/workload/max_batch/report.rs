@@ -7,7 +7,7 @@ use crate::record::{
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
 use crate::report::format::{bytes, counted, decimals, fixed, or_none, significant};
-use crate::report::modelled;
+use crate::report::modelled::{self, Figure};
 use crate::report::tables::{Column, Row, Table};
 use crate::report::validity::{Check, Outcome, found_in, yes_if};
 use crate::report::workloads::{Compared, Csv, Part, Reported};
@@ -16,9 +16,9 @@ use crate::report::workloads::{Compared, Csv, Part, Reported};
 const DEFINITIONS: &[(&str, &str)] = &[
     (
         "Largest batch",
-        "the largest batch of the range with which the median TPOT (decode time ÷ (output tokens − 1), ModelTest's non-first \
-         token time) and, where stated, the median TTFT of the whole batch keep their limits, and no probe of it or of a \
-         smaller batch failed to. Found on one loaded model by doubling and halving; at the end it and its neighbour are \
+        "the largest batch of the range that keeps the limits in every probe of it and of smaller batches. The limits are on the \
+         median TPOT, decode time ÷ (output tokens − 1), ModelTest's non-first token time. Where stated, they are also on the \
+         median TTFT of the whole batch. Found on one loaded model by doubling and halving; at the end it and its neighbour are \
          measured once more. One warm-up before the repetitions of each probe.",
     ),
     (
@@ -66,6 +66,17 @@ impl Part for SearchReport {
 
     fn csv(&self) -> Result<Option<Csv>, csv::Error> {
         Csv::of("max_batch.csv", ProbeRow::HEADER, &self.rows).map(Some)
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let mut all: Vec<Figure> = Vec::new();
+        // The answer and its neighbour are probed twice.
+        for figure in self.rows.iter().flat_map(figures) {
+            if !all.contains(&figure) {
+                all.push(figure);
+            }
+        }
+        all
     }
 
     fn charts(&self, run: &RunRecord) -> Vec<(String, LineChart)> {
@@ -123,6 +134,17 @@ pub fn probe_rows(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<ProbeRow> {
         own.into_iter().map(row).collect::<Vec<_>>()
     };
     run.plan.searches.iter().flat_map(of_case).collect()
+}
+
+/// The times of a probe.
+fn figures(row: &ProbeRow) -> impl Iterator<Item = Figure> {
+    let times = [(Phase::Prefill, row.ttft_ns), (Phase::Decode, row.tpot_ns)];
+    times.into_iter().filter(|(_, ns)| ns.is_some()).map(|(phase, _)| Figure {
+        case_id: row.search_id.clone(),
+        phase,
+        tp: row.tp,
+        lengths: [row.batch, row.input_tokens, row.output_tokens],
+    })
 }
 
 /// The probes of one search, in order.
@@ -252,8 +274,9 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
             rate[i].clone(),
         ];
         for phase in [Phase::Decode, Phase::Prefill] {
-            cells
-                .extend(error_of(run, case, f.answer.batch, phase).map(|error| modelled::short(Some(error))));
+            // Without an answer there is no time.
+            let error = error_of(run, case, f.answer.batch, phase);
+            cells.extend(error.map(|error| modelled::short(Some(error).filter(|_| f.best().is_some()))));
         }
         cells.extend(on_card.then(|| or_none(memory[i], bytes)));
         cells.extend([f.probes.len().to_string(), next, agreement.to_owned()]);

@@ -107,6 +107,7 @@ fn a_million_items_in_64_shards() {
                 output_tokens: Vec::new(),
                 text: String::new(),
                 measures: std::collections::BTreeMap::new(),
+                programs: Vec::new(),
                 extract_rule: "choice-logprob".into(),
                 t_start_ns: 1_000_000 * item as u64,
                 t_end_ns: 1_000_000 * (item as u64 + 1),

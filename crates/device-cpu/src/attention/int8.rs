@@ -186,7 +186,7 @@ impl Products for Int8Tiles {
             by: Arithmetic {
                 stored_bytes: INTEGER_BYTES,
                 unpack: Some(by.unpack_integers()),
-                unit: by.weighted_integers,
+                unit: by.weighted_integers.expect("invariant: a set with tiles of integers weighs them"),
             },
             // A multiple of sixteen rows, for which the registers are configured.
             shape: Shape::of(chunk.rows.next_multiple_of(TILE_ROWS)),

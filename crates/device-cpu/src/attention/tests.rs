@@ -143,7 +143,7 @@ fn bits(rows: &[f32]) -> Vec<u32> {
     rows.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Returns this machine's instruction sets, of both families.
+/// Returns this machine's instruction sets, of all families.
 fn sets() -> Vec<InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.available()).collect()
 }
@@ -252,8 +252,9 @@ fn contexts_of_several_runs_give_what_the_formula_says() {
         (InstructionSet::AmxPortable, DType::Bf16.into(), LONG),
         (InstructionSet::AmxPortable, int8(DType::Fp16), LONG),
         (InstructionSet::AmxPortable, int8(DType::Bf16), LONG),
+        (Family::Pairs.best(), DType::Bf16.into(), LONG),
     ] {
-        let shape = if set.family() == Family::Tiles { ONE_GROUP } else { SMALL };
+        let shape = if set.family() == Family::Vectors { SMALL } else { ONE_GROUP };
         let setup = Setup { shape, ..Setup::new(set, precision) };
         let rows = setup.rows(1, tokens);
         // Most rows in one step, the others by threads that split runs.
@@ -276,16 +277,24 @@ fn shape() -> impl Strategy<Value = AttentionShape> {
     (heads, channels).prop_map(|((heads, kv_heads), channels)| AttentionShape { heads, kv_heads, channels })
 }
 
+/// Generates a set of each family.
+fn family() -> impl Strategy<Value = InstructionSet> {
+    prop::sample::select(vec![
+        InstructionSet::best_vector(),
+        InstructionSet::AmxPortable,
+        Family::Pairs.best(),
+    ])
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     /// Every number equals the formula, within the permitted roundings.
     #[test]
     fn ragged_batches_give_what_the_formula_says(
-        precision in precision(), shape in shape(), tiles: bool, threads in 1usize..4, seed: u64,
+        precision in precision(), shape in shape(), set in family(), threads in 1usize..4, seed: u64,
         lengths in prop::collection::vec(1usize..150, 1..4), chunk in 1usize..90,
     ) {
-        let set = if tiles { InstructionSet::AmxPortable } else { InstructionSet::best_vector() };
         let setup = Setup { set, precision, shape, threads };
         let rows: Vec<_> = (0..).zip(&lengths).map(|(i, n)| setup.rows(seed ^ i, *n)).collect();
         let steps = |n: usize| (0..n).step_by(chunk).map(|first| chunk.min(n - first)).collect::<Vec<_>>();
@@ -323,8 +332,9 @@ fn threads_chunks_and_company_do_not_move_a_bit() {
         (InstructionSet::AmxPortable, DType::Bf16.into(), LONG),
         (InstructionSet::AmxPortable, int8, LONG),
         (InstructionSet::AmxPortable, Precision { kv: KvForm::C8, ..int8 }, LONG),
+        (Family::Pairs.best(), DType::Bf16.into(), LONG),
     ] {
-        let shape = if set.family() == Family::Tiles { ONE_GROUP } else { SMALL };
+        let shape = if set.family() == Family::Vectors { SMALL } else { ONE_GROUP };
         let setup = Setup { shape, ..Setup::new(set, precision) };
         let (mine, other) = (setup.rows(2, tokens), setup.rows(3, tokens));
         let whole = Setup { threads: 1, ..setup };

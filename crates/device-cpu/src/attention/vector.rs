@@ -149,7 +149,11 @@ impl Product<'_> {
         (out, stride): (&mut [f32], usize),
     ) {
         let bytes = vectors.dtype().bytes();
-        let prefetch = |from: usize| Prefetch::Next { panels: &next.unwrap_or_default()[from..], bytes };
+        let prefetch = |from: usize| Prefetch::Next {
+            panels: &next.unwrap_or_default()[from..],
+            stride: numbers,
+            bytes,
+        };
         if self.rows < WIDEN_ROWS || vectors.dtype() == DType::Fp32 {
             let prefetch = if next.is_some() { prefetch(0) } else { Prefetch::Same };
             vectors.run(self.gemm(stored, numbers, self.panels, (out, stride), Some(prefetch)));

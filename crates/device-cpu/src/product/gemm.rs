@@ -3,6 +3,8 @@
 //! An output is a chain of fused multiply-adds over ascending `k`, whatever the tile. The bits are therefore the same
 //! for every vector instruction set, batch, chunk and number of threads.
 
+use std::ops::Range;
+
 use crate::buffer::{LINE_BYTES, Strided, length, prefetch_line};
 use crate::pack::PANEL;
 use crate::simd::{Element, Isa, Kernel, Simd16};
@@ -31,10 +33,12 @@ pub(crate) struct Gemm<'a> {
 pub(crate) enum Prefetch<'a> {
     /// The panels themselves, which come from memory, further on.
     Same,
-    /// As many panels of a later product.
+    /// As many panels of a later product, while the first rows are multiplied.
     Next {
-        /// The panels, as far apart as this product's.
+        /// The panels.
         panels: &'a [u8],
+        /// Distance between them, in numbers.
+        stride: usize,
         /// Bytes per number.
         bytes: usize,
     },
@@ -88,10 +92,9 @@ impl Gemm<'_> {
         self.check::<E>();
         match (self.c.rows(), I::TILE_PANELS) {
             // Few rows: several panels at once, so that enough sums and enough memory requests are in flight.
-            (1, 1) => self.strip::<I, E, 1, 4, AHEAD>(isa),
+            (1, _) => self.strip::<I, E, 1, 4, AHEAD>(isa),
             (2, 1) => self.strip::<I, E, 2, 2, AHEAD>(isa),
             (3, 1) => self.strip::<I, E, 3, 2, AHEAD>(isa),
-            (1, _) => self.strip::<I, E, 1, 8, AHEAD>(isa),
             (2, _) => self.strip::<I, E, 2, 4, AHEAD>(isa),
             (3, _) => self.strip::<I, E, 3, 4, AHEAD>(isa),
             (rows, 3..) if E::BYTES == 2 && rows.is_multiple_of(HIGH) && self.a_stride == HIGH_STRIDE => {
@@ -139,10 +142,25 @@ impl Gemm<'_> {
     /// Multiplies all rows by `P` panels, in tiles of nearly equal height.
     #[inline(always)]
     fn rows_of_panels<I: Isa, E: Element, const P: usize, const AHEAD: bool>(&self, isa: I, panel: usize) {
+        let tiles = self.c.rows().div_ceil(I::TILE_ROWS);
+        // The panels of a later product are fetched once.
+        let fetching = if matches!(self.prefetch, Some(Prefetch::Next { .. })) { 1 } else { tiles };
+        self.tiles_of_panels::<I, E, P, AHEAD>(isa, panel, 0..fetching, tiles);
+        self.tiles_of_panels::<I, E, P, false>(isa, panel, fetching..tiles, tiles);
+    }
+
+    /// Multiplies some of the tiles of rows, of `of` altogether, by `P` panels.
+    #[inline(always)]
+    fn tiles_of_panels<I: Isa, E: Element, const P: usize, const AHEAD: bool>(
+        &self,
+        isa: I,
+        panel: usize,
+        tiles: Range<usize>,
+        of: usize,
+    ) {
         let rows = self.c.rows();
-        let tiles = rows.div_ceil(I::TILE_ROWS);
-        for i in 0..tiles {
-            let (row, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+        for i in tiles {
+            let (row, end) = (rows * i / of, rows * (i + 1) / of);
             // SAFETY: inside the checked product; no tile is higher than `TILE_ROWS`.
             unsafe {
                 match end - row {
@@ -189,11 +207,11 @@ impl Gemm<'_> {
                     sums[m][p] = isa.load(&*self.sums(row + m, panel + p));
                 }
             }
-            let (ahead, bytes) = match self.prefetch {
-                Some(Prefetch::Next { panels, bytes }) => {
-                    (panels.as_ptr().wrapping_add(panel * self.panel_stride * bytes), bytes)
+            let (ahead, stride, bytes) = match self.prefetch {
+                Some(Prefetch::Next { panels, stride, bytes }) => {
+                    (panels.as_ptr().wrapping_add(panel * stride * bytes), stride, bytes)
                 }
-                _ => (w.wrapping_add(AHEAD_BYTES), E::BYTES),
+                _ => (w.wrapping_add(AHEAD_BYTES), self.panel_stride, E::BYTES),
             };
             // One cache line of each panel.
             let line = const { LINE_BYTES / (PANEL * E::BYTES) };
@@ -201,7 +219,7 @@ impl Gemm<'_> {
             while k + line <= self.k {
                 if AHEAD {
                     for p in 0..P {
-                        prefetch_line(ahead.wrapping_add((p * self.panel_stride + k * PANEL) * bytes));
+                        prefetch_line(ahead.wrapping_add((p * stride + k * PANEL) * bytes));
                     }
                 }
                 for k in k..k + line {
@@ -284,7 +302,9 @@ mod tests {
             let start = numbers(rows * c_stride, 17);
             for set in InstructionSet::ALL {
                 let Some(vectors) = Vectors::detect(set, dtype) else { continue };
-                for prefetch in [None, Some(Prefetch::Same), Some(Prefetch::Next { panels: &[], bytes: 2 })] {
+                for prefetch in
+                    [None, Some(Prefetch::Same), Some(Prefetch::Next { panels: &[], stride: 7, bytes: 2 })]
+                {
                     let mut c = start.clone();
                     vectors.run(Gemm {
                         a: &a,

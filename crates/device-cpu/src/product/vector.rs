@@ -20,7 +20,7 @@ const BLOCK_K: usize = 256;
 /// Panels that share a block of rows while it is in L2, in whole tiles.
 const GROUP_PANELS: usize = 12;
 /// From this number of rows on, a panel is widened to fp32 once and then read from cache.
-const WIDEN_ROWS: usize = 24;
+const WIDEN_ROWS: usize = 64;
 
 /// Products with vectors.
 #[derive(Debug)]
@@ -96,6 +96,27 @@ impl PackedWeight for VectorLinear {
 #[repr(align(64))]
 struct Wide([f32; BLOCK_NUMBERS]);
 
+/// A block of a large product: some panels, over some depth.
+type Block = (Range<usize>, Range<usize>);
+
+/// Returns the blocks of a large product in their order: groups of panels, in each of them blocks of depth, in each of these
+/// the panels that a tile reads side by side.
+fn blocks_of(
+    panels: Range<usize>,
+    k: usize,
+    side_by_side: usize,
+    block_k: usize,
+) -> impl Iterator<Item = Block> {
+    panels.clone().step_by(GROUP_PANELS).flat_map(move |first| {
+        let group = first..panels.end.min(first + GROUP_PANELS);
+        (0..k).step_by(block_k).flat_map(move |begin| {
+            let (depth, end) = (begin..k.min(begin + block_k), group.end);
+            let of_tile = move |first| (first..end.min(first + side_by_side), depth.clone());
+            group.clone().step_by(side_by_side).map(of_tile)
+        })
+    })
+}
+
 struct Job<'a> {
     linear: &'a Linear,
     x: Rows<'a>,
@@ -128,41 +149,43 @@ impl Job<'_> {
         let (k, side_by_side) = (self.linear.k, self.vectors.tile_panels());
         let block_k = BLOCK_K.min(BLOCK_NUMBERS / (side_by_side * PANEL));
         let mut wide = Wide([0.0; BLOCK_NUMBERS]);
-        for first in panels.clone().step_by(GROUP_PANELS) {
-            let group = first..panels.end.min(first + GROUP_PANELS);
-            self.clear(&group);
-            for begin in (0..k).step_by(block_k) {
-                let block = begin..k.min(begin + block_k);
-                for panel in group.clone().step_by(side_by_side) {
-                    self.block(panel..group.end.min(panel + side_by_side), block.clone(), &mut wide);
-                }
+        let mut blocks = blocks_of(panels, k, side_by_side, block_k).peekable();
+        while let Some((panels, depth)) = blocks.next() {
+            if depth.start == 0 {
+                self.clear(&panels);
             }
-            self.finish(&group);
+            self.block(&panels, depth.clone(), blocks.peek(), &mut wide);
+            if depth.end == k {
+                self.finish(&panels);
+            }
         }
     }
 
-    /// Multiplies some panels over a block of `k`.
-    fn block(&self, panels: Range<usize>, k: Range<usize>, wide: &mut Wide) {
-        let numbers = k.len() * PANEL;
-        let stored_fp32 = self.vectors.dtype() == DType::Fp32;
-        let (w, panel_stride) = if stored_fp32 {
-            (self.linear.rows(panels.start, k.start), self.linear.k * PANEL)
+    /// Multiplies some panels over a block of depth, and prefetches the panels of the next block.
+    fn block(&self, panels: &Range<usize>, depth: Range<usize>, next: Option<&Block>, wide: &mut Wide) {
+        let (numbers, stored) = (depth.len() * PANEL, self.linear.k * PANEL);
+        let is_fp32 = self.vectors.dtype() == DType::Fp32;
+        let (w, panel_stride, prefetch) = if is_fp32 {
+            // The panels come from memory.
+            (self.linear.rows(panels.start, depth.start), stored, Some(Prefetch::Same))
         } else {
+            let bytes = self.vectors.dtype().bytes();
             for (panel, wide) in panels.clone().zip(wide.0.chunks_exact_mut(numbers)) {
-                let stored = &self.linear.rows(panel, k.start)[..numbers * self.vectors.dtype().bytes()];
+                let stored = &self.linear.rows(panel, depth.start)[..numbers * bytes];
                 self.vectors.run(Widen { from: stored, to: wide });
             }
-            (bytemuck::cast_slice(&wide.0), numbers)
+            let next = next.map(|(panels, depth)| self.linear.rows(panels.start, depth.start));
+            let prefetch = next.map(|panels| Prefetch::Next { panels, stride: stored, bytes });
+            (bytemuck::cast_slice(&wide.0), numbers, prefetch)
         };
         self.vectors.fp32().run(Gemm {
-            a: &self.x.data[k.start..],
+            a: &self.x.data[depth.start..],
             a_stride: self.x.stride,
             w,
             panel_stride,
-            k: k.len(),
-            c: self.columns(&panels),
-            // In fp32 the panels come from memory.
-            prefetch: stored_fp32.then_some(Prefetch::Same),
+            k: depth.len(),
+            c: self.columns(panels),
+            prefetch,
         });
     }
 

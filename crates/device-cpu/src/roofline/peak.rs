@@ -165,6 +165,21 @@ impl Unit {
         }
     }
 
+    /// Returns how many times as fast as `other` this unit is, with the calling thread; `None` if this machine lacks one
+    /// of them. The fastest of some interleaved rounds count, so that interference with one of them does not.
+    pub(crate) fn rate_over(self, other: Self) -> Option<f64> {
+        let works = [self.work()?, other.work()?];
+        let mut best = [0.0f64; 2];
+        for _ in 0..2 * SAMPLE_ROUNDS {
+            for (work, best) in works.iter().zip(&mut best) {
+                let start = Instant::now();
+                let operations = work();
+                *best = best.max(operations as f64 / start.elapsed().as_secs_f64());
+            }
+        }
+        Some(best[0] / best[1])
+    }
+
     /// Returns one thread's loop over a multiple of [`PASSES`] passes; `None` if this machine does not have the unit.
     /// The loop returns the number of operations it performed.
     fn work(self) -> Option<Box<dyn Fn() -> u64 + Sync>> {

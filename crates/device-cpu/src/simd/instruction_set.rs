@@ -34,6 +34,8 @@ pub enum InstructionSet {
     Toy,
     /// AMX's arithmetic in plain Rust, for tests on machines without AMX.
     AmxPortable,
+    /// The arithmetic of AVX-512 BF16 in plain Rust, for tests on machines without it.
+    Avx512Bf16Portable,
     /// Plain Rust.
     Portable,
     /// NEON, which every aarch64 processor has.
@@ -42,22 +44,26 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512 (F, BW, VL).
     Avx512,
+    /// AVX-512, with `VDPBF16PS` for bf16 products.
+    Avx512Bf16,
     /// AVX-512, with AMX tiles for bf16 and fp16 products.
     Amx,
 }
 
 impl InstructionSet {
     /// All sets, the best last.
-    pub const ALL: [Self; 6 + 2 * cfg!(test) as usize] = [
+    pub const ALL: [Self; 8 + 2 * cfg!(test) as usize] = [
         #[cfg(test)]
         Self::ToyPortable,
         #[cfg(test)]
         Self::Toy,
         Self::AmxPortable,
+        Self::Avx512Bf16Portable,
         Self::Portable,
         Self::Neon,
         Self::Avx2,
         Self::Avx512,
+        Self::Avx512Bf16,
         Self::Amx,
     ];
 
@@ -65,6 +71,10 @@ impl InstructionSet {
     pub fn available(self) -> bool {
         match self {
             Self::Amx => Self::Avx512.available() && amx::found().is_ok_and(Amx::has_bf16),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => super::Avx512Bf16::detect().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512Bf16 => false,
             set if set.family() == Family::Vectors => Vectors::detect(set, DType::Fp32).is_some(),
             // Plain Rust.
             _ => true,
@@ -74,7 +84,7 @@ impl InstructionSet {
     /// Returns the set that computes what the family's own products do not: the set itself if it is one of vectors.
     pub(crate) fn vector(self) -> Self {
         match self {
-            Self::Amx => Self::Avx512,
+            Self::Amx | Self::Avx512Bf16 => Self::Avx512,
             set if set.family() == Family::Vectors => set,
             _ => Self::best_vector(),
         }
@@ -83,11 +93,6 @@ impl InstructionSet {
     /// Lists the names for messages and help texts, the best first.
     pub fn words() -> String {
         one_of(Self::ALL.into_iter().rev().map(Self::name))
-    }
-
-    /// Returns the best set that this machine can run.
-    pub fn best() -> Self {
-        Self::ALL.into_iter().rev().find(|set| set.available()).unwrap_or(Self::Portable)
     }
 
     /// Returns the best set without tiles.
@@ -103,10 +108,12 @@ impl InstructionSet {
             #[cfg(test)]
             Self::Toy => "toy",
             Self::AmxPortable => "amx-portable",
+            Self::Avx512Bf16Portable => "avx512-bf16-portable",
             Self::Portable => "portable",
             Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512-bf16",
             Self::Amx => "amx",
         }
     }
@@ -117,6 +124,7 @@ impl InstructionSet {
             #[cfg(test)]
             Self::ToyPortable | Self::Toy => Family::Toy,
             Self::AmxPortable | Self::Amx => Family::Tiles,
+            Self::Avx512Bf16Portable | Self::Avx512Bf16 => Family::Pairs,
             Self::Portable | Self::Neon | Self::Avx2 | Self::Avx512 => Family::Vectors,
         }
     }
@@ -127,6 +135,9 @@ impl InstructionSet {
 pub enum Family {
     /// Every sum is a chain of fused multiply-adds.
     Vectors,
+    /// Products of bf16 numbers are sums of pairs, as AVX-512 BF16 computes them. Products of other numbers are those of
+    /// [`Self::Vectors`].
+    Pairs,
     /// Products of bf16 and fp16 numbers are sums of tiles, as AMX computes them.
     Tiles,
     /// An example, for tests: even and odd inputs are summed apart.
@@ -136,8 +147,9 @@ pub enum Family {
 
 impl Family {
     /// All families.
-    pub const ALL: [Self; 2 + cfg!(test) as usize] = [
+    pub const ALL: [Self; 3 + cfg!(test) as usize] = [
         Self::Vectors,
+        Self::Pairs,
         Self::Tiles,
         #[cfg(test)]
         Self::Toy,
@@ -155,6 +167,7 @@ impl Family {
     pub fn reference(self) -> InstructionSet {
         match self {
             Self::Vectors => InstructionSet::Portable,
+            Self::Pairs => InstructionSet::Avx512Bf16Portable,
             Self::Tiles => InstructionSet::AmxPortable,
             #[cfg(test)]
             Self::Toy => InstructionSet::ToyPortable,

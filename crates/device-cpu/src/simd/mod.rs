@@ -31,7 +31,7 @@ pub(crate) use self::neon::Neon;
 pub(crate) use self::portable::Portable;
 pub(crate) use self::vectors::Vectors;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use self::x86::{Avx2, Avx512, Avx512Vnni};
+pub(crate) use self::x86::{Avx2, Avx512, Avx512Bf16, Avx512Vnni};
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;

@@ -15,6 +15,10 @@ pub(crate) struct Avx2(());
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512(());
 
+/// AVX-512 with BF16, the dot products of bf16 pairs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512Bf16(Avx512);
+
 /// AVX-512 with VNNI, the dot products of integers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512Vnni(());
@@ -37,6 +41,18 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl");
         all.then_some(Self(()))
+    }
+}
+
+impl Avx512Bf16 {
+    /// Returns the set if this machine has it.
+    pub(crate) fn detect() -> Option<Self> {
+        Avx512::detect().filter(|_| is_x86_feature_detected!("avx512bf16")).map(Self)
+    }
+
+    /// Returns the set without the dot products.
+    pub(crate) fn avx512(self) -> Avx512 {
+        self.0
     }
 }
 

@@ -32,8 +32,8 @@ impl<'a> Int8Weight<'a> {
     /// Creates a weight from a checkpoint's integers `[rows, width]` and scales `[rows]`.
     ///
     /// # Errors
-    /// A count does not fit the shape, an integer is -128, a scale is not a positive number, or the inputs need a scale of
-    /// their own ([`Int8StaticWeight`](super::Int8StaticWeight)).
+    /// A count does not fit the shape, an integer is -128, or a scale is not a positive number. The inputs need a scale of their own
+    /// ([`Int8StaticWeight`](super::Int8StaticWeight)).
     pub fn stored(
         rows: usize,
         width: usize,

@@ -26,8 +26,8 @@ impl StaticInput {
         Ok(Self { scale, offset })
     }
 
-    /// Quantises a number. Infinity is clipped. NaN becomes an integer, which depends on the device; the reference and the
-    /// CPU make the whole row of its results NaN, and cards do not.
+    /// Quantises a number. Infinity is clipped. NaN becomes an integer, which depends on the device. The reference and the
+    /// CPU make the whole row of its results NaN. Cards do not.
     pub fn quantise(self, x: f32) -> i8 {
         (x / self.scale + self.offset).round_ties_even().clamp(-128.0, 127.0) as i8
     }

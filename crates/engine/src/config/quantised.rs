@@ -179,8 +179,8 @@ impl Said {
     }
 }
 
-/// Returns the layers that ModelSlim's scripts for ChatGLM2 leave in float by default ("NEW" lists: W8A8 and its
-/// relatives; sparse files also keep `dense` where they keep `query_key_value`). Layers that the model lacks are left out. The
+/// Returns the layers that ModelSlim's scripts for ChatGLM2 leave in float by default: their "NEW" lists for W8A8 and its
+/// relatives. Sparse files also keep `dense` where they keep `query_key_value`. Layers that the model lacks are left out. The
 /// lists are for 28 layers and name the last down projection. In a model of another depth its own last one takes that place.
 pub fn default_float(scheme: Scheme, layers: usize) -> BTreeSet<LinearId> {
     const QKV: [usize; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14, 19];

@@ -63,8 +63,8 @@ pub(super) fn decided(
     }
     let name = name.map_or("there is no _name_or_path".into(), |n| format!("_name_or_path is \"{n}\""));
     Err(format!(
-        "rope_ratio is {ratio}, and the folder does not say what it does ({name}); give --rope-scaling positions (it divides \
-             positions, as in ChatGLM2-6B-32k) or --rope-scaling base (it multiplies the base, as in ChatGLM3 and later): the \
+        "rope_ratio is {ratio}, and the folder does not say what it does ({name}). Give --rope-scaling positions if it divides \
+             positions, as in ChatGLM2-6B-32k. Give --rope-scaling base if it multiplies the base, as in ChatGLM3 and later. The \
              two are different models"
     ))
 }

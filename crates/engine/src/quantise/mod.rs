@@ -5,9 +5,9 @@
 //! ([`glmbench_device::observed`]); prompts come as token ids from the caller. The weights are then quantised one linear layer
 //! at a time. So the memory is that of the float model during the calibration, and that of one layer afterwards.
 //!
-//! [`range`] has the ranges of activations, `weights` the weights and the errors of their outputs, `plan` the tensors of the new
-//! files, `source` the quantised model in memory, `export` the files. `state` keeps a calibration until its files are written, so
-//! that a stopped job can go on.
+//! [`range`] has the ranges of activations, and `weights` the weights and the errors of their outputs. `plan` has the tensors of
+//! the new files, `source` the quantised model in memory, `export` the files. `state` keeps a calibration until its files are
+//! written, so that a stopped job can go on.
 
 mod calibrate;
 mod export;
@@ -162,6 +162,15 @@ pub struct Estimate {
     pub operations: u64,
 }
 
+/// Mean KL divergence of the calibration's logits from the float model's, in nats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KlChange {
+    /// With the layers of the search quantised.
+    pub before: f64,
+    /// With these layers in float.
+    pub after: f64,
+}
+
 /// What a job did.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -169,13 +178,14 @@ pub struct Report {
     pub files: Vec<String>,
     /// Size of the weights in bytes.
     pub weight_bytes: u64,
-    /// Linear layers that are quantised, and the number of all.
-    pub quantised: (usize, usize),
+    /// Number of linear layers that are quantised.
+    pub quantised: usize,
+    /// Number of all linear layers.
+    pub linear: usize,
     /// The layers by error, the largest first; empty without a search.
     pub ranked: Vec<Ranked>,
-    /// Mean KL divergence of the calibration's logits from the float model's, without and with the layers of the search in
-    /// float.
-    pub kl: Option<(f64, f64)>,
+    /// The effect of the layers that the search left in float. `None` without a search.
+    pub kl: Option<KlChange>,
 }
 
 /// A model to be quantised.
@@ -329,7 +339,7 @@ impl Job {
     /// stays as it was.
     ///
     /// # Errors
-    /// `out` is or lies in the model's folder or is not empty, a number is not finite, the caller stopped the job, or an I/O error.
+    /// `out` is or lies in the model's folder, or is not empty. A number is not finite. The caller stopped the job. An I/O error.
     pub fn run(mut self, out: &Path, control: &mut Control<'_>) -> Result<Report, QuantiseError> {
         self.check_out(out)?;
         let calibration = Calibration::of(&self, out, control)?;
@@ -341,8 +351,9 @@ impl Job {
         let plan = Plan::new(&self.config, &self.settings, &*self.source);
         let (files, weight_bytes) = export::write(&self, &plan, &calibration, out, control)?;
         state::remove(out);
-        let all = LinearId::all(&self.config).count();
-        Ok(Report { files, weight_bytes, quantised: (all - self.settings.float.len(), all), ranked, kl })
+        let linear = LinearId::all(&self.config).count();
+        let quantised = linear - self.settings.float.len();
+        Ok(Report { files, weight_bytes, quantised, linear, ranked, kl })
     }
 
     fn check_out(&self, out: &Path) -> Result<(), QuantiseError> {

@@ -1,7 +1,7 @@
 //! The search for the layers that quantisation harms most.
 //!
 //! One pass measures the errors of every linear layer's outputs over the samples of the calibration. They are ranked twice: by the
-//! error relative to the outputs, and by the error itself, which is what a layer adds to the residual stream. Neither is right for
+//! error relative to the outputs, and by the error itself. The second is what a layer adds to the residual stream. Neither is right for
 //! all models. The logits decide between the layers that each would leave in float.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::calibrate::Calibration;
 use super::source::{InMemory, quantised_config};
 use super::weights::{IntegerRows, output_errors};
-use super::{Control, Job, QuantiseError};
+use super::{Control, Job, KlChange, QuantiseError};
 use crate::weights::layout::LinearId;
 
 /// A layer with the errors of its outputs.
@@ -27,8 +27,8 @@ pub struct Ranked {
 pub(super) struct Found {
     /// The layers, the worst first by the criterion that the logits preferred.
     pub(super) ranked: Vec<Ranked>,
-    /// Mean KL divergence from the float model, without and with the chosen layers in float.
-    pub(super) kl: (f64, f64),
+    /// The effect of the chosen layers.
+    pub(super) kl: KlChange,
 }
 
 /// Ranks the layers that would be quantised, leaves `count` of them in float, and compares the logits of the models.
@@ -68,7 +68,7 @@ pub(super) fn search(
             "warning: the layers that were left in float did not help; choose others with --leave-float";
         control.say(words.to_owned());
     }
-    Ok(Found { ranked, kl: (before, after) })
+    Ok(Found { ranked, kl: KlChange { before, after } })
 }
 
 /// Measures the errors of all layers that would be quantised.

@@ -85,8 +85,8 @@ fn row(group: &GroupComparison, label: String, verdict: String, series: usize) -
     Difference {
         label,
         strong: group.category == ALL,
-        value: 100.0 * group.difference.0,
-        interval: group.difference.1.map(|(low, high)| (100.0 * low, 100.0 * high)),
+        value: 100.0 * group.difference.value,
+        interval: group.difference.interval.map(|of| of.map(|share| 100.0 * share)),
         verdict,
         series,
     }

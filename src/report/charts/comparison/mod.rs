@@ -16,6 +16,7 @@ use crate::report::compare::{Comparison, Side};
 use crate::report::format::times;
 use crate::report::modelled::{self, evidence};
 use crate::report::tables::per_token_ns;
+use crate::stats::Interval;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -147,7 +148,7 @@ fn marks(panels: &[Panel]) -> impl Iterator<Item = &Mark> {
 
 fn heights(panels: &[Panel]) -> Vec<f64> {
     marks(panels)
-        .flat_map(|mark| [Some(mark.y), mark.interval.map(|i| i.1), mark.interval.map(|i| i.0)])
+        .flat_map(|mark| [Some(mark.y), mark.interval.map(|i| i.high), mark.interval.map(|i| i.low)])
         .flatten()
         .collect()
 }
@@ -179,38 +180,31 @@ fn leader(
         let both = other.and_then(|other| Some((speed(row)?, speed(other)?)));
         ratios.extend(both.filter(|(x, _)| *x > 0.0).map(|(x, y)| y / x));
     }
-    let range = ratios.iter().map(|r| (*r, *r)).reduce(|x, y| (x.0.min(y.0), x.1.max(y.1)));
-    let Some((low, high)) = range else { return format!("{what}: {general}") };
+    let Some(range) = Interval::spanning(ratios) else { return format!("{what}: {general}") };
     let band = comparison.options.threshold();
     // A rank of a card is a chip. The headline compares whole cards.
     let are_cards = [a, b].iter().all(|side| modelled::card_of(side.run()).is_some());
     let at = if are_cards { "at equal batch, chip against chip" } else { "at equal batch and ranks" };
-    if low > 1.0 + band {
-        format!("{what}: {} leads, {} as fast {at}", name(comparison, b), between(low, high))
-    } else if high < 1.0 / (1.0 + band) {
-        let between = between(1.0 / high, 1.0 / low);
+    if range.low > 1.0 + band {
+        format!("{what}: {} leads, {} as fast {at}", name(comparison, b), between(range))
+    } else if range.high < 1.0 / (1.0 + band) {
+        let between = between(range.map_decreasing(f64::recip));
         format!("{what}: {} leads, {between} as fast {at}", name(comparison, a))
     } else {
-        format!(
-            "{what}: {} is {} as fast as {}",
-            name(comparison, b),
-            between(low, high),
-            name(comparison, a)
-        )
+        format!("{what}: {} is {} as fast as {}", name(comparison, b), between(range), name(comparison, a))
     }
 }
 
 /// `3.9 to 4.3 ×`, or one multiple if both look alike.
-pub(super) fn between(low: f64, high: f64) -> String {
-    let (first, last) = (times(low), times(high));
+pub(super) fn between(multiples: Interval) -> String {
+    let [first, last] = multiples.ends().map(times);
     if first == last { last } else { format!("{} to {last}", first.trim_end_matches(" ×")) }
 }
 
 fn throughput(comparison: &Comparison, looks: &[Look], phase: Phase) -> Option<PanelChart> {
     let (panels, lone) = panels_by_lengths(comparison, looks, phase, |row| {
-        let rate = |ns: Option<u64>| ns.filter(|ns| *ns > 0).map(|ns| row.tokens as f64 * 1e9 / ns as f64);
-        let interval =
-            rate(row.ci95_hi_ns).zip(rate(row.ci95_lo_ns)).filter(|_| row.clock == Clock::Measured);
+        let ns = row.interval_ns().filter(|ns| ns.low > 0.0 && row.clock == Clock::Measured);
+        let interval = ns.map(|ns| ns.map_decreasing(|ns| row.tokens as f64 * 1e9 / ns));
         Some(Mark { x: f64::from(row.batch), y: row.tokens_per_s_median?, interval, letters: String::new() })
     });
     let batches: Vec<f64> = marks(&panels).map(|mark| mark.x).collect();
@@ -246,11 +240,11 @@ fn whiskers(panels: &[Panel]) -> &'static str {
 fn ttft(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     let (panels, lone) = panels_by_lengths(comparison, looks, Phase::Prefill, |row| {
         let ms = |ns: u64| ns as f64 / 1e6;
-        let interval = row.ci95_lo_ns.zip(row.ci95_hi_ns).filter(|_| row.clock == Clock::Measured);
+        let interval = row.interval_ns().filter(|_| row.clock == Clock::Measured);
         Some(Mark {
             x: f64::from(row.batch),
             y: ms(row.median_ns?),
-            interval: interval.map(|(low, high)| (ms(low), ms(high))),
+            interval: interval.map(|of| of.map(|ns| ns / 1e6)),
             letters: String::new(),
         })
     });

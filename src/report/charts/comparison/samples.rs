@@ -54,12 +54,12 @@ fn strip_row(comparison: &Comparison, looks: &[Look], case: &PerformanceCase) ->
         let samples: Vec<f64> =
             good.iter().filter_map(|r| phase_ns(r, Phase::E2e)).map(|ns| ns as f64 / base).collect();
         let Some(row) = row_of(side, case).filter(|_| !samples.is_empty()) else { continue };
-        let ends = row.ci95_lo_ns.zip(row.ci95_hi_ns).filter(|_| row.clock == Clock::Measured);
+        let interval = row.interval_ns().filter(|_| row.clock == Clock::Measured);
         strips.push(Strip {
             look: *look,
             samples,
             median: row.median_ns? as f64 / base,
-            interval: ends.map(|(low, high)| (low as f64 / base, high as f64 / base)),
+            interval: interval.map(|of| of.map(|ns| ns / base)),
         });
     }
     (strips.len() > 1).then(|| StripRow { label: case.case_id.clone(), strips })

@@ -8,6 +8,7 @@ use super::{
 use crate::record::Phase;
 use crate::report::compare::Comparison;
 use crate::report::compare::answer::name;
+use crate::stats::Interval;
 use std::collections::BTreeMap;
 
 /// Input and output length, then the ranks and the fewest ranks.
@@ -66,12 +67,12 @@ pub(super) fn panels(comparison: &Comparison, looks: &[Look]) -> Option<PanelCha
 fn title(comparison: &Comparison, looks: &[Look], panels: &[Panel]) -> String {
     let gain = |look: &Look| {
         let lines = panels.iter().flat_map(|panel| &panel.lines).filter(|line| line.look == *look);
-        let gains = lines.flat_map(|line| &line.points).map(|mark| (mark.y, mark.y));
-        gains.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+        Interval::spanning(lines.flat_map(|line| &line.points).map(|mark| mark.y))
     };
-    let words = comparison.sides.iter().zip(looks).filter_map(|(side, look)| {
-        let (low, high) = gain(look)?;
-        Some(format!("{} {}", name(comparison, side), between(low, high)))
-    });
+    let words = comparison
+        .sides
+        .iter()
+        .zip(looks)
+        .filter_map(|(side, look)| Some(format!("{} {}", name(comparison, side), between(gain(look)?))));
     format!("Gain of more ranks: {}", words.collect::<Vec<_>>().join(", "))
 }

@@ -66,9 +66,9 @@ fn title(comparison: &Comparison, of_pairs: &[(usize, Speedups)]) -> String {
     let base = name(comparison, comparison.base());
     let [(other, speedups)] = of_pairs else { return format!("Speed as multiples of {base}") };
     let ranges = PHASES.into_iter().filter_map(|phase| Some((phase, speedups.range(phase)?)));
-    let words = ranges.enumerate().map(|(index, (phase, (low, high)))| {
+    let words = ranges.enumerate().map(|(index, (phase, range))| {
         let than = if index == 0 { format!(" as fast as {base}") } else { String::new() };
-        format!("{}{than} in {phase}", between(low, high))
+        format!("{}{than} in {phase}", between(range))
     });
     let words = words.collect::<Vec<_>>().join(", ");
     format!("{} is {words}", name(comparison, &comparison.sides[*other]))

@@ -210,10 +210,10 @@ pub(super) fn avx512_vnni(_: Avx512Vnni, t: Checked<'_>) {
         unsafe {
             match t.rows() {
                 0 => {}
-                // Few rows, with weights from memory: as many panels as fit the registers.
-                1 => strip!(tile_vnni_streamed, t, 1, 8),
-                2 => strip!(tile_vnni_streamed, t, 2, 8),
-                3 => strip!(tile_vnni_streamed, t, 3, 6),
+                // Few rows, with weights from memory: more than four panels side by side are slower on Zen 4.
+                1 => strip!(tile_vnni_streamed, t, 1, 4),
+                2 => strip!(tile_vnni_streamed, t, 2, 4),
+                3 => strip!(tile_vnni_streamed, t, 3, 4),
                 4 => strip!(tile_vnni_streamed, t, 4, 4),
                 5 => strip!(tile_vnni_streamed, t, 5, 4),
                 6 => strip!(tile_vnni_streamed, t, 6, 3),

@@ -1,4 +1,5 @@
-//! Tile products: the arithmetic of Intel's AMX for bf16, and for fp16 split into two bf16 parts.
+//! Tile products: the arithmetic of Intel's AMX for bf16, and for fp16 split into two bf16 parts. And that of AVX-512
+//! BF16, which multiplies the same tiles in another order ([`mod@pairs`]).
 //!
 //! A tile has sixteen rows of 64 bytes. `TDPBF16PS` adds to `c[16, 16]` (fp32) the product of `a[16, 32]` and `b[32,
 //! 16]` (bf16). `b` stores the two `k` of a pair side by side. For each output it sums the even `k` and the odd `k`
@@ -15,7 +16,8 @@
 //! sum loses by its own rounding. It is about a hundredth of what rounding the result to fp16 loses. (fp16's infinities
 //! become NaN: `low` is infinity minus infinity.)
 //!
-//! [`mod@reference`] computes the same bits in plain Rust. The tests of this family use it on machines without AMX.
+//! [`mod@reference`] computes the same bits in plain Rust. The tests of both families use it on machines without their
+//! instructions.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -26,6 +28,8 @@ mod amx_loops;
 mod integers;
 mod layer;
 mod macro_kernel;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod pairs;
 mod reference;
 mod reference_int8;
 
@@ -34,7 +38,7 @@ use glmbench_device::DType;
 use crate::pack::{TILE_BYTES, TILE_ROWS};
 use crate::simd::amx::Amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::simd::{Avx512, amx::found};
+use crate::simd::{Avx512, Avx512Bf16, amx::found};
 
 pub(crate) use self::integers::{INTEGER_BYTES, WEIGHT_PARTS};
 pub(crate) use self::layer::TileLayers;
@@ -128,7 +132,7 @@ impl Configured {
 /// A product in the tile registers, for one kind of numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TileUnit<C = f32> {
-    /// The registers; `None` if the product is computed in plain Rust.
+    /// The tile registers; `None` if the product does not use them.
     registers: Option<Amx>,
     /// Tiles per tile of rows, and per tile of a panel: the parts of the numbers.
     parts: [usize; 2],
@@ -202,8 +206,9 @@ pub(crate) struct TileKernels {
     pub(crate) parts: usize,
     /// The product of numbers of the type.
     pub(crate) unit: TileUnit,
-    /// The product of rows in [`WEIGHT_PARTS`] parts with panels of integers in one part, the same for every type.
-    pub(crate) weighted_integers: TileUnit,
+    /// The product of rows in [`WEIGHT_PARTS`] parts with panels of integers in one part, the same for every type;
+    /// `None` if vectors multiply integers.
+    pub(crate) weighted_integers: Option<TileUnit>,
     around: Around,
 }
 
@@ -212,7 +217,7 @@ impl TileKernels {
     pub(crate) fn reference(dtype: DType) -> Option<Self> {
         let parts = parts_of(dtype)?;
         let unit = |parts, multiply| TileUnit { registers: None, parts, multiply };
-        let weighted_integers = unit([WEIGHT_PARTS, 1], integers::reference_product());
+        let weighted_integers = Some(unit([WEIGHT_PARTS, 1], integers::reference_product()));
         let unit = unit([parts; 2], reference::product(parts));
         Some(Self { parts, unit, weighted_integers, around: Around::Portable })
     }
@@ -223,14 +228,38 @@ impl TileKernels {
         let parts = parts_of(dtype)?;
         let (registers, isa) = (found().ok().filter(|amx| amx.has_bf16())?, Avx512::detect()?);
         let unit = |parts, multiply| TileUnit { registers: Some(registers), parts, multiply };
-        let weighted_integers = unit([WEIGHT_PARTS, 1], integers::AMX_PRODUCT);
+        let weighted_integers = Some(unit([WEIGHT_PARTS, 1], integers::AMX_PRODUCT));
         let unit = unit([parts; 2], amx::product(parts));
         Some(Self { parts, unit, weighted_integers, around: Around::Avx512(isa) })
+    }
+
+    /// Returns the reference kernels in the order of AVX-512 BF16; `None` for other types than bf16, which vectors
+    /// multiply.
+    pub(crate) fn reference_pairs(dtype: DType) -> Option<Self> {
+        Self::of_pairs(dtype, reference::product_of_pairs(), Around::Portable)
+    }
+
+    /// Returns the kernels on AVX-512 BF16; `None` for other types, and if this machine does not have it.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub(crate) fn pairs(dtype: DType) -> Option<Self> {
+        let isa = Avx512Bf16::detect()?;
+        Self::of_pairs(dtype, pairs::product(isa), Around::Avx512(isa.avx512()))
+    }
+
+    fn of_pairs(dtype: DType, multiply: unsafe fn(&TileProduct), around: Around) -> Option<Self> {
+        let unit = TileUnit { registers: None, parts: [1; 2], multiply };
+        (dtype == DType::Bf16).then_some(Self { parts: 1, unit, weighted_integers: None, around })
     }
 
     /// Returns the kernels on AMX, which this machine cannot have.
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     pub(crate) fn amx(_dtype: DType) -> Option<Self> {
+        None
+    }
+
+    /// Returns the kernels on AVX-512 BF16, which this machine cannot have.
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    pub(crate) fn pairs(_dtype: DType) -> Option<Self> {
         None
     }
 

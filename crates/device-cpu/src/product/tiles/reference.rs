@@ -7,9 +7,14 @@ use super::{HALF, HIGH, NARROW, Shape, TileProduct, WIDE};
 /// Numbers per tile row: sixteen pairs.
 pub(super) const ROW: usize = TILE_DEPTH;
 
-/// Returns the product of numbers in `parts` parts.
+/// Returns the product of numbers in `parts` parts, in the order of AMX.
 pub(super) fn product(parts: usize) -> unsafe fn(&TileProduct) {
-    if parts == 1 { fastest::<1, 1>() } else { fastest::<2, 2>() }
+    if parts == 1 { fastest::<AmxSummation, 1, 1>() } else { fastest::<AmxSummation, 2, 2>() }
+}
+
+/// Returns the product of bf16 numbers in the order of AVX-512 BF16.
+pub(super) fn product_of_pairs() -> unsafe fn(&TileProduct) {
+    fastest::<PairSummation, 1, 1>()
 }
 
 /// Returns the bf16 bits of `x`'s parts, high first. A number that bf16 can hold is its own high part.
@@ -49,26 +54,26 @@ pub(super) fn split(stored: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Pairs of a part of `a` and a part of `b`, in the order of summation.
-const ORDER: [(usize, usize); 3] = [(0, 0), (1, 0), (0, 1)];
+/// PanelTile of a part of `a` and a part of `b`, in the order of summation.
+const PARTS: [(usize, usize); 3] = [(0, 0), (1, 0), (0, 1)];
 
 /// Returns [`multiply`], compiled for the machine's fused multiply-add if it has one. Otherwise each multiply-add is a
 /// function call, with the same bits.
-pub(super) fn fastest<const A: usize, const B: usize>() -> unsafe fn(&TileProduct) {
+pub(super) fn fastest<S: Summation, const A: usize, const B: usize>() -> unsafe fn(&TileProduct) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        return with_fma::<A, B>;
+        return with_fma::<S, A, B>;
     }
-    multiply::<A, B>
+    multiply::<S, A, B>
 }
 
 /// # Safety
 /// As [`TileUnit::multiply`](super::TileUnit::multiply); AVX2 and FMA must be present.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn with_fma<const A: usize, const B: usize>(t: &TileProduct) {
+unsafe fn with_fma<S: Summation, const A: usize, const B: usize>(t: &TileProduct) {
     // SAFETY: as above.
-    unsafe { multiply::<A, B>(t) }
+    unsafe { multiply::<S, A, B>(t) }
 }
 
 /// Multiplies rows in `A` parts with panels in `B` parts.
@@ -76,9 +81,9 @@ unsafe fn with_fma<const A: usize, const B: usize>(t: &TileProduct) {
 /// # Safety
 /// As [`TileUnit::multiply`](super::TileUnit::multiply).
 #[inline(always)]
-unsafe fn multiply<const A: usize, const B: usize>(t: &TileProduct) {
+unsafe fn multiply<S: Summation, const A: usize, const B: usize>(t: &TileProduct) {
     let (rows, blocks, panels) = extent(t.shape);
-    let order = &ORDER[..A + B - 1];
+    let parts = &PARTS[..A + B - 1];
     for block in 0..blocks {
         for row in 0..rows {
             for panel in 0..panels {
@@ -90,11 +95,11 @@ unsafe fn multiply<const A: usize, const B: usize>(t: &TileProduct) {
                         c.fill(0.0);
                     }
                     for tile in 0..t.tiles {
-                        for (of_a, of_b) in order {
+                        for (of_a, of_b) in parts {
                             let a = t.a[block].add((tile * A + of_a) * TILE_BYTES + row * 2 * ROW);
                             let b = t.b[panel].add((tile * B + of_b) * TILE_BYTES);
                             let a = a.cast::<[u16; ROW]>().read_unaligned();
-                            dot(&a, &*b.cast::<[[u8; 2 * ROW]; TILE_ROWS]>(), c);
+                            S::add(&a, &*b.cast::<[[u8; 2 * ROW]; TILE_ROWS]>(), c);
                         }
                     }
                 }
@@ -111,22 +116,56 @@ pub(super) fn extent(shape: Shape) -> (usize, usize, usize) {
     }
 }
 
-/// Computes one row of `TDPBF16PS`.
-#[inline(always)]
-fn dot(a: &[u16; ROW], b: &[[u8; 2 * ROW]; TILE_ROWS], c: &mut [f32; TILE_ROWS]) {
-    let mut sums = [[0.0f32; TILE_ROWS]; PAIR];
-    for (pair, row) in b.iter().enumerate() {
-        for (odd, sums) in sums.iter_mut().enumerate() {
-            let x = widen(a[2 * pair + odd]);
-            for (column, sum) in sums.iter_mut().enumerate() {
-                let at = 4 * column + 2 * odd;
-                let w = widen(u16::from_le_bytes([row[at], row[at + 1]]));
-                *sum = flush(x.mul_add(w, *sum));
+/// A tile of a panel: a row for each pair of its depth, with the pairs of sixteen columns.
+type PanelTile = [[u8; 2 * ROW]; TILE_ROWS];
+
+/// A way in which the products of one row with a tile of a panel are summed.
+pub(super) trait Summation {
+    /// Adds the products to `c`.
+    fn add(a: &[u16; ROW], b: &PanelTile, c: &mut [f32; TILE_ROWS]);
+}
+
+/// The order of AMX: one row of `TDPBF16PS`.
+pub(super) enum AmxSummation {}
+
+impl Summation for AmxSummation {
+    #[inline(always)]
+    fn add(a: &[u16; ROW], b: &PanelTile, c: &mut [f32; TILE_ROWS]) {
+        let mut sums = [[0.0f32; TILE_ROWS]; PAIR];
+        for (pair, row) in b.iter().enumerate() {
+            for (odd, sums) in sums.iter_mut().enumerate() {
+                add_products(a[2 * pair + odd], row, odd, sums);
+            }
+        }
+        for (column, c) in c.iter_mut().enumerate() {
+            *c = flush(flush(*c) + flush(sums[0][column] + sums[1][column]));
+        }
+    }
+}
+
+/// The order of AVX-512 BF16: sixteen `VDPBF16PS`, one after the other.
+enum PairSummation {}
+
+impl Summation for PairSummation {
+    #[inline(always)]
+    fn add(a: &[u16; ROW], b: &PanelTile, c: &mut [f32; TILE_ROWS]) {
+        c.iter_mut().for_each(|c| *c = flush(*c));
+        for (pair, row) in b.iter().enumerate() {
+            for odd in [1, 0] {
+                add_products(a[2 * pair + odd], row, odd, c);
             }
         }
     }
-    for (column, c) in c.iter_mut().enumerate() {
-        *c = flush(flush(*c) + flush(sums[0][column] + sums[1][column]));
+}
+
+/// Adds the products of one number with its number in each column, by fused multiply-adds.
+#[inline(always)]
+fn add_products(a: u16, row: &[u8; 2 * ROW], odd: usize, sums: &mut [f32; TILE_ROWS]) {
+    let x = widen(a);
+    for (column, sum) in sums.iter_mut().enumerate() {
+        let at = 4 * column + 2 * odd;
+        let w = widen(u16::from_le_bytes([row[at], row[at + 1]]));
+        *sum = flush(x.mul_add(w, *sum));
     }
 }
 

@@ -7,12 +7,14 @@ use crate::elementwise::SwiGlu;
 use crate::pack::{Rows, RowsMut, TILE_DEPTH};
 use crate::pool::Pool;
 use crate::product::{Epilogue, Scratch, WeightKernels};
-use crate::simd::{InstructionSet, Vectors};
+use crate::simd::{Family, InstructionSet, Vectors};
 
 /// Returns the tile layers of a set; `None` if this machine does not have it.
 fn layers(set: InstructionSet, dtype: DType) -> Option<TileLayers> {
     let tiles = match set {
         InstructionSet::Amx => TileKernels::amx(dtype)?,
+        InstructionSet::Avx512Bf16 => TileKernels::pairs(dtype)?,
+        InstructionSet::Avx512Bf16Portable => TileKernels::reference_pairs(dtype)?,
         _ => TileKernels::reference(dtype)?,
     };
     Some(TileLayers { tiles, vectors: Vectors::detect(set, dtype)?, name: set.name() })
@@ -68,6 +70,15 @@ fn ended(
     out.chunks_exact(out_stride).flat_map(|row| row[..columns].to_vec()).collect()
 }
 
+/// Generates a set in plain Rust, with a type that it multiplies in tiles.
+fn of_tiles() -> impl Strategy<Value = (InstructionSet, DType)> {
+    prop::sample::select(vec![
+        (InstructionSet::AmxPortable, DType::Fp16),
+        (InstructionSet::AmxPortable, DType::Bf16),
+        (InstructionSet::Avx512Bf16Portable, DType::Bf16),
+    ])
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -75,12 +86,12 @@ proptest! {
     /// the same.
     #[test]
     fn products_are_right_and_rows_do_not_matter_to_each_other(
-        rows in 1usize..70, n in 1usize..90, k in 1usize..600, fp16: bool, seed: u64,
+        rows in 1usize..70, n in 1usize..90, k in 1usize..600, (set, dtype) in of_tiles(), seed: u64,
     ) {
-        let dtype = if fp16 { DType::Fp16 } else { DType::Bf16 };
+        let fp16 = dtype == DType::Fp16;
         let (x, weight) = (numbers(seed, rows * k, dtype), numbers(seed ^ 7, n * k, dtype));
         let bias = numbers(seed ^ 9, n, dtype);
-        let of = |x: &[f32]| product(InstructionSet::AmxPortable, dtype, x, &weight, &bias, k);
+        let of = |x: &[f32]| product(set, dtype, x, &weight, &bias, k);
         let all = of(&x);
         for (row, got) in all.chunks_exact(n).enumerate() {
             let x = &x[row * k..][..k];
@@ -88,9 +99,12 @@ proptest! {
                 let terms = x.iter().zip(&weight[column * k..][..k]).map(|(a, b)| f64::from(*a) * f64::from(*b));
                 let sizes: f64 = terms.clone().map(f64::abs).sum();
                 let exact = terms.sum::<f64>() + f64::from(bias[column]);
-                // Each of these rounds once: sums of 32 numbers in a tile, at most three sums per tile, and the bias.
-                // The type fp16 leaves out low by low.
-                let roundings = (TILE_DEPTH + 3 * k.div_ceil(TILE_DEPTH) + 2) as f64;
+                // Each of these rounds once: sums of 32 numbers in a tile, at most three sums per tile, and the bias. In a
+                // sum of pairs, every product does. The type fp16 leaves out low by low.
+                let roundings = match set.family() {
+                    Family::Pairs => k + 2,
+                    _ => TILE_DEPTH + 3 * k.div_ceil(TILE_DEPTH) + 2,
+                } as f64;
                 let left_out = if fp16 { 2f64.powi(-16) } else { 0.0 };
                 let of_sums = (roundings * f64::from(f32::EPSILON) + left_out) * (sizes + exact.abs()) + 1e-30;
                 let spacing = if fp16 { 2f64.powi(-11) } else { 2f64.powi(-8) };
@@ -107,12 +121,12 @@ proptest! {
 
     /// The halves joined in the epilogue equal the halves that are stored without it.
     #[test]
-    fn swiglu_may_be_the_end_of_a_product(rows in 1usize..70, panels in 1usize..5, k in 1usize..600, fp16: bool, seed: u64) {
-        let dtype = if fp16 { DType::Fp16 } else { DType::Bf16 };
+    fn swiglu_may_be_the_end_of_a_product(
+        rows in 1usize..70, panels in 1usize..5, k in 1usize..600, (set, dtype) in of_tiles(), seed: u64,
+    ) {
         let half = 16 * panels;
         let (x, weight) = (numbers(seed, rows * k, dtype), numbers(seed ^ 7, 2 * half * k, dtype));
         let bias = numbers(seed ^ 9, 2 * half, dtype);
-        let set = InstructionSet::AmxPortable;
         let joined = ended(Epilogue::SwiGlu, half, set, dtype, &x, (&weight, &bias, k));
         let halves = product(set, dtype, &x, &weight, &bias, k);
         let vectors = Vectors::detect(set, dtype).unwrap();
@@ -124,18 +138,20 @@ proptest! {
         }
     }
 
-    /// The tile registers, if present, and their reference give the same bits.
+    /// The instructions, if present, and their reference give the same bits.
     #[test]
-    fn amx_and_its_reference_agree(rows in 1usize..70, n in 1usize..90, k in 1usize..600, fp16: bool, seed: u64) {
-        if !InstructionSet::Amx.available() {
+    fn instructions_and_their_reference_agree(
+        rows in 1usize..70, n in 1usize..90, k in 1usize..600, (reference, dtype) in of_tiles(), seed: u64,
+    ) {
+        let set = reference.family().best();
+        if set == reference {
             return Ok(());
         }
-        let dtype = if fp16 { DType::Fp16 } else { DType::Bf16 };
         let (x, weight) = (numbers(seed, rows * k, dtype), numbers(seed ^ 7, n * k, dtype));
         let bias = numbers(seed ^ 9, n, dtype);
         let of = |set| product(set, dtype, &x, &weight, &bias, k);
-        let (amx, reference) = (of(InstructionSet::Amx), of(InstructionSet::AmxPortable));
-        prop_assert!(amx.iter().zip(&reference).all(|(a, b)| a.to_bits() == b.to_bits()));
+        let (found, expected) = (of(set), of(reference));
+        prop_assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", set.name());
     }
 }
 
@@ -204,13 +220,48 @@ fn a_configuration_serves_the_shapes_with_its_rows() {
 #[test]
 fn rows_beyond_a_block_are_rows_like_any_other() {
     let (rows, n, k) = (530, 700, 333);
-    let x = numbers(5, rows * k, DType::Fp16);
-    let (weight, bias) = (numbers(6, n * k, DType::Fp16), vec![0.0; n]);
-    let of = |set, x: &[f32]| product(set, DType::Fp16, x, &weight, &bias, k);
-    let all = of(InstructionSet::AmxPortable, &x);
-    for set in [InstructionSet::AmxPortable, InstructionSet::Amx].into_iter().filter(|set| set.available()) {
-        assert!(of(set, &x) == all, "{}", set.name());
-        assert_eq!(of(set, &x[500 * k..]), all[500 * n..], "{}", set.name());
-        assert_eq!(of(set, &x[529 * k..]), all[529 * n..], "{}", set.name());
+    for (family, dtype) in [(Family::Tiles, DType::Fp16), (Family::Pairs, DType::Bf16)] {
+        let x = numbers(5, rows * k, dtype);
+        let (weight, bias) = (numbers(6, n * k, dtype), vec![0.0; n]);
+        let of = |set, x: &[f32]| product(set, dtype, x, &weight, &bias, k);
+        let all = of(family.reference(), &x);
+        for set in family.sets() {
+            assert!(of(set, &x) == all, "{}", set.name());
+            assert_eq!(of(set, &x[500 * k..]), all[500 * n..], "{}", set.name());
+            assert_eq!(of(set, &x[529 * k..]), all[529 * n..], "{}", set.name());
+        }
+    }
+}
+
+/// `VDPBF16PS` on one pair, as its manual defines it: the odd product first, each rounded once, subnormal numbers zero.
+#[test]
+fn pairs_are_summed_as_the_manual_says() {
+    let tiny = f32::from_bits(1 << 16);
+    let cases = [
+        // In the other order, the sum would be 0.
+        ([1.0, 1.0], [16777216.0, -16777216.0], 1.0, 1.0),
+        // The odd product meets the sum first: 1 + 2^24 rounds to 2^24.
+        ([1.0, 1.0], [-16777216.0, 16777216.0], 1.0, 0.0),
+        ([1.0, 1.0], [16777216.0, 1.0], 1.0, 16777218.0),
+        ([tiny, 2.0], [3e38, 4.0], 0.5, 8.5),
+    ];
+    for (a, b, start, expected) in cases {
+        let bits = |x: f32| (x.to_bits() >> 16) as u16;
+        let (mut rows, mut panel) = (vec![0u16; 512], vec![0u16; 512]);
+        for i in 0..2 {
+            (rows[i], panel[i]) = (bits(a[i]), bits(b[i]));
+        }
+        for set in Family::Pairs.sets() {
+            let unit = layers(set, DType::Bf16).unwrap().tiles.unit;
+            let mut c = vec![start; TILE_ROWS * NARROW * 16];
+            let (a, b) = (rows.as_ptr().cast(), [panel.as_ptr().cast(); NARROW]);
+            let shape = Shape::Narrow { rows: 1 };
+            let product = TileProduct { shape, a: [a; WIDE], b, tiles: 1, fresh: false, c: c.as_mut_ptr() };
+            let configured = unit.configure(shape);
+            // SAFETY: a tile of rows, of panels, and sums for the shape.
+            unsafe { unit.multiply(&configured, &product) };
+            unit.release(configured);
+            assert_eq!(c[0], expected, "{a:?} {b:?} {}", set.name());
+        }
     }
 }

@@ -146,10 +146,9 @@ impl<Q: Integers> GroupGemm<'_, Q> {
     fn multiply<I: Isa, const AHEAD: bool>(&self, isa: I) {
         match (self.c.rows(), I::TILE_PANELS) {
             // Few rows: several panels at once, so that enough sums and enough memory requests are in flight.
-            (1, 1) => self.strip::<I, 1, 4, AHEAD>(isa),
+            (1, _) => self.strip::<I, 1, 4, AHEAD>(isa),
             (2, 1) => self.strip::<I, 2, 2, AHEAD>(isa),
             (3, 1) => self.strip::<I, 3, 2, AHEAD>(isa),
-            (1, _) => self.strip::<I, 1, 8, AHEAD>(isa),
             (2, _) => self.strip::<I, 2, 4, AHEAD>(isa),
             (3, _) => self.strip::<I, 3, 4, AHEAD>(isa),
             // Loops instead of closures, which would be compiled without the instruction set.

@@ -31,8 +31,8 @@ pub enum PickleError {
     },
     /// A storage of unsigned integers, which neither plain nor THUDM's quantised weights have.
     #[error(
-        "pickle byte {at}: global {global}: these weights are unsigned integers; only tensors in fp32, fp16, bf16 and int8 are \
-         read: take the model that was not quantised"
+        "pickle byte {at}: global {global}: these weights are unsigned integers; expected fp32, fp16, bf16 or int8. Take the \
+         model that was not quantised"
     )]
     Integers {
         /// Offset of the global.

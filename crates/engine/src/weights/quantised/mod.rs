@@ -230,7 +230,7 @@ fn all_float(quantised: &Quantised, config: &ModelConfig) -> bool {
 /// Says what is missing to read the compressed form of sparse weights.
 fn missing_facts(said: &str) -> &'static str {
     if said.contains("w8a8sc") {
-        "; the compressed stream of w8a8sc cannot be read, because its tiling depends on the chip and is not documented: take \
+        "; the compressed stream of w8a8sc cannot be read, because its tiling depends on the chip and is not documented. Take \
          the w8a8s files that it was made from"
     } else {
         ""

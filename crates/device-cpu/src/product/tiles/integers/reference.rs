@@ -2,13 +2,13 @@
 
 use crate::pack::{TILE_BYTES, TILE_DEPTH};
 use crate::product::tiles::TileProduct;
-use crate::product::tiles::reference::{ROW, fastest, parts, put_row};
+use crate::product::tiles::reference::{AmxSummation, ROW, fastest, parts, put_row};
 
 use super::{INTEGER_BYTES, WEIGHT_PARTS};
 
 /// Returns the product.
 pub(crate) fn product() -> unsafe fn(&TileProduct) {
-    fastest::<WEIGHT_PARTS, 1>()
+    fastest::<AmxSummation, WEIGHT_PARTS, 1>()
 }
 
 /// Packs a row of weights times their scales.

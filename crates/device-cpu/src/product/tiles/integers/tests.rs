@@ -85,7 +85,7 @@ fn product(kernels: &TileKernels, wide: bool, rows: &[(Vec<f32>, Vec<f32>)], pan
             fresh,
             c: c.as_mut_ptr(),
         };
-        let unit = kernels.weighted_integers;
+        let unit = kernels.weighted_integers.unwrap();
         let configured = unit.configure(shape);
         // SAFETY: rows, panels and sums hold the shape.
         unsafe { unit.multiply(&configured, &product) };

@@ -1,0 +1,84 @@
+//! The committed table: every published speed with its ratios.
+
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+
+use super::counted;
+
+/// The text of the table.
+pub(super) const TABLE: &str = include_str!("../../../ascend-emulator/calibration/residuals.csv");
+
+/// Returns the committed rows; empty if the table is damaged, which a test excludes.
+pub fn residuals() -> &'static [Residual] {
+    static ROWS: LazyLock<Vec<Residual>> = LazyLock::new(|| {
+        csv::Reader::from_reader(TABLE.as_bytes()).deserialize().filter_map(Result::ok).collect()
+    });
+    &ROWS
+}
+
+/// A published speed beside the modelled one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Residual {
+    /// Name of the model.
+    pub model: String,
+    /// The chip.
+    pub chip: String,
+    /// Chips that share the model.
+    pub chips: usize,
+    /// Type of the weights.
+    pub dtype: String,
+    /// How operators were launched.
+    pub mode: String,
+    /// Sequences.
+    pub batch: usize,
+    /// Prompt tokens of a sequence, or the range over which the figure is a mean.
+    pub input_tokens: String,
+    /// Generated tokens of a sequence, likewise.
+    pub output_tokens: String,
+    /// `prefill` or `decode`.
+    pub phase: String,
+    /// `fit`, `check` or `report`.
+    #[serde(rename = "use")]
+    pub purpose: String,
+    /// The published time, ms.
+    pub published_ms: f64,
+    /// Modelled over published time by the profiles before calibration; `None` if the row cannot be timed.
+    pub before: Option<f64>,
+    /// Modelled over published time by the shipped profile.
+    pub ratio: Option<f64>,
+    /// Modelled over published time with this model left out of the fit; `None` if the row was not fitted.
+    pub left_out: Option<f64>,
+    /// Why the row was not timed, or why it is only reported.
+    pub reason: String,
+}
+
+impl Residual {
+    /// Returns the ratio by a fit that has not seen the row's model: that with the model left out if the row was fitted, else that of
+    /// the shipped profile.
+    pub fn predicted(&self) -> Option<f64> {
+        self.left_out.or(self.ratio)
+    }
+
+    /// Returns the parameters that the model's name states: 7e9 for `Qwen-7B`.
+    pub fn parameters(&self) -> Option<f64> {
+        let word = |word: &str| word.strip_suffix('B')?.parse::<f64>().ok();
+        self.model.split(['-', ' ', '(', ')']).find_map(word).map(|billions| billions * 1e9)
+    }
+
+    /// Whether the weights were quantised.
+    pub(super) fn is_quantised(&self) -> bool {
+        !["fp16", "bf16"].contains(&self.dtype.as_str())
+    }
+
+    /// Names the rows that it is summarised with: `310P3, 2 chips, decode`.
+    pub fn group(&self) -> String {
+        let Self { chip, chips, phase, .. } = self;
+        format!("{chip}, {}, {phase}", counted(*chips, "chip"))
+    }
+
+    /// Whether the row counts towards the stated error.
+    pub fn counts(&self) -> bool {
+        self.purpose != "report" && self.predicted().is_some()
+    }
+}
