@@ -13,9 +13,9 @@
 //!
 //! # Rows
 //!
-//! `crates/ascend-emulator/calibration/residuals.csv` has a row for every published speed: the ratio by the shipped profile, and
-//! for rows that the profiles were fitted to the ratio with their model left out of the fit. `glmbench calibrate --published`
-//! writes it. A modelled figure carries the error of the rows of its chip, phase and number of chips. If these are few or of one
+//! `crates/ascend-emulator/calibration/residuals.csv` has a row for every published speed, with the ratio by the shipped profile.
+//! Rows that the profiles were fitted to also have the ratio with their model left out of the fit. `glmbench calibrate
+//! --published` writes the file. A modelled figure carries the error of the rows of its chip, phase and number of chips. If these are few or of one
 //! model, it carries that of all rows of its chip and phase.
 //!
 //! A profile that was fitted to the times of a card ([`ClockFit`]) states the error of that fit instead, in the same way. There, a
