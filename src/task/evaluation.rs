@@ -1,7 +1,7 @@
 //! Binds a plan to a tokenizer, drives the steps of each item, and checks requests and completions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use sha2::{Digest, Sha256};
 
@@ -11,7 +11,7 @@ use glmbench_sandbox::Language;
 
 use super::outcome::{self, Outcome, Stage, State};
 use super::program::{Ran, Runner};
-use super::{Ask, ChoiceToken, Judgement, Plan, Question, Step, TaskError, TextCodec};
+use super::{Ask, ChoiceToken, Judgement, Plan, Question, Remembering, Step, TaskError, TextCodec};
 
 /// A plan, a tokenizer, and the resulting choices.
 pub struct Evaluation<'a> {
@@ -109,7 +109,13 @@ impl<'a> Evaluation<'a> {
 
     /// Returns the first prompt of an item and its ids, or `None` if the item cannot be asked.
     pub fn first_prompt(&self, index: usize) -> Option<(String, Vec<u32>)> {
-        match self.plan.protocol.step(&self.question(index, &OnceLock::new()), &[]) {
+        self.first_prompt_by(self.codec, index)
+    }
+
+    /// Like [`first_prompt`](Self::first_prompt), by a codec that gives the same ids.
+    fn first_prompt_by(&self, codec: &dyn TextCodec, index: usize) -> Option<(String, Vec<u32>)> {
+        let whole = OnceLock::new();
+        match self.plan.protocol.step(&Question { codec, ..self.question(index, &whole) }, &[]) {
             Step::Ask(ask) => Some((ask.prompt, ask.prompt_ids)),
             Step::Run(_) | Step::Judge(_) => None,
         }
@@ -154,8 +160,9 @@ impl<'a> Evaluation<'a> {
         self.inputs.get_or_init(|| {
             let of_chunk = |start: usize| {
                 let (mut bytes, mut longest) = (Vec::new(), None);
+                let codec = Remembering { codec: self.codec, memo: Mutex::default() };
                 for index in start..self.len().min(start + CHUNK) {
-                    let ids = self.first_prompt(index).map(|(_, ids)| ids);
+                    let ids = self.first_prompt_by(&codec, index).map(|(_, ids)| ids);
                     longest = longest.max(ids.as_ref().map(Vec::len));
                     let ids = ids.unwrap_or_default();
                     bytes.extend((ids.len() as u64).to_le_bytes());

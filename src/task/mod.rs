@@ -23,10 +23,10 @@ pub use outcome::{Outcome, Stage, State, margin};
 pub use plan::{Demonstrations, Draws, Pick, Plan, Settings};
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use glmbench_engine::sampler::RandomSampling;
-use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::tokenizer::{Memo, Tokenizer};
 use glmbench_sandbox::Language;
 
 use self::program::Trial;
@@ -38,6 +38,10 @@ pub trait TextCodec: Sync {
     fn encode(&self, text: &str) -> Vec<u32>;
     /// Returns the ids of a whole prompt, after the model's prefix ids (`[gMASK] sop`).
     fn encode_prompt(&self, text: &str) -> Vec<u32>;
+    /// Returns what [`encode_prompt`](Self::encode_prompt) returns, and remembers it for the next prompt that begins alike.
+    fn encode_prompt_from(&self, _memo: &mut Memo, text: &str) -> Vec<u32> {
+        self.encode_prompt(text)
+    }
     /// Returns the text of ids. Special tokens have no text.
     fn decode(&self, ids: &[u32]) -> String;
 }
@@ -51,8 +55,34 @@ impl TextCodec for Tokenizer {
         self.encode_prompt(text)
     }
 
+    fn encode_prompt_from(&self, memo: &mut Memo, text: &str) -> Vec<u32> {
+        [self.prefix_ids(), self.encode_from(memo, text)].concat()
+    }
+
     fn decode(&self, ids: &[u32]) -> String {
         self.decode(ids)
+    }
+}
+
+/// A codec that remembers its last prompt. For many prompts one after another, such as those of a subject, whose demonstrations
+/// are the same.
+struct Remembering<'a> {
+    codec: &'a dyn TextCodec,
+    memo: Mutex<Memo>,
+}
+
+impl TextCodec for Remembering<'_> {
+    fn encode(&self, text: &str) -> Vec<u32> {
+        self.codec.encode(text)
+    }
+
+    fn encode_prompt(&self, text: &str) -> Vec<u32> {
+        let mut memo = self.memo.lock().unwrap_or_else(PoisonError::into_inner);
+        self.codec.encode_prompt_from(&mut memo, text)
+    }
+
+    fn decode(&self, ids: &[u32]) -> String {
+        self.codec.decode(ids)
     }
 }
 

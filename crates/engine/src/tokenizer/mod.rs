@@ -48,6 +48,8 @@ use decode::PieceDecoder;
 use json::{JsonDecoder, JsonTokenizer};
 use sentencepiece::SentencePiece;
 
+pub use sentencepiece::Memo;
+
 /// Special tokens that `ChatGLMTokenizer` appends to the vocabulary, in id order.
 const CHATGLM_SPECIALS: [&str; 5] = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"];
 /// Classes that fit every vocabulary, so they carry no information about this one.
@@ -178,6 +180,16 @@ impl Tokenizer {
             Model::SentencePiece(model) => model.encode(text),
             Model::Json(model) => model.encode(text),
         }
+    }
+
+    /// Returns what [`encode`](Self::encode) returns, and remembers it: the next text with this `memo` is encoded from the place
+    /// on where it differs. Prompts with the same demonstrations differ in their last part.
+    pub fn encode_from<'m>(&self, memo: &'m mut Memo, text: &str) -> &'m [u32] {
+        match &self.model {
+            Model::SentencePiece(model) => model.encode_from(memo, text),
+            Model::Json(model) => memo.replace(model.encode(text)),
+        }
+        memo.ids()
     }
 
     /// Encodes a whole prompt: [`prefix_ids`](Self::prefix_ids), then the text.

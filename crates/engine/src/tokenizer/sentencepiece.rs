@@ -14,14 +14,18 @@
 //!
 //! To that algorithm, a whole text is one word. The text is therefore split beforehand, between two characters that are
 //! adjacent in no piece. No merge can cross such a place, so the parts are independent and only the speed changes:
-//! short parts fit the crate's cache.
+//! short parts come again and again, and their ids are kept ([`parts`]).
+
+mod parts;
 
 use std::collections::{HashMap, HashSet};
 
 use tokenizers::Model as _;
 use tokenizers::models::bpe::{BPE, Vocab};
 
+pub use self::parts::Memo;
 use super::proto::{self, ModelProto, Piece, PieceKind};
+use parts::{Joints, Seen};
 
 /// SentencePiece's visible space, U+2581.
 pub(super) const SPACE: char = '\u{2581}';
@@ -38,8 +42,8 @@ pub(super) struct SentencePiece {
     bpe: BPE,
     /// Characters that occur in pieces but are not pieces themselves. In `bpe`, their ids follow the last piece.
     loose: Vec<char>,
-    /// Pairs of characters that are adjacent in some piece.
-    joints: HashSet<(char, char)>,
+    joints: Joints,
+    seen: Seen,
     /// Ids of the 256 byte pieces, if the model has byte fallback.
     byte_ids: Option<Vec<u32>>,
     unk_id: u32,
@@ -71,7 +75,8 @@ impl SentencePiece {
         let loose = loose_characters(&model.pieces);
         Ok(Self {
             bpe: build_bpe(&model.pieces, &loose, unk_id, byte_ids.is_some())?,
-            joints: joints(&model.pieces),
+            joints: Joints::of(normal_texts(&model.pieces)),
+            seen: Seen::default(),
             ids,
             loose,
             byte_ids,
@@ -122,29 +127,63 @@ impl SentencePiece {
 
     /// Encodes text to ids.
     pub(super) fn encode(&self, text: &str) -> Vec<u32> {
-        let text = self.normalize(text);
         let mut ids = Vec::with_capacity(text.len() / 2);
-        for part in self.parts(&text) {
-            self.encode_part(part, &mut ids);
+        let mut start = 0;
+        while start < text.len() {
+            start += self.next_part(text, start, &mut ids);
         }
         ids
     }
 
-    fn normalize(&self, text: &str) -> String {
-        let space = if self.escape_whitespaces { SPACE } else { ' ' };
-        let mut normalized = String::with_capacity(text.len() + text.len() / 2 + space.len_utf8());
-        if self.add_dummy_prefix && !text.is_empty() {
-            normalized.push(space);
+    /// Encodes a text that may begin like the last one.
+    pub(super) fn encode_from(&self, memo: &mut Memo, text: &str) {
+        let mut start = memo.begin(text);
+        while start < text.len() {
+            start += self.next_part(text, start, memo.ids_mut());
+            memo.mark(start);
         }
-        normalized.extend(text.chars().map(|c| if c == ' ' { space } else { c }));
-        normalized
     }
 
-    fn parts<'a>(&'a self, text: &'a str) -> Parts<'a> {
-        Parts { text, joints: &self.joints }
+    /// Encodes the part of a text that begins at `start`, and returns its length in bytes.
+    fn next_part(&self, text: &str, start: usize, ids: &mut Vec<u32>) -> usize {
+        let space = if self.escape_whitespaces { SPACE } else { ' ' };
+        let rest = &text[start..];
+        let length = self.joints.first_part(rest, space);
+        let part = &rest[..length];
+        if start > 0 || !self.add_dummy_prefix {
+            self.append(part, ids);
+            return length;
+        }
+        let first = rest.chars().next().map_or(space, |c| if c == ' ' { space } else { c });
+        if self.joints.has(space, first) {
+            self.append(&format!(" {part}"), ids);
+        } else {
+            self.append(" ", ids);
+            self.append(part, ids);
+        }
+        length
     }
 
-    fn encode_part(&self, part: &str, ids: &mut Vec<u32>) {
+    /// Appends the ids of a part. A run of unknown characters becomes one unknown piece, across parts as well.
+    fn append(&self, part: &str, ids: &mut Vec<u32>) {
+        let make = || self.ids_of(&self.normalize(part));
+        self.seen.with(part, make, |own| {
+            let goes_on = own.first() == Some(&self.unk_id) && ids.last() == Some(&self.unk_id);
+            ids.extend_from_slice(&own[usize::from(goes_on)..]);
+        });
+    }
+
+    fn normalize(&self, part: &str) -> String {
+        if self.escape_whitespaces {
+            part.replace(' ', SPACE.encode_utf8(&mut [0; 4]))
+        } else {
+            part.to_owned()
+        }
+    }
+
+    /// Returns the ids of a normalized part.
+    fn ids_of(&self, part: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
         let tokens = self.bpe.tokenize(part).expect("invariant: the vocabulary holds the unknown piece");
         for token in tokens {
             match (self.loose.get((token.id as usize).wrapping_sub(self.pieces.len())), &self.byte_ids) {
@@ -158,31 +197,7 @@ impl SentencePiece {
                 _ => ids.push(self.unk_id),
             }
         }
-    }
-}
-
-/// Iterates over the parts of a text between which no merge is possible.
-struct Parts<'a> {
-    text: &'a str,
-    joints: &'a HashSet<(char, char)>,
-}
-
-impl<'a> Iterator for Parts<'a> {
-    type Item = &'a str;
-
-    fn next(&mut self) -> Option<&'a str> {
-        let mut chars = self.text.char_indices();
-        let (_, mut left) = chars.next()?;
-        let end = chars
-            .find_map(|(at, right)| {
-                let apart = !self.joints.contains(&(left, right));
-                left = right;
-                apart.then_some(at)
-            })
-            .unwrap_or(self.text.len());
-        let (part, rest) = self.text.split_at(end);
-        self.text = rest;
-        Some(part)
+        ids
     }
 }
 
@@ -329,10 +344,6 @@ fn loose_characters(pieces: &[Piece]) -> Vec<char> {
     loose.dedup();
     loose.retain(|c| !normal.contains(c.encode_utf8(&mut [0; 4]) as &str));
     loose
-}
-
-fn joints(pieces: &[Piece]) -> HashSet<(char, char)> {
-    normal_texts(pieces).flat_map(|text| text.chars().zip(text.chars().skip(1))).collect()
 }
 
 fn build_bpe(pieces: &[Piece], loose: &[char], unk_id: u32, byte_fallback: bool) -> Result<BPE, String> {

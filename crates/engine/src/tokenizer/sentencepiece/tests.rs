@@ -72,6 +72,22 @@ proptest! {
         let loaded = load(&model).unwrap();
         prop_assert_eq!(loaded.encode(&text), encode_slowly(&model, &text));
     }
+
+    /// What a text begins with, and what was encoded before it, changes nothing.
+    #[test]
+    fn a_text_after_another_has_the_ids_that_it_has_alone(
+        model in any_model(),
+        beginning in "[ab 你é😀\u{2581}]{0,20}",
+        ends in proptest::collection::vec("[ab 你é😀\u{2581}]{0,12}", 1..6),
+    ) {
+        let loaded = load(&model).unwrap();
+        let mut memo = Memo::default();
+        for end in ends {
+            let text = beginning.clone() + &end;
+            loaded.encode_from(&mut memo, &text);
+            prop_assert_eq!(memo.ids(), loaded.encode(&text));
+        }
+    }
 }
 
 #[test]
@@ -86,14 +102,6 @@ fn a_piece_that_overlaps_itself_is_joined_from_the_left() {
             assert_eq!(loaded.encode(text), encode_slowly(&model, text), "{words:?} {text}");
         }
     }
-}
-
-#[test]
-fn the_parts_of_a_text_are_the_text() {
-    let loaded = load(&tiny()).unwrap();
-    let text = "\u{2581}ab\u{2581}ab你\u{2581}\u{2581}ba";
-    let parts: Vec<&str> = loaded.parts(text).collect();
-    assert_eq!(parts, ["\u{2581}ab", "\u{2581}ab", "你", "\u{2581}", "\u{2581}", "b", "a"]);
 }
 
 #[test]
