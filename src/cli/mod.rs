@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod endpoint;
 pub mod engine;
 pub mod export;
+mod files;
 mod gates;
 pub mod list;
 pub mod logits;

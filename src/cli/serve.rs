@@ -19,6 +19,7 @@ use glmbench_serve::{Described, Key, Loading, ServeError, ServeLimits, Settings,
 use crate::bounded;
 
 use super::engine::EngineArgs;
+use super::files::make_room;
 use super::progress::Bars;
 use super::signals::Watch;
 use super::{Exit, emit, say};
@@ -80,9 +81,9 @@ pub struct Args {
     /// Prompts of one request
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_prompts: u16,
-    /// Connections at once
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    max_connections: u32,
+    /// Connections at once, each of which needs an open file [default: 1024, or what the limit of open files allows]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    max_connections: Option<u32>,
     /// Largest request body, in KiB
     #[arg(long, value_name = "KIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..=65536))]
     max_body: u32,
@@ -128,6 +129,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Log-probabilities of prompts need the logits of many rows.
     limits.max_logit_rows = limits.max_logit_rows.max(64);
     let log = args.log()?;
+    let connections = args.connections()?;
     // Before the weights are read: an address that is taken is known at once.
     let listener = bind(SocketAddr::new(args.host, args.port))?;
     let loading = Loading::answer(&listener).context("the server cannot run")?;
@@ -146,7 +148,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             device: compute.device.name().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         },
-        limits: args.limits(),
+        limits: ServeLimits { connections, ..args.limits() },
     };
     let watch = Watch::new();
     let address = listener.local_addr()?;
@@ -196,6 +198,19 @@ impl Args {
         }
     }
 
+    /// Returns the most connections at once, and raises the limit of open files for them.
+    fn connections(&self) -> anyhow::Result<usize> {
+        let wanted =
+            self.max_connections.map_or(ServeLimits::default().connections, |wanted| wanted as usize);
+        let room = make_room(wanted);
+        let Some(lack) = room.lack(wanted) else { return Ok(wanted) };
+        if self.max_connections.is_some() || room.connections == 0 {
+            bail!("--max-connections {wanted}: {lack}");
+        }
+        say(&format!("glmbench: warning: fewer connections than usual: {lack}"));
+        Ok(room.connections)
+    }
+
     /// Opens the log.
     fn log(&self) -> anyhow::Result<Box<dyn Write + Send>> {
         let Some(path) = &self.log else { return Ok(Box::new(io::stderr())) };
@@ -217,7 +232,6 @@ impl Args {
             body_bytes: (self.max_body as usize) << 10,
             prompts: usize::from(self.max_prompts),
             queue: usize::from(self.max_queue),
-            connections: self.max_connections as usize,
             request: Duration::from_secs(self.request_timeout.into()),
             slow_reader: Duration::from_secs(self.slow_reader.into()),
             chat_tokens: self.chat_tokens as usize,

@@ -7,7 +7,7 @@ use super::answers;
 use super::failures::{Failure, of_task};
 use super::format::counted;
 use super::machines;
-use crate::record::{Clock, RequestRecord, RunRecord, SampleRecord, SampleState, Status};
+use crate::record::{Clock, RequestRecord, RunRecord, SampleRecord, SampleState, Status, UNTOLD};
 
 pub(super) use self::repetitions::{DRIFT_SHARE, FEW_REPETITIONS, WIDE_SHARE};
 
@@ -151,15 +151,18 @@ fn weights(run: &RunRecord) -> Check {
     // With only a virtual clock, no weight is read.
     let computes = run.provenance.clock == Clock::Measured || !run.plan.accuracy.is_empty();
     let faults = run.provenance.weight_faults.as_deref();
+    let is_served = run.identity.get("weights") == Some(UNTOLD);
     Check {
         name: "finite weights",
         condition: "Every weight is a number in the run's type",
         outcome: match faults {
             Some(faults) => yes_if(faults.is_empty()),
+            None if is_served => Outcome::DoesNotApply,
             None if computes => Outcome::Unknown,
             None => Outcome::DoesNotApply,
         },
         found: match faults {
+            None if is_served => "they are the server's, which shows none".to_owned(),
             None => "they were not looked at".to_owned(),
             Some([]) => "none was found that is not".to_owned(),
             Some([first]) => first.clone(),
@@ -393,6 +396,10 @@ mod tests {
         run.provenance.weight_faults = None;
         let found = checks(&run, &samples, &requests);
         assert_eq!(sentence(&run, &found), "valid, every required condition holds; unknown: finite weights");
+        // A server's weights cannot be looked at, and nobody could do anything about it.
+        run.identity = run.identity.without(&["weights"]);
+        let found = checks(&run, &samples, &requests);
+        assert_eq!(sentence(&run, &found), "valid, every condition that applies holds");
     }
 
     #[test]

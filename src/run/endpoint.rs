@@ -55,12 +55,14 @@ pub struct EndpointChoice {
     pub tokenizer: Option<PathBuf>,
     /// Most requests that a run sends, retries and the probe apart. Beyond it, the run stops and can be resumed.
     pub max_requests: Option<u64>,
+    /// Most requests under way at once, each of which needs an open file. A run that needs more is refused.
+    pub max_connections: usize,
 }
 
 impl EndpointChoice {
     /// Returns the choice of a server, with the tokenizer of the suite's model and any number of requests.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, tokenizer: None, max_requests: None }
+        Self { endpoint, tokenizer: None, max_requests: None, max_connections: MOST_UNDER_WAY }
     }
 
     /// Returns the folder with the tokenizer.
@@ -160,6 +162,7 @@ pub struct Server {
     /// Folder of the tokenizer.
     folder: PathBuf,
     max_requests: Option<u64>,
+    max_connections: usize,
 }
 
 impl Server {
@@ -177,7 +180,8 @@ impl Server {
             model.config.seq_length = model.config.seq_length.min(most);
         }
         let facts = facts(&client, &probe)?;
-        Ok(Self { client, facts, probe, model, folder: folder.to_owned(), max_requests: of.max_requests })
+        let (max_requests, max_connections) = (of.max_requests, of.max_connections);
+        Ok(Self { client, facts, probe, model, folder: folder.to_owned(), max_requests, max_connections })
     }
 
     /// Returns the server.
@@ -277,6 +281,13 @@ impl Target {
                      thread. Give fewer requests, a lower rate or a smaller batch"
                 ),
             });
+        }
+        let room = self.server.max_connections;
+        if let Some((id, count)) = plan.more_at_once_than(room) {
+            return Some(RunError::Request(format!(
+                "{id}: {count} requests would be under way at once, each with a connection; the limit of open files leaves room for \
+                 {room}. Raise the hard limit (`ulimit -Hn`), or give fewer requests, a lower rate or a smaller batch"
+            )));
         }
         let least = total(&self.wanted(plan)).least_requests;
         if let Some(most) = self.server.max_requests.filter(|most| least > *most && !resumes) {

@@ -20,6 +20,7 @@ mod checkpoints;
 mod compare;
 mod configurations;
 mod convert;
+mod crowd;
 mod dataset;
 mod dry_run;
 mod emulated_runs;

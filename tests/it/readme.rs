@@ -5,14 +5,22 @@
 //! lines of one. An ellipsis stands for what is left out. `<!-- measured glmbench … -->` marks an output with times of the machine
 //! that wrote it: such a block is written in the same way and never compared.
 //!
+//! A command with `--endpoint http://127.0.0.1:PORT` gets the server that the page tells its reader to start: the demo model, on one
+//! thread. Its port is a free one, and the output shows that of the page.
+//!
 //! `scripts/readme_blocks.sh` rewrites blocks by this test with `GLMBENCH_README` set: a word of the wanted commands, `compared`
 //! or `all`.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use crate::support::answer;
+use crate::serve::Served;
+use crate::support::{Answer, answer};
+
+/// Flags of the server that the pages' commands are for.
+const SERVER: [&str; 2] = ["--threads", "1"];
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const FENCE: [&str; 2] = ["```text\n", "```\n"];
@@ -97,13 +105,21 @@ impl<'a> Block<'a> {
     /// Runs the command and returns its standard output.
     fn output(&self) -> String {
         let out = tempfile::tempdir().unwrap();
-        let mut arguments = self.arguments.clone();
+        let mut arguments: Vec<String> = self.arguments.iter().map(|word| (*word).to_owned()).collect();
         if arguments[0] == "run" {
-            arguments.extend(["--out", out.path().to_str().unwrap()]);
+            arguments.extend(["--out".to_owned(), out.path().to_str().unwrap().to_owned()]);
+        }
+        let shown = self.arguments.iter().find_map(|word| word.strip_prefix("http://127.0.0.1:"));
+        let server = shown.map(|_| Served::start(&SERVER));
+        // The address of the page, and that of the server.
+        let addresses = shown.zip(server.as_ref().map(|server| server.address.as_str()));
+        let addresses = addresses.map(|(port, real)| (format!("127.0.0.1:{port}"), real));
+        if let Some((shown, real)) = &addresses {
+            arguments.iter_mut().for_each(|word| *word = word.replace(shown, real));
         }
         let told = answer(&arguments);
         assert!(!told.out.is_empty(), "{} printed nothing: {}", self.command(), told.words);
-        told.out
+        addresses.map_or(told.out.clone(), |(shown, real)| told.out.replace(real, &shown))
     }
 }
 
@@ -180,6 +196,37 @@ fn the_blocks_are_what_the_program_prints() {
             fs::rename(whole, path).unwrap();
         }
     }
+}
+
+/// Returns the fence of shell commands that start a server behind them.
+fn server_example(page: &str) -> &str {
+    let fences = page.split("```sh\n").skip(1).filter_map(|rest| Some(rest.split_once("```\n")?.0));
+    fences.into_iter().find(|fence| fence.contains("glmbench serve") && fence.contains(" &\n")).unwrap()
+}
+
+/// Whoever pastes the example gets a server and a run on it, without another step before. The test has another port, and dry runs.
+#[cfg(unix)]
+#[test]
+fn the_example_of_an_endpoint_starts_its_own_server() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/SERVING.md")).unwrap();
+    let example = server_example(&page);
+    let pasted =
+        example.replace("--port 18123", "--port 0").replace("--api vllm\n", "--api vllm --dry-run\n");
+    assert!(
+        pasted.contains("--port 0") && !pasted.contains("18123") && pasted.contains(&SERVER.join(" ")),
+        "{example}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_glmbench")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    // The suites of the checkout, and what the example writes beside them.
+    std::os::unix::fs::symlink(Path::new(ROOT).join("suites"), folder.path().join("suites")).unwrap();
+    // If a line fails, the server ends as well.
+    let script = format!("set -e\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{pasted}");
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &script]).current_dir(folder.path()).env("PATH", path);
+    let told = Answer::of(shell.stdin(Stdio::null()).output().unwrap()).expect(0, &[]);
+    assert_eq!(told.out.matches("total     750 requests").count(), 2, "{told:?}");
 }
 
 /// An output outside of a block would grow stale unseen.

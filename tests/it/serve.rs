@@ -1,11 +1,11 @@
-//! `glmbench serve` as a process: flags, signals, exit codes, and a crowd of connections.
+//! `glmbench serve` as a process: flags, signals, exit codes, and the limit of open files.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::{answer, heard};
+use crate::support::{Answer, answer, heard};
 
 /// A server of its own process.
 pub(crate) struct Served {
@@ -15,27 +15,32 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(flags: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_glmbench"))
-            .args(["serve", "--model", "demo", "--port", "0"])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_glmbench"));
+        command.args(["serve", "--model", "demo", "--port", "0"]).args(flags);
+        Self::spawn(command)
+    }
+
+    /// Starts a server with its own limits of open files, the soft and the hard one.
+    fn start_within(soft: u32, hard: u32, flags: &[&str]) -> Self {
+        Self::spawn(within(soft, hard, &[&["serve", "--model", "demo", "--port", "0"], flags].concat()))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("http://").expect("an address").to_owned();
         Self { process, address }
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         stream
     }
 
     /// Sends a request whose connection closes, and returns the whole reply.
-    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> String {
         let mut stream = self.connect();
         stream.write_all(head(method, path, body, "close").as_bytes()).unwrap();
         let _ = stream.write_all(body.as_bytes());
@@ -44,18 +49,22 @@ impl Served {
         reply
     }
 
-    fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let page = self.ask("GET", "/metrics", "");
         let line = page.lines().find(|line| line.starts_with(&format!("{name}{{"))).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
         assert!(sent.unwrap().success());
     }
 
-    fn wait(mut self) -> (Option<i32>, String) {
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let mut errors = String::new();
         self.process.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
         (self.process.wait().unwrap().code(), errors)
@@ -69,11 +78,19 @@ impl Drop for Served {
     }
 }
 
-fn head(method: &str, path: &str, body: &str, connection: &str) -> String {
+pub(crate) fn head(method: &str, path: &str, body: &str, connection: &str) -> String {
     format!(
         "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: {connection}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     )
+}
+
+/// The program with its own limits of open files, the soft and the hard one.
+fn within(soft: u32, hard: u32, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_glmbench")]).args(arguments);
+    command
 }
 
 const LONG: &str = r#"{"prompt":"a","max_tokens":1900,"ignore_eos":true,"stream":true}"#;
@@ -118,80 +135,77 @@ fn a_second_signal_ends_the_server_at_once() {
     assert_eq!(server.wait().0, Some(3));
 }
 
-/// Memory of a process in MiB, at its highest.
-fn peak_mib(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+/// Opens connections until one is turned away, at most `most`. Returns how many the server holds.
+fn held(server: &Served, most: usize) -> usize {
+    let mut open = Vec::new();
+    for _ in 0..most {
+        let mut stream = server.connect();
+        stream.write_all(head("GET", "/health", "", "keep-alive").as_bytes()).unwrap();
+        let mut reply = [0; 12];
+        stream.read_exact(&mut reply).unwrap();
+        if &reply != b"HTTP/1.1 200" {
+            assert_eq!(&reply, b"HTTP/1.1 503");
+            break;
+        }
+        open.push(stream);
+    }
+    open.len()
 }
 
-/// 1,000 connections: slow readers, slow heads, large bodies, huge prompts. Takes about a minute and 2,500 file descriptors.
 #[test]
-#[ignore = "a minute of load; run by hand"]
-fn a_thousand_connections() {
-    let server = Served::start(&["--slow-reader", "3", "--log", "/dev/null"]);
-    server.ask("POST", "/v1/completions", r#"{"prompt":"a","max_tokens":4}"#);
-    let before = peak_mib(server.process.id());
-    let mut held = Vec::new();
-    let large = format!(r#"{{"prompt":"{}"}}"#, "a".repeat(10 << 20));
-    let ids = format!(r#"{{"prompt":[{}5]}}"#, "5,".repeat(1_000_000));
-    let text = format!(r#"{{"prompt":"{}"}}"#, "中 ".repeat(450_000));
-    let slow = r#"{"prompt":"a","max_tokens":1900,"ignore_eos":true,"stream":true,"logprobs":20}"#;
-    std::thread::scope(|scope| {
-        for _ in 0..10 {
-            for body in [&large, &ids, &text] {
-                scope.spawn(|| {
-                    let mut stream = server.connect();
-                    let _ = stream.write_all(head("POST", "/v1/completions", body, "close").as_bytes());
-                    let _ = stream.write_all(body.as_bytes());
-                    let mut reply = String::new();
-                    let _ = stream.read_to_string(&mut reply);
-                    assert!(
-                        ["HTTP/1.1 400", "HTTP/1.1 413", "HTTP/1.1 429"].iter().any(|s| reply.starts_with(s)),
-                        "{reply}"
-                    );
-                });
-            }
-        }
-        for number in 0..960 {
-            let mut stream = server.connect();
-            match number % 4 {
-                0 => {
-                    drop(
-                        stream.write_all((head("POST", "/v1/completions", slow, "close") + slow).as_bytes()),
-                    );
-                }
-                1 => drop(stream.write_all(b"GET /health HT")),
-                2 => drop(stream.write_all(head("POST", "/generate", "x", "close").as_bytes())),
-                _ => {}
-            }
-            held.push(stream);
-        }
-        let end = Instant::now() + Duration::from_secs(20);
-        let mut worst = Duration::ZERO;
-        while Instant::now() < end {
-            for (number, stream) in held.iter_mut().enumerate().filter(|(number, _)| number % 4 == 1) {
-                let _ = stream.write_all(&[b"TP/1.1\r\nx: "[number % 10]]);
-            }
-            let begin = Instant::now();
-            let reply = server.ask("GET", "/health", "");
-            worst = worst.max(begin.elapsed());
-            assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
-            std::thread::sleep(Duration::from_millis(500));
-        }
-        assert!(worst < Duration::from_secs(3), "{worst:?}");
-    });
-    let grown = peak_mib(server.process.id()) - before;
-    assert!(grown < 300, "{grown} MiB beyond the model");
-    drop(held);
-    let begin = Instant::now();
-    while server.metric("glmbench_kv_blocks_used") > 0.0 {
-        assert!(begin.elapsed() < Duration::from_mins(1));
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert!(
-        server.ask("POST", "/v1/completions", r#"{"prompt":"a","max_tokens":4}"#).starts_with("HTTP/1.1 200")
-    );
+fn the_soft_limit_of_open_files_is_raised_for_the_connections() {
+    let server = Served::start_within(64, 1000, &["--max-connections", "300"]);
+    assert_eq!(held(&server, 310), 300);
     server.signal("TERM");
-    assert_eq!(server.wait().0, Some(0));
+    let (code, errors) = server.wait();
+    assert!(code == Some(0) && !errors.contains("warning"), "{code:?}: {errors}");
+}
+
+#[test]
+fn a_hard_limit_that_is_too_low_is_told_with_what_is_needed() {
+    let told = ["500 connections need 692 open files", "may have 300", "108 connections", "ulimit -Hn 692"];
+    let asked = ["serve", "--model", "demo", "--port", "0", "--max-connections", "500"];
+    let refused = within(64, 300, &asked).stdin(Stdio::null()).output().unwrap();
+    Answer::of(refused).expect(2, &told).expect(2, &["--max-connections 500"]);
+    // Nobody asked for the usual number, so the server starts with what there is.
+    let server = Served::start_within(64, 300, &[]);
+    assert_eq!(held(&server, 120), 108);
+    server.signal("TERM");
+    let (code, errors) = server.wait();
+    assert!(
+        code == Some(0) && errors.contains("1024 connections need 1216 open files"),
+        "{code:?}: {errors}"
+    );
+}
+
+#[test]
+fn a_run_on_a_server_is_refused_if_its_requests_need_more_files_than_there_are() {
+    let (server, folder) = (Served::start(&[]), tempfile::tempdir().unwrap());
+    let suite = folder.path().join("s.toml");
+    let load = |concurrency: usize| {
+        let text = format!(
+            "schema = 1\nname = \"s\"\n[model]\npath = \"demo\"\n[[load]]\nconcurrency = [{concurrency}]\nrequests = \
+             {concurrency}\nlengths = [[8, 2]]\n"
+        );
+        std::fs::write(&suite, text).unwrap();
+        let (url, out) = (format!("http://{}", server.address), folder.path().join("runs"));
+        let words = [
+            "run",
+            suite.to_str().unwrap(),
+            "--endpoint",
+            &url,
+            "--api",
+            "vllm",
+            "--out",
+            out.to_str().unwrap(),
+        ];
+        let mut command = within(64, 300, &words);
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+        (Answer::of(command.output().unwrap()), out)
+    };
+    let (refused, out) = load(109);
+    refused.expect(2, &["109 requests would be under way at once", "room for 108", "ulimit -Hn"]);
+    assert!(!out.exists(), "nothing was recorded");
+    let (done, _) = load(108);
+    done.expect(0, &[]);
 }

@@ -22,6 +22,8 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 const LET_END: Duration = Duration::from_mins(2);
 /// How long before its time a request's thread is awake.
 const AWAKE: Duration = Duration::from_millis(2);
+/// How long before its time a thread stops giving way to others. Who gives way on a busy core gets it back some milliseconds later.
+const RESOLUTE: Duration = Duration::from_micros(300);
 /// Stack of a request's thread, in bytes.
 pub(super) const STACK: usize = 512 << 10;
 
@@ -97,8 +99,12 @@ impl Shared {
     /// above all, so the last of the wait is spent awake.
     pub(super) fn sleep_until(&self, ns: u64) {
         thread::sleep(Duration::from_nanos(ns.saturating_sub(self.now_ns())).saturating_sub(AWAKE));
-        while self.now_ns() < ns {
-            thread::yield_now();
+        loop {
+            match Duration::from_nanos(ns.saturating_sub(self.now_ns())) {
+                Duration::ZERO => return,
+                left if left > RESOLUTE => thread::yield_now(),
+                _ => std::hint::spin_loop(),
+            }
         }
     }
 

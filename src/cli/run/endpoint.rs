@@ -8,7 +8,9 @@ use clap::Args as ClapArgs;
 
 use glmbench_remote::{Api, Url};
 
+use crate::backend::MOST_UNDER_WAY;
 use crate::cli::endpoint::{ReachArgs, parse_api, parse_url};
+use crate::cli::files::make_room;
 use crate::cli::{Exit, emit, exit_of, say};
 use crate::record::grouped;
 use crate::run::RunRequest;
@@ -53,13 +55,14 @@ impl EndpointArgs {
         self.endpoint.is_some()
     }
 
-    /// Returns the server that the flags name. Nothing is sent.
+    /// Returns the server that the flags name, and raises the limit of open files for its connections. Nothing is sent.
     pub(in crate::cli) fn choice(&self) -> anyhow::Result<Option<EndpointChoice>> {
         let Some(url) = &self.endpoint else { return Ok(None) };
         let Some(api) = self.api else { bail!("--endpoint needs --api") };
         Ok(Some(EndpointChoice {
             tokenizer: self.tokenizer.clone(),
             max_requests: self.max_requests,
+            max_connections: make_room(MOST_UNDER_WAY).connections,
             ..EndpointChoice::new(self.reach.endpoint(url, api)?)
         }))
     }
@@ -97,6 +100,7 @@ fn describe(target: &Target, cases: &[CaseWanted]) -> String {
         text += &format!("          {name:<20} {:<8} {}\n", can.standing.word(), one_line(&can.evidence));
     }
     probe.notes.iter().for_each(|note| text += &format!("note      {}\n", one_line(note)));
+    text.push('\n');
     for CaseWanted { case, wanted } in cases {
         text += &format!("case      {}: {}\n", one_line(case), cost(wanted));
     }

@@ -112,7 +112,7 @@ pub const REQUEST: [Field; 18] = [
 ];
 
 /// The fields of a level of a load, in the order of [`LoadRow`], without those of the run.
-pub const LOAD: [Field; 51] = [
+pub const LOAD: [Field; 53] = [
     field("load_id", Text, "the load"),
     field("level", Integer, "index of the rate or concurrency"),
     field("clock", Text, "measured or modelled: the clock of all times"),
@@ -164,6 +164,12 @@ pub const LOAD: [Field; 51] = [
     field("e2e_sent_p50_ns", Integer, "over a wire: from sent to last token, median"),
     field("e2e_sent_p99_ns", Integer, "99 % quantile"),
     field("resent", Integer, "over a wire: requests sent again, which failed"),
+    field(
+        "late_moved_ns",
+        Integer,
+        "over a wire: how far late sending moved a quantile of TTFT, the one nearest to its limit",
+    ),
+    field("late_limit_ns", Integer, "how far that quantile may be moved"),
 ];
 
 /// Describes all fields, for the formats that have them.

@@ -39,7 +39,8 @@ const DEFINITIONS: &[(&str, &str)] = &[
         "Over a wire",
         "TTFT, TPOT and E2E count events that carry text or tokens, as they arrive at this program; role, usage and end \
          events count for nothing. TTFT and E2E from sent begin with the last byte of the request. Late: from the scheduled arrival \
-         until this program began to connect, its own delay. Connect: address, TCP and TLS; 0 for a reused connection. Events a \
+         until this program began to connect, its own delay. The run is invalid if it moved a stated quantile of TTFT by more than \
+         1 ms and by more than 1 % of it. Connect: address, TCP and TLS; 0 for a reused connection. Events a \
          token counts those that arrive together once. Below 0.95, gaps between events are not gaps between tokens. ITL and TPOT \
          are then empty, and E2E ends with the answer.",
     ),

@@ -123,6 +123,11 @@ pub struct LoadRow {
     pub host: String,
     /// Over a wire: requests that were sent again, which count as failed.
     pub resent: Option<u64>,
+    /// Over a wire, by a schedule: how far late sending moved a quantile of the time to first token. Of the median, the 90 % and
+    /// the 99 % quantile, it is the one nearest to its limit.
+    pub late_moved_ns: Option<u64>,
+    /// How far that quantile may be moved.
+    pub late_limit_ns: Option<u64>,
 }
 
 impl LoadRow {
@@ -133,5 +138,5 @@ impl LoadRow {
         tpot_p50_ns,tpot_p90_ns,tpot_p99_ns,tpot_max_ns,itl_p50_ns,itl_p90_ns,itl_p99_ns,itl_max_ns,e2e_p50_ns,\
         e2e_p90_ns,e2e_p99_ns,e2e_max_ns,slo_ttft_ns,slo_tpot_ns,slo_e2e_ns,goodput_share,goodput_per_s,growth_slope,\
         growth_low,saturated,ttft_sent_p50_ns,ttft_sent_p99_ns,connect_p50_ns,late_p99_ns,events_per_token,\
-        e2e_sent_p50_ns,e2e_sent_p99_ns,host,resent";
+        e2e_sent_p50_ns,e2e_sent_p99_ns,host,resent,late_moved_ns,late_limit_ns";
 }
