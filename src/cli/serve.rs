@@ -18,8 +18,8 @@ use glmbench_serve::{Described, Key, Loading, ServeError, ServeLimits, Settings,
 
 use crate::bounded;
 
+use super::bars::Bars;
 use super::engine::EngineArgs;
-use super::progress::Bars;
 use super::signals::Watch;
 use super::{Exit, emit, say};
 
