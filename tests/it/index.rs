@@ -5,23 +5,18 @@ use std::path::Path;
 
 use crate::support::{Answer, glmbench};
 
-/// Runs the quickstart's accuracy tasks on a few items, with times of one small shape.
-fn quickstart(reports: &Path, more: &[&str]) -> Answer {
-    let words = [
-        "run",
-        "suites/quickstart.toml",
-        "--configuration",
-        "cpu",
-        "--limit",
-        "6",
-        "--set",
-        "performance.0.lengths=[[8,4]]",
-        "--set",
-        "performance.0.batch=[1]",
-        "--out",
-    ];
-    let mut command = glmbench(&words);
-    Answer::of(command.arg(reports).args(more).output().unwrap())
+/// Runs a few of the quickstart's items, and times one small shape.
+fn quickstart(root: &Path, more: &[&str]) -> Answer {
+    let suite = root.join("quickstart.toml");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/boolq-sample");
+    let text = format!(
+        "schema = 1\nname = \"quickstart\"\nabout = \"A part of the quickstart.\"\n[model]\npath = \"demo\"\n\
+         [[accuracy]]\ntask = \"boolq\"\ndataset = {data:?}\nprotocol = \"modeltest\"\nlimit = 12\n\
+         [[performance]]\nbatch = [1]\nlengths = [[8, 4]]\nrepetitions = 5\n"
+    );
+    fs::write(&suite, text).unwrap();
+    let mut command = glmbench(&["run"]);
+    Answer::of(command.arg(&suite).arg("--out").arg(root.join("reports")).args(more).output().unwrap())
 }
 
 fn index(folder: &Path) -> Answer {
@@ -41,7 +36,7 @@ fn table(path: &Path) -> Vec<std::collections::HashMap<String, String>> {
 fn a_folder_of_quickstarts_becomes_a_page_with_tables() {
     let root = tempfile::tempdir().unwrap();
     let reports = root.path().join("reports");
-    quickstart(&reports, &[]).expect(0, &[]);
+    quickstart(root.path(), &[]).expect(0, &[]);
     // Another form of the model is compared with the first run as it is, and has lines of its own.
     let names = |folder: &Path| {
         let entries =
@@ -51,11 +46,11 @@ fn a_folder_of_quickstarts_becomes_a_page_with_tables() {
         names
     };
     let first = names(&reports).remove(0);
-    let compared = quickstart(&reports, &["--dtype", "w8a8-dynamic", "--baseline", &first]);
+    let compared = quickstart(root.path(), &["--dtype", "w8a8-dynamic", "--baseline", &first]);
     let compared = compared.expect(0, &[]);
     assert!(compared.out.contains("The runs have different identities"), "{}", compared.out);
     assert!(compared.out.contains("quantisation"), "{}", compared.out);
-    quickstart(&reports, &[]).expect(0, &[]);
+    quickstart(root.path(), &[]).expect(0, &[]);
     // A run of yesterday that broke off, and a folder that is no longer a run.
     let broken = reports.join("20260101T000000Z-quickstart-cpu-000000");
     fs::create_dir(&broken).unwrap();

@@ -1,6 +1,6 @@
 //! The filters of the page, in HTML and CSS alone: radio buttons, and rules that hide what has another value.
 
-use super::picture::{FIXED, Period, Span};
+use super::picture::{FIXED, FRAME, Period, Span};
 use minijinja::{Value, context};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -65,7 +65,8 @@ pub(super) fn period_labels(span: Span) -> String {
 
 /// Returns the rules of the periods: they stretch the points, choose the labels, and hide what is older.
 pub(super) fn period_style(span: Span) -> String {
-    let mut style = String::new();
+    // The style of all pages makes every picture as wide as its place; the frame within one is not.
+    let mut style = format!(".line svg svg{{display:inline;width:{}px;height:{}px}}\n", FRAME.0, FRAME.1);
     for (place, period) in span.periods().into_iter().enumerate().filter(|(_, of)| of.days > 0) {
         let (days, stretch) = (period.days, span.stretch(period));
         let checked = format!("body:has(#p{days}:checked)");

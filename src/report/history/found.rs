@@ -32,51 +32,61 @@ pub struct Reads {
 /// Where a run was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum From {
-    Cache,
     Figures,
     Records,
     Nowhere,
 }
 
-/// Reads the runs of a folder, in the order of their names. `known` are those of a cache.
+/// A folder of a run.
+enum Entry {
+    /// Unchanged: the cache has it under this name.
+    Cached(String),
+    Anew(Known, From),
+}
+
+/// Reads the runs of a folder, in the order of their names. `known` are those of a cache, which gives them up.
 ///
 /// # Errors
 /// The folder cannot be read. A run that cannot be read is no error: it says so in the result.
-pub(super) fn read(root: &Path, known: &HashMap<String, Known>) -> Result<(Vec<Known>, Reads), ReportError> {
+pub(super) fn read(
+    root: &Path,
+    mut known: HashMap<String, Known>,
+) -> Result<(Vec<Known>, Reads), ReportError> {
     let entries = std::fs::read_dir(root).map_err(RecordError::io("read the folder of runs", root))?;
     let mut names: Vec<OsString> = entries.flatten().map(|entry| entry.file_name()).collect();
     names.sort();
-    let found = spread(&names, |name| one(root, name, known));
+    let found = spread(&names, |name| one(root, name, &known));
     let mut reads = Reads::default();
     let mut runs = Vec::new();
-    for (known, from) in found.into_iter().flatten() {
-        *match from {
-            From::Cache => &mut reads.cached,
-            From::Figures => &mut reads.figures,
-            From::Records => &mut reads.records,
-            From::Nowhere => &mut reads.broken,
-        } += 1;
-        runs.push(known);
+    for entry in found.into_iter().flatten() {
+        let (run, count) = match entry {
+            Entry::Cached(folder) => (known.remove(&folder), &mut reads.cached),
+            Entry::Anew(run, From::Figures) => (Some(run), &mut reads.figures),
+            Entry::Anew(run, From::Records) => (Some(run), &mut reads.records),
+            Entry::Anew(run, From::Nowhere) => (Some(run), &mut reads.broken),
+        };
+        *count += 1;
+        runs.extend(run);
     }
     Ok((runs, reads))
 }
 
 /// Reads a folder. `None` if it is no run's.
-fn one(root: &Path, name: &OsString, known: &HashMap<String, Known>) -> Option<(Known, From)> {
+fn one(root: &Path, name: &OsString, known: &HashMap<String, Known>) -> Option<Entry> {
     let path = root.join(name);
     if !looks_like_a_run(&path) {
         return None;
     }
     let folder = name.to_string_lossy().into_owned();
     let stamp = cache::stamp(&path);
-    if let Some(known) = known.get(&folder).filter(|known| known.stamp == stamp) {
-        return Some((known.clone(), From::Cache));
+    if known.get(&folder).is_some_and(|known| known.stamp == stamp) {
+        return Some(Entry::Cached(folder));
     }
     let (what, from) = match figures(&path) {
         Ok((figures, from)) => (What::Run(Box::new(figures)), from),
         Err(error) => (What::Broken(error.to_string()), From::Nowhere),
     };
-    Some((Known { folder, stamp, what }, from))
+    Some(Entry::Anew(Known { folder, stamp, what }, from))
 }
 
 /// Whether a folder has a `run.json`, or journals without one.

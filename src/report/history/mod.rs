@@ -80,9 +80,10 @@ pub fn index(root: &Path) -> Result<History, ReportError> {
     let beside = root.join(BESIDE);
     let cache_path = cache::path(&beside);
     let cached = cache::read(&cache_path);
-    let (known, reads) = found::read(root, &cached)?;
+    let kept = cached.len();
+    let (known, reads) = found::read(root, cached)?;
     std::fs::create_dir_all(&beside).map_err(RecordError::io("create", &beside))?;
-    if reads.cached < known.len() || cached.len() != known.len() {
+    if reads.cached < known.len() || kept != known.len() {
         let all: BTreeMap<String, &cache::Known> =
             known.iter().map(|known| (known.folder.clone(), known)).collect();
         cache::write(&cache_path, &all)?;

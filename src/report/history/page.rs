@@ -21,6 +21,8 @@ use minijinja::{Value, context};
 const MOST_CHARTS: usize = 240;
 const MOST_ROWS: usize = 400;
 const MOST_POINTS: usize = 60_000;
+/// Rows of the table of lines that are not folded. Worse lines come first.
+const FIRST_ROWS: usize = 24;
 /// Fewest points that a line is thinned to.
 const LEAST_POINTS: usize = 60;
 /// Most change points that a chart names.
@@ -82,6 +84,8 @@ impl<'a> Page<'a> {
             include_str!("../templates/history.css"),
             self.style()
         );
+        let mut lines = self.line_rows(&shown);
+        let more_lines = lines.split_off(lines.len().min(FIRST_ROWS));
         let html = fill(
             "history.html",
             context! {
@@ -93,7 +97,8 @@ impl<'a> Page<'a> {
                 periods => self.span.periods().iter().map(|period| context! { days => period.days, name => period.name }).collect::<Vec<_>>(),
                 labels => Value::from_safe_string(period_labels(self.span)),
                 groups,
-                lines => self.line_rows(&shown),
+                lines => lines,
+                more_lines => more_lines,
                 changes => self.change_rows(),
                 runs => self.run_rows(),
                 left_out => self.left_out_rows(),
@@ -178,7 +183,7 @@ impl<'a> Page<'a> {
             words.push(format!("changed on {}: {change}", &started[..10]));
         }
         if is_thin {
-            words.push("older runs in groups: median, least to greatest".to_owned());
+            words.push("older runs in groups: median, intervals joined".to_owned());
         }
         words.join("; ")
     }
@@ -211,7 +216,6 @@ impl<'a> Page<'a> {
                 last => value_words(kind, last.figure.value),
                 interval => interval_words(kind, last.figure.interval().map(|ends| (ends.low, ends.high))),
                 run => self.tables.runs[last.run].folder,
-                date => self.tables.runs[last.run].of.started[..10].to_owned(),
                 previous => against(&judged.previous),
                 best => against(&judged.best),
             }

@@ -8,7 +8,7 @@ use super::figures::Kind;
 use super::lines::{Line, Source};
 use crate::record::rfc3339_utc;
 use crate::report::charts::axis::{Axis, Division, tick_name};
-use crate::stats::median;
+use crate::stats::{Interval, median};
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -23,6 +23,8 @@ const BOTTOM: i64 = 124;
 const ROOM: i64 = 6;
 /// The place in the picture that stays where it is when the points are stretched: the newest run's.
 pub(super) const FIXED: i64 = RIGHT - ROOM;
+/// Width and height of the frame of the points.
+pub(super) const FRAME: (i64, i64) = (RIGHT - LEFT, HEIGHT);
 /// Steps of the axis of time, enough for a week of a decade, and of the other.
 const STEPS: f64 = 100_000.0;
 const LEVELS: f64 = 1_000.0;
@@ -91,7 +93,7 @@ impl Span {
 
     /// Returns the labels of the axis for a period, as SVG.
     pub(super) fn labels(self, period: Period) -> String {
-        const COUNT: u64 = 4;
+        const COUNT: u64 = 3;
         let seconds = if period.days == 0 { self.seconds() } else { period.days * DAY };
         let first = self.last.saturating_sub(if self.first == self.last { 0 } else { seconds });
         let short = seconds < 3 * DAY;
@@ -108,7 +110,7 @@ impl Span {
             };
             let _ = write!(
                 out,
-                "<path d=\"M{x} {BOTTOM}v4\"/><text x=\"{x}\" y=\"{}\" text-anchor=\"{anchor}\">{text}</text>",
+                "<path d=\"M{x} {BOTTOM}v4\" stroke=\"#9aa3ad\"/><text x=\"{x}\" y=\"{}\" text-anchor=\"{anchor}\">{text}</text>",
                 BOTTOM + 17
             );
             if first == self.last {
@@ -119,7 +121,7 @@ impl Span {
     }
 }
 
-/// A point as drawn: one value, or the median of several with the least and the greatest.
+/// A point as drawn: one value with its interval, or the median of several with the least interval that holds all of theirs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Drawn {
     at: u64,
@@ -143,12 +145,14 @@ pub(super) fn thinned(line: &Line<'_>, most: usize) -> Vec<Drawn> {
     let groups = older.chunks(older.len().div_ceil((most - newer).max(1)));
     let group = |points: &[super::lines::Point<'_>]| {
         let values: Vec<f64> = points.iter().map(|point| point.figure.value).collect();
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let whole = |point: &super::lines::Point<'_>| {
+            point.figure.interval().unwrap_or_else(|| Interval::point(point.figure.value))
+        };
+        let joined = points.iter().map(whole).reduce(Interval::hull);
         Drawn {
             at: points[points.len() / 2].at,
-            value: median(&values).unwrap_or(least),
-            ends: Some((least, most)),
+            value: median(&values).unwrap_or(points[0].figure.value),
+            ends: joined.map(|ends| (ends.low, ends.high)),
         }
     };
     groups.map(group).chain(rest.iter().map(one)).collect()
@@ -271,7 +275,7 @@ mod tests {
         for days in [0, 1, 20, 1000] {
             for period in span(days).periods() {
                 let labels = span(days).labels(period);
-                assert_eq!(labels.matches("<text").count(), if days == 0 { 1 } else { 5 }, "{labels}");
+                assert_eq!(labels.matches("<text").count(), if days == 0 { 1 } else { 4 }, "{labels}");
             }
         }
     }

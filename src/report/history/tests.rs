@@ -165,8 +165,8 @@ fn values_of_different_things_are_on_different_lines() {
             let of_kind = tables.lines.iter().filter(move |line| line.key.kind == kind);
             of_kind.map(|line| (line.key.source.word(), line.points.len())).collect::<Vec<_>>()
         };
-        assert_eq!(of(Kind::Decode), [("measured", 1), ("modelled", 1), ("modelled", 1)]);
-        assert_eq!(of(Kind::Accuracy), [("measured", 1), ("emulated", 2)]);
+        assert_eq!(of(Kind::Decode), [("modelled", 1), ("modelled", 1), ("measured", 1)]);
+        assert_eq!(of(Kind::Accuracy), [("emulated", 2), ("measured", 1)]);
     });
 }
 
@@ -422,11 +422,11 @@ fn two_runs(root: &Path) -> Vec<PathBuf> {
 fn a_report_keeps_what_the_records_say() {
     let root = tempfile::tempdir().unwrap();
     let paths = two_runs(root.path());
-    let (kept, reads) = found::read(root.path(), &Default::default()).unwrap();
+    let (kept, reads) = found::read(root.path(), Default::default()).unwrap();
     assert_eq!(reads, Reads { figures: 2, ..Reads::default() });
     // Without the files, the records give the same.
     paths.iter().for_each(|path| fs::remove_file(path.join("history.json")).unwrap());
-    let (read, reads) = found::read(root.path(), &Default::default()).unwrap();
+    let (read, reads) = found::read(root.path(), Default::default()).unwrap();
     assert_eq!(reads, Reads { records: 2, ..Reads::default() });
     let what = |known: &[Known]| known.iter().map(|known| known.what.clone()).collect::<Vec<_>>();
     assert!(what(&kept) == what(&read));
@@ -443,7 +443,7 @@ fn a_report_keeps_what_the_records_say() {
 fn a_file_that_is_not_of_these_records_is_not_believed() {
     let root = tempfile::tempdir().unwrap();
     let paths = two_runs(root.path());
-    let reads = || found::read(root.path(), &Default::default()).unwrap().1;
+    let reads = || found::read(root.path(), Default::default()).unwrap().1;
     // A journal that lost lines, another run.json, a torn file, another version.
     let samples = paths[0].join("samples.jsonl");
     let text = fs::read_to_string(&samples).unwrap();
@@ -455,7 +455,7 @@ fn a_file_that_is_not_of_these_records_is_not_believed() {
         fs::write(&path, other).unwrap();
         assert_eq!(reads(), Reads { records: 2, ..Reads::default() });
     }
-    let (known, _) = found::read(root.path(), &Default::default()).unwrap();
+    let (known, _) = found::read(root.path(), Default::default()).unwrap();
     let What::Run(of) = &known[0].what else { panic!("{known:?}") };
     assert_eq!((of.standing, of.figures.len()), (Standing::Invalid, 0));
 }
@@ -492,7 +492,7 @@ fn a_cache_gives_what_reading_gives_and_a_bad_one_is_none() {
     assert!(broken.contains("<td>broken</td>") && broken.contains("run.json"));
     fs::remove_dir_all(&paths[0]).unwrap();
     page(Reads { cached: 1, ..Reads::default() });
-    assert!(!fs::read_to_string(&path).unwrap().contains("2026-0"));
+    assert!(!fs::read_to_string(&path).unwrap().contains("\"2026-0\""));
 }
 
 #[test]
