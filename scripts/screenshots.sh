@@ -3,6 +3,7 @@
 # pictures need pdftoppm.
 #
 #   scripts/screenshots.sh reports/RUN/report.html pictures
+#   glmbench index && scripts/screenshots.sh reports/index.html pictures
 #   GLMBENCH_REPORT_SAMPLE=/tmp/sample cargo test --release --lib gallery && scripts/screenshots.sh /tmp/sample/gallery/gallery.html pictures
 set -eu
 [ $# -eq 2 ] || { echo "usage: scripts/screenshots.sh PAGE.html FOLDER" >&2; exit 2; }

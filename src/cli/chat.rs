@@ -17,8 +17,8 @@ use glmbench_engine::{FinishReason, Request};
 use crate::bounded;
 use crate::text::printable;
 
+use super::bars::Bars;
 use super::engine::EngineArgs;
-use super::progress::Bars;
 use super::template::Template;
 use super::texts::Asked;
 use super::{Exit, say};

@@ -16,7 +16,7 @@ use crate::suite::{AccuracyCase, Override, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
 use crate::text::one_line;
 
-use super::progress::Bars;
+use super::bars::Bars;
 use super::run::describe::memory;
 use super::run::endpoint::{self, EndpointArgs};
 use super::run::setup::SetupArgs;

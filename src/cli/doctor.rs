@@ -25,7 +25,7 @@ use crate::run::noise::{PhaseTime, between, times};
 use crate::run::plan::ordinary_tokens;
 use crate::run::roofline::roofline_record;
 
-use super::progress::Bars;
+use super::bars::Bars;
 use super::{emit, emit_json};
 
 /// Report what this machine can do, and what to fix before measuring

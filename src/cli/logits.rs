@@ -12,8 +12,9 @@ use glmbench_engine::Engine;
 use glmbench_engine::model::Capacity;
 use glmbench_engine::{EngineError, FinishReason, NotFinite, Request};
 
+use super::bars::Bars;
 use super::engine::EngineArgs;
-use super::progress::{self, Bars};
+use super::progress;
 use super::prompts::read_prompts;
 use super::signals::Watch;
 use super::{Exit, say};

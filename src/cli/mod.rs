@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, messages to stderr. Each verb has one file, with its flags and a `run` function.
 
+pub mod bars;
 pub mod bench;
 pub mod calibrate;
 pub mod chat;
@@ -18,10 +19,12 @@ pub mod engine;
 pub mod export;
 mod files;
 mod gates;
+pub mod index;
 pub mod list;
 pub mod logits;
 pub mod merge;
 pub mod npu_selftest;
+mod overall;
 pub mod parity;
 pub mod probe;
 pub mod progress;
@@ -116,6 +119,7 @@ enum Verb {
     Status(status::Args),
     Slurm(slurm::Args),
     Compare(compare::Args),
+    Index(index::Args),
     Show(show::Args),
     Score(score::Args),
     Verify(verify::Args),
@@ -183,6 +187,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Status(args) => status::run(&args),
         Verb::Slurm(args) => slurm::run(&args),
         Verb::Compare(args) => compare::run(&args),
+        Verb::Index(args) => index::run(&args),
         Verb::Show(args) => show::run(&args),
         Verb::Score(args) => score::run(&args),
         Verb::Verify(args) => verify::run(&args),

@@ -20,9 +20,9 @@ use crate::run::found::FoundModel;
 use crate::stats::parity::{Divergence, ParitySummary, PositionParity};
 
 use self::file::against_file;
+use super::bars::Bars;
 use super::engine::EngineArgs;
 use super::logits::{capacity_for, continuation};
-use super::progress::Bars;
 use super::prompts::read_prompts;
 use super::{emit, gate_exit, json_text};
 

@@ -1,21 +1,21 @@
-//! Progress on stderr: a bar on a terminal, otherwise a line every half minute.
+//! Progress of one operation on stderr: a bar on a terminal, otherwise a line every half minute.
 
 use std::io::IsTerminal;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::run::Progress;
 use crate::run::observer::BYTES;
-use crate::run::{Observer, Progress};
 use crate::text::one_line;
 
 use super::say;
 
 /// Interval between log lines.
-const PERIOD: Duration = Duration::from_secs(30);
+pub(super) const PERIOD: Duration = Duration::from_secs(30);
 
 /// Progress of one long operation. Dropping it ends the display.
 pub struct Bar(Shown);
@@ -88,12 +88,10 @@ impl Drop for Bar {
     }
 }
 
-/// Log lines, printed by a separate thread, because one step may take longer than a period.
+/// Log lines of one operation.
 struct Lines {
     state: Arc<Mutex<State>>,
-    /// Dropping it ends the thread.
-    end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _ticking: Ticking,
 }
 
 struct State {
@@ -108,12 +106,9 @@ impl Lines {
     fn new(label: &str, unit: &'static str, period: Duration, tell: fn(&str)) -> Self {
         let state = State { label: label.to_owned(), unit, before: 0, position: 0, length: None };
         let state = Arc::new(Mutex::new(state));
-        let (end, ended) = channel();
-        let shared = Arc::clone(&state);
-        let told = move || tell_on(&shared, &ended, period, tell);
-        // Without the thread there are no lines, but the work continues.
-        let thread = std::thread::Builder::new().name("progress".into()).spawn(told).ok();
-        Self { state, end: Some(end), thread }
+        let (shared, begin) = (Arc::clone(&state), Instant::now());
+        let line = move || Some(lock(&shared).line(begin.elapsed()));
+        Self { state, _ticking: Ticking::new(period, line, tell) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -121,7 +116,35 @@ impl Lines {
     }
 }
 
-impl Drop for Lines {
+/// Lines by the clock, printed by a separate thread, because one step may take longer than a period.
+pub(super) struct Ticking {
+    /// Dropping it ends the thread.
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticking {
+    /// Prints what `line` returns, every `period`.
+    pub(super) fn new(
+        period: Duration,
+        line: impl Fn() -> Option<String> + Send + 'static,
+        tell: fn(&str),
+    ) -> Self {
+        let (end, ended) = channel();
+        let tick = move || {
+            while ended.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                if let Some(line) = line() {
+                    tell(&line);
+                }
+            }
+        };
+        // Without the thread there are no lines, but the work continues.
+        let thread = std::thread::Builder::new().name("progress".into()).spawn(tick).ok();
+        Self { end: Some(end), thread }
+    }
+}
+
+impl Drop for Ticking {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
@@ -132,22 +155,14 @@ impl Drop for Lines {
 }
 
 /// A panic elsewhere leaves the numbers valid.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+pub(super) fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn tell_on(state: &Mutex<State>, ended: &Receiver<()>, period: Duration, tell: fn(&str)) {
-    let begin = Instant::now();
-    while ended.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-        let line = lock(state).line(begin.elapsed());
-        tell(&line);
-    }
-}
-
 impl State {
-    /// Formats a line: `glmbench: case 2 of 9, ceval: 120 of 1346 items, 3 min 20 s; about 34 min left`.
+    /// Formats a line: `glmbench: ceval: 120 of 1346 items, 3 min 20 s; about 34 min left`.
     fn line(&self, elapsed: Duration) -> String {
-        let show = |count: u64| if self.unit == BYTES { gigabytes(count) } else { count.to_string() };
+        let show = |count: u64| amount(count, self.unit);
         let unit = if self.unit == BYTES { "GB" } else { self.unit };
         let of = self.length.map(|length| format!(" of {}", show(length))).unwrap_or_default();
         let left = match self.length {
@@ -163,12 +178,13 @@ impl State {
     }
 }
 
-fn gigabytes(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / 1e9)
+/// Formats a number of units; bytes in GB.
+pub(super) fn amount(count: u64, unit: &'static str) -> String {
+    if unit == BYTES { format!("{:.1}", count as f64 / 1e9) } else { count.to_string() }
 }
 
 /// Formats a duration with at most two units.
-fn spent(time: Duration) -> String {
+pub(super) fn spent(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
         seconds @ 60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
@@ -183,61 +199,6 @@ impl Progress for Bar {
 
     fn set_position(&self, position: u64) {
         self.set_position(position);
-    }
-}
-
-/// Shows the progress of runs, case by case, and their messages.
-#[derive(Default)]
-pub struct Bars {
-    bar: Option<Bar>,
-    /// Names of the cases begun so far.
-    cases: Vec<String>,
-    /// Total number of cases, if known.
-    total: Option<usize>,
-}
-
-impl Observer for Bars {
-    fn cases(&mut self, total: usize) {
-        *self = Self { total: Some(total), ..Self::default() };
-    }
-
-    fn case(&mut self, name: &str) {
-        // A resumed case is reported again.
-        if !self.cases.iter().any(|known| known == name) {
-            self.cases.push(name.to_owned());
-        }
-    }
-
-    fn begin(&mut self, label: &str, unit: &'static str, total: u64, done: u64) {
-        self.bar = None;
-        let numbered = match (self.cases.len(), self.total) {
-            (number @ 1.., Some(of)) => {
-                format!("case {number} of {}, {label}", of.max(number))
-            }
-            _ => label.to_owned(),
-        };
-        let bar = bar(&numbered, unit);
-        bar.set_length(total);
-        bar.begin_at(done);
-        self.bar = Some(bar);
-    }
-
-    fn advance(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
-        }
-    }
-
-    fn end(&mut self) {
-        self.bar = None;
-    }
-
-    fn operation(&mut self, label: &str, unit: &'static str) -> Box<dyn Progress> {
-        Box::new(bar(label, unit))
-    }
-
-    fn say(&mut self, message: &str) {
-        say(&format!("glmbench: {message}"));
     }
 }
 

@@ -18,9 +18,9 @@ use glmbench_serve::{Described, Key, Loading, ServeError, ServeLimits, Settings,
 
 use crate::bounded;
 
+use super::bars::Bars;
 use super::engine::EngineArgs;
 use super::files::make_room;
-use super::progress::Bars;
 use super::signals::Watch;
 use super::{Exit, emit, say};
 

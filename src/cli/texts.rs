@@ -20,8 +20,8 @@ use crate::record::Phase;
 use crate::report::modelled::{self, Known, marked};
 use crate::text::one_line;
 
+use super::bars::Bars;
 use super::engine::EngineArgs;
-use super::progress::Bars;
 use super::template::Template;
 use super::{Exit, emit, say};
 

@@ -26,10 +26,11 @@ use crate::run::found::FoundModel;
 use crate::run::plan::Plan;
 use crate::run::verify::{Bound, Difference, Picked, Skipped, Verified, items, task_run, timed_case};
 
+use super::bars::Bars;
 use super::data::dataset_folder;
 use super::engine::{DeviceFlags, OverModel};
 use super::export::say_faults;
-use super::progress::{self, Bars};
+use super::progress;
 use super::runs::find_run;
 use super::settings::dataset_parser;
 use super::{Exit, emit, emit_json};

@@ -2,6 +2,7 @@
 
 use super::error::RecordError;
 use super::summary::AccuracyRow;
+use crate::bounded;
 use crate::text;
 use serde::Serialize;
 use std::fs::{self, File};
@@ -46,6 +47,11 @@ pub fn csv_table<R: Serialize>(header: &str, rows: &[R]) -> csv::Result<Vec<u8>>
         table.write_record(record?.iter().map(|cell| text::cell(cell).into_owned()))?;
     }
     table.into_inner().map_err(|e| csv::Error::from(e.into_error()))
+}
+
+/// Reads a regular file of up to `most` bytes.
+pub fn read_whole(path: &Path, most: u64) -> Result<Vec<u8>, RecordError> {
+    bounded::regular(path, most).map_err(RecordError::io("read", path))
 }
 
 /// Replaces a file atomically: writes a temporary file beside it, flushes that to disk, and renames it.

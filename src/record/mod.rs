@@ -18,6 +18,7 @@
 //!   operators.csv     if operators were timed                             OperatorRow
 //!   limits.csv        if the suite has targets                            LimitRow
 //!   summary.md  report.html  charts/
+//!   history.json      what `glmbench index` needs of the run, written by the report
 //! ```
 //!
 //! All files are UTF-8 with `\n`. CSV is RFC 4180 with a fixed header. Times are integer nanoseconds and sizes integer
@@ -79,7 +80,7 @@ pub use cases::{Contents, JOURNALS, Plan};
 pub use clock::Clock;
 pub use dir::{RunDir, run_id};
 pub use error::RecordError;
-pub use files::{create_unique, csv_table, write_accuracy_csv, write_whole};
+pub use files::{create_unique, csv_table, read_whole, write_accuracy_csv, write_whole};
 pub use identity::{Difference, Identity, UNTOLD, hex};
 pub use journal::{Examined, JournalState, Keyed, Line};
 pub use mend::{ItemLines, Mending, PlannedItem};
@@ -100,7 +101,7 @@ pub use shard::{ALIKE_SHARE, MOST_SHARDS, Places, ShardCase, ShardOrigin, ShardP
 pub use summary::{AccuracyRow, AnswerRow, PerfRow, Phase};
 pub use target::{Figure, LimitRow, LoadFacts, Target};
 pub use telemetry::{ServerMetricRow, TelemetryRow};
-pub use time::{compact_utc, rfc3339_utc};
+pub use time::{compact_utc, rfc3339_utc, unix_seconds};
 pub use wire::SCHEMA;
 pub use word::Word;
 pub use work::TaskWork;

@@ -13,6 +13,31 @@ pub fn compact_utc(time: SystemTime) -> String {
     rfc3339_utc(time).replace(['-', ':'], "")
 }
 
+/// Reads a time as [`rfc3339_utc`] writes it, as seconds since 1970. `None` for any other text.
+pub fn unix_seconds(text: &str) -> Option<u64> {
+    let shape = "0000-00-00T00:00:00Z";
+    let fits =
+        |(found, wanted): (u8, u8)| if wanted == b'0' { found.is_ascii_digit() } else { found == wanted };
+    if text.len() != shape.len() || !text.bytes().zip(shape.bytes()).all(fits) {
+        return None;
+    }
+    let number = |from: usize, to: usize| text[from..to].parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let exists = year >= 1970
+        && (1..=12).contains(&month)
+        && (1..=days_in_month(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60;
+    let days = || {
+        (1970..year).map(days_in_year).sum::<u64>()
+            + (1..month).map(|month| days_in_month(year, month)).sum::<u64>()
+            + (day - 1)
+    };
+    exists.then(|| days() * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
 struct Civil {
     year: u64,
     month: u64,
@@ -58,6 +83,24 @@ fn days_in_month(year: u64, month: u64) -> u64 {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_time_is_read_back_and_another_text_is_none() {
+        for seconds in [0, 951_782_399, 951_868_800, 1_795_401_960, 4_107_542_399, 253_402_300_799] {
+            let text = rfc3339_utc(UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(unix_seconds(&text), Some(seconds), "{text}");
+        }
+        for text in [
+            "",
+            "2026-02-29T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01 00:00:00Z",
+            "1969-12-31T00:00:00Z",
+            "2026-01-01T00:00:0é",
+        ] {
+            assert_eq!(unix_seconds(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn known_instants() {

@@ -7,7 +7,7 @@ use glmbench_metrics::Perplexity;
 use super::format::fixed;
 use super::tables::Table;
 use crate::record::{RunRecord, SampleRecord};
-use crate::stats::mean;
+use crate::stats::{Estimate, Interval, mean};
 
 /// Returns a table with a row for each measure of each task; `None` if no task has any.
 pub(super) fn table(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> {
@@ -100,6 +100,33 @@ pub(super) fn perplexities<'a>(
     .collect()
 }
 
+/// Returns the first of the [`perplexities`] of a task's texts with its 95 % interval: its name, the figure and the number of texts.
+///
+/// The logarithm is a ratio of two sums over texts, so its error is that of a ratio estimator (W. G. Cochran, *Sampling
+/// Techniques*, 1977, ch. 6), with texts as the sample. No interval for fewer than two texts.
+pub(super) fn perplexity<'a>(
+    samples: impl Iterator<Item = &'a SampleRecord> + Clone,
+) -> Option<(&'static str, Estimate, usize)> {
+    let (name, value, texts) = perplexities(samples.clone()).into_iter().next()?;
+    let unit = match name {
+        "word perplexity" => "words",
+        "token perplexity" => "tokens",
+        _ => "bytes",
+    };
+    let of = |sample: &SampleRecord| {
+        Some((sample.measures.get("loglikelihood")?, sample.measures.get(unit)?)).map(|(a, b)| (-*a, *b))
+    };
+    let pairs: Vec<(f64, f64)> = samples.filter_map(of).collect();
+    let (loss, units) = pairs.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
+    let n = pairs.len() as f64;
+    let squares: f64 = pairs.iter().map(|(x, y)| (x - loss / units * y).powi(2)).sum();
+    let error = (n / (n - 1.0) * squares).sqrt() / units;
+    let end = |side: f64| value * (side * 1.959_964 * error).exp();
+    let interval =
+        (pairs.len() > 1 && error.is_finite()).then(|| Interval { low: end(-1.0), high: end(1.0) });
+    Some((name, Estimate { value, interval }, texts))
+}
+
 /// Returns the standard error of the mean; `None` for fewer than two values.
 fn standard_error(values: &[f64]) -> Option<f64> {
     let mean = mean(values)?;
@@ -129,6 +156,26 @@ mod tests {
         let found = perplexities([of(-30.0, 10.0), of(-50.0, 10.0)].iter());
         let expected = [(4.0_f64).exp(), (1.0_f64).exp(), 1.0 / std::f64::consts::LN_2, (2.0_f64).exp()];
         assert_eq!(found.iter().map(|(_, figure, _)| *figure).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_perplexity_has_the_interval_of_its_texts() {
+        let of = |sum: f64, words: f64| SampleRecord {
+            measures: [("loglikelihood", sum), ("words", words)]
+                .map(|(name, value)| (name.to_owned(), value))
+                .into(),
+            ..fixture::sample()
+        };
+        assert_eq!(perplexity([of(-30.0, 0.0)].iter()), None);
+        let (name, one, _) = perplexity([of(-30.0, 10.0)].iter()).unwrap();
+        assert_eq!((name, one.interval), ("word perplexity", None));
+        // Loss 3 and 5 a word in equally long texts: mean 4, standard error 1.
+        let (_, two, texts) = perplexity([of(-30.0, 10.0), of(-50.0, 10.0)].iter()).unwrap();
+        let Interval { low, high } = two.interval.unwrap();
+        assert!(
+            (low.ln() - (4.0 - 1.959_964)).abs() < 1e-12 && (high.ln() - (4.0 + 1.959_964)).abs() < 1e-12
+        );
+        assert_eq!((two.value, texts), (4.0_f64.exp(), 2));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod failures;
 pub(crate) mod format;
 mod formats;
 mod headline;
+pub mod history;
 mod machines;
 mod measures;
 pub(crate) mod modelled;
@@ -129,7 +130,7 @@ fn encode(dir: &RunDir) -> impl Fn(csv::Error) -> RecordError {
 ///
 /// Always writes `accuracy.csv`, `perf.csv`, `summary.md` and `report.html`. Writes `answers.csv`, `max_batch.csv` and
 /// `load.csv` if the plan has such cases, and `limits.csv` if it has targets. Writes `operators.csv` if operators were
-/// timed, `model_error.csv` if times are modelled, and `charts/` if there is anything to draw. `tables/` has every table of the page as CSV.
+/// timed, `model_error.csv` if times are modelled, and `charts/` if there is anything to draw. Writes `history.json` for [`history::index`]. `tables/` has every table of the page as CSV.
 pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
     let contents = Contents::read(&dir)?;
@@ -138,6 +139,7 @@ pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let mut summary = Summary::of(run, &samples, &requests);
     workloads.add_to(&mut summary);
     sealed::add_to(&mut summary, &audit);
+    history::keep(&dir, &summary, &samples, workloads.history(&summary.run))?;
     let material = Material { summary: &summary, samples: &samples, requests: &requests };
     sections::write(material, &dir)?;
     workloads.write(&summary.run, &dir)?;

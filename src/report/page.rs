@@ -11,7 +11,7 @@ use crate::record::{Clock, Provenance, RunRecord};
 use crate::text;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
-use minijinja::{AutoEscape, Environment, Output, State, Value, context, escape_formatter};
+use minijinja::{AutoEscape, Environment, HtmlEscape, Output, State, Value, context, escape_formatter};
 
 pub(super) fn fill(name: &'static str, context: Value) -> Result<String, ReportError> {
     let mut environment = Environment::new();
@@ -20,6 +20,7 @@ pub(super) fn fill(name: &'static str, context: Value) -> Result<String, ReportE
     environment.set_syntax(whitespace);
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     environment.add_filter("code", |code: String| Value::from_safe_string(text::markdown_code(&code)));
+    environment.add_filter("prose", |words: String| Value::from_safe_string(prose(&words)));
     // The file extension selects the escaping. Only `safe` strings are not escaped.
     environment.set_auto_escape_callback(|name| match name.rsplit('.').next() {
         Some("md") => AutoEscape::Custom(MARKDOWN.into()),
@@ -30,6 +31,7 @@ pub(super) fn fill(name: &'static str, context: Value) -> Result<String, ReportE
     environment.add_template("summary.md", include_str!("templates/summary.md"))?;
     environment.add_template("parts.html", include_str!("templates/parts.html"))?;
     environment.add_template("comparison.html", include_str!("templates/comparison.html"))?;
+    environment.add_template("history.html", include_str!("templates/history.html"))?;
     environment.add_template("comparison.md", include_str!("templates/comparison.md"))?;
     Ok(environment.get_template(name)?.render(context)?)
 }
@@ -47,6 +49,20 @@ fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Res
         None if is_markdown => Ok(write!(out, "{value}")?),
         None => escape_formatter(out, state, value),
     }
+}
+
+/// Escapes a sentence for HTML; what stands between backticks becomes code. A backtick without another one stays.
+fn prose(words: &str) -> String {
+    let escaped = |text: &str| HtmlEscape(text::printable(text).as_ref()).to_string();
+    let mut parts = words.split('`');
+    let mut out = parts.next().map(escaped).unwrap_or_default();
+    while let Some(part) = parts.next() {
+        match parts.next() {
+            Some(after) => out += &format!("<code>{}</code>{}", escaped(part), escaped(after)),
+            None => out += &format!("`{}", escaped(part)),
+        }
+    }
+    out
 }
 
 /// Context of a run's templates.
@@ -228,4 +244,23 @@ pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> 
         ("Resumed", of.resumed.to_string()),
         ("Answers scored again from", optional(&of.scored_from)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_between_backticks_is_code_and_nothing_is_markup() {
+        for (words, html) in [
+            ("plain", "plain"),
+            ("run `a <b>` & then `c`.", "run <code>a &lt;b&gt;</code> &amp; then <code>c</code>."),
+            ("a ` alone", "a ` alone"),
+            ("`a` and `b", "<code>a</code> and `b"),
+            ("``", "<code></code>"),
+            ("`<script>\u{1b}`", "<code>&lt;script&gt;\\u{1b}</code>"),
+        ] {
+            assert_eq!(prose(words), html);
+        }
+    }
 }

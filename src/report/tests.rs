@@ -4,7 +4,7 @@ use super::*;
 use crate::record::Status;
 use std::fs;
 
-const VOID: [&str; 5] = ["meta", "br", "circle", "line", "rect"];
+const VOID: [&str; 6] = ["meta", "br", "circle", "input", "line", "rect"];
 
 /// Asserts that every tag is closed by its own closing tag, in order.
 fn assert_balanced(html: &str) {

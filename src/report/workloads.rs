@@ -6,6 +6,7 @@ use super::charts::cases::draw_lines;
 use super::charts::lines::LineChart;
 use super::compare::{Comparison, ComparisonRow, Pair, Side};
 use super::format::significant;
+use super::history;
 use super::modelled::{self, Figure, Known};
 use super::validity::Check;
 use super::{ReportError, Summary, Table};
@@ -42,6 +43,10 @@ pub(crate) trait Part: Debug {
     }
     /// The figures of the file that are from the run's clock.
     fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
+    /// The values that a history follows over runs.
+    fn history(&self, _run: &RunRecord) -> Vec<history::Figure> {
         Vec::new()
     }
     /// The charts, by file name without extension.
@@ -185,6 +190,11 @@ impl Workloads {
     /// Returns the figures of these tables that are from the run's clock.
     pub(super) fn figures(&self, run: &RunRecord) -> Vec<Figure> {
         self.parts(run).into_iter().flat_map(|part| part.figures()).collect()
+    }
+
+    /// Returns the values that a history follows over runs.
+    pub(super) fn history(&self, run: &RunRecord) -> Vec<history::Figure> {
+        self.parts(run).into_iter().flat_map(|part| part.history(run)).collect()
     }
 
     /// Writes the tables of rows, such as `max_batch.csv`, into the run directory.

@@ -73,6 +73,11 @@ impl Runner<'_> {
         if let Some(blocks) = blocks.filter(|_| there.iter().any(Option::is_none)) {
             return self.lead(&setups, &plans, shares.collect(), blocks, how);
         }
+        let ahead = setups.iter().zip(&plans).zip(&there).map(|((setup, plan), finished)| match finished {
+            Some(_) => Vec::new(),
+            None => plan.ahead(|tp| setup.counted(plan, tp)),
+        });
+        self.observer.ahead(&ahead.collect::<Vec<_>>());
         let mut end = RunsEnd::new();
         for (((setup, plan), share), finished) in setups.iter().zip(&plans).zip(shares).zip(there) {
             if let Some(found) = finished {
@@ -173,6 +178,7 @@ impl Runner<'_> {
         let backend = server.backend()?;
         let first = target.record(&plan, &backend, request.command_line.clone());
         let (mut dir, mut record) = self.open(&plan, first, None)?;
+        self.observer.ahead(&[plan.ahead_on_server()]);
         self.observer.cases(plan.cases());
         let mut reload = |_, _: &mut dyn Observer| Ok(Box::new(server.backend()?) as Box<dyn Backend>);
         let (observer, stop) = (&mut *self.observer, self.stop);

@@ -39,6 +39,7 @@
 //! the plan's order, so a killed run is a prefix of an undisturbed one, and resuming it gives the same files.
 
 mod accuracy;
+mod ahead;
 mod budget;
 pub(crate) mod case_probe;
 pub(crate) mod cases;
@@ -83,6 +84,7 @@ mod weights_hash;
 pub(crate) use self::session::Session;
 
 pub use self::accuracy::AccuracyRun;
+pub use self::ahead::Ahead;
 pub use self::directory::{Resume, open_dir};
 pub use self::error::RunError;
 pub use self::execute::{Reload, conclude, execute};

@@ -6,9 +6,13 @@ use std::path::Path;
 use crate::report::Summary;
 use crate::report::compare::ComparisonSummary;
 
+use super::ahead::Ahead;
+
 /// Receives the progress, the messages and the results of runs.
 pub trait Observer {
-    /// A run of `total` cases begins.
+    /// A request of these runs begins, each with its cases in order. A run that is finished already has none.
+    fn ahead(&mut self, _runs: &[Vec<Ahead>]) {}
+    /// The next of the runs begins. It has `total` cases.
     fn cases(&mut self, _total: usize) {}
     /// A case is started or resumed.
     fn case(&mut self, _name: &str) {}

@@ -18,6 +18,7 @@ use crate::compute::{Compute, ComputeSpec};
 use crate::record::Roofline;
 use crate::suite::{Configuration, Suite};
 
+use super::duration::Counted;
 use super::error::RunError;
 use super::found::{FoundModel, weight_fault_words};
 use super::observer::Observer;
@@ -133,6 +134,15 @@ pub(super) struct Started {
 }
 
 impl Setup {
+    /// Returns the parameters for counting a case's work on `tp` ranks.
+    pub fn counted<'a>(&'a self, plan: &Plan<'_>, tp: usize) -> Counted<'a> {
+        Counted {
+            config: &self.model.config,
+            precision: self.compute.precision,
+            step_tokens: plan.capacity(tp).max_step_tokens,
+        }
+    }
+
     /// Returns the configurations of a suite under a choice, with their models.
     ///
     /// # Errors

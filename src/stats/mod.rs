@@ -1,4 +1,4 @@
-//! Confidence intervals, quantiles, bootstrap, paired tests, equivalence, outlier flags, drift. Pure functions on
+//! Confidence intervals, quantiles, bootstrap, paired tests, equivalence, outlier flags, drift, steps in a series. Pure functions on
 //! slices of numbers.
 //!
 //! Nothing here reads a clock, a file or a device. Randomness comes only from a seed that the caller passes, so the
@@ -24,9 +24,11 @@ mod paired;
 pub mod parity;
 mod proportion;
 mod random;
+mod rank_sum;
 mod ratio;
 pub mod rng;
 mod shift;
+mod steps;
 
 #[cfg(test)]
 mod fixtures;
@@ -49,6 +51,8 @@ pub use paired::{
     score_interval,
 };
 pub use proportion::{standard_error, wilson};
+pub use rank_sum::rank_sum;
 pub use ratio::{MedianRatio, geometric_mean, ratio_of_medians};
 pub use rng::Rng;
 pub use shift::{Shift, block_log_ratio, blocks_needed, runs_needed};
+pub use steps::{STEP_ALPHA, STEP_LEAST, Step, levels, steps};

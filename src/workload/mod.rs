@@ -8,7 +8,7 @@
 //! | `schema.rs` (`table.rs`) | [`suite`](crate::suite) | the suite table, read and checked: [`CaseTable`](crate::suite::CaseTable) |
 //! | `run.rs` (`plan.rs`, `serve.rs`, `trace.rs`) | [`run`](crate::run) | cases that are ready to run: `run::Case` |
 //! | `record.rs` (`level.rs`, `request.rs`, `row.rs`) | [`record`](crate::record) | the case in `run.json`, its journal's lines, and their order: `record::Course` |
-//! | `report.rs` (`charts.rs`, `checks.rs`, `compare.rs`, `rows.rs`, `sentences.rs`, `tables.rs`) | [`report`](crate::report) | rows, tables, conditions, charts: `report::Part` |
+//! | `report.rs` (`charts.rs`, `checks.rs`, `compare.rs`, `history.rs`, `rows.rs`, `sentences.rs`, `tables.rs`) | [`report`](crate::report) | rows, tables, conditions, charts: `report::Part` |
 //!
 //! This file names the types of a folder for the layers: `Table`, `Run`, `Case` and `Line`, `Report`. The layers know the workloads
 //! by its list. Each makes its own types from it. `suite/cases.rs` makes the fields of a suite, and `run/cases.rs` those of a
@@ -23,6 +23,7 @@ pub mod load {
     mod charts;
     mod checks;
     mod compare;
+    mod history;
     pub mod level;
     mod plan;
     pub mod record;
@@ -48,6 +49,7 @@ pub mod load {
 pub mod max_batch {
     mod charts;
     mod compare;
+    mod history;
     mod plan;
     pub mod record;
     pub mod report;

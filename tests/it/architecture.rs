@@ -70,7 +70,11 @@ const LAYERS: [(&str, &[&str], &[&str]); 4] = [
     ("suite", &["schema", "table"], &["Table"]),
     ("run", &["plan", "run", "serve", "trace"], &["Run"]),
     ("record", &["record", "level", "request", "row"], &["Case", "Line"]),
-    ("report", &["charts", "checks", "compare", "report", "rows", "sentences", "tables"], &["Report"]),
+    (
+        "report",
+        &["charts", "checks", "compare", "history", "report", "rows", "sentences", "tables"],
+        &["Report"],
+    ),
 ];
 
 /// Returns the room of a file or a name in a workload's folder.

@@ -30,6 +30,7 @@ mod faults;
 mod goldens;
 mod hostile;
 mod in_process;
+mod index;
 mod invariance;
 mod library_sets;
 mod npu_bundle;

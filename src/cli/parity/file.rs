@@ -7,8 +7,8 @@ use safetensors::SafeTensors;
 
 use glmbench_engine::NotFinite;
 
+use crate::cli::bars::Bars;
 use crate::cli::logits::capacity_for;
-use crate::cli::progress::Bars;
 use crate::cli::prompts::{parse_prompts, read_prompts};
 use crate::run::found::FoundModel;
 use crate::stats::parity::PositionParity;

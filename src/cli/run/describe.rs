@@ -67,7 +67,7 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
         let time = recorded.as_ref().map_or(Expected::Unknown, |recorded| {
             let case = recorded.accuracy.iter().find(|case| case.task == run.task);
             let dataset = case.map_or("", |case| case.dataset.as_str());
-            rates.rates.task(run, dataset, counted(setup, plan, run.tp))
+            rates.rates.task(run, dataset, setup.counted(plan, run.tp))
         });
         text += &format!(
             "precision {}: {} items, protocol {}, {} shots, batch {}\n{}",
@@ -83,7 +83,7 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
     for case in plan.timed() {
         case.words().iter().for_each(|line| text += &format!("{line}\n"));
         if case.unfit().is_none() {
-            let known = unfit.is_none().then(|| (&rates.rates, counted(setup, plan, case.tp())));
+            let known = unfit.is_none().then(|| (&rates.rates, setup.counted(plan, case.tp())));
             text += &times.line(&case.expected(known));
         }
     }
@@ -187,15 +187,6 @@ impl Clock {
             step_tokens: compute.device.step_tokens(),
         };
         Ok(Self { rates: Rates::read(root, &same, counted), words: "on this machine".to_owned() })
-    }
-}
-
-/// Returns the parameters for counting a case's work on `tp` ranks.
-fn counted<'a>(setup: &'a Setup, plan: &Plan<'_>, tp: usize) -> Counted<'a> {
-    Counted {
-        config: &setup.model.config,
-        precision: setup.compute.precision,
-        step_tokens: plan.capacity(tp).max_step_tokens,
     }
 }
 

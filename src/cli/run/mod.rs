@@ -23,13 +23,13 @@ use crate::run::setup::{Setup, SetupChoice};
 use crate::run::shard::Shard;
 use crate::run::shard_choice::ShardChoice;
 use crate::run::turns as run_turns;
-use crate::run::{Observer, Progress, RunError, RunRequest, RunsEnd, Wanted};
+use crate::run::{Ahead, Observer, Progress, RunError, RunRequest, RunsEnd, Wanted};
 use crate::suite::{Override, Suite};
 
 use self::describe::{Description, describe};
 use self::endpoint::EndpointArgs;
 use self::setup::SetupArgs;
-use super::progress::Bars;
+use super::bars::Bars;
 use super::runs::find_run_in;
 use super::settings::{override_parser, parse_shard, shard};
 use super::signals::{self, Watch};
@@ -146,7 +146,9 @@ pub(super) fn run_suite(suite: Suite, flags: &Flags) -> anyhow::Result<ExitCode>
 fn compare_with(baseline: &Path, end: &RunsEnd) -> anyhow::Result<()> {
     let same = |run: &PathBuf| run.canonicalize().ok() == baseline.canonicalize().ok();
     for run in end.runs.iter().filter(|run| !same(run)) {
-        match render(&[baseline.to_owned(), run.clone()], &Options::default()) {
+        // A baseline is often another form of the model, such as the float parent of a quantised checkpoint.
+        let options = Options { allow_model: true, ..Options::default() };
+        match render(&[baseline.to_owned(), run.clone()], &options) {
             Ok(summary) => compare::show(&summary, &compare::words(&summary, &[]))?,
             Err(ReportError::Compare(why)) => {
                 complain(&format!("not compared with the baseline: {why}"));
@@ -248,6 +250,10 @@ struct Terminal {
 }
 
 impl Observer for Terminal {
+    fn ahead(&mut self, runs: &[Vec<Ahead>]) {
+        self.bars.ahead(runs);
+    }
+
     fn cases(&mut self, total: usize) {
         self.bars.cases(total);
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::cli::progress::Bars;
+use crate::cli::bars::Bars;
 use crate::cli::signals::Watch;
 use crate::cli::{Exit, emit, say};
 use crate::run::turns::{Blocks, time_block};

@@ -4,7 +4,7 @@ use crate::report::format::significant;
 
 /// Division of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Division {
+pub(in crate::report) enum Division {
     /// Linear, from 0.
     FromZero,
     /// Linear, around the values.
@@ -15,17 +15,17 @@ pub(super) enum Division {
 
 /// An axis with its range and the values to label.
 #[derive(Debug, Clone)]
-pub(super) struct Axis {
+pub(in crate::report) struct Axis {
     division: Division,
     low: f64,
     high: f64,
-    pub(super) ticks: Vec<f64>,
+    pub(in crate::report) ticks: Vec<f64>,
 }
 
 impl Axis {
     /// Creates an axis that holds all `values` with a margin. Ignores values that it cannot show: non-finite ones,
     /// and on a logarithmic axis those that are not positive.
-    pub(super) fn of(division: Division, values: impl IntoIterator<Item = f64>) -> Self {
+    pub(in crate::report) fn of(division: Division, values: impl IntoIterator<Item = f64>) -> Self {
         let shows = |x: &f64| x.is_finite() && (division != Division::Log || *x > 0.0);
         let values: Vec<f64> = values.into_iter().filter(shows).collect();
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -52,7 +52,7 @@ impl Axis {
     }
 
     /// Labels these values instead of round ones, for example the batch sizes present. The axis ends with them.
-    pub(super) fn naming(mut self, mut values: Vec<f64>) -> Self {
+    pub(in crate::report) fn naming(mut self, mut values: Vec<f64>) -> Self {
         values.retain(|x| x.is_finite() && *x > 0.0);
         values.sort_by(f64::total_cmp);
         values.dedup();
@@ -65,7 +65,7 @@ impl Axis {
     }
 
     /// Position of a value: 0 at the low end, 1 at the high end, clamped.
-    pub(super) fn place(&self, x: f64) -> f64 {
+    pub(in crate::report) fn place(&self, x: f64) -> f64 {
         let share = match self.division {
             Division::Log => (x / self.low).ln() / (self.high / self.low).ln(),
             Division::FromZero | Division::Even => (x - self.low) / (self.high - self.low),
@@ -74,12 +74,12 @@ impl Axis {
     }
 
     /// The lowest value shown.
-    pub(super) fn low(&self) -> f64 {
+    pub(in crate::report) fn low(&self) -> f64 {
         self.low
     }
 
     /// The highest value shown.
-    pub(super) fn high(&self) -> f64 {
+    pub(in crate::report) fn high(&self) -> f64 {
         self.high
     }
 }
@@ -133,7 +133,7 @@ fn factor_ticks(low: f64, high: f64) -> Vec<f64> {
 }
 
 /// A tick label.
-pub(super) fn tick_name(x: f64) -> String {
+pub(in crate::report) fn tick_name(x: f64) -> String {
     if x != 0.0 && x.abs() < 1e-3 {
         return format!("{x:e}");
     }

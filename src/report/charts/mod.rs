@@ -7,7 +7,7 @@
 //! Series differ in marker and dash as well as in colour, so that they can be distinguished in greyscale. Modelled
 //! series have hollow markers, dotted lines, and "modelled" in their label.
 
-mod axis;
+pub(super) mod axis;
 mod bars;
 pub(crate) mod cases;
 mod comparison;

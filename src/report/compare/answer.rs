@@ -64,10 +64,11 @@ fn speed(comparison: &Comparison, pair: &Pair) -> Option<String> {
         .flat_map(|speedups| PHASES.map(|phase| Some((phase, speedups.mean(phase, None)?))))
         .flatten()
         .collect();
-    let (Some(speedups), Some((_, first))) = (&speedups, means.first()) else {
+    let (Some(speedups), false) = (&speedups, means.is_empty()) else {
         return Some(format!("No time can be compared: {}", counts(&verdicts)));
     };
-    let (fast, slow, turned) = if first.times >= 1.0 { (b, a, false) } else { (a, b, true) };
+    let turned = speedups.favours_base();
+    let (fast, slow) = if turned { (a, b) } else { (b, a) };
     let multiple = |of: &Multiple| if turned { 1.0 / of.times } else { of.times };
     let words = means.iter().enumerate().map(|(index, (phase, of))| {
         let than = if index == 0 { format!(" as fast as {}", name(comparison, slow)) } else { String::new() };

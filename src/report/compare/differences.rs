@@ -43,6 +43,15 @@ const MAPS: [(&str, Map); 4] = [
 /// Fields that always differ and explain nothing.
 const OF_NO_MATTER: [&str; 2] = ["Started", "Finished"];
 
+impl Field {
+    /// Whether an identity field is of the model, its form or the suite, and not of what a common task asks: the names of tasks'
+    /// fields have a point. A field of one run alone is of a task that only this run has.
+    fn is_of_model(&self) -> bool {
+        let is_common = self.left.is_some() && self.right.is_some();
+        !is_common || !(self.name.contains('.') || self.name == "tokenizer")
+    }
+}
+
 impl PairDifferences {
     pub(super) fn of(a: &Side, b: &Side) -> Self {
         let field = |d: Difference| Field { name: d.field, left: d.left, right: d.right };
@@ -66,8 +75,9 @@ impl PairDifferences {
     }
 
     /// Returns an error that lists the differing identity fields, if there are any.
-    pub(super) fn refuse_mismatch(&self, a: &Side, b: &Side) -> Result<(), ReportError> {
-        if self.identity.is_empty() {
+    /// With `allow_model`, only those count that make scores of one task incomparable.
+    pub(super) fn refuse_mismatch(&self, a: &Side, b: &Side, allow_model: bool) -> Result<(), ReportError> {
+        if self.identity.iter().all(|field| allow_model && field.is_of_model()) {
             return Ok(());
         }
         let line = |field: &Field| {

@@ -53,6 +53,9 @@ use std::path::{Path, PathBuf};
 pub struct Options {
     /// Whether to compare runs of different identity, with every differing field shown on top.
     pub allow_mismatch: bool,
+    /// Whether to compare runs of another model, another form of it, or another suite, as with a baseline. What is asked of a common
+    /// task must be the same. Differing fields are shown on top.
+    pub allow_model: bool,
     /// Change of a time that counts as one, as a share (0.03). Default: 3 %.
     pub threshold: Option<f64>,
     /// The change that the machine shows between equal runs. Two runs that were not timed in turn are compared with
@@ -75,6 +78,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             allow_mismatch: false,
+            allow_model: false,
             threshold: None,
             noise: NoiseFloors::default(),
             accuracy_margin: 0.01,
@@ -219,7 +223,7 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
         let (a, b) = (&sides[0], &sides[other]);
         let differences = PairDifferences::of(a, b);
         if !options.allow_mismatch {
-            differences.refuse_mismatch(a, b)?;
+            differences.refuse_mismatch(a, b, options.allow_model)?;
         }
         let mut notes = differences::untold(a, b);
         let of_a = Answered { side: a, samples: &samples[0] };

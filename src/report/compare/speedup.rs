@@ -75,6 +75,25 @@ impl Speedups {
         (!shapes.is_empty()).then(|| Self { grounds, clock: a.clock(), shapes })
     }
 
+    /// Whether the base is the faster one, by the mean of the first phase. Sentence and chart of a pair then say how many times as fast it
+    /// is as the other.
+    pub(in crate::report) fn favours_base(&self) -> bool {
+        super::answer::PHASES
+            .into_iter()
+            .find_map(|phase| self.mean(phase, None))
+            .is_some_and(|first| first.times < 1.0)
+    }
+
+    /// The speed of the base over that of the other run.
+    #[must_use]
+    pub(in crate::report) fn turned(mut self) -> Self {
+        for shape in &mut self.shapes {
+            shape.times = 1.0 / shape.times;
+            shape.interval = shape.interval.filter(|of| of.low > 0.0).map(|of| of.map_decreasing(f64::recip));
+        }
+        self
+    }
+
     /// The batches of a phase, ascending.
     pub(in crate::report) fn batches(&self, phase: Phase) -> BTreeSet<u32> {
         self.shapes.iter().filter(|shape| shape.phase == phase).map(|shape| shape.batch).collect()

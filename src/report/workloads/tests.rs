@@ -261,6 +261,37 @@ fn a_failed_search_or_request_makes_the_run_invalid() {
 }
 
 #[test]
+fn a_history_follows_the_top_rate_and_the_searches_that_were_decided() {
+    use crate::report::history::Kind;
+    let followed = |searched: bool| {
+        let (mut run, probes, loads) = planted();
+        if searched {
+            run.plan.loads[0].rates.clear();
+        }
+        let audit = Audit { faults: Vec::new(), contradiction: None, seal: SealState::Open };
+        let (samples, requests, tosses) = (Vec::new(), Vec::new(), Vec::new());
+        let contents = Contents { run, samples, requests, probes, loads, tosses, audit };
+        Workloads::of(&contents).history(&contents.run)
+    };
+    // The second search contradicts itself.
+    let found = followed(false);
+    let of = |kind| found.iter().filter(|figure| figure.kind == kind).collect::<Vec<_>>();
+    let largest = of(Kind::LargestBatch);
+    assert_eq!(largest.iter().map(|figure| figure.value).collect::<Vec<_>>(), [25.0]);
+    assert_eq!(largest[0].case, "256 in, 33 out, TPOT ≤ 50 ms");
+    let goodput = of(Kind::Goodput)[0];
+    assert_eq!(goodput.case, "poisson-i128-o3-b8 at 10 requests/s");
+    let (low, high) = (goodput.low.unwrap(), goodput.high.unwrap());
+    assert!(low < goodput.value && goodput.value < high, "{goodput:?}");
+    assert_eq!(of(Kind::Throughput).len(), 1);
+    // A rate that was searched for is not the same in every run.
+    let searched = followed(true);
+    let highest = searched.iter().find(|figure| figure.kind == Kind::Goodput).unwrap();
+    assert_eq!(highest.case, "poisson-i128-o3-b8 at the highest rate sustained");
+    assert_ne!(highest.value, goodput.value);
+}
+
+#[test]
 fn a_load_that_fails_throughout_says_why() {
     let (run, _, mut levels) = planted();
     for request in levels.iter_mut().flat_map(|level| &mut level.requests) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::record::{LoadCase, LoadLevelRecord, LoadRow, Phase, RunRecord};
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
+use crate::report::history;
 use crate::report::modelled::{Figure, shape_of_load};
 use crate::report::tables::Table;
 use crate::report::validity::Check;
@@ -115,6 +116,10 @@ impl Part for LoadReport {
             lengths: shape_of_load(row),
         };
         self.rows.iter().map(of).collect()
+    }
+
+    fn history(&self, run: &RunRecord) -> Vec<history::Figure> {
+        super::history::figures(run, &self.rows)
     }
 
     fn charts(&self, run: &RunRecord) -> Vec<(String, LineChart)> {

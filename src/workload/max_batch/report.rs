@@ -7,6 +7,7 @@ use crate::record::{
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
 use crate::report::format::{bytes, counted, decimals, fixed, or_none, significant};
+use crate::report::history;
 use crate::report::modelled::{self, Figure};
 use crate::report::tables::{Column, Row, Table};
 use crate::report::validity::{Check, Outcome, found_in, yes_if};
@@ -77,6 +78,10 @@ impl Part for SearchReport {
             }
         }
         all
+    }
+
+    fn history(&self, run: &RunRecord) -> Vec<history::Figure> {
+        super::history::figures(run, &self.probes)
     }
 
     fn charts(&self, run: &RunRecord) -> Vec<(String, LineChart)> {

@@ -3,18 +3,30 @@
 use super::super::bars::{Bar, BarChart, BarGroup};
 use super::{Look, between};
 use crate::record::{Clock, Phase};
-use crate::report::compare::Comparison;
 use crate::report::compare::answer::{PHASES, name};
 use crate::report::compare::speedup::{Multiple, Speedups};
+use crate::report::compare::{Comparison, Side};
 
 /// The multiples of every pair with comparable times: the mean of each phase, then its batches.
 pub(super) fn bars(comparison: &Comparison, looks: &[Look]) -> Option<BarChart> {
-    let of_pairs: Vec<(usize, Speedups)> = comparison
+    let mut base = 0;
+    let mut of_pairs: Vec<(usize, Speedups)> = comparison
         .pairs
         .iter()
         .filter_map(|pair| Some((pair.other, Speedups::of(comparison, pair)?)))
         .collect();
     let several = comparison.pairs.len() > 1;
+    // Of two runs the faster one is shown, as in the sentence above the chart.
+    if !several && of_pairs.first().is_some_and(|(_, speedups)| speedups.favours_base()) {
+        of_pairs = of_pairs
+            .into_iter()
+            .map(|(other, speedups)| {
+                base = other;
+                (0, speedups.turned())
+            })
+            .collect();
+    }
+    let base = &comparison.sides[base];
     let group = |phase: Phase| {
         let bars = of_pairs.iter().flat_map(|(other, speedups)| {
             let letter =
@@ -43,12 +55,12 @@ pub(super) fn bars(comparison: &Comparison, looks: &[Look]) -> Option<BarChart> 
     let groups: Vec<BarGroup> = PHASES.into_iter().filter_map(group).collect();
     let (_, first) = of_pairs.first()?;
     (!groups.is_empty()).then(|| BarChart {
-        title: title(comparison, &of_pairs),
+        title: title(comparison, base, &of_pairs),
         subtitle: subtitle(
             first,
             groups.iter().flat_map(|group| &group.bars).any(|bar| bar.interval.is_some()),
         ),
-        x_name: format!("times as fast as {}", name(comparison, comparison.base())),
+        x_name: format!("times as fast as {}", name(comparison, base)),
         groups,
     })
 }
@@ -62,8 +74,8 @@ fn phase_title(phase: Phase) -> &'static str {
 }
 
 /// `Decode: B is 3.9 to 4.3 × as fast as A; prefill: 4.1 to 4.6 ×`.
-fn title(comparison: &Comparison, of_pairs: &[(usize, Speedups)]) -> String {
-    let base = name(comparison, comparison.base());
+fn title(comparison: &Comparison, base: &Side, of_pairs: &[(usize, Speedups)]) -> String {
+    let base = name(comparison, base);
     let [(other, speedups)] = of_pairs else { return format!("Speed as multiples of {base}") };
     let ranges = PHASES.into_iter().filter_map(|phase| Some((phase, speedups.range(phase)?)));
     let words = ranges.enumerate().map(|(index, (phase, range))| {

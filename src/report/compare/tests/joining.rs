@@ -24,6 +24,35 @@ fn identity_is_refused_unless_allowed_and_then_stands_on_top() {
 }
 
 #[test]
+fn a_baseline_may_be_another_form_of_the_model_but_no_other_question() {
+    let base = fixture::quiet();
+    let with = |changes: &[(&str, Option<&str>)]| {
+        let (mut run, samples, requests) = fixture::quiet();
+        let mut fields: BTreeMap<String, String> = run.identity.fields().clone();
+        for (name, value) in changes {
+            match value {
+                Some(value) => fields.insert((*name).into(), (*value).into()),
+                None => fields.remove(*name),
+            };
+        }
+        run.identity = Identity::new(fields);
+        compared(base.clone(), (run, samples, requests), &Options { allow_model: true, ..Options::default() })
+    };
+    let quantised =
+        with(&[("weights", Some("sha256:1")), ("quantisation", Some("w8a8")), ("suite", Some("sha256:2"))])
+            .unwrap();
+    assert_eq!(quantised.mismatches().len(), 3);
+    assert_eq!(quantised.pairs[0].tasks.len(), 2);
+    assert!(with(&[("protocol.boolq", None), ("rope", None)]).is_ok(), "a task of one run alone");
+    for (field, value) in
+        [("protocol.boolq", "generate"), ("dataset.ceval-sample", "sha256:3"), ("tokenizer", "sha256:4")]
+    {
+        let message = with(&[(field, Some(value)), ("dtype", Some("bf16"))]).unwrap_err().to_string();
+        assert!(message.contains(field) && message.contains("dtype: A fp16, B bf16"), "{message}");
+    }
+}
+
+#[test]
 fn items_are_joined_by_content_and_what_cannot_be_is_told() {
     let (run, samples, _) = fixture::quiet();
     let samples: Vec<SampleRecord> = samples

@@ -43,6 +43,28 @@ fn measured_and_modelled_times_never_get_a_verdict() {
 }
 
 #[test]
+fn chart_and_sentence_hold_the_faster_run_against_the_slower() {
+    let of = |device: &str, factor: f64| {
+        let mut records = fixture::quiet();
+        records.0.provenance.device = device.into();
+        records.2.iter_mut().for_each(|request| slow(request, factor));
+        records
+    };
+    let (quick, tardy) = (("800i-a2", 1.0), ("300i-duo", 2.0));
+    for [a, b] in [[quick, tardy], [tardy, quick]] {
+        let both = compared(of(a.0, a.1), of(b.0, b.1), &Options::default()).unwrap();
+        let said = headline::sentences(&both).remove(0);
+        let (fast, rest) = said.split_once(" is 2.0 × as fast as ").unwrap_or_else(|| panic!("{said}"));
+        let slower = rest.split(" in ").next().unwrap();
+        assert_ne!(fast, slower);
+        let folder = tempfile::tempdir().unwrap();
+        write(&both, &[], folder.path()).unwrap();
+        let svg = fs::read_to_string(folder.path().join("charts/speedup.svg")).unwrap();
+        assert!(svg.contains(&format!("times as fast as {slower}")), "{slower}");
+    }
+}
+
+#[test]
 fn blocks_are_paired_only_within_one_command_that_placed_them_anew() {
     let basis = |comparison: &Comparison| comparison.pairs[0].cases[0].phases[0].basis;
     let (a, b) = in_turn(fixture::realistic(), fixture::realistic(), 12);

@@ -1,0 +1,50 @@
+//! What a request is about to run: its cases in order, with their work, so that progress can be told for all of it.
+
+use super::cases::Plan;
+use super::duration::{Counted, task_work};
+
+/// A case to come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ahead {
+    /// Its name, as [`Observer::case`](super::Observer::case) gets it.
+    pub case: String,
+    /// Its work at most, in a unit that is the same for all cases of the request. At least 1.
+    pub work: f64,
+}
+
+/// Prompt tokens that a server computes in the time of one generated token, to add up the work of cases there. A rough figure: a
+/// prompt's tokens share the reading of the weights.
+const PROMPT_TOKENS_A_STEP: u64 = 64;
+
+impl Plan<'_> {
+    /// Returns the cases in the order in which they run. `counted` gives what a number of ranks counts work with.
+    pub(super) fn ahead<'c>(&self, counted: impl Fn(usize) -> Counted<'c>) -> Vec<Ahead> {
+        self.in_order(|run| task_work(run, counted(run.tp)), |case| case.work(counted(case.tp())))
+    }
+
+    /// As [`Plan::ahead`], on a server.
+    pub(super) fn ahead_on_server(&self) -> Vec<Ahead> {
+        let wanted = self.wanted(1);
+        let work = |name: &str| {
+            let of_case = wanted.iter().find(|case| case.case == name).map(|case| case.wanted);
+            of_case.map_or(0, |of| of.output_tokens.saturating_add(of.prompt_tokens / PROMPT_TOKENS_A_STEP))
+        };
+        self.in_order(|run| work(&run.task), |case| work(&case.id()))
+    }
+
+    fn in_order(
+        &self,
+        of_task: impl Fn(&super::accuracy::AccuracyRun<'_>) -> u64,
+        of_timed: impl Fn(&dyn super::cases::Case) -> u64,
+    ) -> Vec<Ahead> {
+        let ahead = |case: String, work: u64| Ahead { case, work: work.max(1) as f64 };
+        let mut all = Vec::new();
+        for tp in self.tp_sizes() {
+            let tasks = self.accuracy.iter().filter(|run| run.tp == tp && !run.own.is_empty());
+            all.extend(tasks.map(|run| ahead(run.task.clone(), of_task(run))));
+            let timed = self.timed().into_iter().filter(|case| case.tp() == tp && case.unfit().is_none());
+            all.extend(timed.map(|case| ahead(case.id(), of_timed(case))));
+        }
+        all
+    }
+}
