@@ -224,6 +224,7 @@ pub mod compute;
 pub mod dataset;
 pub mod document;
 pub mod gate;
+pub mod language;
 pub mod record;
 pub mod report;
 pub mod run;

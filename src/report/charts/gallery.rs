@@ -5,6 +5,7 @@
 use super::comparison;
 use super::*;
 use crate::dataset::sha256_hex;
+use crate::language::Language;
 use crate::record::{
     AccuracyRow, Audit, Clock, Contents, RepetitionKind, RequestRecord, RunRecord, SealState,
 };
@@ -137,9 +138,9 @@ fn all(folder: &Path) -> Vec<(&'static str, Vec<Picture>)> {
     let drawn = |name: &str, charts: &[(String, Chart)]| draw(&folder.join(name), charts).unwrap();
     let (run, samples, requests) = fixture::realistic();
     let scores = accuracy_rows(&run, &samples);
-    let mut measured = of_scores(&run, &scores);
-    measured.extend(of_scores(&run, &many_subjects(&scores)).pop());
-    measured.extend(of_times(&run, &perf_rows(&run, &requests)));
+    let mut measured = of_scores(&run, &scores, Language::En);
+    measured.extend(of_scores(&run, &many_subjects(&scores), Language::En).pop());
+    measured.extend(of_times(&run, &perf_rows(&run, &requests), Language::En));
     let duo = include_str!("../../../crates/ascend-emulator/profiles/300i-duo.toml");
     let (card, timed) = sweep("300i-duo", duo, "300i-duo (emulated)", 1.0);
     let (found, probes, loads) = planted();
@@ -152,10 +153,10 @@ fn all(folder: &Path) -> Vec<(&'static str, Vec<Picture>)> {
         tosses: Vec::new(),
         audit: Audit { faults: Vec::new(), contradiction: None, seal: SealState::Open },
     };
-    let others = Workloads::of(&contents).draw(&found, &folder.join("others")).unwrap();
+    let others = Workloads::of(&contents).draw(&found, &folder.join("others"), Language::En).unwrap();
     vec![
         ("A measured run", drawn("measured", &measured)),
-        ("A modelled run", drawn("modelled", &of_times(&card, &perf_rows(&card, &timed)))),
+        ("A modelled run", drawn("modelled", &of_times(&card, &perf_rows(&card, &timed), Language::En))),
         ("Searches and loads", others),
         ("Two cards", drawn("cards", &comparison::described(&two_cards(&folder.join("a"))))),
         ("Two measured runs", drawn("runs", &comparison::described(&two_runs(&folder.join("b"))))),

@@ -133,7 +133,7 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
     let mut dir = fixture::write(root.path(), &(run, Vec::new(), Vec::new()));
     probes.iter().try_for_each(|probe| dir.append_probe(probe)).unwrap();
     levels.iter().try_for_each(|level| dir.append_load(level)).unwrap();
-    let summary = render(dir.path()).unwrap();
+    let summary = render(dir.path(), Language::En).unwrap();
     let text = |name: &str| fs::read_to_string(dir.file(name)).unwrap();
     insta::assert_snapshot!("max_batch.csv", text("max_batch.csv"));
     insta::assert_snapshot!("load.csv", text("load.csv"));
@@ -142,8 +142,10 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
         .iter()
         .filter(|table| !table.title.starts_with("Performance"))
         .map(|table| {
-            let columns = table.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" | ");
-            let rows = table.rows.iter().map(|row| row.cells.join(" | ")).collect::<Vec<_>>().join("\n");
+            let columns = joined(table.columns.iter().map(|column| &column.name), " | ");
+            let rows: Vec<String> =
+                table.rows.iter().map(|row| joined(&row.cells, " | ").to_string()).collect();
+            let rows = rows.join("\n");
             format!("{}\n{columns}\n{rows}\n", table.title)
         })
         .collect();
@@ -213,7 +215,7 @@ fn two_runs_are_compared_side_by_side_and_exported() {
     let csv = crate::report::export::find("csv").unwrap();
     let records = crate::report::export::Records::read(&base).unwrap();
     let exported = crate::report::export::files(csv, &records).unwrap();
-    render(base.path()).unwrap();
+    render(base.path(), Language::En).unwrap();
     for name in ["max_batch.csv", "load.csv"] {
         let file = exported.iter().find(|file| file.path == name).unwrap();
         assert_eq!(file.bytes, fs::read(base.file(name)).unwrap(), "{name}");
@@ -224,7 +226,7 @@ fn two_runs_are_compared_side_by_side_and_exported() {
 fn what_was_found_is_said_and_what_contradicts_is_not_hidden() {
     let (run, probes, levels) = planted();
     let mut summary = summary(run, probes, levels);
-    let said = summary.headline.join("\n");
+    let said = summary.headline.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     for sentence in [
         "256 in, 33 out: 25 is the largest batch of 1 to 64 within the limits (TPOT 50.0 ms, 26 is too slow), measured on cpu in fp16.",
         "the largest batch of 1 to 64 within the limits is not known, 1 to 2: its probes contradict one another, batch 2 is too slow (probe 1), batch 2 fits (probe 2)",
@@ -271,7 +273,7 @@ fn a_load_that_fails_throughout_says_why() {
     assert_eq!(said, "poisson-i128-o3-b8: 360 of 360 requests failed (logits not finite).");
     let check = summary.checks.last().unwrap();
     assert_eq!(
-        (check.outcome, check.found.as_str()),
+        (check.outcome, check.found.to_string().as_str()),
         (Outcome::No, "logits not finite; 360 of 360 requests failed; not 1 of 1: poisson-i128-o3-b8")
     );
 }

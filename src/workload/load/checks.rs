@@ -1,8 +1,9 @@
 //! Validity conditions of loads.
 
 use super::report::FirstFailure;
+use crate::language::text;
 use crate::record::{LoadRow, RunRecord};
-use crate::report::format::{counted, significant};
+use crate::report::format::significant;
 use crate::report::validity::{Check, Outcome, found_in, yes_if};
 
 /// The validity conditions of the loads. `failures` holds the first failure of each load that has any.
@@ -12,20 +13,29 @@ pub(super) fn checks(run: &RunRecord, rows: &[LoadRow], failures: &[FirstFailure
     }
     let spoilt: Vec<&str> = failures.iter().map(|failure| failure.load_id.as_str()).collect();
     let found = match failures {
-        [] if rows.is_empty() => "no load has a level yet".to_owned(),
-        [] => format!("all {}", counted(rows.iter().map(|row| row.requests).sum(), "request")),
+        [] if rows.is_empty() => text!("no load has a level yet"),
+        [] => {
+            let requests: u64 = rows.iter().map(|row| row.requests).sum();
+            text!("all {requests} request{requests:s}", requests)
+        }
         [FirstFailure { reason, .. }, ..] => {
             let failed: u64 = rows.iter().map(|row| row.failed).sum();
-            let all = counted(rows.iter().map(|row| row.requests).sum(), "request");
-            format!("{reason}; {failed} of {all} failed; {}", found_in(&spoilt, run.plan.loads.len()))
+            let all: u64 = rows.iter().map(|row| row.requests).sum();
+            text!(
+                "{reason}; {failed} of {all} request{all:s} failed; {loads}",
+                reason,
+                failed,
+                all,
+                loads = found_in(&spoilt, run.plan.loads.len())
+            )
         }
     };
     let served = Check {
-        name: "every request served",
-        condition: "Every request under load was served to its end",
+        name: text!("every request served"),
+        condition: text!("Every request under load was served to its end"),
         outcome: if rows.is_empty() { Outcome::Unknown } else { yes_if(spoilt.is_empty()) },
         found,
-        advice: "The requests concerned say why in load.jsonl; they stand outside all times.",
+        advice: text!("The requests concerned say why in load.jsonl; they stand outside all times."),
         required: true,
     };
     std::iter::once(served).chain(on_time(rows)).collect()
@@ -42,11 +52,20 @@ fn on_time(rows: &[LoadRow]) -> Option<Check> {
     let tardy = |(row, ns): &(&LoadRow, u64)| *ns > PUNCTUAL_NS.max(row.ttft_p50_ns.unwrap_or(0) / 100);
     let ms = significant(worst.1 as f64 / 1e6, 3);
     Some(Check {
-        name: "requests sent on time",
-        condition: "99 % of the requests of each rate were sent within 1 ms of their arrival, or 1 % of the median TTFT",
+        name: text!("requests sent on time"),
+        condition: text!(
+            "99 % of the requests of each rate were sent within 1 ms of their arrival, or 1 % of the median TTFT"
+        ),
         outcome: yes_if(!late.iter().any(tardy)),
-        found: format!("up to {ms} ms late, at {}/s of {}", worst.0.rate_words(), worst.0.load_id),
-        advice: "This program did not keep its own schedule. Offer a lower rate, or give it a machine of its own.",
+        found: text!(
+            "up to {ms} ms late, at {rate}/s of {load}",
+            ms,
+            rate = worst.0.rate_words(),
+            load = worst.0.load_id
+        ),
+        advice: text!(
+            "This program did not keep its own schedule. Offer a lower rate, or give it a machine of its own."
+        ),
         required: true,
     })
 }
