@@ -11,6 +11,8 @@
 mod breaking;
 mod catalogue;
 #[cfg(test)]
+pub(crate) mod english;
+#[cfg(test)]
 mod laws;
 pub(crate) mod message;
 

@@ -158,4 +158,6 @@ pub fn render(run_dir: &Path, language: Language) -> Result<Summary, ReportError
 }
 
 #[cfg(test)]
+mod languages;
+#[cfg(test)]
 mod tests;

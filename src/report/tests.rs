@@ -3,6 +3,7 @@
 use super::*;
 use crate::record::Status;
 use std::fs;
+use std::path::PathBuf;
 
 const VOID: [&str; 5] = ["meta", "br", "circle", "line", "rect"];
 
@@ -22,12 +23,12 @@ fn assert_balanced(html: &str) {
 }
 
 /// Asserts that the page is well-formed, states its language, and loads nothing external.
-pub(super) fn assert_whole_page(html: &str) {
+pub(super) fn assert_whole_page(html: &str, language: Language) {
     assert_balanced(html);
     for absent in ["http", "<script", "<link", "<img", "url(", "@import", " src="] {
         assert!(!html.contains(absent), "{absent}");
     }
-    assert!(html.contains("<html lang=\"en\">"));
+    assert!(html.contains(&format!("<html lang=\"{}\">", language.tag())));
 }
 
 #[test]
@@ -37,7 +38,7 @@ fn a_report_is_one_whole_page_that_needs_nothing_else() {
     let summary = render(dir.path(), Language::En).unwrap();
     assert_eq!(summary.verdict(), Verdict::Valid);
     let html = fs::read_to_string(dir.file("report.html")).unwrap();
-    assert_whole_page(&html);
+    assert_whole_page(&html, Language::En);
     assert!(html.contains("下列 x &lt; y &amp; y"), "escaped prompt");
     assert_eq!(html.matches("<svg").count(), 6);
     insta::assert_snapshot!("summary.md", fs::read_to_string(dir.file("summary.md")).unwrap());
@@ -82,6 +83,11 @@ fn a_folder_that_is_no_run_is_named() {
 #[test]
 fn leave_one_to_look_at() {
     let Some(folder) = std::env::var_os("GLMBENCH_REPORT_SAMPLE") else { return };
-    let dir = fixture::write(Path::new(&folder), &fixture::realistic());
-    render(dir.path(), Language::En).unwrap();
+    for (folder, language) in
+        [(PathBuf::from(&folder), Language::En), (Path::new(&folder).join("zh"), Language::Zh)]
+    {
+        fs::create_dir_all(&folder).unwrap();
+        let dir = fixture::write(&folder, &fixture::realistic());
+        render(dir.path(), language).unwrap();
+    }
 }

@@ -13,7 +13,7 @@ pub(crate) mod cases;
 mod comparison;
 mod forest;
 #[cfg(test)]
-mod gallery;
+pub(super) mod gallery;
 mod head;
 mod heat;
 mod ink;

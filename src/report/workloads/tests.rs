@@ -5,9 +5,11 @@ use crate::record::{
     Audit, Clock, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objective, Objectives, ProbeOutcome,
     ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SealState, SearchCase,
 };
+use crate::report::compare::{Comparison, Options, compare, write};
 use crate::report::validity::{Outcome, Verdict};
 use crate::report::{fixture, render};
 use std::fs;
+use std::path::Path;
 
 fn search(id: &str) -> SearchCase {
     SearchCase {
@@ -175,29 +177,39 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
     assert_eq!(own(&|w| w.serialize(&load_rows[0]).unwrap()), LoadRow::HEADER);
 }
 
-#[test]
-fn two_runs_are_compared_side_by_side_and_exported() {
-    use crate::report::compare::{Options, compare, write};
-    let root = tempfile::tempdir().unwrap();
+/// Two runs in the folder `root`: the second fits half the batch of the first search, has other limits for the second, and has one
+/// rate more and one less.
+fn planted_runs(root: &Path) -> [RunDir; 2] {
     let written =
         |id: &str, (mut run, probes, levels): (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>)| {
             run.run_id = id.into();
             run.plan.performance.clear();
             run.plan.accuracy.clear();
-            let mut dir = fixture::write(root.path(), &(run, Vec::new(), Vec::new()));
+            let mut dir = fixture::write(root, &(run, Vec::new(), Vec::new()));
             probes.iter().try_for_each(|probe| dir.append_probe(probe)).unwrap();
             levels.iter().try_for_each(|level| dir.append_load(level)).unwrap();
             dir
         };
     let base = written("a", planted());
     let (mut run, mut probes, mut levels) = planted();
-    // B fits half the batch of the first search, has other limits for the second, and has one rate more and one less.
     probes.retain(|p| p.search_id != "max-batch-i256-o33" || p.batch <= 16);
     probes.push(probe("max-batch-i256-o33", 9, 17, ProbeOutcome::TooSlow));
     run.plan.searches[1].limit_tpot = Objective::of_ns(1);
     levels.remove(1);
     levels.push(level(3, Some(4.0), 0));
-    let other = written("b", (run, probes, levels));
+    [base, written("b", (run, probes, levels))]
+}
+
+/// The comparison of two such runs.
+pub(in crate::report) fn planted_pair(root: &Path, language: Language) -> Comparison {
+    let paths = planted_runs(root).map(|dir| dir.path().to_owned());
+    compare(&paths, &Options { language, ..Options::default() }).unwrap()
+}
+
+#[test]
+fn two_runs_are_compared_side_by_side_and_exported() {
+    let root = tempfile::tempdir().unwrap();
+    let [base, other] = planted_runs(root.path());
     let paths = [base.path().to_owned(), other.path().to_owned()];
     let comparison = compare(&paths, &Options::default()).unwrap();
     let out = root.path().join("out");
@@ -211,7 +223,7 @@ fn two_runs_are_compared_side_by_side_and_exported() {
     assert!(pair.contains("max-batch-i256-o33: 16 against 25"), "{:?}", summary.headline);
     assert!(comparison.pairs[0].notes.iter().any(|n| n.contains("max-batch-i512-o33 is asked otherwise")));
     let html = fs::read_to_string(out.join("report.html")).unwrap();
-    crate::report::tests::assert_whole_page(&html);
+    crate::report::tests::assert_whole_page(&html, Language::En);
     let csv = crate::report::export::find("csv").unwrap();
     let records = crate::report::export::Records::read(&base).unwrap();
     let exported = crate::report::export::files(csv, &records).unwrap();
