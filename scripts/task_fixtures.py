@@ -93,6 +93,31 @@ def made_up():
     rows = [{"ID": f"made-{i}", "Problem": f"Find $x$ if $x + {i} = {i + rng.randrange(999)}$.", "Answer": rng.randrange(1000)} for i in range(ITEMS)]
     write(DATA / "aime2024" / "aime2024.jsonl", "\n".join(json.dumps(row) for row in rows) + "\n")
 
+HUMANEVAL_X = {
+    # Comment, signature, body, tests of f(1) and f(2), and what a model writes after the body.
+    "cpp": ("/*\nReturn n plus {k}.\n>>> add{k}(1)\n{one}\n*/\n#include<stdio.h>\nusing namespace std;\nint add{k}(int n){{\n", "    vector<int> all = {{n, {k}}};\n    return all[0] + all[1];\n}}\n", "#undef NDEBUG\n#include<assert.h>\nint main(){{\n    assert (add{k}(1) == {one});\n    assert (add{k}(2) == {two});\n}}\n", "\nI hope that this helps."),
+    "go": ("import (\n    \"math\"\n)\n\n// Return n plus {k}.\n// >>> Add{k}(1)\n// {one}\nfunc Add{k}(n int) int {{\n", "    if strings.ToUpper(\"a\") != \"A\" {{\n        return 0\n    }}\n    return n + int(math.Abs({k}))\n}}\n", "func TestAdd{k}(t *testing.T) {{\n    assert := assert.New(t)\n    assert.Equal({one}, Add{k}(1))\n    assert.Equal({two}, Add{k}(2))\n}}\n", "\nfunc main() {{\n    fmt.Println(Add{k}(1))\n}}\n\n// Done."),
+    "java": ("import java.util.*;\nimport java.lang.*;\n\nclass Solution {{\n    /**\n    Return n plus {k}.\n    >>> add{k}(1)\n    {one}\n     */\n    public int add{k}(int n) {{\n", "        return n + {k};\n    }}\n}}", "public class Main {{\n    public static void main(String[] args) {{\n        Solution s = new Solution();\n        if (!Arrays.asList(s.add{k}(1), s.add{k}(2)).equals(Arrays.asList({one}, {two}))) {{\n            throw new AssertionError();\n        }}\n    }}\n}}\n", None),
+    "js": ("/* Return n plus {k}.\n  >>> add{k}(1)\n  {one}\n  */\nconst add{k} = (n) => {{\n", "  return n + {k};\n}}\n", "const testAdd{k} = () => {{\n  console.assert(add{k}(1) === {one})\n  console.assert(add{k}(2) === {two})\n}}\n\ntestAdd{k}()\n", "\nThis adds two numbers."),
+    "python": ("from typing import List\n\n\ndef add{k}(n: int) -> int:\n    \"\"\" Return n plus {k}.\n    >>> add{k}(1)\n    {one}\n    \"\"\"\n", "    return int(math.fsum([n, {k}]))\n", "\n\ndef check(add{k}):\n    assert add{k}(1) == {one}\n    assert add{k}(2) == {two}\n\ncheck(add{k})\n", "\nprint(add{k}(1))\n"),
+}
+HUMANEVAL_X_NAMES = {"cpp": "CPP", "go": "Go", "java": "Java", "js": "JavaScript", "python": "Python"}
+HUMANEVAL_X_TAGS = {"cpp": "// language: C++", "go": "// language: Go", "java": "// language: Java", "js": "// language: JavaScript", "python": "# language: Python"}
+
+
+def made_up_humaneval_x():
+    for name, (prompt, body, test, _) in HUMANEVAL_X.items():
+        lines = []
+        for i in range(ITEMS // len(HUMANEVAL_X)):
+            fill = lambda text: text.format(k=i, one=i + 1, two=i + 2)
+            row = {"task_id": f"{HUMANEVAL_X_NAMES[name]}/{i}", "prompt": fill(prompt), "canonical_solution": fill(body), "test": fill(test), "declaration": "", "example_test": ""}
+            if name == "go":
+                row |= {"import": "import (\n    \"math\"\n)\n", "test_setup": "package main\n\nimport (\n    \"testing\"\n    \"github.com/stretchr/testify/assert\"\n)\n"}
+                if i == 0:  # Some prompts import nothing.
+                    row |= {"import": "", "prompt": row["prompt"].split(")\n\n", 1)[1]}
+            lines.append(json.dumps(row))
+        write(DATA / "humaneval-x" / name / "data" / f"humaneval_{name}.jsonl", "\n".join(lines) + "\n")
+
 
 LONGBENCH = {
     # Metric, limit, whether only the first line counts, whether chat models are asked in a round, and the prompt.
@@ -359,6 +384,70 @@ COT = "".join(f"Q: {q}\nA: {a}\n\n" for q, a in [
     ("Michael had 58 golf balls. On tuesday, he lost 23 golf balls. On wednesday, he lost 2 more. How many golf balls did he have at the end of wednesday?", "Michael started with 58 golf balls. After losing 23 on tuesday, he had 58 - 23 = 35. After losing 2 more, he had 35 - 2 = 33 golf balls. The answer is 33."),
     ("Olivia has $23. She bought five bagels for $3 each. How much money does she have left?", "Olivia had 23 dollars. 5 bagels for 3 dollars each will be 5 x 3 = 15 dollars. So she has 23 - 15 dollars left. 23 - 15 is 8. The answer is 8."),
 ])
+
+
+def indented_lines(text):
+    kept = []
+    for line in text.split("\n"):
+        if line.strip() and line[0] not in " \t":
+            break
+        kept.append(line)
+    return "\n".join(kept)
+
+
+def humaneval_x_body(name, text, is_modeltest):
+    """What CodeGeeX's `cleanup_code` keeps. ModelTest's own differs in Python and Go."""
+    last_brace = lambda text: text[: text.rfind("}")] + "}" if "}" in text else text
+    if name == "python":
+        return modeltest_body(text) if is_modeltest else indented_lines(text)
+    if name == "java":
+        main = text.find("public static void main")
+        text = last_brace(text[:main] + "}" if main != -1 else text)
+        return text + "\n}" if text.count("{") + 1 == text.count("}") else text
+    if name == "go":
+        for end in ["\n//", "\nfunc main("]:
+            if end in text:
+                text = text[: text.rfind(end)]
+        return text if is_modeltest else last_brace(text)
+    return last_brace(text)
+
+
+def humaneval_x_program(name, row, code):
+    """The program of CodeGeeX's evaluation. Imports stand a line each, and numpy may be missing."""
+    prompt, head = row["prompt"], ""
+    if name == "python":
+        modules = "math re sys copy datetime itertools collections heapq statistics functools hashlib".split()
+        head = "".join(f"import {module}\n" for module in modules) + "try:\n    import numpy\n    import numpy as np\nexcept ImportError:\n    pass\nimport string\nfrom typing import *\nfrom collections import *\n"
+    elif name == "cpp":
+        headers = [f"#include<{n}>" for n in ["stdlib.h", "algorithm", "math.h", "stdio.h", "vector", "string", "climits", "cstring", "iostream"]]
+        head = "".join(header + "\n" for header in headers if header not in prompt) + "\n"
+    elif name == "go":
+        prompt = prompt.replace(row["import"], "")
+        packages = ["math", "strings", "fmt", "strconv", "time", "bytes", "regexp", "sort", "math/rand", "crypto/md5"]
+        others = [n for n in packages if n not in row["test_setup"] and n.split("/")[-1] + "." in code]
+        head = row["test_setup"] + "\n" + "".join(f'import "{n}"\n' for n in others) + "\n"
+    return head + prompt + code + "\n" + row["test"] + "\n"
+
+
+def humaneval_x(folder):
+    """Prompts, and the programs that replies give: the canonical solution, and every second one with what models write after it."""
+    found, total = {"modeltest": {"items": []}, "codegeex": {"items": []}}, 0
+    for name in sorted(HUMANEVAL_X):
+        rows = jsonl(folder / name / "data" / f"humaneval_{name}.jsonl")
+        total += len(rows)
+        for i, row in enumerate(rows):
+            after = HUMANEVAL_X[name][3]
+            reply = row["canonical_solution"]
+            if i % 2 and after is not None:
+                reply += after.format(k=i, one=i + 1, two=i + 2)
+            elif i % 2:
+                reply = reply.rstrip("}") + "    public static void main(String[] args) {\n        f();\n    }\n}\n"
+            for protocol in found:
+                code = humaneval_x_body(name, reply, protocol == "modeltest")
+                program = humaneval_x_program(name, row, code)
+                one = item(f"humaneval-x/test/{name}/{i}", HUMANEVAL_X_TAGS[name] + "\n" + row["prompt"], "passed")
+                found[protocol]["items"].append(one | {"reply": reply, "program": sha(program)})
+    return total, found
 
 
 def hellaswag(folder):
@@ -741,12 +830,13 @@ def main():
     real = Path(sys.argv[1])
     ranks = dict((base64.b64decode(token), int(rank)) for token, rank in (line.split() for line in open(sys.argv[2], "rb") if line.strip()))
     encoding = tiktoken.Encoding(name="cl100k_base", pat_str=CL100K, mergeable_ranks=ranks, special_tokens={})
-    for make in [made_up, made_up_longbench, made_up_needles, made_up_bbh]:
+    for make in [made_up, made_up_humaneval_x, made_up_longbench, made_up_needles, made_up_bbh]:
         make()
     tasks = {
         "gsm8k": gsm8k(real / "gsm8k"),
         "hellaswag": hellaswag(real / "hellaswag"),
         "humaneval": humaneval(real / "humaneval"),
+        "humaneval-x": humaneval_x(DATA / "humaneval-x"),
         "mmlu": mmlu(real / "mmlu"),
         "truthfulqa": truthfulqa(real / "truthfulqa"),
         "wikitext-2": wikitext(real / "wikitext-2"),

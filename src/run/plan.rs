@@ -266,13 +266,13 @@ fn accuracy_run<'a>(
     Ok(AccuracyRun::new(task, evaluation, case.batch, case.tp))
 }
 
-/// Gives an evaluation what runs its programs, if its protocol has some. Sandbox and interpreter are tried.
+/// Gives an evaluation what runs its programs, if its protocol has some. Sandbox, compilers and interpreters are tried.
 pub(super) fn ready(evaluation: Evaluation<'_>) -> Result<Evaluation<'_>, task::TaskError> {
     let protocol = evaluation.plan().protocol;
     if !protocol.runs_programs() {
         return Ok(evaluation);
     }
-    match task::program::sandboxed() {
+    match task::program::sandboxed(&evaluation.languages()) {
         Ok(runner) => Ok(evaluation.with_runner(runner)),
         Err(message) => Err(task::TaskError::Programs { protocol: protocol.definition().name, message }),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glmbench_engine::{Completion, FinishReason};
-use glmbench_sandbox::Verdict;
+use glmbench_sandbox::{Language, Verdict};
 
 use super::program::Runner;
 use super::{Evaluation, Next, State};
@@ -14,7 +14,7 @@ use super::{Evaluation, Next, State};
 struct Unrun;
 
 impl Runner for Unrun {
-    fn run(&self, _program: &str, _timeout: Duration) -> Result<Verdict, String> {
+    fn run(&self, _language: Language, _program: &str, _timeout: Duration) -> Result<Verdict, String> {
         Ok(Verdict::Failed("not run".into()))
     }
 

@@ -1,12 +1,13 @@
 //! Binds a plan to a tokenizer, drives the steps of each item, and checks requests and completions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
 use glmbench_engine::sampler::Sampling;
 use glmbench_engine::{Completion, FinishReason, Request, Stop};
+use glmbench_sandbox::Language;
 
 use super::outcome::{self, Outcome, Stage, State};
 use super::program::{Ran, Runner};
@@ -73,6 +74,12 @@ impl<'a> Evaluation<'a> {
     #[must_use]
     pub fn with_runner(self, runner: Arc<dyn Runner>) -> Self {
         Self { runner: Some(runner), ..self }
+    }
+
+    /// Returns the languages of the items' programs. Empty for protocols that run none.
+    pub fn languages(&self) -> BTreeSet<Language> {
+        let all = (0..self.len()).filter_map(|index| self.plan.protocol.language(self.plan.item(index)));
+        all.collect()
     }
 
     /// Returns what runs programs.

@@ -27,6 +27,7 @@ use std::sync::OnceLock;
 
 use glmbench_engine::sampler::RandomSampling;
 use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_sandbox::Language;
 
 use self::program::Trial;
 use crate::dataset::{Answer, Benchmark, DatasetError, Item, Subject};
@@ -245,6 +246,11 @@ pub trait Protocol: Sync {
     /// Whether the protocol runs programs that the model writes ([`Step::Run`]).
     fn runs_programs(&self) -> bool {
         false
+    }
+
+    /// Returns the language of an item's programs. `None` if the protocol has none for it.
+    fn language(&self, _item: &Item) -> Option<Language> {
+        None
     }
 
     /// Whether the protocol can show demonstrations.

@@ -1,12 +1,12 @@
 //! Programs that are made of a model's answers: who runs them, and what their verdicts mean (HumanEval, pass@k).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use glmbench_metrics::pass_at_k;
-use glmbench_sandbox::{Python, Sandbox, Verdict};
+use glmbench_sandbox::{Language, Sandbox, Toolchain, Verdict};
 
 use super::Judgement;
 use crate::dataset::Answer;
@@ -17,6 +17,8 @@ pub const PASSED: &str = "passed";
 /// What becomes of an item's answers: programs with its tests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trial {
+    /// What the programs are written in.
+    pub language: Language,
     /// One for each answer.
     pub attempts: Vec<Attempt>,
     /// Time that each program has, on the clock.
@@ -56,40 +58,50 @@ pub trait Runner: Send + Sync {
     ///
     /// # Errors
     /// Why it was not run, though others can be.
-    fn run(&self, program: &str, timeout: Duration) -> Result<Verdict, String>;
+    fn run(&self, language: Language, program: &str, timeout: Duration) -> Result<Verdict, String>;
 
-    /// Returns name and version of the interpreter, for records.
+    /// Returns name and version of each compiler and interpreter, for records.
     fn interpreter(&self) -> String;
 }
 
-/// Python in the sandbox of the kernel.
+/// Compilers and interpreters in the sandbox of the kernel.
 struct Sandboxed {
     sandbox: Sandbox,
-    python: Python,
+    toolchains: Vec<Arc<Toolchain>>,
 }
 
 impl Runner for Sandboxed {
-    fn run(&self, program: &str, timeout: Duration) -> Result<Verdict, String> {
-        self.python.check(&self.sandbox, program, timeout).map_err(|error| error.to_string())
+    fn run(&self, language: Language, program: &str, timeout: Duration) -> Result<Verdict, String> {
+        let toolchain = self.toolchains.iter().find(|toolchain| toolchain.language() == language);
+        let toolchain = toolchain.ok_or_else(|| format!("nothing was found that runs {language}"))?;
+        toolchain.check(&self.sandbox, program, timeout).map_err(|error| error.to_string())
     }
 
     fn interpreter(&self) -> String {
-        format!("Python {}", self.python.version())
+        let versions: Vec<String> = self.toolchains.iter().map(|toolchain| toolchain.version()).collect();
+        versions.join(", ")
     }
 }
 
-/// Tries sandbox and interpreter, once per process, and returns what runs programs.
+/// Tries the sandbox and what runs the languages, each once per process, and returns what runs programs.
 ///
 /// # Errors
 /// What the machine lacks. Then no program is run at all: there is no way around the sandbox.
-pub fn sandboxed() -> Result<Arc<dyn Runner>, String> {
-    static FOUND: OnceLock<Result<Arc<dyn Runner>, String>> = OnceLock::new();
-    let find = || -> Result<Arc<dyn Runner>, String> {
-        let sandbox = Sandbox::probe().map_err(|error| error.to_string())?;
-        let python = Python::find(&sandbox).map_err(|error| error.to_string())?;
-        Ok(Arc::new(Sandboxed { sandbox, python }))
-    };
-    FOUND.get_or_init(find).clone()
+pub fn sandboxed(languages: &BTreeSet<Language>) -> Result<Arc<dyn Runner>, String> {
+    static PROBED: OnceLock<Result<Sandbox, String>> = OnceLock::new();
+    let sandbox = PROBED.get_or_init(|| Sandbox::probe().map_err(|error| error.to_string())).clone()?;
+    let toolchains = languages.iter().map(|language| toolchain(*language, &sandbox));
+    let toolchains = toolchains.collect::<Result<_, _>>()?;
+    Ok(Arc::new(Sandboxed { sandbox, toolchains }))
+}
+
+/// Returns what runs a language. It is looked for once per process.
+fn toolchain(language: Language, sandbox: &Sandbox) -> Result<Arc<Toolchain>, String> {
+    type Found = Result<Arc<Toolchain>, String>;
+    static FOUND: Mutex<BTreeMap<Language, Found>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    let find = || Toolchain::find(language, sandbox).map(Arc::new).map_err(|error| error.to_string());
+    found.entry(language).or_insert_with(find).clone()
 }
 
 impl fmt::Debug for dyn Runner {
@@ -118,7 +130,7 @@ impl Trial {
                 Attempt::Unreadable(reason) => {
                     Tried { code: String::new(), verdict: format!("unreadable: {reason}") }
                 }
-                Attempt::Program { code, text, .. } => match runner.run(text, self.timeout) {
+                Attempt::Program { code, text, .. } => match runner.run(self.language, text, self.timeout) {
                     Ok(verdict) => Tried { code: code.clone(), verdict: words(&verdict) },
                     Err(reason) => {
                         let judgement = Judgement::Impossible(format!("the program was not run: {reason}"));
@@ -168,7 +180,7 @@ mod tests {
     struct Echo;
 
     impl Runner for Echo {
-        fn run(&self, program: &str, _: Duration) -> Result<Verdict, String> {
+        fn run(&self, _: Language, program: &str, _: Duration) -> Result<Verdict, String> {
             match program {
                 "good" => Ok(Verdict::Passed),
                 "slow" => Ok(Verdict::TimedOut),
@@ -188,7 +200,12 @@ mod tests {
             text => Attempt::Program { code: text.into(), rule: "whole".into(), text: text.into() },
         };
         let attempts = programs.iter().map(attempt).collect();
-        Trial { attempts, timeout: Duration::from_secs(1), pass_at: vec![1, 2, 5] }
+        Trial {
+            language: Language::Python,
+            attempts,
+            timeout: Duration::from_secs(1),
+            pass_at: vec![1, 2, 5],
+        }
     }
 
     fn pred(programs: &[&str]) -> Result<String, String> {

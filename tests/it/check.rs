@@ -69,7 +69,7 @@ fn a_refusal_names_its_cause() {
 }
 
 /// The protocols, in the order of their tasks.
-const PROTOCOLS: [&str; 40] = [
+const PROTOCOLS: [&str; 42] = [
     "two-stage",
     "modeltest-5shot",
     "modeltest-0shot",
@@ -99,6 +99,9 @@ const PROTOCOLS: [&str; 40] = [
     "modeltest-fixed",
     "lm-eval",
     "chat",
+    // humaneval-x
+    "modeltest",
+    "codegeex",
     // longbench
     "modeltest",
     "official",
@@ -161,6 +164,7 @@ fn lists_come_as_words_and_as_json() {
                 "gsm8k",
                 "hellaswag",
                 "humaneval",
+                "humaneval-x",
                 "longbench",
                 "mmlu",
                 "needlebench",

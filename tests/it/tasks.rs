@@ -12,7 +12,7 @@ use glmbench::task::{
 };
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{Completion, FinishReason};
-use glmbench_sandbox::Verdict;
+use glmbench_sandbox::{Language, Verdict};
 use serde_json::Value;
 
 use crate::dataset::{folder, real};
@@ -60,7 +60,7 @@ fn logprob(text: &str) -> f32 {
 struct Hashes;
 
 impl Runner for Hashes {
-    fn run(&self, program: &str, _timeout: Duration) -> Result<Verdict, String> {
+    fn run(&self, _language: Language, program: &str, _timeout: Duration) -> Result<Verdict, String> {
         Ok(Verdict::Failed(glmbench::dataset::sha256_hex(program.as_bytes())))
     }
 
@@ -204,6 +204,7 @@ fn sets_that_are_not_there_have_a_made_up_one_in_their_layout() {
         ("bbh", 50),
         ("cmmlu", 50),
         ("gpqa", 50),
+        ("humaneval-x", 50),
         ("longbench", 42),
         ("needlebench", 1600),
     ] {

@@ -26,9 +26,12 @@
 //! The kernel is shared: a hole in it is a way out. Memory is bounded for each process by its address space, and for all
 //! together by a look every 20 ms. Files of `/usr` can be read.
 
+mod language;
 #[cfg(target_os = "linux")]
 mod linux;
 mod python;
+mod toolchain;
+mod verdict;
 #[cfg(target_os = "linux")]
 mod wire;
 
@@ -39,7 +42,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use python::{NoPython, Python, Verdict, humaneval_program};
+pub use language::Language;
+pub use python::{NoPython, Python, humaneval_program};
+pub use toolchain::{NoToolchain, Toolchain};
+pub use verdict::Verdict;
 
 /// The first argument of a process that the sandbox starts from the harness's own program.
 const VERB: &str = "--glmbench-sandbox-child";
@@ -68,8 +74,10 @@ pub struct Limits {
     pub wall: Duration,
     /// CPU time of each process, whole seconds.
     pub cpu: Duration,
-    /// Bytes of memory: address space of each process, and resident memory of all together.
+    /// Bytes of resident memory of all processes together.
     pub memory: u64,
+    /// Bytes of address space of each process. Virtual machines of languages reserve far more than they use.
+    pub address_space: u64,
     /// Bytes of one file.
     pub file_size: u64,
     /// Bytes of all files in `/tmp`.
@@ -89,6 +97,7 @@ impl Default for Limits {
             wall: Duration::from_secs(10),
             cpu: Duration::from_secs(10),
             memory: 1 << 30,
+            address_space: 1 << 30,
             file_size: 16 << 20,
             disk: 64 << 20,
             processes: 32,

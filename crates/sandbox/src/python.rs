@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::{End, Limits, Output, Program, RunError, Sandbox};
+use crate::verdict::{Verdict, unexpected};
+use crate::{End, Limits, Program, RunError, Sandbox};
 
 /// What every program of HumanEval runs under.
 const RUNNER: &str = include_str!("runner.py");
@@ -41,17 +42,6 @@ pub enum NoPython {
         /// What happened.
         found: String,
     },
-}
-
-/// What became of a program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Its tests passed.
-    Passed,
-    /// An exception, or an end without a verdict. The text says which, at most 500 characters.
-    Failed(String),
-    /// Its time was over. The original says `timed out`.
-    TimedOut,
 }
 
 impl Python {
@@ -142,21 +132,6 @@ impl Python {
             }
             (end, _) => Verdict::Failed(unexpected(end, &outcome.stderr)),
         })
-    }
-}
-
-/// Describes an end without a verdict, with the last line of standard error.
-fn unexpected(end: End, stderr: &Output) -> String {
-    let end = match end {
-        End::Exited(code) => format!("it ended its process with status {code}"),
-        End::Signalled(signal) => format!("signal {signal}"),
-        End::OutOfMemory => "out of memory".to_owned(),
-        End::TimedOut | End::CpuTime => "timed out".to_owned(),
-    };
-    let text = String::from_utf8_lossy(&stderr.kept);
-    match text.lines().last() {
-        Some(line) => format!("{end}: {}", line.chars().take(400).collect::<String>()),
-        None => end,
     }
 }
 

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use glmbench_sandbox::{
-    End, Limits, Outcome, Program, Python, RunError, Sandbox, Verdict, humaneval_program,
+    End, Language, Limits, NoToolchain, Outcome, Program, Python, RunError, Sandbox, Toolchain, Verdict,
+    humaneval_program,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -21,7 +22,7 @@ struct Room {
 
 type Test = fn(&Room);
 
-const TESTS: [(&str, Test); 9] = [
+const TESTS: [(&str, Test); 12] = [
     ("a_program_has_arguments_input_files_and_a_clean_environment", clean_start),
     ("statuses_and_signals_are_reported", statuses),
     ("programs_that_cannot_run_are_refused", refusals),
@@ -31,6 +32,9 @@ const TESTS: [(&str, Test); 9] = [
     ("files_of_the_harness_are_closed", files),
     ("programs_die_with_the_harness", harness),
     ("sandboxes_run_at_the_same_time", many),
+    ("every_language_has_its_verdicts", languages),
+    ("compiled_programs_are_bounded", compiled_bounds),
+    ("memory_that_is_touched_counts_without_a_bound_of_addresses", touched),
 ];
 
 /// Tests that need Python.
@@ -417,7 +421,7 @@ print(found)
 }
 
 fn memory(room: &Room) {
-    let small = Limits { memory: 256 << 20, ..limits(30) };
+    let small = Limits { memory: 256 << 20, address_space: 256 << 20, ..limits(30) };
     let script = "
 try:
     bytearray(300 << 20); print('got it')
@@ -565,4 +569,79 @@ fn humaneval(room: &Room) {
     for item in items.iter().step_by(20) {
         assert!(matches!(check(item, "    return None\n"), Verdict::Failed(_)), "{}", item["task_id"]);
     }
+}
+
+/// What runs the programs of a language here. Says so where nothing does.
+fn toolchain(room: &Room, language: Language) -> Option<Toolchain> {
+    match Toolchain::find(language, &room.sandbox) {
+        Ok(toolchain) => Some(toolchain),
+        Err(error @ (NoToolchain::Missing { .. } | NoToolchain::Python(_))) => {
+            println!("sandbox: SKIPPED, programs in {language}: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// In the order of `Language::ALL`: programs that pass, fail in their tests, do not compile, and never end.
+const PROGRAMS: [[&str; 4]; 5] = [
+    [
+        "int main(){ return 0; }",
+        "#include<assert.h>\nint main(){ assert(1 == 2); }",
+        "int main(){ return nothing; }",
+        "int main(){ for (volatile int i = 0;; i++); }",
+    ],
+    [
+        "package main\nimport \"testing\"\nfunc TestA(t *testing.T) {}\n",
+        "package main\nimport (\"testing\"; \"github.com/stretchr/testify/assert\")\nfunc TestA(t *testing.T) { assert.New(t).Equal([]int{1}, []int{2}) }\n",
+        "package main\nimport \"testing\"\nfunc TestA(t *testing.T) { nothing() }\n",
+        "package main\nimport \"testing\"\nfunc TestA(t *testing.T) { for { } }\n",
+    ],
+    [
+        "public class Main { public static void main(String[] a) { } }",
+        "public class Main { public static void main(String[] a) { throw new AssertionError(); } }",
+        "public class Main { public static void main(String[] a) { nothing(); } }",
+        "public class Main { public static void main(String[] a) { while (true) { } } }",
+    ],
+    ["let x = 1", "console.assert(1 === 2)", "let let = 1", "for (;;) { }"],
+    ["x = 1", "assert 1 == 2", "def f(:", "while True: pass"],
+];
+
+fn languages(room: &Room) {
+    for (language, [good, bad, wrong, endless]) in Language::ALL.into_iter().zip(PROGRAMS) {
+        let Some(toolchain) = toolchain(room, language) else { continue };
+        let check =
+            |text, seconds| toolchain.check(&room.sandbox, text, Duration::from_secs(seconds)).unwrap();
+        assert_eq!(check(good, 60), Verdict::Passed, "{language}");
+        assert!(matches!(check(bad, 60), Verdict::Failed(_)), "{language}");
+        let Verdict::Failed(reason) = check(wrong, 60) else { panic!("{language}: it compiles") };
+        let is_compiled = matches!(language, Language::Cpp | Language::Java);
+        assert_eq!(reason.starts_with("compilation error: "), is_compiled, "{reason}");
+        assert_eq!(check(endless, 8), Verdict::TimedOut, "{language}");
+    }
+}
+
+/// A compiled program is in the same room as an interpreted one.
+fn compiled_bounds(room: &Room) {
+    let Some(cpp) = toolchain(room, Language::Cpp) else { return };
+    for program in [
+        "#include<stdio.h>\nint main(){ return fopen(\"/etc/shadow\", \"r\") || fopen(\"/usr/x\", \"w\") || fopen(\"/root/x\", \"w\"); }",
+        "#include<sys/socket.h>\n#include<netinet/in.h>\n#include<arpa/inet.h>\nint main(){ sockaddr_in a = {}; a.sin_family = AF_INET; a.sin_port = htons(80); inet_pton(AF_INET, \"192.0.2.1\", &a.sin_addr); return !connect(socket(AF_INET, SOCK_STREAM, 0), (sockaddr*)&a, sizeof a); }",
+        "#include<sys/ptrace.h>\nint main(){ return ptrace(PTRACE_TRACEME, 0, 0, 0) == 0; }",
+        "#include<unistd.h>\nint main(){ return getuid() == 0 || geteuid() == 0; }",
+    ] {
+        let verdict = cpp.check(&room.sandbox, program, Duration::from_secs(60)).unwrap();
+        assert_eq!(verdict, Verdict::Passed, "{program}");
+    }
+    let bomb = "#include<unistd.h>\nint main(){ while (true) fork(); }";
+    let started = Instant::now();
+    assert_ne!(cpp.check(&room.sandbox, bomb, Duration::from_secs(5)).unwrap(), Verdict::Passed);
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+fn touched(room: &Room) {
+    let Some(cpp) = toolchain(room, Language::Cpp) else { return };
+    let program = "#include<stdlib.h>\n#include<string.h>\nint main(){ for (int i = 0; i < 64; i++) memset(malloc(1 << 28), 1, 1 << 28); }";
+    let verdict = cpp.check(&room.sandbox, program, Duration::from_secs(60)).unwrap();
+    assert_eq!(verdict, Verdict::Failed("out of memory".into()));
 }

@@ -15,26 +15,44 @@ pub(super) const SUBJECT: &str = "{subject}";
 /// What stands for a split's name in a file's name.
 const SPLIT: &str = "{split}";
 
-/// Returns the files that match a pattern.
+/// Returns the files that match a pattern, with their subjects.
 pub(super) fn matching(root: &Path, pattern: &str) -> Result<Vec<(String, Option<String>)>, DatasetError> {
-    let Some((before, after)) = pattern.split_once(SUBJECT) else {
+    let Some((before, _)) = pattern.split_once(SUBJECT) else {
         return Ok(if root.join(pattern).is_file() { vec![(pattern.to_owned(), None)] } else { Vec::new() });
     };
-    let (folder, start) = before.rsplit_once('/').map_or(("", before), |(folder, start)| (folder, start));
+    let folder = before.rsplit_once('/').map_or("", |(folder, _)| folder);
     let dir = root.join(folder);
     if !dir.is_dir() {
         return Ok(Vec::new());
     }
+    let below = if folder.is_empty() { String::new() } else { format!("{folder}/") };
     let mut found = Vec::new();
     for name in entries(&dir)? {
-        let subject = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(after));
-        if let Some(subject) = subject.filter(|subject| !subject.is_empty()) {
-            let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-            found.push((path, Some(subject.to_owned())));
+        if let Some(subject) = named_by(pattern, &format!("{below}{name}")) {
+            let path = pattern.replace(SUBJECT, subject);
+            if root.join(&path).is_file() {
+                found.push((path, Some(subject.to_owned())));
+            }
         }
     }
     found.sort_by(|a, b| a.1.cmp(&b.1));
     Ok(found)
+}
+
+/// Whether a path is one that a pattern stands for.
+pub(super) fn fits(pattern: &str, path: &str) -> bool {
+    if !pattern.contains(SUBJECT) {
+        return pattern == path;
+    }
+    named_by(pattern, path).is_some_and(|subject| pattern.replace(SUBJECT, subject) == path)
+}
+
+/// Returns the subject that the first part of a path with a subject has in its name. What follows that part is not looked at.
+fn named_by<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
+    let mut parts = pattern.split('/').zip(path.split('/'));
+    let (of_pattern, part) = parts.find(|(of_pattern, _)| of_pattern.contains(SUBJECT))?;
+    let (start, end) = of_pattern.split_once(SUBJECT)?;
+    part.strip_prefix(start)?.strip_suffix(end).filter(|subject| !subject.is_empty())
 }
 
 /// Reads `beside`: patterns of text files by the names of the columns that they become.
@@ -62,15 +80,12 @@ pub(super) fn files(node: &Node, splits: &[String]) -> Result<BTreeMap<String, V
         _ => Ok(vec![string(node)?]),
     };
     let check = |node: &Node, all: Vec<String>| {
-        let subject_in_folder =
-            |pattern: &String| pattern.rsplit_once(SUBJECT).is_some_and(|(_, rest)| rest.contains('/'));
-        match all.iter().find(|pattern| {
-            leaves(pattern) || subject_in_folder(pattern) || pattern.matches(SUBJECT).count() > 1
-        }) {
+        let twice = |pattern: &String| pattern.split('/').any(|part| part.matches(SUBJECT).count() > 1);
+        match all.iter().find(|pattern| leaves(pattern) || twice(pattern)) {
             Some(wrong) => Err(found(
                 node,
                 &format!("the file {wrong:?}"),
-                "a path below the data set's folder, with {subject} at most once and in the file's name",
+                "a path below the data set's folder, with {subject} at most once in each part",
             )),
             None => Ok(all),
         }
@@ -93,4 +108,33 @@ pub(super) fn files(node: &Node, splits: &[String]) -> Result<BTreeMap<String, V
         }
     }
     Ok(of_split)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_may_name_folders_and_files() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in
+            ["go/data/x_go.jsonl", "cpp/data/x_cpp.jsonl", "cpp/data/x_go.jsonl", "java/other", "x_c.csv"]
+        {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let found = |pattern: &str| {
+            let all = matching(dir.path(), pattern).unwrap();
+            all.into_iter().map(|(path, subject)| (path, subject.unwrap_or_default())).collect::<Vec<_>>()
+        };
+        let two = [("cpp/data/x_cpp.jsonl", "cpp"), ("go/data/x_go.jsonl", "go")];
+        assert_eq!(found("{subject}/data/x_{subject}.jsonl"), two.map(|(a, b)| (a.to_owned(), b.to_owned())));
+        assert_eq!(found("x_{subject}.csv"), [("x_c.csv".to_owned(), "c".to_owned())]);
+        assert_eq!(found("java/other"), [("java/other".to_owned(), String::new())]);
+        assert!(found("none/{subject}.csv").is_empty());
+        assert!(fits("{subject}/data/x_{subject}.jsonl", "go/data/x_go.jsonl"));
+        assert!(!fits("{subject}/data/x_{subject}.jsonl", "cpp/data/x_go.jsonl"));
+        assert!(fits("a.csv", "a.csv") && !fits("a.csv", "b.csv") && !fits("{subject}/a.csv", "b"));
+    }
 }

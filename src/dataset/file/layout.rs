@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::data::Data;
-use super::files::SUBJECT;
+use super::files::fits;
 use crate::dataset::{Benchmark, Dataset, DatasetError, Layout};
 
 /// The layout of a task file's data.
@@ -56,12 +56,8 @@ impl Layout for FileLayout {
     }
 
     fn split_of<'p>(&'p self, path: &'p str) -> &'p str {
-        let is_of = |(_, patterns): &(&String, &Vec<String>)| {
-            patterns.iter().any(|pattern| match pattern.split_once(SUBJECT) {
-                Some((before, after)) => path.starts_with(before) && path.ends_with(after),
-                None => path == pattern,
-            })
-        };
+        let is_of =
+            |(_, patterns): &(&String, &Vec<String>)| patterns.iter().any(|pattern| fits(pattern, path));
         self.data.files.iter().find(is_of).map_or(path, |(split, _)| split.as_str())
     }
 }

@@ -49,6 +49,7 @@ static BUILT_IN: &[(&str, &str)] = built_in![
     "gsm8k",
     "hellaswag",
     "humaneval",
+    "humaneval-x",
     "longbench",
     "mmlu",
     "needlebench",

@@ -1,13 +1,17 @@
 //! What makes an answer of a text: reading it, scoring it against references (`[protocol.score]`), or running it
 //! (`[protocol.run]`).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use glmbench_sandbox::Language;
 
 use super::parse::Reader;
 use super::score::Score;
 use crate::dataset::file::Draft;
 use crate::document::DocumentError;
 use crate::document::table::{Table, counts, found, number, word};
+use crate::document::tree::{Entry, Node, Value};
 
 /// Name of the template of a program.
 pub(super) const PROGRAM: &str = "program";
@@ -30,8 +34,39 @@ pub(super) enum Judged {
 /// How a program is run.
 #[derive(Debug)]
 pub(super) struct Run {
+    languages: Languages,
     pub(super) timeout: Duration,
     pub(super) pass_at: Vec<u64>,
+}
+
+/// What programs are written in.
+#[derive(Debug)]
+enum Languages {
+    /// All in one language.
+    One(Language),
+    /// Those of a subject in its own.
+    BySubject(BTreeMap<String, Language>),
+}
+
+impl Languages {
+    fn parse(node: Node) -> Result<Self, DocumentError> {
+        let Node { origin, value } = node;
+        match value {
+            Value::Table(entries) => {
+                if entries.is_empty() {
+                    let expected = "the language of each subject";
+                    return Err(DocumentError::found(&origin, "an empty table", expected));
+                }
+                let one = |(subject, entry): (String, Entry)| Ok((subject, language(&entry.node)?));
+                entries.into_iter().map(one).collect::<Result<_, _>>().map(Self::BySubject)
+            }
+            value => language(&Node { origin, value }).map(Self::One),
+        }
+    }
+}
+
+fn language(node: &Node) -> Result<Language, DocumentError> {
+    word(node, &Language::ALL.map(Language::name), Language::named)
 }
 
 impl Judged {
@@ -52,8 +87,8 @@ impl Judged {
 
 impl Run {
     fn parse(mut table: Table, templates: &mut Reader) -> Result<Self, DocumentError> {
-        let node = table.require("language", "\"python\", the one that the sandbox runs")?;
-        word(&node, &["python"], |word| (word == "python").then_some(()))?;
+        let languages = "the language of the programs, or a table with that of each subject";
+        let languages = Languages::parse(table.require("language", languages)?)?;
         let node = table
             .require("program", "the template of the program; `completion` is the code that was read")?;
         templates.add(&node, PROGRAM, "program", &["completion"])?;
@@ -74,7 +109,15 @@ impl Run {
             }
         };
         table.finish()?;
-        Ok(Self { timeout: Duration::from_secs_f64(seconds), pass_at })
+        Ok(Self { languages, timeout: Duration::from_secs_f64(seconds), pass_at })
+    }
+
+    /// Returns the language of a subject's programs; `None` if the task file has none for it.
+    pub(super) fn language(&self, subject: &str) -> Option<Language> {
+        match &self.languages {
+            Languages::One(language) => Some(*language),
+            Languages::BySubject(all) => all.get(subject).copied(),
+        }
     }
 
     /// Says what counts as right.
@@ -82,7 +125,7 @@ impl Run {
         let seconds = self.timeout.as_secs_f64();
         let all: Vec<String> = self.pass_at.iter().map(|k| format!("pass@{k}")).collect();
         format!(
-            "pass@1: programs that end without an exception within {seconds} s / all; with several `samples`, also the means of the \
+            "pass@1: programs that pass their tests within {seconds} s / all; with several `samples`, also the means of the \
              unbiased estimates of {}",
             all.join(", ")
         )

@@ -1,6 +1,7 @@
 //! Protocols from task files (docs/TASKFILES.md). A file's protocol is a [`Protocol`] like any other: templates, stages and
 //! rules are data, and this module interprets them.
 
+mod code;
 mod describe;
 mod judged;
 mod measure;
@@ -13,6 +14,8 @@ mod stage;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+
+use glmbench_sandbox::Language;
 
 use self::measure::Normalisation;
 use self::parse::Spec;
@@ -173,6 +176,10 @@ impl Protocol for FileProtocol {
         self.spec.run().is_some()
     }
 
+    fn language(&self, item: &Item) -> Option<Language> {
+        self.spec.run()?.language(&item.subject)
+    }
+
     fn judge(&self, output: Output<'_>) -> Judgement {
         if self.spec.is_likelihood() {
             let (pred, rule) = (Answer::Text(String::new()), "scored text".to_owned());
@@ -186,7 +193,7 @@ impl Protocol for FileProtocol {
             }
             return most_probable(&answers, output.choice_logprobs);
         }
-        match self.spec.read(output.text) {
+        match self.spec.read(output.text, None) {
             Some((pred, rule)) => Judgement::Answer { pred, choice_logprobs: Vec::new(), rule },
             None => Judgement::Unreadable(self.spec.unreadable()),
         }

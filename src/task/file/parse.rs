@@ -136,6 +136,12 @@ impl Spec {
                 "found a last [[protocol.read]] that may find nothing; expected kind = \"whole\", because `score` needs a text",
             ));
         }
+        if rules.iter().any(Rule::is_of_subjects) && !matches!(judged, Judged::Run(_)) {
+            return Err(DocumentError::at(
+                &rules_node,
+                "found a [[protocol.read]] with `subjects`; expected it beside [protocol.run] only",
+            ));
+        }
         let normalisers = Normaliser::parse_all(&mut table)?;
         let answer = answer_kind(&mut table, kind)?;
         let measures = measure::parse(&mut table, &stages)?;
@@ -234,13 +240,14 @@ impl Spec {
         }
     }
 
-    /// Reads the answer of the last stage's text, with the name of the rule. The whole text, if there are no rules.
-    pub(super) fn read(&self, text: &str) -> Option<(Answer, String)> {
+    /// Reads the answer of the last stage's text, with the name of the rule. The whole text, if there are no rules. `subject` is
+    /// the item's; without it, rules of some subjects do not read.
+    pub(super) fn read(&self, text: &str, subject: Option<&str>) -> Option<(Answer, String)> {
         let text = self.cut(text);
         if self.rules.is_empty() {
             return Some((Answer::Text(normalise(text, &self.normalisers)), "whole text".to_owned()));
         }
-        let read = rules::read(text, &self.rules, self.kind(), &self.normalisers);
+        let read = rules::read(text, subject, &self.rules, self.kind(), &self.normalisers);
         read.filter(|(answer, _)| self.is_among(answer))
     }
 

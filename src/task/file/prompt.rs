@@ -71,8 +71,9 @@ impl<'a> Stages<'a> {
     pub(super) fn trial(&self, run: &Run, done: &[Stage]) -> Result<Trial, String> {
         let own = done.len().checked_sub(self.samples()).map_or(&[][..], |first| &done[first..]);
         let context = self.context(self.question.item, &[])?;
+        let subject = Some(self.question.item.subject.as_str());
         let attempt = |stage: &Stage| {
-            let Some((code, rule)) = self.spec.read(&stage.text) else {
+            let Some((code, rule)) = self.spec.read(&stage.text, subject) else {
                 return Ok(Attempt::Unreadable(self.spec.unreadable()));
             };
             let code = code.to_string();
@@ -81,13 +82,19 @@ impl<'a> Stages<'a> {
             Ok(Attempt::Program { code, rule, text })
         };
         let attempts = own.iter().map(attempt).collect::<Result<_, String>>()?;
-        Ok(Trial { attempts, timeout: run.timeout, pass_at: run.pass_at.clone() })
+        let language = run.language(&self.question.item.subject).ok_or_else(|| {
+            format!(
+                "the subject {:?} has no entry in `language` of [protocol.run]",
+                self.question.item.subject
+            )
+        })?;
+        Ok(Trial { language, attempts, timeout: run.timeout, pass_at: run.pass_at.clone() })
     }
 
     /// Scores the last stage's text against the item.
     pub(super) fn score(&self, score: &Score, done: &[Stage]) -> Result<BTreeMap<String, f64>, String> {
         let text = done.last().map_or("", |last| last.text.as_str());
-        let read = self.spec.read(text).map(|(answer, _)| answer.to_string());
+        let read = self.spec.read(text, None).map(|(answer, _)| answer.to_string());
         score.of(fields(self.question.item)?, &read.unwrap_or_default())
     }
 

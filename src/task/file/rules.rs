@@ -9,6 +9,8 @@ use crate::document::DocumentError;
 use crate::document::table::{Table, count, found, string, word};
 use crate::task::extract;
 
+use super::code;
+
 /// Largest compiled size of a regular expression, in bytes. Matching takes time linear in the text, whatever the pattern.
 const MOST_REGEX_BYTES: usize = 1 << 20;
 
@@ -18,6 +20,8 @@ pub(super) struct Rule {
     /// Name in records.
     pub(super) name: String,
     how: How,
+    /// The only subjects whose texts it reads; `None` for all.
+    subjects: Option<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -40,9 +44,17 @@ enum How {
     OptionsFixed,
     /// ModelTest's clean-up of HumanEval.
     Body,
+    /// HumanEval-X's clean-up of Java.
+    JavaBody,
+    /// HumanEval-X's ends of a function in Go.
+    GoEnds,
+    /// The same, and no further than the last brace.
+    GoBody,
+    /// The text up to its last brace.
+    LastBrace,
 }
 
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 13] = [
     "regex",
     "last-number",
     "first-character",
@@ -52,6 +64,10 @@ const KINDS: [&str; 9] = [
     "modeltest-options",
     "modeltest-options-fixed",
     "modeltest-body",
+    "java-body",
+    "go-ends",
+    "go-body",
+    "last-brace",
 ];
 
 impl Rule {
@@ -70,15 +86,30 @@ impl Rule {
             "modeltest-options" => How::Options,
             "modeltest-options-fixed" => How::OptionsFixed,
             "modeltest-body" => How::Body,
+            "java-body" => How::JavaBody,
+            "go-ends" => How::GoEnds,
+            "go-body" => How::GoBody,
+            "last-brace" => How::LastBrace,
             _ => How::Whole,
         };
+        let subjects = table.take("subjects").map(|node| strings(node, "names of subjects")).transpose()?;
         table.finish()?;
-        Ok(Self { name, how })
+        Ok(Self { name, how, subjects })
     }
 
     /// Whether the rule finds something in every text.
     pub(super) fn always_finds(&self) -> bool {
-        matches!(self.how, How::Whole)
+        matches!(self.how, How::Whole) && self.subjects.is_none()
+    }
+
+    /// Whether the rule reads the texts of some subjects only.
+    pub(super) fn is_of_subjects(&self) -> bool {
+        self.subjects.is_some()
+    }
+
+    /// Whether the rule reads the texts of a subject.
+    fn reads(&self, subject: &str) -> bool {
+        self.subjects.as_ref().is_none_or(|subjects| subjects.iter().any(|own| own == subject))
     }
 
     /// Returns what the rule finds.
@@ -94,9 +125,13 @@ impl Rule {
             How::LastNumber => modeltest_number(text).ok().flatten(),
             How::FirstCharacter => text.trim_start().chars().next().map(String::from),
             How::FirstLine => text.trim_start_matches('\n').lines().next().map(str::to_owned),
-            How::CodeBlock => code_block(text).map(str::to_owned),
+            How::CodeBlock => code::block(text).map(str::to_owned),
             How::Whole => Some(text.to_owned()),
-            How::Body => Some(function_body(text).to_owned()),
+            How::Body => Some(code::python_body(text).to_owned()),
+            How::JavaBody => Some(code::java_body(text)),
+            How::GoEnds => Some(code::go_ends(text).to_owned()),
+            How::GoBody => Some(code::to_last_brace(code::go_ends(text)).to_owned()),
+            How::LastBrace => Some(code::to_last_brace(text).to_owned()),
             How::Options => extract::first_option(text).map(letter_of),
             How::OptionsFixed => extract::first_option_fixed(text).map(letter_of),
         }
@@ -119,8 +154,15 @@ impl Rule {
             How::Body => "the text before the first line that is neither blank nor indented; if there is none, before the last \
                           of each end of a function"
                 .to_owned(),
+            How::JavaBody => "the text before a `main` of its own, up to its last brace".to_owned(),
+            How::GoEnds => "the text before its last comment at a line's beginning and a `main` of its own".to_owned(),
+            How::GoBody => "the text before its last comment at a line's beginning and a `main` of its own, up to its last brace".to_owned(),
+            How::LastBrace => "the text up to its last brace".to_owned(),
         };
-        format!("{}: {how}", self.name)
+        match &self.subjects {
+            Some(subjects) => format!("{} ({}): {how}", self.name, subjects.join(", ")),
+            None => format!("{}: {how}", self.name),
+        }
     }
 }
 
@@ -162,27 +204,6 @@ fn regex(table: &mut Table) -> Result<How, DocumentError> {
         None => false,
     };
     Ok(How::Regex { pattern, group, last })
-}
-
-/// Returns the content of the first block between lines of three backquotes. A block without end goes to the text's end.
-fn code_block(text: &str) -> Option<&str> {
-    let (_, after) = text.split_once("```")?;
-    let (_, code) = after.split_once('\n')?;
-    Some(code.split_once("```").map_or(code, |(code, _)| code))
-}
-
-/// ModelTest's clean-up of HumanEval: the lines before the first that is neither blank nor indented. If all are, the text is cut
-/// at the *last* occurrence of each end of a function. Of these, indented lines leave only three line ends possible.
-fn function_body(text: &str) -> &str {
-    const ENDS: [&str; 8] = ["\ndef", "\nclass", "\n#", "\nassert", "\n\"\"\"", "\nprint", "\nif", "\n\n\n"];
-    let mut start = 0;
-    for line in text.split('\n') {
-        if !line.trim().is_empty() && !line.starts_with([' ', '\t']) {
-            return &text[..start];
-        }
-        start += line.len() + 1;
-    }
-    ENDS.iter().fold(text, |text, end| text.rfind(end).map_or(text, |at| &text[..at]))
 }
 
 /// A change of texts before they are compared.
@@ -256,14 +277,17 @@ pub(super) fn normalise(text: &str, all: &[Normaliser]) -> String {
     all.iter().fold(text.to_owned(), |text, normaliser| normaliser.apply(&text))
 }
 
-/// Returns the first answer of the kind that the ladder finds, with the rule's name.
+/// Returns the first answer of the kind that the ladder finds, with the rule's name. `subject` is the item's; `None` leaves out
+/// the rules of some subjects.
 pub(super) fn read(
     text: &str,
+    subject: Option<&str>,
     rules: &[Rule],
     kind: AnswerKind,
     normalisers: &[Normaliser],
 ) -> Option<(Answer, String)> {
-    rules.iter().find_map(|rule| {
+    let reads = |rule: &&Rule| subject.map_or(!rule.is_of_subjects(), |subject| rule.reads(subject));
+    rules.iter().filter(reads).find_map(|rule| {
         let answer = answer_of(&rule.find(text)?, kind, normalisers)?;
         Some((answer, rule.name.clone()))
     })
@@ -320,9 +344,23 @@ mod tests {
             ("rule='r'\nkind='modeltest-body'", "\n  a\n\n\n  b\ndef f():\n  c", Some("\n  a\n\n\n  b\n")),
             ("rule='r'\nkind='modeltest-body'", "\n  a\n\n\n  b\n\n\n  c", Some("\n  a\n\n\n  b")),
             ("rule='r'\nkind='modeltest-body'", "It is:\n  a", Some("")),
+            ("rule='r'\nkind='java-body'", "a }\n} b", Some("a }\n}")),
+            ("rule='r'\nkind='go-ends'", "a }\n// b", Some("a }")),
+            ("rule='r'\nkind='go-body'", "a } b\n// c }", Some("a }")),
+            ("rule='r'\nkind='last-brace'", "a } b", Some("a }")),
         ] {
             assert_eq!(rule(toml).unwrap().find(text).as_deref(), finds, "{toml}");
         }
+    }
+
+    #[test]
+    fn a_rule_of_subjects_reads_no_others() {
+        let rules = [
+            rule("rule='go'\nkind='last-brace'\nsubjects=['go', 'cpp']").unwrap(),
+            rule("rule='rest'\nkind='whole'").unwrap(),
+        ];
+        let by = |subject| read("a } b", subject, &rules, AnswerKind::Text, &[]).unwrap().1;
+        assert_eq!([by(Some("cpp")), by(Some("java")), by(None)], ["go", "rest", "rest"]);
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn resources(limits: &Limits, tasks: u64) -> [(Resource, u64); 8] {
     [
         // The kernel sends SIGXCPU at the soft limit and SIGKILL at the hard one, a second later.
         (Resource::RLIMIT_CPU, seconds.max(1).saturating_add(1)),
-        (Resource::RLIMIT_AS, limits.memory),
+        (Resource::RLIMIT_AS, limits.address_space),
         (Resource::RLIMIT_FSIZE, limits.file_size),
         (Resource::RLIMIT_NPROC, limits.processes.saturating_add(tasks)),
         (Resource::RLIMIT_NOFILE, limits.open_files),
