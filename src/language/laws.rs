@@ -216,13 +216,9 @@ fn last_literal(call: &str) -> Option<String> {
 #[test]
 fn every_term_is_defined_somewhere() {
     let mut defined = String::new();
-    for folder in [
-        "crates/calibrate",
-        "crates/ascend-emulator/profiles",
-        "datasets",
-        "src/dataset",
-        "src/report/modelled",
-    ] {
+    for folder in
+        ["crates/calibrate", "crates/ascend-emulator", "datasets", "src/dataset", "src/report/modelled"]
+    {
         for path in files(folder) {
             let is_text =
                 path.extension().is_some_and(|end| ["rs", "toml", "csv"].iter().any(|text| end == *text));
@@ -261,8 +257,11 @@ fn the_fonts_of_the_charts_have_the_catalogues_characters_and_the_wide_one_no_ot
         .collect();
     let (wide, narrow): (BTreeSet<char>, BTreeSet<char>) = said.into_iter().partition(|c| *c >= '\u{2e80}');
     assert_eq!(wide, drawn_by(WIDE), "run scripts/subset_font.sh");
+    // The exponent stands in a table's head.
+    let in_no_chart = |c: char| "\n⁹".contains(c);
     for font in LATIN {
-        let lacking: Vec<char> = narrow.difference(&drawn_by(font)).copied().filter(|c| *c != '\n').collect();
+        let lacking: Vec<char> =
+            narrow.difference(&drawn_by(font)).copied().filter(|c| !in_no_chart(*c)).collect();
         assert!(lacking.is_empty(), "{lacking:?}");
     }
 }
