@@ -278,6 +278,29 @@ mod tests {
     }
 
     #[test]
+    fn every_width_is_kept_in_chinese_and_columns_stand_in_line() {
+        let mut sweep = sweep();
+        for column in &mut sweep.columns {
+            column.name = Text::term(column.name.to_string());
+        }
+        for row in &mut sweep.rows {
+            row.cells[8] = text!("yes");
+        }
+        for width in [132, 100, 79, 60, 40] {
+            let text = fitted(&sweep, Some(width), Language::Zh);
+            assert!(widest(&text) <= width, "{width}:\n{text}");
+            assert!(text.contains("20 行") && !text.contains("yes"), "{width}:\n{text}");
+        }
+        let whole = whole(&sweep, Language::Zh);
+        let widths: Vec<usize> = whole.lines().map(measure_text_width).collect();
+        assert!(widths.iter().all(|width| *width == widths[0]), "{whole}");
+        insta::assert_snapshot!(
+            "widths.zh",
+            [120, 80, 40].map(|w| fitted(&sweep, Some(w), Language::Zh)).join("\n\n")
+        );
+    }
+
+    #[test]
     fn a_long_sweep_shows_the_ends_of_each_pair_of_lengths() {
         let (short, left) = brief(&sweep());
         assert_eq!(left, 20);

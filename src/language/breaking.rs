@@ -15,9 +15,14 @@ pub(crate) fn unbroken(text: &str) -> Vec<(String, bool)> {
     for word in text.split(' ') {
         let mut before = None;
         for c in word.chars() {
-            let joins = before.is_some_and(|before| !may_break(before, c));
-            match words.last_mut().filter(|_| joins) {
-                Some((last, _)) => last.push(c),
+            let last = words.last().and_then(|(word, _)| word.chars().last());
+            let (joins, counts) = match before {
+                Some(before) => (!may_break(before, c), false),
+                // A number stays with the Chinese word that it counts.
+                None => (false, is_wide(c) && last.is_some_and(|last| last.is_ascii_digit())),
+            };
+            match words.last_mut().filter(|_| joins || counts) {
+                Some((last, _)) => last.extend(counts.then_some(' ').into_iter().chain([c])),
                 None => words.push((c.to_string(), before.is_none() && !words.is_empty())),
             }
             before = Some(c);

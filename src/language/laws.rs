@@ -297,5 +297,7 @@ fn lines_break_between_chinese_characters_and_never_before_a_stop() {
     let parts: Vec<String> =
         unbroken("首 token 时延（TTFT），慢").into_iter().map(|(part, _)| part).collect();
     assert_eq!(parts, ["首", "token", "时", "延", "（TTFT），", "慢"]);
+    let parts: Vec<(String, bool)> = unbroken("是 2.3 倍，慢");
+    assert_eq!(parts, [("是".into(), false), ("2.3 倍，".into(), true), ("慢".into(), false)]);
     assert_eq!(columns("时延 ms"), 7);
 }

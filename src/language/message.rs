@@ -225,7 +225,7 @@ macro_rules! data {
     };
 }
 
-data!(str, String, Cow<'_, str>, char, u32, u64, usize, f64, std::path::Display<'_>);
+data!(str, String, Cow<'_, str>, char, u32, u64, usize, f32, f64, std::path::Display<'_>);
 
 /// Asserts that the holes of a template are its arguments. Evaluated by the compiler.
 pub(crate) const fn assert_holes(template: &str, names: &[&str]) {

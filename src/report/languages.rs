@@ -167,6 +167,8 @@ const RECORDED: &[&str] = &[
     "300i-duo (emulated)",
     "800i-a2 (emulated)",
     "Xeon Platinum 8481C",
+    "random tokens",
+    "800I A2 card 32 GB",
 ];
 /// Names of models, devices, tasks, subjects, operators, and of fields of the record.
 const NAMES: &[&str] = &[

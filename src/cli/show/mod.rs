@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Choice::Items(samples) => {
                 for sample in samples {
                     let views = item::views(args, &runs, sample)?;
-                    texts.push(item::words(sample, &views));
+                    texts.push(item::words(sample, &views, args.language.language));
                     items.push(item::data(sample, &views));
                 }
             }

@@ -157,7 +157,9 @@ impl Ink {
         };
         for (run, is_wide, width) in runs {
             if is_wide {
-                let at = (left, y + self.dots(size) / WIDE_SAG);
+                // The library draws ink from the left end of its place, and these have theirs in the right half.
+                let inset = if run.chars().any(opens) { self.dots(size) / 2 } else { 0 };
+                let at = (left + inset, y + self.dots(size) / WIDE_SAG);
                 area.draw_text(run, &wide, at)?;
                 // The bundled font has one weight. Twice, a pixel apart, it is bold.
                 if bold {
@@ -263,13 +265,18 @@ fn is_wide(c: char) -> bool {
     c >= '\u{2e80}'
 }
 
-/// Cuts text into runs of wide and of other characters.
+/// Whether a wide character opens a bracket.
+fn opens(c: char) -> bool {
+    "（《".contains(c)
+}
+
+/// Cuts text into runs of wide and of other characters. Opening brackets are runs of their own.
 fn runs_of(text: &str) -> Vec<&str> {
     let mut runs = Vec::new();
     let mut begin = 0;
     for (at, c) in text.char_indices() {
         let before = text[begin..at].chars().next();
-        if before.is_some_and(|before| is_wide(before) != is_wide(c)) {
+        if before.is_some_and(|before| (is_wide(before), opens(before)) != (is_wide(c), opens(c))) {
             runs.push(&text[begin..at]);
             begin = at;
         }
