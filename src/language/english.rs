@@ -28,6 +28,7 @@ const PROPER: &[&str] = &[
     "exp",
     "logits",
     "goodput",
+    "ln",
     "softmax",
     // Methods and products.
     "glmbench",

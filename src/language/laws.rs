@@ -216,9 +216,14 @@ fn last_literal(call: &str) -> Option<String> {
 #[test]
 fn every_term_is_defined_somewhere() {
     let mut defined = String::new();
-    for folder in
-        ["crates/calibrate", "crates/ascend-emulator", "datasets", "src/dataset", "src/report/modelled"]
-    {
+    for folder in [
+        "crates/calibrate",
+        "crates/ascend-emulator",
+        "datasets",
+        "src/dataset",
+        "src/report/modelled",
+        "src/gate",
+    ] {
         for path in files(folder) {
             let is_text =
                 path.extension().is_some_and(|end| ["rs", "toml", "csv"].iter().any(|text| end == *text));
