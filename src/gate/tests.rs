@@ -567,3 +567,34 @@ fn patterns_match_as_people_mean_them() {
         assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
     }
 }
+
+/// The names of tasks and the values of a gate's keys are all the English words that are left.
+#[test]
+fn judgements_are_said_in_chinese_and_are_as_committed_in_both_languages() {
+    use crate::language::{Language, english::english_words};
+    let times = [98, 99, 100, 100, 101, 102, 103];
+    let mut judged = alone(
+        "[[accuracy]]\nmin = \"50%\"\n[[accuracy]]\nmax_failed = \"0.1%\"\n[[accuracy]]\ntask = \"mmlu\"\nmin = \"1%\"\n\
+         [[speed]]\nmetric = \"e2e\"\nmax = \"100.5 ms\"\n[[speed]]\nmetric = \"e2e\"\nmin_throughput = \"120 tokens/s\"\n\
+         [[speed]]\nmetric = \"e2e\"\nmax = \"1 s\"\nclock = \"modelled\"\n[[memory]]\nmax = \"900 MiB\"",
+        run("r", 200, &times, Clock::Measured),
+    );
+    let text = "[[speed]]\nmetric = \"e2e\"\nclock = \"modelled\"\nmax = \"110 ms\"";
+    judged.extend(alone(text, modelled("r", 100, 0.2)));
+    let relative = "[[accuracy]]\nmax_drop = \"1%\"\n[[speed]]\nmetric = \"tpot\"\nmax_ratio = 1.02\n[[speed]]\nmetric = \"e2e\"\n\
+                    clock = \"modelled\"\nmax_ratio = 1.02";
+    judged.extend(against(&gates(relative), modelled("a", 100, 0.2), modelled("b", 105, 0.2)));
+    let table = crate::report::compare::gate_table(&judged);
+    let shown = Language::ALL.map(|language| {
+        let rows = table.rows.iter().zip(&judged).map(|(row, judgement)| {
+            let cells = row.cells.iter().chain(&judgement.decide);
+            cells.map(|cell| cell.in_language(language)).collect::<Vec<_>>().join(" | ")
+        });
+        rows.collect::<Vec<_>>().join("\n")
+    });
+    let names = ["ceval", "mmlu", "tpot", "measured", "modelled"];
+    let left: Vec<String> =
+        english_words(&shown[1]).into_iter().filter(|word| !names.contains(&word.as_str())).collect();
+    assert!(left.is_empty(), "{left:?} in\n{}", shown[1]);
+    insta::assert_snapshot!("judgements", shown.join("\n\n"));
+}

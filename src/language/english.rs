@@ -48,6 +48,8 @@ const PROPER: &[&str] = &[
     "Hard",
     // Keys and values of files.
     "untimed",
+    "DIR",
+    "TASK",
     "ratio",
     "clock",
     "tp",
