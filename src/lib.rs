@@ -28,7 +28,8 @@
 //! weight is loaded: [`run::model`] holds what was read of the model's folder, [`run::duration`] how long cases take.
 //! Then it drives a [`backend`], normally the engine, and writes a line for every item and repetition as it finishes
 //! ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated. A
-//! report is a list of sections, and pages have a list of formats.
+//! report is a list of sections, and pages have a list of formats. What they say are [`language::Text`]s, put into a language where
+//! they are written.
 //!
 //! The program carries the repository's suites, sample data sets and demo model (`src/shipped.rs`). It writes them to the user's cache
 //! when a command names one of them and no file is there.
@@ -224,6 +225,7 @@ pub mod compute;
 pub mod dataset;
 pub mod document;
 pub mod gate;
+pub mod language;
 pub mod record;
 pub mod report;
 pub mod run;

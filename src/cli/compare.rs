@@ -1,5 +1,6 @@
 //! `glmbench compare`: compares runs, with verdicts, gates and a report.
 
+use crate::language::{Language, Text, text};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ use crate::text::one_line;
 
 use super::gates::{deciding, exit, gate_sentence, write_junit};
 use super::runs::{ROOT, find_run};
-use super::tables::drawn;
+use super::settings::LanguageArgs;
+use super::tables::titled;
 use super::{emit, json_text, say};
 
 /// Compare runs: paired accuracy, speed verdicts, gates, and a report
@@ -69,6 +71,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// The language
+    #[command(flatten)]
+    language: LanguageArgs,
 }
 
 /// Parses `3%` or `0.03`.
@@ -99,6 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         noise: args.noise_floor.as_deref().map(noise_floors).transpose()?.unwrap_or_default(),
         accuracy_margin: args.accuracy_margin,
         out: args.out.clone(),
+        language: args.language.language,
         ..Options::default()
     };
     let find =
@@ -128,7 +134,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         write_junit(path, gates, &judgements)?;
     }
     let decision = gates.as_ref().map_or(GateOutcome::Pass, |gates| gate::decision(gates, &judgements));
-    let text = if args.json { json(&summary, &judgements, decision)? } else { words(&summary, &judgements) };
+    let text = if args.json {
+        json(&summary, &judgements, decision)?
+    } else {
+        words(&summary, &judgements, args.language.language)
+    };
     show(&summary, &text)?;
     Ok(exit(decision, summary.verdict).into())
 }
@@ -160,21 +170,24 @@ fn noise_floors(word: &OsStr) -> anyhow::Result<NoiseFloors> {
 
 /// Formats the answer, the tables, the findings and the gates. The answer stands first and again last, where a terminal's reader
 /// looks.
-pub(super) fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
+pub(super) fn words(summary: &ComparisonSummary, judgements: &[Judgement], language: Language) -> String {
+    let say_line = |text: &Text| one_line(&text.in_language(language)).into_owned();
     let mut lines = Vec::new();
     if !summary.mismatches.is_empty() {
-        lines.push("The runs have different identities. These fields differ:".to_owned());
-        lines.extend(summary.mismatches.iter().map(|line| format!("  {}", one_line(line))));
+        lines.push(say_line(&text!("The runs have different identities. These fields differ:")));
+        lines.extend(summary.mismatches.iter().map(|line| format!("  {}", say_line(line))));
         lines.push(String::new());
     }
-    lines.extend(summary.headline.first().map(|answer| format!("{}\n", one_line(answer))));
-    lines
-        .extend(summary.tables.iter().map(|table| format!("{}\n{}\n", one_line(&table.title), drawn(table))));
-    lines.extend(summary.headline.iter().map(|sentence| one_line(sentence).into_owned()));
-    lines.push(format!("A measured time counts as changed beyond {}.", summary.threshold));
+    lines.extend(summary.headline.first().map(|answer| format!("{}\n", say_line(answer))));
+    lines.extend(summary.tables.iter().map(|table| format!("{}\n", titled(table, language))));
+    lines.extend(summary.headline.iter().map(say_line));
+    lines.push(say_line(&text!(
+        "A measured time counts as changed beyond {threshold}.",
+        threshold = summary.threshold
+    )));
     if !judgements.is_empty() {
-        lines.push(gate_sentence(judgements));
-        lines.extend(deciding(judgements));
+        lines.push(gate_sentence(judgements).in_language(language));
+        lines.extend(deciding(judgements, language));
     }
     lines.join("\n")
 }
@@ -184,8 +197,8 @@ pub(super) fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> St
 struct Printed<'a> {
     schema: u32,
     folder: String,
-    headline: &'a [String],
-    identity_differences: &'a [String],
+    headline: &'a [Text],
+    identity_differences: &'a [Text],
     rows: &'a [ComparisonRow],
     gates: &'a [Judgement],
     gates_pass: bool,

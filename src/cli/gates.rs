@@ -1,5 +1,6 @@
 //! Telling the outcome of gates: sentences, the exit code, and the JUnit file.
 
+use crate::language::{Language, Text, text};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -31,32 +32,34 @@ pub(super) fn write_junit(path: &Path, gates: &Gates, judgements: &[Judgement]) 
 }
 
 /// Counts the gates by outcome.
-pub(super) fn gate_sentence(judgements: &[Judgement]) -> String {
+pub(super) fn gate_sentence(judgements: &[Judgement]) -> Text {
     let count = |outcome| judgements.iter().filter(|j| j.outcome == outcome).count();
-    format!(
-        "gates: {} passed, {} failed, {} undecided",
-        count(GateOutcome::Pass),
-        count(GateOutcome::Fail),
-        count(GateOutcome::Undecided)
+    text!(
+        "gates: {passed} passed, {failed} failed, {undecided} undecided",
+        passed = count(GateOutcome::Pass),
+        failed = count(GateOutcome::Fail),
+        undecided = count(GateOutcome::Undecided)
     )
 }
 
 /// Describes what would decide the undecided gates, one line per kind.
-pub(super) fn deciding(judgements: &[Judgement]) -> Vec<String> {
-    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+pub(super) fn deciding(judgements: &[Judgement], language: Language) -> Vec<String> {
+    let mut lines: Vec<(&Text, Vec<&Text>)> = Vec::new();
     for judgement in judgements {
         let Some(decide) = &judgement.decide else { continue };
-        match lines.iter_mut().find(|(known, _)| known == decide) {
+        match lines.iter_mut().find(|(known, _)| *known == decide) {
             Some((_, gates)) => gates.push(&judgement.gate),
-            None => lines.push((decide.clone(), vec![&judgement.gate])),
+            None => lines.push((decide, vec![&judgement.gate])),
         }
     }
-    let words = |(decide, gates): (String, Vec<&str>)| match gates.as_slice() {
-        [one] => format!("{one} is undecided: {decide}"),
-        [first, rest @ ..] => format!("{first} and {} more are undecided: {decide}", rest.len()),
-        [] => decide,
+    let words = |(decide, gates): (&Text, Vec<&Text>)| match gates.as_slice() {
+        [one] => text!("{gate} is undecided: {decide}", gate = one, decide),
+        [first, rest @ ..] => {
+            text!("{first} and {more} more are undecided: {decide}", first, more = rest.len(), decide)
+        }
+        [] => decide.clone(),
     };
-    lines.into_iter().map(|line| one_line(&words(line)).into_owned()).collect()
+    lines.into_iter().map(|line| one_line(&words(line).in_language(language)).into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -76,7 +79,7 @@ mod tests {
             (Undecided, Verdict::Valid, Exit::Invalid),
             (Pass, Verdict::Valid, Exit::Done),
         ] {
-            assert_eq!(exit(decision, verdict), code, "{decision} {verdict:?}");
+            assert_eq!(exit(decision, verdict), code, "{decision:?} {verdict:?}");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::runs::ROOT;
 use super::tables::drawn;
 use super::{emit, say};
+use crate::language::Language;
 use crate::report::history::{History, Reads, index};
 use crate::text::one_line;
 
@@ -29,7 +30,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         crate::report::Table { rows: lines.rows.into_iter().filter(|row| row.strong).collect(), ..lines };
     let mut words = String::new();
     if !news.rows.is_empty() {
-        words += &format!("{}\n{}\n\n", one_line(&news.title), drawn(&news));
+        words += &format!("{}\n{}\n\n", one_line(&news.title.to_string()), drawn(&news, Language::En));
     }
     words += &headline.iter().map(|sentence| one_line(sentence).into_owned()).collect::<Vec<_>>().join("\n");
     emit(&words)?;

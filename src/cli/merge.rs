@@ -9,6 +9,7 @@ use crate::record::{Status, merge};
 use crate::report::render;
 use crate::text::one_line;
 
+use super::settings::LanguageArgs;
 use super::{Exit, command_line, emit, report, say};
 
 /// Items up to which the report is made at once. It holds all of them in memory, which merging does not.
@@ -31,6 +32,9 @@ pub struct Args {
     /// Merge what is there, even if shards are missing or incomplete
     #[arg(long)]
     partial: bool,
+    /// The language
+    #[command(flatten)]
+    language: LanguageArgs,
 }
 
 /// Runs the verb.
@@ -50,7 +54,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let whole = merged.record.status == Status::Complete;
         return Ok(if whole { Exit::Done } else { Exit::Incomplete }.into());
     }
-    let summary = render(&merged.path)?;
-    report::show(&summary, &merged.path)?;
+    let LanguageArgs { language } = args.language;
+    let summary = render(&merged.path, language)?;
+    report::show(&summary, &merged.path, language)?;
     Ok(report::exit_code(summary.verdict()).into())
 }

@@ -2,9 +2,11 @@
 
 use crate::cli::gates::{deciding, exit, gate_sentence, write_junit};
 use crate::cli::runs::find_run;
-use crate::cli::tables::drawn;
+use crate::cli::settings::LanguageArgs;
+use crate::cli::tables::titled;
 use crate::cli::{Exit, emit, say};
 use crate::gate::{decision, judge_run, relative_limits};
+use crate::language::{Language, Text, text};
 use crate::record::{Contents, RunDir};
 use crate::report::compare::gate_table;
 use crate::report::{Summary, Verdict, render};
@@ -27,6 +29,9 @@ pub struct Args {
     /// Write the gates' outcomes as JUnit XML
     #[arg(long, value_name = "FILE", requires = "gate")]
     junit: Option<PathBuf>,
+    /// The language
+    #[command(flatten)]
+    language: LanguageArgs,
 }
 
 /// Renders the report of a run and prints its tables. Returns 0 for a valid run, 1 if it exceeds a limit, and 3 if it is
@@ -34,8 +39,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let gates = args.gate.as_deref().map(Gates::load).transpose()?;
     let run = find_run(&args.run)?;
-    let summary = render(&run)?;
-    show(&summary, &run)?;
+    let LanguageArgs { language } = args.language;
+    let summary = render(&run, language)?;
+    show(&summary, &run, language)?;
     let Some(gates) = gates else { return Ok(exit_code(summary.verdict()).into()) };
     let judgements = judge_run(&gates, &summary, &Contents::read(&RunDir::open(&run)?)?.requests)?;
     let relative = relative_limits(&gates);
@@ -48,8 +54,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.junit {
         write_junit(path, &gates, &judgements)?;
     }
-    let mut words = format!("\nGates\n{}\n{}", drawn(&gate_table(&judgements)), gate_sentence(&judgements));
-    deciding(&judgements).iter().for_each(|line| words += &format!("\n{line}"));
+    let sentence = gate_sentence(&judgements).in_language(language);
+    let mut words = format!("\n{}\n{sentence}", titled(&gate_table(&judgements), language));
+    deciding(&judgements, language).iter().for_each(|line| words += &format!("\n{line}"));
     match emit(&words) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e.into()),
         _ => {}
@@ -60,12 +67,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Prints a run's summary, its tables and its headline to standard output, and the path of the page to standard error. The
 /// summary stands first and, whole, last, where a terminal's reader looks. A closed standard output does not affect the run, so
 /// it is no error.
-pub fn show(summary: &Summary, run_dir: &Path) -> io::Result<()> {
-    let title = format!("{}: {}\n", one_line(&summary.title()), summary.short_verdict());
-    let title = std::iter::once(title);
-    let tables = summary.tables.iter().map(|table| format!("{}\n{}\n", one_line(&table.title), drawn(table)));
+pub fn show(summary: &Summary, run_dir: &Path, language: Language) -> io::Result<()> {
+    let say_line = |text: &Text| one_line(&text.in_language(language)).into_owned();
+    let title = text!("{run}: {verdict}", run = summary.title(), verdict = summary.short_verdict());
+    let title = std::iter::once(format!("{}\n", say_line(&title)));
+    let tables = summary.tables.iter().map(|table| format!("{}\n", titled(table, language)));
     let sentences = summary.headline.iter().cloned().chain([summary.verdict_sentence()]);
-    let words = title.chain(tables).chain(sentences.map(|sentence| one_line(&sentence).into_owned()));
+    let words = title.chain(tables).chain(sentences.map(|sentence| say_line(&sentence)));
     match emit(&words.collect::<Vec<_>>().join("\n")) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
         _ => {}

@@ -1,5 +1,6 @@
 //! `glmbench score`: scores stored answers again, without the model.
 
+use crate::language::Language;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -17,6 +18,7 @@ use crate::text::one_line;
 
 use super::report::exit_code;
 use super::runs::find_run;
+use super::settings::LanguageArgs;
 use super::signals::Watch;
 use super::{Exit, command_line, emit, emit_json, say};
 
@@ -48,6 +50,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// The language
+    #[command(flatten)]
+    language: LanguageArgs,
 }
 
 /// Runs the verb.
@@ -76,7 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             say_invalid(&summary);
             (write_rows(folder, &new)?, exit_code(summary.verdict()))
         }
-        None => write_run(&old, &mut new)?,
+        None => write_run(&old, &mut new, args.language.language)?,
     };
     let tasks = compared((&old_run, &old_samples), &new);
     if args.json {
@@ -122,7 +127,7 @@ fn write_rows(folder: &Path, new: &Rescored) -> anyhow::Result<PathBuf> {
 
 /// Writes a complete run directory beside the old one, with its report. Returns its path and the exit code for its
 /// verdict.
-fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<(PathBuf, Exit)> {
+fn write_run(old: &RunDir, new: &mut Rescored, language: Language) -> anyhow::Result<(PathBuf, Exit)> {
     let root = old.path().parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Writing takes a moment and must not be interrupted halfway.
     let _watch = Watch::new();
@@ -142,7 +147,7 @@ fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<(PathBuf, Exit)
     }
     run.status = new.run.status;
     dir.write_run(&run)?;
-    let summary = render(dir.path())?;
+    let summary = render(dir.path(), language)?;
     let path = dir.path().to_path_buf();
     say_invalid(&summary);
     Ok((path, exit_code(summary.verdict())))

@@ -1,9 +1,10 @@
 //! `KEY=VALUE` arguments. The value may be a path and therefore need not be UTF-8.
 
+use crate::language::Language;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 
 use crate::dataset::Benchmark;
 use crate::run::RunError;
@@ -12,6 +13,20 @@ use crate::run::shard_choice::{ShardChoice, ShardSource};
 use crate::suite::Override;
 
 use super::say;
+
+/// The flag of verbs that print tables or write reports.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct LanguageArgs {
+    /// Language of tables, pages and charts. Messages, CSV and JSON stay English
+    #[arg(long, value_name = "LANGUAGE", default_value = "en", value_parser = language_parser())]
+    pub(super) language: Language,
+}
+
+/// Reads a language.
+fn language_parser() -> impl TypedValueParser<Value = Language> {
+    PossibleValuesParser::new(Language::ALL.map(Language::name))
+        .map(|name| Language::from_name(&name).unwrap_or_default())
+}
 
 /// Reads `accuracy.0.limit=10`.
 pub(super) fn override_parser() -> impl TypedValueParser<Value = Override> {

@@ -3,6 +3,7 @@
 //! A pipe or a file gets every column and every row. On a terminal, a table that is too wide loses its lesser columns first, and is
 //! then stacked, one block a row. A long one shows the rows that matter. What was left out, and where it is, is said below.
 
+use crate::language::{Language, Text, joined, text, texts, unbroken};
 use std::io::IsTerminal;
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, presets};
@@ -12,7 +13,7 @@ use crate::report::Table;
 use crate::text::one_line;
 
 /// Columns that a narrow terminal does without, in the order in which they go.
-const LESSER: [&str; 34] = [
+const LESSER: [Text; 34] = texts![
     "MAD",
     "Min",
     "p90",
@@ -58,13 +59,19 @@ fn width() -> Option<usize> {
     std::io::stdout().is_terminal().then(|| usize::from(Term::stdout().size().1))
 }
 
+/// Formats a table below its title, in the width of the terminal.
+pub(super) fn titled(table: &Table, language: Language) -> String {
+    format!("{}\n{}", one_line(&table.title.in_language(language)), drawn(table, language))
+}
+
 /// Formats a table for printing, in the width of the terminal.
-pub(super) fn drawn(table: &Table) -> String {
-    fitted(table, width())
+pub(super) fn drawn(table: &Table, language: Language) -> String {
+    fitted(table, width(), language)
 }
 
 /// Formats a table for a width. `None` leaves out nothing.
-fn fitted(table: &Table, width: Option<usize>) -> String {
+fn fitted(table: &Table, width: Option<usize>, language: Language) -> String {
+    let whole = |table: &Table| whole(table, language);
     let Some(width) = width else { return whole(table) };
     let (table, rows_left) = brief(table);
     let (mut shown, mut columns_left) = (table.clone(), Vec::new());
@@ -82,21 +89,23 @@ fn fitted(table: &Table, width: Option<usize>) -> String {
     }
     if widest(&text) > width {
         // Nothing needs to be left out of a stack.
-        text = stacked(&table, width);
+        text = stacked(&table, width, language);
         columns_left.clear();
     }
     let mut left = Vec::new();
     if rows_left > 0 {
-        left.push(format!("{rows_left} more rows"));
+        left.push(text!("{rows} more rows", rows = rows_left));
     }
-    if !columns_left.is_empty() {
-        let columns = if columns_left.len() == 1 { "column" } else { "columns" };
-        left.push(format!("the {columns} {}", columns_left.join(", ")));
+    match columns_left.as_slice() {
+        [] => {}
+        [one] => left.push(text!("the column {name}", name = one)),
+        several => left.push(text!("the columns {names}", names = joined(several, ", "))),
     }
     if !left.is_empty() {
-        let note = format!("(left out on this terminal: {}; a pipe or a file gets all)", left.join(" and "));
+        let left = joined(left, " and ");
+        let note = text!("(left out on this terminal: {left}; a pipe or a file gets all)", left);
         text.push('\n');
-        text += &wrapped(&note, width, 1);
+        text += &wrapped(&note.in_language(language), width, 1);
     }
     text
 }
@@ -106,14 +115,15 @@ fn widest(text: &str) -> usize {
 }
 
 /// Formats every column and row.
-fn whole(table: &Table) -> String {
+fn whole(table: &Table, language: Language) -> String {
+    let say = |text: &Text| one_line(&text.in_language(language)).into_owned();
     let mut drawn = comfy_table::Table::new();
     let rule = LineStyle::none().fill('─').junction('─');
     drawn.load_style(presets::NOTHING.header_separator(rule));
     drawn.set_content_arrangement(ContentArrangement::Disabled);
-    drawn.set_header(table.columns.iter().map(|column| one_line(&column.name)));
+    drawn.set_header(table.columns.iter().map(|column| say(&column.name)));
     for row in &table.rows {
-        drawn.add_row(row.cells.iter().map(|cell| one_line(cell)));
+        drawn.add_row(row.cells.iter().map(say));
     }
     for (drawn, column) in drawn.column_iter_mut().zip(&table.columns) {
         drawn.set_cell_alignment(if column.numeric { CellAlignment::Right } else { CellAlignment::Left });
@@ -144,9 +154,9 @@ fn ends_of_sweeps(table: &Table) -> Option<Vec<usize>> {
     let others = [Some(input), Some(output), at("TP"), at("Phase"), at("Compared")];
     let key = |index: usize| {
         let cells = &table.rows[index].cells;
-        others.iter().flatten().map(|&column| cells[column].clone()).collect::<Vec<_>>()
+        others.iter().flatten().map(|&column| cells[column].clone()).collect::<Vec<Text>>()
     };
-    let size = |index: usize| table.rows[index].cells[batch].parse::<u64>().unwrap_or(0);
+    let size = |index: usize| table.rows[index].cells[batch].to_string().parse::<u64>().unwrap_or(0);
     let ends = |index: &usize| {
         let own = (0..table.rows.len()).filter(|other| key(*other) == key(*index));
         let sizes: Vec<u64> = own.map(size).collect();
@@ -165,37 +175,30 @@ fn spread(indices: &[usize], most: usize) -> Vec<usize> {
 }
 
 /// One block a row: its first cell, then every other with its column's name.
-fn stacked(table: &Table, width: usize) -> String {
+fn stacked(table: &Table, width: usize, language: Language) -> String {
+    let say = |text: &Text| one_line(&text.in_language(language)).into_owned();
     let mut blocks = Vec::new();
     for row in &table.rows {
-        let cells: Vec<(&str, &String)> = table
-            .columns
-            .iter()
-            .map(|column| column.name.as_str())
-            .zip(&row.cells)
-            .filter(|(_, cell)| !cell.trim().is_empty())
-            .collect();
-        let named = |(name, cell): &(&str, &String)| match *name {
-            "" => one_line(cell).into_owned(),
-            name => format!("{} {}", one_line(name), one_line(cell)),
+        let cells = table.columns.iter().zip(&row.cells).map(|(column, cell)| (say(&column.name), say(cell)));
+        let named = |(name, cell): (String, String)| {
+            if name.is_empty() { cell } else { format!("{name} {cell}") }
         };
-        let words = cells.iter().map(named).collect::<Vec<_>>().join(" · ");
-        blocks.push(wrapped(&words, width, 1));
+        let words: Vec<String> = cells.filter(|(_, cell)| !cell.trim().is_empty()).map(named).collect();
+        blocks.push(wrapped(&words.join(" · "), width, 1));
     }
     blocks.join("\n")
 }
 
-/// Breaks a text at spaces to a width. Lines after the first are indented by two more.
+/// Breaks a text to a width. Lines after the first are indented by two more.
 fn wrapped(text: &str, width: usize, indent: usize) -> String {
     let mut lines = vec![" ".repeat(indent)];
-    for word in text.split(' ') {
+    for (word, spaced) in unbroken(text) {
         let line = lines.last_mut().expect("invariant: there is a line");
         let is_new = line.trim().is_empty();
-        if is_new || measure_text_width(line) + 1 + measure_text_width(word) <= width {
-            if !is_new {
-                line.push(' ');
-            }
-            line.push_str(word);
+        let space = if is_new || !spaced { "" } else { " " };
+        if is_new || measure_text_width(line) + space.len() + measure_text_width(&word) <= width {
+            line.push_str(space);
+            line.push_str(&word);
         } else {
             lines.push(format!("{}{word}", " ".repeat(indent + 2)));
         }
@@ -211,8 +214,11 @@ mod tests {
     fn table(names: &[(&str, bool)], rows: Vec<Vec<String>>) -> Table {
         Table {
             title: "t".into(),
-            columns: names.iter().map(|&(name, numeric)| Column { name: name.to_owned(), numeric }).collect(),
-            rows: rows.into_iter().map(|cells| Row { cells, strong: false }).collect(),
+            columns: names.iter().map(|&(name, numeric)| Column { name: name.into(), numeric }).collect(),
+            rows: rows
+                .into_iter()
+                .map(|cells| Row { cells: cells.into_iter().map(Text::from).collect(), strong: false })
+                .collect(),
         }
     }
 
@@ -245,7 +251,7 @@ mod tests {
     #[test]
     fn numbers_stand_flush_right_also_beside_wide_letters() {
         let rows = vec![vec!["物理".into(), "7".into()], vec!["law".into(), "1346".into()]];
-        let text = whole(&table(&[("Task", false), ("Items", true)], rows));
+        let text = whole(&table(&[("Task", false), ("Items", true)], rows), Language::En);
         let lines: Vec<&str> = text.lines().filter(|line| line.contains(char::is_alphanumeric)).collect();
         assert_eq!(lines, [" Task   Items ", " 物理       7 ", " law     1346 "]);
     }
@@ -253,28 +259,53 @@ mod tests {
     #[test]
     fn a_pipe_gets_everything() {
         let sweep = sweep();
-        assert_eq!(fitted(&sweep, None), whole(&sweep));
-        assert_eq!(whole(&sweep).lines().count(), 2 + sweep.rows.len());
+        assert_eq!(fitted(&sweep, None, Language::En), whole(&sweep, Language::En));
+        assert_eq!(whole(&sweep, Language::En).lines().count(), 2 + sweep.rows.len());
     }
 
     #[test]
     fn every_width_is_kept_and_what_is_left_out_is_said() {
         for width in [132, 100, 79, 60, 40] {
-            let text = fitted(&sweep(), Some(width));
+            let text = fitted(&sweep(), Some(width), Language::En);
             assert!(widest(&text) <= width, "{width}:\n{text}");
             let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(flat.contains("20 more rows"), "{width}:\n{text}");
         }
-        insta::assert_snapshot!("widths", [120, 80, 40].map(|w| fitted(&sweep(), Some(w))).join("\n\n"));
+        insta::assert_snapshot!(
+            "widths",
+            [120, 80, 40].map(|w| fitted(&sweep(), Some(w), Language::En)).join("\n\n")
+        );
+    }
+
+    #[test]
+    fn every_width_is_kept_in_chinese_and_columns_stand_in_line() {
+        let mut sweep = sweep();
+        for column in &mut sweep.columns {
+            column.name = Text::term(column.name.to_string());
+        }
+        for row in &mut sweep.rows {
+            row.cells[8] = text!("yes");
+        }
+        for width in [132, 100, 79, 60, 40] {
+            let text = fitted(&sweep, Some(width), Language::Zh);
+            assert!(widest(&text) <= width, "{width}:\n{text}");
+            assert!(text.contains("20 行") && !text.contains("yes"), "{width}:\n{text}");
+        }
+        let whole = whole(&sweep, Language::Zh);
+        let widths: Vec<usize> = whole.lines().map(measure_text_width).collect();
+        assert!(widths.iter().all(|width| *width == widths[0]), "{whole}");
+        insta::assert_snapshot!(
+            "widths.zh",
+            [120, 80, 40].map(|w| fitted(&sweep, Some(w), Language::Zh)).join("\n\n")
+        );
     }
 
     #[test]
     fn a_long_sweep_shows_the_ends_of_each_pair_of_lengths() {
         let (short, left) = brief(&sweep());
         assert_eq!(left, 20);
-        let shown: Vec<(&str, &str)> =
-            short.rows.iter().map(|row| (row.cells[0].as_str(), row.cells[1].as_str())).collect();
-        assert_eq!(shown[..3], [("1", "128"), ("64", "128"), ("1", "512")]);
+        let shown: Vec<[&Text; 2]> = short.rows.iter().map(|row| [&row.cells[0], &row.cells[1]]).collect();
+        assert_eq!(shown[..3], [["1", "128"], ["64", "128"], ["1", "512"]]);
         assert_eq!(spread(&[3, 5, 8, 9, 12], 3), [3, 8, 12]);
     }
 

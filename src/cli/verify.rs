@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     endpoint::check(args, &contents.run)?;
     let records = say_faults(&contents.run, &contents.audit);
-    let faults = contents.audit.words();
+    let faults = contents.audit.words().map(|words| words.to_string());
     let seed = args.seed.unwrap_or_else(clock_seed);
     let cases = if endpoint::is_given(args) { 0 } else { args.cases as usize };
     let picked = Picked::of(&contents, args.items as usize, cases, seed);

@@ -29,7 +29,8 @@ pub fn document(judgements: &[Judgement], undecided: Undecided) -> String {
     for judgement in judgements {
         let decide = judgement.decide.as_ref().map(|decide| format!("; {decide}")).unwrap_or_default();
         let message = format!("found {}; expected {}{decide}", judgement.found, judgement.limit);
-        let (name, class) = (escaped(&judgement.gate), escaped(&format!("glmbench.gates.{}", judgement.run)));
+        let (name, class) =
+            (escaped(&judgement.gate.to_string()), escaped(&format!("glmbench.gates.{}", judgement.run)));
         let _ = write!(xml, "    <testcase classname=\"{class}\" name=\"{name}\" time=\"0\"");
         let message = escaped(&message);
         let _ = match judgement.outcome {
@@ -80,7 +81,7 @@ mod tests {
             limit: "at least 50.00 %".into(),
             found: "47 % [45, 49]".into(),
             outcome,
-            decide: (outcome == GateOutcome::Undecided).then(|| "`glmbench run s.toml`".to_owned()),
+            decide: (outcome == GateOutcome::Undecided).then(|| "`glmbench run s.toml`".into()),
         };
         let all = [GateOutcome::Pass, GateOutcome::Fail, GateOutcome::Undecided].map(judgement);
         insta::assert_snapshot!("junit.xml", document(&all, Undecided::Open));

@@ -1,6 +1,7 @@
 //! Memory gates. Peaks have no noise, so a gate passes, fails, or lacks a recorded peak to judge.
 
 use super::{Answer, Candidate, asked_for, at_most};
+use crate::language::{Text, text, texts};
 use crate::record::{Clock, PerfRow, Phase};
 use crate::report::compare::{GateOutcome, Judgement, Pair};
 use crate::report::tables;
@@ -16,35 +17,39 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
         .iter()
         .filter(|row| row.phase == Phase::E2e && asked_for(gate.case.as_ref(), &row.case_id))
         .collect();
-    let pattern = gate.case.as_deref().unwrap_or("every case");
+    let pattern = gate.case.as_ref().map_or_else(|| text!("every case"), Text::from);
+    let [peak, ratio] = texts!["peak memory", "peak memory ratio"];
+    let named = |kind: &Text, case: &Text| text!("{kind} of {case}", kind, case);
     let no_case = candidate.no_case(gate.case.as_ref());
     let of_the_base: Vec<String> = candidate.cases_of_the_base();
-    let lacking = |kind: &str, limit: &str| -> Vec<Judgement> {
+    let lacking = |kind: &Text, limit: &Text| -> Vec<Judgement> {
         let asked = of_the_base.iter().filter(|id| asked_for(gate.case.as_ref(), id));
-        let found = format!("run {} has no such case", candidate.letter);
-        asked.map(|id| candidate.missing(format!("{kind} of {id}"), limit.to_owned(), &found)).collect()
+        let found = text!("run {letter} has no such case", letter = candidate.letter);
+        asked.map(|id| candidate.missing(named(kind, &id.into()), limit.clone(), &found)).collect()
     };
     let mut judgements = Vec::new();
     if let Some(max) = gate.max_bytes {
-        let limit = format!("at most {}", tables::bytes_text(max as u64));
+        let limit = text!("at most {limit}", limit = tables::bytes_text(max as u64));
         judgements.extend(rows.iter().map(|row| {
             let verdict = match row.peak_memory_bytes() {
                 _ if !own_memory(candidate, row) => Answer::of(GateOutcome::Undecided, NOT_ITS_MEMORY),
-                Some(peak) if peak as f64 <= max => Answer::of(GateOutcome::Pass, tables::bytes_text(peak)),
-                Some(peak) => Answer::of(GateOutcome::Fail, tables::bytes_text(peak)),
-                None => Answer::of(GateOutcome::Undecided, "peak memory was not recorded"),
+                Some(bytes) if bytes as f64 <= max => {
+                    Answer::of(GateOutcome::Pass, tables::bytes_text(bytes))
+                }
+                Some(bytes) => Answer::of(GateOutcome::Fail, tables::bytes_text(bytes)),
+                None => Answer::of(GateOutcome::Undecided, text!("peak memory was not recorded")),
             };
-            candidate.judgement(format!("peak memory of {}", row.case_id), limit.clone(), verdict)
+            candidate.judgement(named(&peak, &Text::from(&row.case_id)), limit.clone(), verdict)
         }));
-        judgements.extend(lacking("peak memory", &limit));
+        judgements.extend(lacking(&peak, &limit));
         if rows.is_empty() {
-            judgements.push(candidate.missing(format!("peak memory of {pattern}"), limit, &no_case));
+            judgements.push(candidate.missing(named(&peak, &pattern), limit, &no_case));
         }
     }
     if let (Some(max), Some((_, pair))) = (gate.max_ratio, candidate.against) {
-        let limit = format!("at most {max}");
+        let limit = text!("at most {limit}", limit = max);
         judgements.extend(rows.iter().map(|row| {
-            let gate = format!("peak memory ratio of {}", row.case_id);
+            let gate = named(&ratio, &Text::from(&row.case_id));
             let verdict = if own_memory(candidate, row) {
                 memory_ratio(pair, row, max)
             } else {
@@ -52,17 +57,17 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
             };
             candidate.judgement(gate, limit.clone(), verdict)
         }));
-        judgements.extend(lacking("peak memory ratio", &limit));
+        judgements.extend(lacking(&ratio, &limit));
         if rows.is_empty() {
-            judgements.push(candidate.missing(format!("peak memory ratio of {pattern}"), limit, &no_case));
+            judgements.push(candidate.missing(named(&ratio, &pattern), limit, &no_case));
         }
     }
     judgements
 }
 
 /// Why a recorded peak decides nothing.
-const NOT_ITS_MEMORY: &str =
-    "the recorded peak is of the host process, not of a card or of one of two interleaved engines";
+const NOT_ITS_MEMORY: Text =
+    text!("the recorded peak is of the host process, not of a card or of one of two interleaved engines");
 
 /// Whether the recorded peak is that of the case: a card's, or on the CPU the process's with a single engine in it.
 fn own_memory(candidate: &Candidate<'_>, row: &PerfRow) -> bool {
@@ -85,6 +90,8 @@ fn memory_ratio(pair: &Pair, row: &PerfRow, max: f64) -> Answer {
             let ratio = b as f64 / a as f64;
             Answer::of(at_most(Interval::point(ratio), max), format!("{ratio:.3}"))
         }
-        _ => Answer::of(GateOutcome::Undecided, "the two runs recorded no peak memory of the same kind"),
+        _ => {
+            Answer::of(GateOutcome::Undecided, text!("the two runs recorded no peak memory of the same kind"))
+        }
     }
 }

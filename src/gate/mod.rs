@@ -16,6 +16,7 @@ mod memory;
 mod parity;
 mod speed;
 
+use crate::language::{Text, joined, text, texts};
 use crate::record::{AccuracyRow, RequestRecord};
 use crate::report::Summary;
 use crate::report::compare::{Comparison, GateOutcome, Judgement, Pair, TaskComparison, same_command};
@@ -123,49 +124,55 @@ fn judge_candidate(gates: &Gates, candidate: &Candidate<'_>) -> Vec<Judgement> {
 /// Result of one gate.
 struct Answer {
     outcome: GateOutcome,
-    found: String,
+    found: Text,
     /// For an undecided gate: what decides it.
-    decide: Option<String>,
+    decide: Option<Text>,
 }
 
 impl Answer {
-    fn of(outcome: GateOutcome, found: impl Into<String>) -> Self {
+    fn of(outcome: GateOutcome, found: impl Into<Text>) -> Self {
         Self { outcome, found: found.into(), decide: None }
     }
 
     /// Adds what decides the gate, if it is undecided.
-    fn or_else(self, decide: impl FnOnce() -> String) -> Self {
+    fn or_else(self, decide: impl FnOnce() -> Text) -> Self {
         let decide = (self.outcome == GateOutcome::Undecided).then(decide);
         Self { decide: self.decide.or(decide), ..self }
     }
 }
 
 impl Candidate<'_> {
-    fn judgement(&self, gate: String, limit: String, answer: Answer) -> Judgement {
+    fn judgement(&self, gate: Text, limit: Text, answer: Answer) -> Judgement {
         let Answer { outcome, found, decide } = answer;
         Judgement { gate, run: self.letter.to_string(), limit, found, outcome, decide }
     }
 
     /// A failure because nothing matches the gate. `found` says what the run has instead.
-    fn missing(&self, gate: String, limit: String, found: &str) -> Judgement {
-        self.judgement(gate, limit, Answer::of(GateOutcome::Fail, found))
+    fn missing(&self, gate: Text, limit: Text, found: &Text) -> Judgement {
+        self.judgement(gate, limit, Answer::of(GateOutcome::Fail, found.clone()))
     }
 
     /// Says what decides a limit on an accuracy.
-    fn more_items(&self, task: &str) -> String {
+    fn more_items(&self, task: &str) -> Text {
         let case = self.summary.run.plan.accuracy.iter().find(|case| case.task == task);
         let Some(all) = case.and_then(|case| case.part_of()) else {
-            return "every item was asked; these items cannot decide a limit this close".to_owned();
+            return text!("every item was asked; these items cannot decide a limit this close");
         };
         if let Some(first) = &self.summary.run.provenance.scored_from {
-            return format!(
+            return text!(
                 "all {all} items: repeat the command of run {first}, which has the answers, with --limit {all}; then run \
-                 `glmbench score`"
+                 `glmbench score`",
+                all,
+                first
             );
         }
         // The suite itself may set the limit.
         let command = same_command(&self.summary.run, &["--limit"]);
-        format!("all {all} items: {} --limit {all}`", command.trim_end_matches('`'))
+        text!(
+            "all {all} items: {command}",
+            all,
+            command = format!("{} --limit {all}`", command.trim_end_matches('`'))
+        )
     }
 
     /// Tasks that only one of the two runs has, with the letter of the run that lacks it.
@@ -197,31 +204,32 @@ impl Candidate<'_> {
     }
 
     /// Says why no task matches.
-    fn no_task(&self, wanted: Option<&String>) -> String {
+    fn no_task(&self, wanted: Option<&String>) -> Text {
         let plan = &self.summary.run.plan.accuracy;
         let has: Vec<&str> = plan.iter().map(|case| case.task.as_str()).collect();
         match wanted {
-            _ if has.is_empty() => "the run has no accuracy task; remove this gate from the file".to_owned(),
+            _ if has.is_empty() => text!("the run has no accuracy task; remove this gate from the file"),
             Some(wanted) if !has.contains(&wanted.as_str()) => {
-                format!("the run has no task {wanted}, but {}", has.join(", "))
+                text!("the run has no task {wanted}, but {has}", wanted, has = joined(&has, ", "))
             }
-            _ => "no item has an answer".to_owned(),
+            _ => text!("no item has an answer"),
         }
     }
 
     /// Says why no timed case matches.
-    fn no_case(&self, pattern: Option<&String>) -> String {
+    fn no_case(&self, pattern: Option<&String>) -> Text {
         let plan = &self.summary.run.plan.performance;
         match (plan.first(), pattern) {
-            (None, _) => "the run has no timed case; remove this gate from the file".to_owned(),
+            (None, _) => text!("the run has no timed case; remove this gate from the file"),
             (Some(first), Some(pattern)) => {
-                format!(
-                    "no case of the run matches {pattern}; it has {}, such as {}",
-                    plan.len(),
-                    first.case_id
+                text!(
+                    "no case of the run matches {pattern}; it has {cases}, such as {first}",
+                    pattern,
+                    cases = plan.len(),
+                    first = first.case_id
                 )
             }
-            (Some(_), None) => "no case of the run was timed".to_owned(),
+            (Some(_), None) => text!("no case of the run was timed"),
         }
     }
 }
@@ -253,51 +261,62 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
         .iter()
         .filter(|row| row.subject == "all" && row.category == "all" && asked(&row.task))
         .collect();
-    let named = |kind: &str, task: &str| format!("{kind} of {task}");
-    let task = gate.task.as_deref().unwrap_or("every task");
+    let named = |kind: &Text, task: &Text| text!("{kind} of {task}", kind, task);
+    let task = gate.task.as_ref().map_or_else(|| text!("every task"), Text::from);
+    let [accuracy, failed_items, accuracy_drop] = texts!["accuracy", "failed items", "accuracy drop"];
     let no_task = candidate.no_task(gate.task.as_ref());
     let mut alone = candidate.tasks_of_one_side();
     alone.retain(|(task, _)| asked(task));
-    let lacking = |kind: &str, limit: &str, of: &dyn Fn(char) -> bool| -> Vec<Judgement> {
+    let lacking = |kind: &Text, limit: &Text, of: &dyn Fn(char) -> bool| -> Vec<Judgement> {
         let of = alone.iter().filter(|(_, letter)| of(*letter));
         let missing = |(task, letter): &(String, char)| {
-            candidate.missing(named(kind, task), limit.to_owned(), &format!("run {letter} has no such task"))
+            let found = text!("run {letter} has no such task", letter);
+            candidate.missing(named(kind, &task.into()), limit.clone(), &found)
         };
         of.map(missing).collect()
     };
     let mut judgements = Vec::new();
     if let Some(min) = gate.min {
-        let limit = format!("at least {}", percent(min));
+        let limit = text!("at least {limit}", limit = percent(min));
         judgements.extend(wholes.iter().map(|row| {
             let answer = least_accuracy(row, min).or_else(|| candidate.more_items(&row.task));
-            candidate.judgement(named("accuracy", &row.task), limit.clone(), answer)
+            candidate.judgement(named(&accuracy, &Text::from(&row.task)), limit.clone(), answer)
         }));
-        judgements.extend(lacking("accuracy", &limit, &|letter| letter == candidate.letter));
+        judgements.extend(lacking(&accuracy, &limit, &|letter| letter == candidate.letter));
         if wholes.is_empty() {
-            judgements.push(candidate.missing(named("accuracy", task), limit, &no_task));
+            judgements.push(candidate.missing(named(&accuracy, &task), limit, &no_task));
         }
     }
     if let Some(most) = gate.max_failed {
-        let limit = format!("at most {}", percent(most));
+        let limit = text!("at most {limit}", limit = percent(most));
         judgements.extend(wholes.iter().map(|row| {
             let share = row.failed as f64 / row.n.max(1) as f64;
-            let found = format!("{} of {} ({})", row.failed, row.n, percent(share));
+            let found = text!(
+                "{failed} of {all} ({share})",
+                failed = row.failed,
+                all = row.n,
+                share = percent(share)
+            );
             let outcome = if share <= most { GateOutcome::Pass } else { GateOutcome::Fail };
-            candidate.judgement(named("failed items", &row.task), limit.clone(), Answer::of(outcome, found))
+            candidate.judgement(
+                named(&failed_items, &Text::from(&row.task)),
+                limit.clone(),
+                Answer::of(outcome, found),
+            )
         }));
-        judgements.extend(lacking("failed items", &limit, &|letter| letter == candidate.letter));
+        judgements.extend(lacking(&failed_items, &limit, &|letter| letter == candidate.letter));
         if wholes.is_empty() {
-            judgements.push(candidate.missing(named("failed items", task), limit, &no_task));
+            judgements.push(candidate.missing(named(&failed_items, &task), limit, &no_task));
         }
     }
     if let (Some(drop), Some((_, pair))) = (gate.max_drop, candidate.against) {
-        let limit = format!("at most {} points", 100.0 * drop);
+        let limit = text!("at most {points} points", points = 100.0 * drop);
         let tasks: Vec<&TaskComparison> = pair.tasks.iter().filter(|t| asked(&t.task)).collect();
         judgements.extend(tasks.iter().map(|task| {
             let answer = largest_drop(task, drop).or_else(|| candidate.more_items(&task.task));
-            candidate.judgement(named("accuracy drop", &task.task), limit.clone(), answer)
+            candidate.judgement(named(&accuracy_drop, &Text::from(&task.task)), limit.clone(), answer)
         }));
-        let lacking = lacking("accuracy drop", &limit, &|_| true);
+        let lacking = lacking(&accuracy_drop, &limit, &|_| true);
         // Tasks in both plans without any paired item.
         let planned = candidate.summary.run.plan.accuracy.iter().map(|case| &case.task);
         let unpaired = planned.filter(|task| {
@@ -307,13 +326,13 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
         });
         judgements.extend(unpaired.map(|task| {
             candidate.missing(
-                named("accuracy drop", task),
+                named(&accuracy_drop, &Text::from(task)),
                 limit.clone(),
-                "no item has an answer in both runs",
+                &text!("no item has an answer in both runs"),
             )
         }));
         if tasks.is_empty() && lacking.is_empty() && judgements.is_empty() {
-            judgements.push(candidate.missing(named("accuracy drop", task), limit, &no_task));
+            judgements.push(candidate.missing(named(&accuracy_drop, &task), limit, &no_task));
         }
         judgements.extend(lacking);
     }
@@ -326,7 +345,7 @@ fn least_accuracy(row: &AccuracyRow, min: f64) -> Answer {
             let found = format!("{} [{}, {}]", percent(share), percent(interval.low), percent(interval.high));
             Answer::of(at_least(interval, min), found)
         }
-        _ => Answer::of(GateOutcome::Fail, "no item has an answer"),
+        _ => Answer::of(GateOutcome::Fail, text!("no item has an answer")),
     }
 }
 
@@ -338,18 +357,19 @@ fn largest_drop(task: &TaskComparison, drop: f64) -> Answer {
     let lost = |gained: f64| format!("{:+.2}", 0.0 - 100.0 * gained);
     match interval {
         Some(interval) => {
-            let alike = if task.is_identical() { ", every answer identical" } else { "" };
-            let found = format!(
-                "{} points lost [{}, {}]{alike}",
-                lost(difference),
-                lost(interval.high),
-                lost(interval.low)
+            let alike = if task.is_identical() { text!(", every answer identical") } else { Text::EMPTY };
+            let found = text!(
+                "{lost} points lost [{low}, {high}]{alike}",
+                lost = lost(difference),
+                low = lost(interval.high),
+                high = lost(interval.low),
+                alike
             );
             Answer::of(at_least(interval, -drop), found)
         }
         None => Answer::of(
             GateOutcome::Undecided,
-            format!("{} points lost, too few items for an interval", lost(difference)),
+            text!("{lost} points lost, too few items for an interval", lost = lost(difference)),
         ),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::GateError;
 use crate::bounded;
+use crate::language::{Text, text};
 use crate::report::compare::{GateOutcome, Judgement};
 use crate::suite::gates::{Gates, ParityGate};
 use serde::Deserialize;
@@ -41,29 +42,43 @@ fn judge_one(gate: &ParityGate) -> Result<Vec<Judgement>, GateError> {
             found.kl_threshold, gate.kl_threshold
         )));
     }
-    let judgement = |what: &str, limit: String, (kept, found_text): (bool, String)| Judgement {
-        gate: format!("{what}, {} against {}", found.engine, found.reference),
+    let judgement = |what: Text, limit: Text, (kept, found_text): (bool, Text)| Judgement {
+        gate: text!(
+            "{what}, {engine} against {reference}",
+            what,
+            engine = found.engine,
+            reference = found.reference
+        ),
         run: "–".into(),
         limit,
-        found: format!("{found_text}, {} positions", found.positions),
+        found: text!("{figure}, {positions} positions", figure = found_text, positions = found.positions),
         outcome: if kept && found.positions > 0 { GateOutcome::Pass } else { GateOutcome::Fail },
         decide: None,
     };
     // JSON has no infinity: an infinite KL is null.
-    let largest = found.kl_max.map_or("infinite".to_owned(), |kl| format!("{kl:.2e} nat"));
+    let largest = found.kl_max.map_or(text!("infinite"), |kl| format!("{kl:.2e} nat").into());
     let within = found.kl_max.is_some_and(|kl| kl <= gate.max_kl);
     let share = 100.0 * found.share_above_threshold;
     let mut judgements = vec![
-        judgement("largest KL", format!("at most {:e} nat", gate.max_kl), (within, largest)),
         judgement(
-            &format!("positions with KL above {:e}", gate.kl_threshold),
-            format!("at most {} %", 100.0 * gate.max_share),
-            (found.share_above_threshold <= gate.max_share, format!("{share:.3} %")),
+            text!("largest KL"),
+            text!("at most {limit} nat", limit = format!("{:e}", gate.max_kl)),
+            (within, largest),
+        ),
+        judgement(
+            text!("positions with KL above {threshold}", threshold = format!("{:e}", gate.kl_threshold)),
+            text!("at most {share} %", share = 100.0 * gate.max_share),
+            (found.share_above_threshold <= gate.max_share, format!("{share:.3} %").into()),
         ),
     ];
     if let Some(beyond) = found.divergences_beyond_ties {
-        let text = format!("{beyond} of {} continuations", found.continuations);
-        judgements.push(judgement("free divergences that are no ties", "none".into(), (beyond == 0, text)));
+        let words =
+            text!("{beyond} of {continuations} continuations", beyond, continuations = found.continuations);
+        judgements.push(judgement(
+            text!("free divergences that are no ties"),
+            text!("none"),
+            (beyond == 0, words),
+        ));
     }
     Ok(judgements)
 }

@@ -5,6 +5,7 @@
 //! then the gate decides between two states of the program, but says nothing of a card.
 
 use super::{Answer, Candidate, asked_for, at_least, at_most, percent};
+use crate::language::{Text, ToText, joined, text};
 use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord, RunRecord};
 use crate::report::compare::{
     Basis, Evidence, GateOutcome, Judgement, Metric, SpeedVerdict, command, same_command,
@@ -44,37 +45,44 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
         .iter()
         .filter(|c| of_clock && asked_for(gate.case.as_ref(), &c.case_id))
         .collect();
-    let other_clock = format!(
-        "the run's times are {}, but this limit is for {clock} times (clock = \"{clock}\")",
-        run.provenance.clock
+    let other_clock = text!(
+        "the run's times are {found}, but this limit is for {wanted} times (clock = \"{word}\")",
+        found = run.provenance.clock,
+        wanted = clock,
+        word = clock.to_string()
     );
     let metric = gate.metric.as_str();
-    let modelled = if gate.modelled { ", modelled" } else { "" };
-    let named = |kind: &str, case: &str| format!("{metric} {kind} of {case}{modelled}");
-    let pattern = gate.case.as_deref().unwrap_or("every case");
+    let modelled = if gate.modelled { text!(", modelled") } else { Text::EMPTY };
+    let named =
+        |kind: &Text, case: &Text| text!("{metric} {kind} of {case}{modelled}", metric, kind, case, modelled);
+    let pattern = gate.case.as_ref().map_or_else(|| text!("every case"), Text::from);
     type Judge<'a> = Box<dyn Fn(&PerformanceCase) -> Answer + 'a>;
-    let mut limits: Vec<(&str, String, Judge<'_>)> = Vec::new();
-    let more = || format!("more repetitions: {}", same_command(&candidate.summary.run, &[]));
+    let mut limits: Vec<(Text, Text, Judge<'_>)> = Vec::new();
+    let more = || text!("more repetitions: {command}", command = same_command(&candidate.summary.run, &[]));
     if let Some(max) = gate.max_ns {
         let judge = move |case: &PerformanceCase| {
             absolute(candidate, case, gate.metric, |ends| at_most(ends, max)).or_else(more)
         };
-        limits.push(("time", format!("at most {} ms", max / 1e6), Box::new(judge)));
+        limits.push((text!("time"), text!("at most {ms} ms", ms = max / 1e6), Box::new(judge)));
     }
     if let Some(min) = gate.min_tokens_per_s {
         let judge = move |case: &PerformanceCase| throughput(candidate, case, gate.metric, min).or_else(more);
-        limits.push(("throughput", format!("at least {min} tokens/s"), Box::new(judge)));
+        limits.push((text!("throughput"), text!("at least {min} tokens/s", min), Box::new(judge)));
     }
     if candidate.against.is_some() {
         if let Some(max) = gate.max_ratio {
             let judge = move |case: &PerformanceCase| ratio(candidate, case, gate, (max, Unit::Ratio));
-            limits.push(("time ratio", format!("at most {max}"), Box::new(judge)));
+            limits.push((text!("time ratio"), text!("at most {limit}", limit = max), Box::new(judge)));
         }
         if let Some(drop) = gate.max_throughput_drop {
             // The token count is fixed, so a rate of 1 − d is a time of 1 / (1 − d).
             let judge =
                 move |case: &PerformanceCase| ratio(candidate, case, gate, (1.0 / (1.0 - drop), Unit::Drop));
-            limits.push(("throughput drop", format!("at most {}", percent(drop)), Box::new(judge)));
+            limits.push((
+                text!("throughput drop"),
+                text!("at most {limit}", limit = percent(drop)),
+                Box::new(judge),
+            ));
         }
     }
     let of_the_base: Vec<String> = candidate.cases_of_the_base();
@@ -83,16 +91,15 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
     for (kind, limit, judge) in limits {
         if cases.is_empty() {
             let why = if of_clock { candidate.no_case(gate.case.as_ref()) } else { other_clock.clone() };
-            judgements.push(candidate.missing(named(kind, pattern), limit.clone(), &why));
+            judgements.push(candidate.missing(named(&kind, &pattern), limit.clone(), &why));
         }
+        judgements.extend(cases.iter().map(|case| {
+            candidate.judgement(named(&kind, &Text::from(&case.case_id)), limit.clone(), judge(case))
+        }));
+        let lacking = text!("run {letter} has no such case", letter = candidate.letter);
         judgements.extend(
-            cases
-                .iter()
-                .map(|case| candidate.judgement(named(kind, &case.case_id), limit.clone(), judge(case))),
+            of_the_base().map(|id| candidate.missing(named(&kind, &id.into()), limit.clone(), &lacking)),
         );
-        let lacking = format!("run {} has no such case", candidate.letter);
-        judgements
-            .extend(of_the_base().map(|id| candidate.missing(named(kind, id), limit.clone(), &lacking)));
     }
     judgements
 }
@@ -107,7 +114,7 @@ struct Estimate {
 }
 
 /// Said of a limit that a modelled figure's error reaches across.
-const WITHIN: &str = "; the limit is within this error";
+const WITHIN: Text = text!("; the limit is within this error");
 
 impl Estimate {
     /// Returns the same figure as a rate of a number of tokens per second.
@@ -126,14 +133,16 @@ impl Estimate {
         let Self { median, interval, error } = self;
         let found = format!("{} {unit}", shown(median));
         let found = match &error {
-            None => format!("{found} [{}, {}]", shown(interval.low), shown(interval.high)),
+            None => format!("{found} [{}, {}]", shown(interval.low), shown(interval.high)).into(),
             Some(known) => {
                 let within = |of: &Stated| {
                     let (low, high) = of.ends(median).into_inner();
                     decide(Interval { low, high }) == GateOutcome::Undecided
                 };
                 let is_within = known.as_ref().is_ok_and(within);
-                format!("{found}{}{}", modelled::marked(Some(known)), if is_within { WITHIN } else { "" })
+                Text::from(found)
+                    + modelled::marked(Some(known))
+                    + if is_within { WITHIN } else { Text::EMPTY }
             }
         };
         Answer::of(decide(interval), found)
@@ -156,22 +165,23 @@ fn interval_of(
         .filter_map(|request| Metric::from(metric).of(request))
         .collect();
     let Some(centre) = median(&samples) else {
-        return Err(Answer::of(GateOutcome::Fail, "no such time in the run"));
+        return Err(Answer::of(GateOutcome::Fail, text!("no such time in the run")));
     };
     let error = error_of(&candidate.summary.run, case, metric);
     if candidate.summary.run.provenance.clock == Clock::Modelled {
         return Ok(Estimate { median: centre, interval: Interval::point(centre), error });
     }
     if samples.len() < LEAST_REPETITIONS {
-        let found = format!(
-            "{:.3} ms of {} repetitions; a decision needs {LEAST_REPETITIONS}",
-            centre / 1e6,
-            samples.len()
+        let found = text!(
+            "{median} ms of {repetitions} repetitions; a decision needs {fewest}",
+            median = format!("{:.3}", centre / 1e6),
+            repetitions = samples.len(),
+            fewest = LEAST_REPETITIONS
         );
         return Err(Answer::of(GateOutcome::Undecided, found));
     }
     let interval = median_interval(&samples, 0.95, RESAMPLES, SEED);
-    let none = || Answer::of(GateOutcome::Undecided, "no interval");
+    let none = || Answer::of(GateOutcome::Undecided, text!("no interval"));
     interval.map(|interval| Estimate { median: centre, interval, error }).ok_or_else(none)
 }
 
@@ -183,8 +193,11 @@ fn error_of(run: &RunRecord, case: &PerformanceCase, metric: GateMetric) -> Opti
         .or_else(|| (run.provenance.clock == Clock::Modelled).then(unnamed))
 }
 
-fn invalid(row: &PerfRow) -> String {
-    format!("invalid: {}", row.invalid_reason.as_deref().unwrap_or("no reason recorded"))
+fn invalid(row: &PerfRow) -> Text {
+    text!(
+        "invalid: {reason}",
+        reason = row.invalid_reason.clone().unwrap_or_else(|| text!("no reason recorded"))
+    )
 }
 
 fn absolute(
@@ -201,7 +214,7 @@ fn absolute(
 
 fn throughput(candidate: &Candidate<'_>, case: &PerformanceCase, metric: GateMetric, min: f64) -> Answer {
     let Metric::Phase(phase) = Metric::from(metric) else {
-        return Answer::of(GateOutcome::Fail, "a time per token has no throughput");
+        return Answer::of(GateOutcome::Fail, text!("a time per token has no throughput"));
     };
     let tokens = crate::report::performance::phase_tokens(case, phase) as f64;
     match interval_of(candidate, case, metric) {
@@ -237,17 +250,17 @@ impl Unit {
 
 fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, limit: (f64, Unit)) -> Answer {
     let Some((comparison, pair)) = candidate.against else {
-        return Answer::of(GateOutcome::Undecided, "no base run");
+        return Answer::of(GateOutcome::Undecided, text!("no base run"));
     };
     let Some(joined) = pair.cases.iter().find(|joined| joined.b.case_id == case.case_id) else {
-        return Answer::of(GateOutcome::Fail, "the base run has no such case");
+        return Answer::of(GateOutcome::Fail, text!("the base run has no such case"));
     };
     let spoilt = joined
         .phases
         .iter()
         .find(|p| matches!(p.verdict, SpeedVerdict::NotComparable | SpeedVerdict::Invalid));
     if let Some(phase) = spoilt {
-        return Answer::of(GateOutcome::Undecided, phase.verdict.to_string());
+        return Answer::of(GateOutcome::Undecided, phase.verdict.to_text());
     }
     let metric = Metric::from(gate.metric);
     if comparison.base().is_modelled() {
@@ -260,7 +273,7 @@ fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, li
             centre(&good_repetitions(&joined.b, &other.requests)),
         );
         let (Some(a), Some(b)) = times else {
-            return Answer::of(GateOutcome::Fail, "no such time in a run");
+            return Answer::of(GateOutcome::Fail, text!("no such time in a run"));
         };
         let errors = [(base.run(), &joined.a), (other.run(), &joined.b)]
             .map(|(run, case)| error_of(run, case, gate.metric).and_then(Result::ok));
@@ -270,7 +283,7 @@ fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, li
     }
     let phases = comparison.phases();
     match comparison.joined(pair, joined).evidence(metric, &comparison.options, phases) {
-        None => Answer::of(GateOutcome::Fail, "no such time in a run"),
+        None => Answer::of(GateOutcome::Fail, text!("no such time in a run")),
         Some(evidence) => {
             measured_ratio(&evidence, gate, limit, phases).or_else(|| command(comparison, pair))
         }
@@ -286,15 +299,15 @@ fn modelled_ratio(
 ) -> Answer {
     let outcome = at_most(Interval::point(ratio), max);
     let words = match errors {
-        [Some(a), Some(_)] if is_one_profile => format!("; both times {}, by one profile", a.short()),
+        [Some(a), Some(_)] if is_one_profile => text!("; both times {a}, by one profile", a = a.short()),
         [Some(a), Some(b)] => {
             let error = RatioError::of(a, b);
             let is_within = at_most(error.ends(ratio), max) == GateOutcome::Undecided;
-            format!(" {}{}", error.short(), if is_within { WITHIN } else { "" })
+            Text::from(format!(" {}", error.short())) + if is_within { WITHIN } else { Text::EMPTY }
         }
-        _ => ", error unknown".to_owned(),
+        _ => text!(", error unknown"),
     };
-    Answer::of(outcome, format!("{}, modelled{words}", unit.of(ratio)))
+    Answer::of(outcome, text!("{ratio}, modelled{words}", ratio = unit.of(ratio), words))
 }
 
 /// Passes if the whole 95 % interval is within the limit. Fails if the whole interval is past it, at a level that all
@@ -302,26 +315,35 @@ fn modelled_ratio(
 fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit), phases: usize) -> Answer {
     let ratio = evidence.ratio;
     if evidence.basis == Basis::Unlike {
-        let why = evidence.note.as_deref().unwrap_or("timed on unlike machines");
-        return Answer::of(GateOutcome::Undecided, format!("{}, {why}", unit.of(ratio)));
+        let why = evidence.note.clone().unwrap_or_else(|| text!("timed on unlike machines"));
+        return Answer::of(GateOutcome::Undecided, text!("{ratio}, {why}", ratio = unit.of(ratio), why));
     }
     if evidence.basis == Basis::Apart {
         let outcome =
             if gate.untimed_by_ratio { at_most(Interval::point(ratio), max) } else { GateOutcome::Undecided };
-        let alone = if gate.untimed_by_ratio { ", by the ratio alone" } else { "" };
-        return Answer::of(outcome, format!("{}, not timed in turn{alone}", unit.of(ratio)));
+        let alone = if gate.untimed_by_ratio { text!(", by the ratio alone") } else { Text::EMPTY };
+        return Answer::of(
+            outcome,
+            text!("{ratio}, not timed in turn{alone}", ratio = unit.of(ratio), alone),
+        );
     }
     if !evidence.unstable.is_empty() {
-        let why = evidence.unstable.join("; ");
-        return Answer::of(GateOutcome::Undecided, format!("{}, unstable: {why}", unit.of(ratio)));
+        let why = joined(&evidence.unstable, "; ");
+        return Answer::of(
+            GateOutcome::Undecided,
+            text!("{ratio}, unstable: {why}", ratio = unit.of(ratio), why),
+        );
     }
     let Some(interval) = evidence.interval() else {
         let few = match evidence.basis {
-            Basis::Blocks(n) => format!("{n} blocks are too few"),
-            Basis::Runs(a, b) => format!("{a} and {b} runs are too few"),
-            Basis::Floor(_) | Basis::Apart | Basis::Unlike => "too few repetitions".to_owned(),
+            Basis::Blocks(n) => text!("{n} blocks are too few", n),
+            Basis::Runs(a, b) => text!("{a} and {b} runs are too few", a, b),
+            Basis::Floor(_) | Basis::Apart | Basis::Unlike => text!("too few repetitions"),
         };
-        return Answer::of(GateOutcome::Undecided, format!("{}; {few} for an interval", unit.of(ratio)));
+        return Answer::of(
+            GateOutcome::Undecided,
+            text!("{ratio}; {few} for an interval", ratio = unit.of(ratio), few),
+        );
     };
     let outcome = match at_most(interval, max) {
         GateOutcome::Fail if evidence.p(max).is_some_and(|p| p * phases as f64 >= ALPHA) => {

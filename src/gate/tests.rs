@@ -239,14 +239,14 @@ fn a_modelled_figure_carries_its_error_and_says_if_the_limit_is_within() {
         (outcome, found)
     };
     let within = "; the limit is within this error";
-    assert_eq!(judged("max = \"110 ms\""), (Pass, format!("100.000 ms, modelled ± 20 %{within}")));
+    assert_eq!(judged("max = \"110 ms\""), (Pass, format!("100.000 ms, modelled ± 20 %{within}").into()));
     // Outside the error on either side: 100 / exp(0.2) is 81.9, and 100 * exp(0.2) is 122.1.
     assert_eq!(judged("max = \"123 ms\""), (Pass, "100.000 ms, modelled ± 20 %".into()));
     assert_eq!(judged("max = \"81 ms\""), (Fail, "100.000 ms, modelled ± 20 %".into()));
-    assert_eq!(judged("max = \"82 ms\""), (Fail, format!("100.000 ms, modelled ± 20 %{within}")));
+    assert_eq!(judged("max = \"82 ms\""), (Fail, format!("100.000 ms, modelled ± 20 %{within}").into()));
     assert_eq!(
         judged("min_throughput = \"100 tokens/s\""),
-        (Pass, format!("110.0 tokens/s, modelled ± 20 %{within}"))
+        (Pass, format!("110.0 tokens/s, modelled ± 20 %{within}").into())
     );
     let gates = gates("[[speed]]\nmetric = \"e2e\"\nclock = \"modelled\"\nmax_ratio = 1.02");
     let of_ratio = |error, profile: &str| {
@@ -255,7 +255,7 @@ fn a_modelled_figure_carries_its_error_and_says_if_the_limit_is_within() {
         let Judgement { outcome, found, .. } = against(&gates, modelled("a", 100, error), other).remove(0);
         (outcome, found)
     };
-    assert_eq!(of_ratio(0.2, "its sha256:01"), (Fail, format!("1.050, modelled ± 28 %{within}")));
+    assert_eq!(of_ratio(0.2, "its sha256:01"), (Fail, format!("1.050, modelled ± 28 %{within}").into()));
     assert_eq!(of_ratio(0.01, "its sha256:01"), (Fail, "1.050, modelled ± 1 %".into()));
     // What two times by one profile have in common says nothing against their ratio.
     let one = of_ratio(0.2, "mine sha256:00");
@@ -316,7 +316,7 @@ fn undecided_counts_as_the_file_says() {
         [Undecided, Pass, Fail]
     );
     assert_eq!(
-        judgements[0].decide.as_deref(),
+        judgements[0].decide.as_ref().map(ToString::to_string).as_deref(),
         Some("every item was asked; these items cannot decide a limit this close")
     );
     let (mut record, samples, requests) = run("r", 200, &[], Clock::Measured);
@@ -324,7 +324,10 @@ fn undecided_counts_as_the_file_says() {
     record.provenance.command_line =
         ["x", "run", "s.toml", "--limit", "400", "--resume"].map(str::to_owned).to_vec();
     let judgements = alone("[[accuracy]]\nmin = \"50%\"", (record, samples, requests));
-    assert_eq!(judgements[0].decide.as_deref(), Some("all 1346 items: `glmbench run s.toml --limit 1346`"));
+    assert_eq!(
+        judgements[0].decide.as_ref().map(ToString::to_string).as_deref(),
+        Some("all 1346 items: `glmbench run s.toml --limit 1346`")
+    );
 }
 
 type Records = (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>);
@@ -381,8 +384,11 @@ fn limits_against_the_base_need_one() {
         sixteen(1.0).iter().zip(0..).map(|(ms, i)| ms + if i / 2 % 2 == 0 { 2 } else { 8 }).collect();
     let open = judged(293, &uneven);
     assert_eq!(outcomes(&open), [Undecided, Undecided, Pass, Undecided]);
-    assert!(open[1].found.starts_with("1.0") && open[1].found.contains('['), "{}", open[1].found);
-    assert_eq!(open[1].decide.as_deref().map(|words| words.starts_with('`')), Some(true));
+    assert!(open[1].found.starts_with("1.0") && open[1].found.contains("["), "{}", open[1].found);
+    assert_eq!(
+        open[1].decide.as_ref().map(ToString::to_string).as_deref().map(|words| words.starts_with('`')),
+        Some(true)
+    );
     // A measured limit does not apply to modelled times.
     let modelled = against(
         &gates,
@@ -401,7 +407,7 @@ fn runs_that_were_not_timed_in_turn_decide_nothing_unless_the_gate_asks_for_the_
         against(&gates(&format!("[[speed]]\nmetric = \"e2e\"\n{limit}")), a, b).remove(0)
     };
     let open = judged("max_ratio = 1.05");
-    assert_eq!((open.outcome, open.found.as_str()), (Undecided, "1.198, not timed in turn"));
+    assert_eq!((open.outcome, open.found.to_string().as_str()), (Undecided, "1.198, not timed in turn"));
     assert!(open.decide.unwrap().contains("glmbench compare A1"));
     let by_ratio = judged("max_ratio = 1.05\nuntimed = \"ratio\"");
     assert_eq!((by_ratio.outcome, by_ratio.decide), (Fail, None));
@@ -460,7 +466,7 @@ fn a_gate_shows_what_it_is_about_in_its_own_unit() {
         drop.found
     );
     assert_eq!(
-        (drop.gate.as_str(), drop.limit.as_str()),
+        (drop.gate.to_string().as_str(), drop.limit.to_string().as_str()),
         ("e2e throughput drop of b1-i8-o11", "at most 10.00 %")
     );
     // Ten of 399 items lost are 2.5 points lost, not −2.5.
@@ -560,4 +566,35 @@ fn patterns_match_as_people_mean_them() {
     ] {
         assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
     }
+}
+
+/// The names of tasks and the values of a gate's keys are all the English words that are left.
+#[test]
+fn judgements_are_said_in_chinese_and_are_as_committed_in_both_languages() {
+    use crate::language::{Language, english::english_words};
+    let times = [98, 99, 100, 100, 101, 102, 103];
+    let mut judged = alone(
+        "[[accuracy]]\nmin = \"50%\"\n[[accuracy]]\nmax_failed = \"0.1%\"\n[[accuracy]]\ntask = \"mmlu\"\nmin = \"1%\"\n\
+         [[speed]]\nmetric = \"e2e\"\nmax = \"100.5 ms\"\n[[speed]]\nmetric = \"e2e\"\nmin_throughput = \"120 tokens/s\"\n\
+         [[speed]]\nmetric = \"e2e\"\nmax = \"1 s\"\nclock = \"modelled\"\n[[memory]]\nmax = \"900 MiB\"",
+        run("r", 200, &times, Clock::Measured),
+    );
+    let text = "[[speed]]\nmetric = \"e2e\"\nclock = \"modelled\"\nmax = \"110 ms\"";
+    judged.extend(alone(text, modelled("r", 100, 0.2)));
+    let relative = "[[accuracy]]\nmax_drop = \"1%\"\n[[speed]]\nmetric = \"tpot\"\nmax_ratio = 1.02\n[[speed]]\nmetric = \"e2e\"\n\
+                    clock = \"modelled\"\nmax_ratio = 1.02";
+    judged.extend(against(&gates(relative), modelled("a", 100, 0.2), modelled("b", 105, 0.2)));
+    let table = crate::report::compare::gate_table(&judged);
+    let shown = Language::ALL.map(|language| {
+        let rows = table.rows.iter().zip(&judged).map(|(row, judgement)| {
+            let cells = row.cells.iter().chain(&judgement.decide);
+            cells.map(|cell| cell.in_language(language)).collect::<Vec<_>>().join(" | ")
+        });
+        rows.collect::<Vec<_>>().join("\n")
+    });
+    let names = ["ceval", "mmlu", "tpot", "measured", "modelled"];
+    let left: Vec<String> =
+        english_words(&shown[1]).into_iter().filter(|word| !names.contains(&word.as_str())).collect();
+    assert!(left.is_empty(), "{left:?} in\n{}", shown[1]);
+    insta::assert_snapshot!("judgements", shown.join("\n\n"));
 }

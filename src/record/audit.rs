@@ -13,6 +13,7 @@ use super::run::{AccuracyCase, JournalSeal, RunRecord, Status, items_hash};
 use super::sample::{SampleRecord, SampleState};
 use super::sum::Sum;
 use super::wire::WITH_SUMS;
+use crate::language::{Text, text};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The first schema that records prompts.
@@ -47,15 +48,15 @@ impl Audit {
     }
 
     /// Returns the first few faults in one line, or `None` if there are none.
-    pub fn words(&self) -> Option<String> {
+    pub fn words(&self) -> Option<Text> {
         const SHOWN: usize = 4;
         // The contradiction goes first, because it affects scores.
         let all: Vec<&str> = self.contradiction.iter().chain(&self.faults).map(String::as_str).collect();
         let shown = all[..all.len().min(SHOWN)].join("; ");
         match all.len() {
             0 => None,
-            n if n > SHOWN => Some(format!("{shown}; and {} more", n - SHOWN)),
-            _ => Some(shown),
+            n if n > SHOWN => Some(text!("{shown}; and {more} more", shown, more = n - SHOWN)),
+            _ => Some(shown.into()),
         }
     }
 }

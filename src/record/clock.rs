@@ -1,5 +1,6 @@
 //! The clock of a time.
 
+use crate::language::{Text, ToText, text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -11,6 +12,15 @@ pub enum Clock {
     Measured,
     /// A virtual clock, derived from a chip profile.
     Modelled,
+}
+
+impl ToText for Clock {
+    fn to_text(&self) -> Text {
+        match self {
+            Self::Measured => text!("measured"),
+            Self::Modelled => text!("modelled"),
+        }
+    }
 }
 
 impl fmt::Display for Clock {

@@ -94,7 +94,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = RunDir::create(root.path(), "r").unwrap();
         write_csv(&dir.file("accuracy.csv"), AccuracyRow::HEADER, &[accuracy_row()]).unwrap();
-        let invalid = PerfRow { invalid_reason: Some("hash \"a\", then \"b\"".to_owned()), ..perf_row() };
+        let invalid = PerfRow { invalid_reason: Some("hash \"a\", then \"b\"".into()), ..perf_row() };
         write_csv(&dir.file("perf.csv"), PerfRow::HEADER, &[perf_row(), invalid]).unwrap();
         write_csv(&dir.file("limits.csv"), LimitRow::HEADER, &[limit_row()]).unwrap();
         let text = |name| fs::read_to_string(dir.file(name)).unwrap();

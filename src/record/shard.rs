@@ -9,6 +9,7 @@ mod places;
 use super::cases::Plan;
 use super::identity::hex;
 use super::run::RunRecord;
+use crate::language::{Text, joined, text};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -129,20 +130,18 @@ impl Shards {
 
     /// Describes what of the plan is here: `shard 3 of 16`, `14 of 16 shards (shard 7 in part, shard 9 missing)`, `16 shards
     /// merged`.
-    pub fn words(&self) -> String {
+    pub fn words(&self) -> Text {
         if let Some(part) = self.single() {
-            return format!("shard {} of {}", part.index, self.count);
+            return text!("shard {index} of {count}", index = part.index, count = self.count);
         }
         let [whole, partial, missing] = self.standing();
         if whole.len() == self.count as usize {
-            return format!("{} shards merged", self.count);
+            return text!("{count} shards merged", count = self.count);
         }
-        let lacking: Vec<String> = [(partial, "in part"), (missing, "missing")]
-            .into_iter()
-            .filter(|(list, _)| !list.is_empty())
-            .map(|(list, how)| format!("{} {how}", numbers(&list)))
-            .collect();
-        format!("{} of {} shards ({})", whole.len(), self.count, lacking.join(", "))
+        let in_part = (!partial.is_empty()).then(|| text!("{shards} in part", shards = numbers(&partial)));
+        let missing = (!missing.is_empty()).then(|| text!("{shards} missing", shards = numbers(&missing)));
+        let lacking = joined(in_part.into_iter().chain(missing), ", ");
+        text!("{whole} of {count} shards ({lacking})", whole = whole.len(), count = self.count, lacking)
     }
 
     /// Whether the run has the whole plan.
@@ -165,11 +164,11 @@ impl Shards {
 
     /// Describes how the kinds of machines that timed cases differ: `same host, bandwidth 1.7 and 2.3 GB/s`. `None` if they
     /// are of one kind.
-    pub fn unlike_words(&self) -> Option<String> {
+    pub fn unlike_words(&self) -> Option<Text> {
         let kinds = self.kinds();
         let [(first, _), others @ ..] = kinds.as_slice() else { return None };
-        let words: Vec<String> = others.iter().map(|(other, _)| first.difference_words(other)).collect();
-        (!words.is_empty()).then(|| words.join("; "))
+        let words: Vec<Text> = others.iter().map(|(other, _)| first.difference_words(other)).collect();
+        (!words.is_empty()).then(|| joined(words, "; "))
     }
 
     /// Returns a machine of each kind that timed cases, with the names of all its hosts.
@@ -188,20 +187,22 @@ impl Shards {
 }
 
 /// Formats numbers of shards: `shard 3`, `shards 3, 5 and 7`, `shards 1, 2, 3 and 9 more`.
-pub fn numbers(list: &[u32]) -> String {
+pub fn numbers(list: &[u32]) -> Text {
     const SHOWN: usize = 8;
     let shown: Vec<String> = list.iter().take(SHOWN).map(u32::to_string).collect();
     match (shown.as_slice(), list.len()) {
-        ([], _) => "no shard".to_owned(),
-        ([one], _) => format!("shard {one}"),
-        (_, all) if all > SHOWN => format!("shards {} and {} more", shown.join(", "), all - SHOWN),
-        ([rest @ .., last], _) => format!("shards {} and {last}", rest.join(", ")),
+        ([], _) => text!("no shard"),
+        ([one], _) => text!("shard {one}", one),
+        (_, all) if all > SHOWN => {
+            text!("shards {shown} and {more} more", shown = joined(&shown, ", "), more = all - SHOWN)
+        }
+        ([rest @ .., last], _) => text!("shards {rest} and {last}", rest = joined(rest, ", "), last),
     }
 }
 
 impl RunRecord {
     /// Describes which part of the plan the run has; `None` for a run of the whole plan.
-    pub fn part_words(&self) -> Option<String> {
+    pub fn part_words(&self) -> Option<Text> {
         self.shards.as_ref().map(|shards| shards.words())
     }
 
@@ -245,7 +246,7 @@ mod tests {
         };
         let shards = |count, parts| Shards { count, plan_hash: "h".into(), whole: None, parts };
         let one = shards(16, vec![part(3, None)]);
-        assert_eq!((one.words().as_str(), one.is_whole()), ("shard 3 of 16", false));
+        assert_eq!((one.words().to_string().as_str(), one.is_whole()), ("shard 3 of 16", false));
         let some = shards(
             4,
             vec![part(1, Some(origin(true, "a", 1e10))), part(2, Some(origin(false, "b", 1.05e10)))],
@@ -254,13 +255,19 @@ mod tests {
         assert_eq!((some.origin_of("c2").map(|o| o.host.as_str()), some.unlike_hosts()), (Some("b"), None));
         let all =
             shards(2, vec![part(1, Some(origin(true, "a", 1e10))), part(2, Some(origin(true, "b", 2e10)))]);
-        assert_eq!((all.words().as_str(), all.is_whole()), ("2 shards merged", true));
+        assert_eq!((all.words().to_string().as_str(), all.is_whole()), ("2 shards merged", true));
         assert_eq!(all.unlike_hosts(), Some(vec![vec!["a"], vec!["b"]]));
-        assert_eq!(all.unlike_words().as_deref(), Some("a and b: bandwidth 10.0 and 20.0 GB/s"));
+        assert_eq!(
+            all.unlike_words().as_ref().map(ToString::to_string).as_deref(),
+            Some("a and b: bandwidth 10.0 and 20.0 GB/s")
+        );
         // The same host, slower than before. Threads make no other machine.
         let slower = ShardOrigin { threads: 8, ..origin(true, "a", 1.7e9) };
         let again = shards(2, vec![part(1, Some(slower)), part(2, Some(origin(true, "a", 2.3e9)))]);
-        assert_eq!(again.unlike_words().as_deref(), Some("same host, bandwidth 1.7 and 2.3 GB/s"));
+        assert_eq!(
+            again.unlike_words().as_ref().map(ToString::to_string).as_deref(),
+            Some("same host, bandwidth 1.7 and 2.3 GB/s")
+        );
         let threads = ShardOrigin { threads: 8, ..origin(true, "a", 1e10) };
         assert!(threads.is_like(&origin(true, "a", 1e10)));
         // Without measured limits they may.

@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::word::Word;
+use crate::language::{Text, ToText, text};
 use crate::stats::Interval;
 use glmbench_device::{DeviceName, Precision};
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,16 @@ pub enum Phase {
     E2e,
 }
 
+impl ToText for Phase {
+    fn to_text(&self) -> Text {
+        match self {
+            Self::Prefill => text!("prefill"),
+            Self::Decode => text!("decode"),
+            Self::E2e => text!("e2e"),
+        }
+    }
+}
+
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -200,7 +211,7 @@ pub struct PerfRow {
     /// Whether the times are usable; empty if the case has no such phase.
     pub valid: Option<bool>,
     /// Why the times are not usable, or why the row is empty.
-    pub invalid_reason: Option<String>,
+    pub invalid_reason: Option<Text>,
     /// The host that timed the case.
     pub host: String,
 }

@@ -1,5 +1,6 @@
 //! Targets: what a suite expects relative to the machine's limits, and whether a run met it.
 
+use crate::language::Text;
 use serde::{Deserialize, Serialize};
 
 /// A figure that is compared with a limit.
@@ -132,7 +133,7 @@ pub struct LimitRow {
     /// none does. Empty if only some do, or if it is unknown.
     pub met: Option<bool>,
     /// Why a cell is empty, or other remarks.
-    pub note: Option<String>,
+    pub note: Option<Text>,
 }
 
 impl LimitRow {

@@ -1,5 +1,6 @@
 //! Words of records that stand for a value of the program: a device, a number type, an arrival process.
 
+use crate::language::{Text, ToText};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::marker::PhantomData;
@@ -47,6 +48,12 @@ impl<T> Deref for Word<T> {
 
     fn deref(&self) -> &str {
         &self.text
+    }
+}
+
+impl<T> ToText for Word<T> {
+    fn to_text(&self) -> Text {
+        Text::data(self.text.clone())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the engine computed for the items of a task, and what it spared itself.
 
+use crate::language::{Text, text};
 use serde::{Deserialize, Serialize};
 
 /// Tokens of a task's items, by how they came about. Processes that were killed have not told theirs.
@@ -33,23 +34,28 @@ impl TaskWork {
     }
 
     /// Describes the work in words: `23,456 prompt tokens computed, 98,765 reused`.
-    pub fn words(&self) -> String {
-        let mut words = format!("{} prompt tokens computed", grouped(self.prefilled));
+    pub fn words(&self) -> Text {
+        let mut words = text!("{prompt} prompt tokens computed", prompt = grouped(self.prefilled));
         if self.reused > 0 {
-            words += &format!(", {} reused from prompts that begin alike", grouped(self.reused));
+            words = words
+                + text!(", {reused} reused from prompts that begin alike", reused = grouped(self.reused));
         }
         if self.guessed > 0 {
             let (guessed, generated) = (grouped(self.guessed), grouped(self.generated));
-            words += &match self.accepted {
-                0 => format!(
-                    ", none of {guessed} guesses of next tokens was right: guessing stopped because it did not pay"
+            let guesses = match self.accepted {
+                0 => text!(
+                    ", none of {guessed} guesses of next tokens was right: guessing stopped because it did not pay",
+                    guessed
                 ),
-                accepted => format!(
-                    ", {} of {generated} generated tokens were guessed ahead ({:.0} % of {guessed} guesses were right)",
-                    grouped(accepted),
-                    100.0 * accepted as f64 / self.guessed as f64
+                accepted => text!(
+                    ", {accepted} of {generated} generated tokens were guessed ahead ({share} % of {guessed} guesses were right)",
+                    accepted = grouped(accepted),
+                    generated,
+                    share = format!("{:.0}", 100.0 * accepted as f64 / self.guessed as f64),
+                    guessed
                 ),
             };
+            words = words + guesses;
         }
         words
     }

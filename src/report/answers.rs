@@ -4,6 +4,7 @@
 use super::format::{NONE, or_none, percent};
 use super::tables::{Column, Table};
 use super::validity::{Check, Outcome};
+use crate::language::{Text, cells, joined, text, texts};
 use crate::record::{AccuracyCase, AnswerRow, RunRecord, SCHEMA, SampleRecord, SampleState};
 use crate::stats::binomial_at_least;
 use std::collections::BTreeMap;
@@ -18,11 +19,13 @@ const MANY: f64 = 0.05;
 const MANY_GUESSED: f64 = 0.25;
 
 /// Definition at the foot of a report with scores.
-pub(super) const DEFINITION: (&str, &str) = (
-    "Answers",
-    "share of each answer among the items that were put to the model, and of each key among the same. Tie: the two most \
+pub(super) const DEFINITION: (Text, Text) = (
+    text!("Answers"),
+    text!(
+        "share of each answer among the items that were put to the model, and of each key among the same. Tie: the two most \
      probable choices have equal log-probabilities, and the first is taken. Last rule: the one that reads an answer where no \
-     better one finds any. Empty: the generated text is white space or nothing.",
+     better one finds any. Empty: the generated text is white space or nothing."
+    ),
 );
 
 /// Counts of one answer of a task.
@@ -118,9 +121,15 @@ impl<'a> TaskAnswers<'a> {
     }
 
     /// `no is 58 of 60 answers and 30 of as many keys`.
-    fn dominance(&self) -> Option<String> {
+    fn dominance(&self) -> Option<Text> {
         let (answer, Counts { given, keys }) = self.dominant()?;
-        Some(format!("{answer} is {given} of {} answers and {keys} of as many keys", self.put))
+        Some(text!(
+            "{answer} is {given} of {put} answers and {keys} of as many keys",
+            answer,
+            given,
+            put = self.put,
+            keys
+        ))
     }
 
     fn has_many_ties(&self) -> bool {
@@ -128,10 +137,10 @@ impl<'a> TaskAnswers<'a> {
     }
 
     /// `12 of 60 answers are ties`, `every margin is 0`.
-    fn tie_words(&self) -> String {
+    fn tie_words(&self) -> Text {
         match self.ties {
-            ties if ties == self.chosen => "every margin is 0".to_owned(),
-            ties => format!("{ties} of {} answers are ties", self.chosen),
+            ties if ties == self.chosen => text!("every margin is 0"),
+            ties => text!("{ties} of {chosen} answers are ties", ties, chosen = self.chosen),
         }
     }
 
@@ -143,11 +152,11 @@ impl<'a> TaskAnswers<'a> {
         self.empty.is_some_and(|count| self.share(count) > MANY)
     }
 
-    fn note(&self) -> String {
+    fn note(&self) -> Text {
         let ties = (self.chosen > 0 && self.has_many_ties()).then(|| self.tie_words());
-        let guessed = self.is_guessed().then(|| "much read by the last rule".to_owned());
-        let empty = self.is_empty().then(|| "empty texts".to_owned());
-        [self.dominance(), ties, guessed, empty].into_iter().flatten().collect::<Vec<_>>().join("; ")
+        let guessed = self.is_guessed().then(|| text!("much read by the last rule"));
+        let empty = self.is_empty().then(|| text!("empty texts"));
+        joined([self.dominance(), ties, guessed, empty].into_iter().flatten(), "; ")
     }
 }
 
@@ -183,24 +192,26 @@ pub(super) fn rows(run: &RunRecord, tasks: &[TaskAnswers<'_>]) -> Vec<AnswerRow>
 /// One row per task.
 pub(super) fn table(tasks: &[TaskAnswers<'_>]) -> Table {
     let mut table = Table::new(
-        "Answers: share given (share of the keys), %".to_owned(),
-        &["Task", "Answers"],
-        &["Items", "Ties", "Last rule", "Empty"],
+        text!("Answers: share given (share of the keys), %"),
+        &texts!["Task", "Answers"],
+        &texts!["Items", "Ties", "Last rule", "Empty"],
     );
-    table.columns.push(Column { name: "Note".to_owned(), numeric: false });
+    table.columns.push(Column { name: text!("Note"), numeric: false });
     for task in tasks {
         let share = |(answer, counts): (&&str, &Counts)| {
-            format!("{answer} {} ({})", percent(task.share(counts.given)), percent(task.share(counts.keys)))
+            let (given, keys) = (task.share(counts.given), task.share(counts.keys));
+            Text::from(format!("{answer} {} ({})", percent(given), percent(keys)))
         };
-        let unread = (task.unread > 0).then(|| format!("unread {}", percent(task.share(task.unread))));
-        let answers: Vec<String> = task.answers.iter().map(share).chain(unread).collect();
+        let unread =
+            (task.unread > 0).then(|| text!("unread {share}", share = percent(task.share(task.unread))));
+        let answers = joined(task.answers.iter().map(share).chain(unread), ", ");
         let count = |count: Option<u64>| or_none(count, |count| count.to_string());
         table.push(
             false,
-            vec![
-                task.case.task.clone(),
-                answers.join(", "),
-                task.put.to_string(),
+            cells![
+                task.case.task,
+                answers,
+                task.put,
                 if task.chosen > 0 { task.ties.to_string() } else { NONE.to_owned() },
                 count(task.last_rule),
                 count(task.empty),
@@ -213,63 +224,66 @@ pub(super) fn table(tasks: &[TaskAnswers<'_>]) -> Table {
 
 /// Conditions on the distribution of answers.
 pub(super) fn checks(tasks: &[TaskAnswers<'_>]) -> [Check; 3] {
-    let told = |words: Vec<String>| words.join("; ");
-    let of = |spoilt: &[String], applies: bool| match (spoilt, applies) {
+    let told = |words: Vec<Text>| joined(words, "; ");
+    let of = |spoilt: &[Text], applies: bool| match (spoilt, applies) {
         ([_, ..], _) => Outcome::No,
         ([], true) => Outcome::Yes,
         ([], false) => Outcome::DoesNotApply,
     };
-    let named = |task: &TaskAnswers<'_>, words: String| format!("{}: {words}", task.case.task);
-    let dominant: Vec<String> =
-        tasks.iter().filter_map(|task| Some(named(task, task.dominance()?))).collect();
+    let named = |task: &TaskAnswers<'_>, words: Text| text!("{task}: {words}", task = task.case.task, words);
+    let dominant: Vec<Text> = tasks.iter().filter_map(|task| Some(named(task, task.dominance()?))).collect();
     let chosen = || tasks.iter().filter(|task| task.chosen > 0);
-    let tied: Vec<String> =
+    let tied: Vec<Text> =
         chosen().filter(|task| task.has_many_ties()).map(|task| named(task, task.tie_words())).collect();
     let ties: u64 = chosen().map(|task| task.ties).sum();
     let of_chosen: u64 = chosen().map(|task| task.chosen).sum();
     let read = || tasks.iter().filter(|task| task.last_rule.is_some() || task.empty.is_some());
     let counts = |task: &TaskAnswers<'_>| {
-        let guessed = task.last_rule.map(|count| format!("{count} read by the last rule"));
-        let empty = task.empty.map(|count| format!("{count} empty"));
-        let words: Vec<String> = guessed.into_iter().chain(empty).collect();
-        named(task, format!("{} of {} answers", words.join(", "), task.put))
+        let guessed = task.last_rule.map(|count| text!("{count} read by the last rule", count));
+        let empty = task.empty.map(|count| text!("{count} empty", count));
+        let words = joined(guessed.into_iter().chain(empty), ", ");
+        named(task, text!("{words} of {put} answers", words, put = task.put))
     };
-    let poor: Vec<String> = read().filter(|task| task.is_guessed() || task.is_empty()).map(counts).collect();
+    let poor: Vec<Text> = read().filter(|task| task.is_guessed() || task.is_empty()).map(counts).collect();
     [
         Check {
-            name: "varied answers",
-            condition: "No answer is given far more often than it is right",
+            name: text!("varied answers"),
+            condition: text!("No answer is given far more often than it is right"),
             outcome: of(&dominant, !tasks.is_empty()),
             found: if dominant.is_empty() {
-                "within 20 points of the keys' shares, or too few items".into()
+                text!("within 20 points of the keys' shares, or too few items")
             } else {
                 told(dominant)
             },
-            advice: "Compare with the score of that one answer to everything; read some texts in samples.jsonl.",
+            advice: text!(
+                "Compare with the score of that one answer to everything; read some texts in samples.jsonl."
+            ),
             required: false,
         },
         Check {
-            name: "no ties",
-            condition: "Choices differ in probability",
+            name: text!("no ties"),
+            condition: text!("Choices differ in probability"),
             outcome: of(&tied, of_chosen > 0),
             found: match (tied.is_empty(), of_chosen) {
                 (false, _) => told(tied),
-                (true, 0) => "no answer was chosen by probability".to_owned(),
-                (true, _) => format!("{ties} of {of_chosen} answers are ties"),
+                (true, 0) => text!("no answer was chosen by probability"),
+                (true, _) => text!("{ties} of {of_chosen} answers are ties", ties, of_chosen),
             },
-            advice: "A tie goes to the first choice and says nothing; equal logits everywhere are a broken output layer.",
+            advice: text!(
+                "A tie goes to the first choice and says nothing; equal logits everywhere are a broken output layer."
+            ),
             required: false,
         },
         Check {
-            name: "telling texts",
-            condition: "Few texts are empty, few answers read by the last rule",
+            name: text!("telling texts"),
+            condition: text!("Few texts are empty, few answers read by the last rule"),
             outcome: of(&poor, read().next().is_some()),
             found: match poor.is_empty() {
                 false => told(poor),
-                true if read().next().is_none() => "no text was generated".to_owned(),
+                true if read().next().is_none() => text!("no text was generated"),
                 true => told(read().map(counts).collect()),
             },
-            advice: "Read the texts in samples.jsonl: the model may not answer at all.",
+            advice: text!("Read the texts in samples.jsonl: the model may not answer at all."),
             required: false,
         },
     ]
@@ -355,6 +369,9 @@ mod tests {
         let mut samples = samples(30);
         samples[3].margin = Some(0.0);
         let check = &checks(&of_tasks(&run, &samples))[1];
-        assert_eq!((check.outcome, check.found.as_str()), (Outcome::Yes, "1 of 60 answers are ties"));
+        assert_eq!(
+            (check.outcome, check.found.to_string().as_str()),
+            (Outcome::Yes, "1 of 60 answers are ties")
+        );
     }
 }

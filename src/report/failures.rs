@@ -1,7 +1,7 @@
 //! Failures and their reasons: items without an answer, timed cases without times.
 
-use super::format::counted;
 use super::performance::Repetitions;
+use crate::language::{Text, joined, text};
 use crate::record::{AccuracyCase, RequestRecord, RunRecord, SampleRecord, SampleState, Status};
 
 /// The failed items of one task.
@@ -12,7 +12,7 @@ pub(super) struct Failure {
     /// The first failed item, in plan order.
     pub(super) item: String,
     /// Why that item failed.
-    pub(super) reason: String,
+    pub(super) reason: Text,
     /// Number of failed items.
     pub(super) failed: u64,
     /// Number of items with a line.
@@ -29,7 +29,7 @@ pub(super) fn of_task(case: &AccuracyCase, samples: &[SampleRecord]) -> Option<F
     Some(Failure {
         task: case.task.clone(),
         item: first.doc_id.clone(),
-        reason: first.error.clone().unwrap_or_else(|| "no reason was recorded".to_owned()),
+        reason: first.error.as_ref().map_or_else(|| text!("no reason was recorded"), Text::from),
         failed: count,
         items: own().count() as u64,
         is_spoilt: case.is_spoilt_by(count),
@@ -38,15 +38,22 @@ pub(super) fn of_task(case: &AccuracyCase, samples: &[SampleRecord]) -> Option<F
 
 impl Failure {
     /// `logits not finite: … (from item 3 of boolq); 704 of 704 items failed`.
-    pub(super) fn words(&self) -> String {
+    pub(super) fn words(&self) -> Text {
         let Self { task, item, reason, failed, items, .. } = self;
-        format!("{reason} (from item {item} of {task}); {failed} of {} failed", counted(*items, "item"))
+        text!(
+            "{reason} (from item {item} of {task}); {failed} of {items} item{items:s} failed",
+            reason,
+            item,
+            task,
+            failed,
+            items
+        )
     }
 }
 
 /// Timed cases that were run and may not be used, one sentence per reason.
-pub(super) fn of_cases(run: &RunRecord, requests: &[RequestRecord]) -> Vec<String> {
-    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
+pub(super) fn of_cases(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Text> {
+    let mut reasons: Vec<(Text, Vec<&str>)> = Vec::new();
     for case in &run.plan.performance {
         let repetitions = Repetitions::of(case, requests);
         // Cases that an unfinished run has not reached are missing, not wrong.
@@ -60,7 +67,9 @@ pub(super) fn of_cases(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Strin
             None => reasons.push((reason, vec![&case.case_id])),
         }
     }
-    let sentence = |(reason, cases): (String, Vec<&str>)| format!("Failed: {} ({reason}).", cases.join(", "));
+    let sentence = |(reason, cases): (Text, Vec<&str>)| {
+        text!("Failed: {cases} ({reason}).", cases = joined(&cases, ", "), reason)
+    };
     reasons.into_iter().map(sentence).collect()
 }
 

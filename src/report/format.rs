@@ -1,5 +1,6 @@
 //! Formats numbers for tables, charts and sentences. Files keep the exact values.
 
+use crate::language::{Text, text};
 use crate::stats::Interval;
 
 /// Shown where there is no value.
@@ -36,8 +37,8 @@ pub(crate) fn percent(share: f64) -> String {
 }
 
 /// `show(value)`, or a dash.
-pub(crate) fn or_none<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
-    value.map_or_else(|| NONE.to_owned(), show)
+pub(crate) fn or_none<T, W: From<&'static str>>(value: Option<T>, show: impl FnOnce(T) -> W) -> W {
+    value.map_or_else(|| W::from(NONE), show)
 }
 
 /// `[low, high]` with both ends formatted by `show`, or a dash.
@@ -64,19 +65,19 @@ pub(crate) fn milliseconds(ms: f64) -> String {
 }
 
 /// A multiple: `4.1 ×`. Near 1 it has two decimals.
-pub(crate) fn times(ratio: f64) -> String {
+pub(crate) fn times(ratio: f64) -> Text {
+    text!("{times} ×", times = times_number(ratio))
+}
+
+/// The number of a multiple: `4.1`.
+pub(crate) fn times_number(ratio: f64) -> String {
     let decimals = match ratio {
         0.5..2.0 => 2,
         2.0..20.0 => 1,
         20.0.. => 0,
         _ => 2,
     };
-    format!("{} ×", fixed(Some(ratio), decimals))
-}
-
-/// `1 item`, `2 items`.
-pub(crate) fn counted(count: u64, one: &str) -> String {
-    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+    fixed(Some(ratio), decimals)
 }
 
 /// A command line, quoted for a shell.

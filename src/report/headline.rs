@@ -3,35 +3,45 @@
 use super::accuracy::ALL;
 use super::expectation;
 use super::failures::{Failure, of_cases, of_task};
-use super::format::{counted, percent, significant};
+use super::format::{percent, significant};
 use super::{modelled, published};
+use crate::language::{Text, joined, text};
 use crate::record::{
     AccuracyCase, AccuracyRow, PerfRow, Phase, Plan, RequestRecord, RunRecord, SampleRecord,
 };
 
 /// The headline of a run without results.
-pub(super) const NOTHING: &str = "Nothing has finished yet.";
+pub(super) const NOTHING: Text = text!("Nothing has finished yet.");
 
 /// Title: what was run, and on what.
-pub(super) fn title(run: &RunRecord) -> String {
+pub(super) fn title(run: &RunRecord) -> Text {
     let from = &run.provenance;
-    let tp = if from.tp > 1 { format!(", tp {}", from.tp) } else { String::new() };
-    let part = run.part_words().map(|part| format!(", {part}")).unwrap_or_default();
-    let part = part + &run.lacking().map(|whole| extent(run, whole)).unwrap_or_default();
-    format!(
-        "{} on {} in {}{tp}, {} (suite {}{part}, run {})",
-        from.model, from.device, from.dtype, from.clock, from.suite, run.run_id
+    let tp = if from.tp > 1 { text!(", tp {tp}", tp = from.tp) } else { Text::EMPTY };
+    let part = run.part_words().map(|part| text!(", {part}", part)).unwrap_or_default();
+    let part = part + run.lacking().map(|whole| extent(run, whole)).unwrap_or_default();
+    text!(
+        "{model} on {device} in {dtype}{tp}, {clock} (suite {suite}{part}, run {run_id})",
+        model = from.model,
+        device = from.device,
+        dtype = from.dtype,
+        tp,
+        clock = from.clock,
+        suite = from.suite,
+        part,
+        run_id = run.run_id
     )
 }
 
 /// What a merged run has of the whole plan: `, 48 of 120 items, 1 of 15 timed cases`.
-fn extent(run: &RunRecord, whole: &Plan) -> String {
+fn extent(run: &RunRecord, whole: &Plan) -> Text {
     let items = |plan: &Plan| plan.accuracy.iter().map(|case| case.items).sum::<u64>();
     let timed = |plan: &Plan| plan.timed_ids().len() as u64;
-    let words = |(there, all): (u64, u64), one| {
-        if all > 0 { format!(", {there} of {}", counted(all, one)) } else { String::new() }
-    };
-    words((items(&run.plan), items(whole)), "item") + &words((timed(&run.plan), timed(whole)), "timed case")
+    let (taken, all) = (items(&run.plan), items(whole));
+    let of_items = (all > 0).then(|| text!(", {taken} of {all} item{all:s}", taken, all)).unwrap_or_default();
+    let (taken, all) = (timed(&run.plan), timed(whole));
+    let of_cases =
+        (all > 0).then(|| text!(", {taken} of {all} timed case{all:s}", taken, all)).unwrap_or_default();
+    of_items + of_cases
 }
 
 /// Returns the sentences of the headline. They state each task's score, its failures, and its comparison with the
@@ -42,7 +52,7 @@ pub(super) fn sentences(
     samples: &[SampleRecord],
     performance: &[PerfRow],
     requests: &[RequestRecord],
-) -> Vec<String> {
+) -> Vec<Text> {
     let whole = |task: &str| {
         accuracy.iter().find(|row| row.task == task && row.subject == ALL && row.category == ALL)
     };
@@ -50,44 +60,52 @@ pub(super) fn sentences(
         let row = whole(&case.task);
         let failure = of_task(case, samples);
         let score = row.and_then(|row| score(row, case.part_of(), failure.as_ref()));
-        let unscored = failure
-            .as_ref()
-            .filter(|_| score.is_none())
-            .map(|failure| format!("{} ({}): no score; {}.", case.task, case.protocol, failure.words()));
+        let unscored = failure.as_ref().filter(|_| score.is_none()).map(|failure| {
+            text!(
+                "{task} ({protocol}): no score; {failure}.",
+                task = case.task,
+                protocol = case.protocol,
+                failure = failure.words()
+            )
+        });
         let published = row.filter(|_| score.is_some()).and_then(|row| expectation::sentence(case, row));
         [score, unscored, published].into_iter().flatten().collect::<Vec<_>>()
     };
-    let mut sentences: Vec<String> = run.plan.accuracy.iter().flat_map(of_case).collect();
+    let mut sentences: Vec<Text> = run.plan.accuracy.iter().flat_map(of_case).collect();
     sentences.extend(speed(run, performance));
     sentences.extend(modelled::sentence(run));
     sentences.extend(published::sentence(run, performance));
     sentences.extend(of_cases(run, requests));
     sentences.extend(left_out(run));
     if sentences.is_empty() {
-        sentences.push(NOTHING.to_owned());
+        sentences.push(NOTHING);
     }
     sentences
 }
 
-fn score(row: &AccuracyRow, part_of: Option<u64>, failure: Option<&Failure>) -> Option<String> {
+fn score(row: &AccuracyRow, part_of: Option<u64>, failure: Option<&Failure>) -> Option<Text> {
     let (acc, low, high) = (row.acc?, row.ci95_lo?, row.ci95_hi?);
     let answered = row.scored + row.unscorable;
-    let limited = part_of.map(|all| format!(", {} of {all} taken", row.n)).unwrap_or_default();
+    let limited = part_of.map(|all| text!(", {n} of {all} taken", n = row.n, all)).unwrap_or_default();
     // Failed items are outside the share.
-    let failed =
-        failure.map(|failure| format!(" Apart from these: {}.", failure.words())).unwrap_or_default();
-    Some(format!(
-        "{} ({}): {} % of {answered} items right{limited} (95 % interval {} to {}).{failed}",
-        row.task,
-        row.protocol,
-        percent(acc),
-        percent(low),
-        percent(high),
+    let failed = failure
+        .map(|failure| text!(" Apart from these: {failure}.", failure = failure.words()))
+        .unwrap_or_default();
+    Some(text!(
+        "{task} ({protocol}): {acc} % of {answered} items right{limited} (95 % interval {low} to {high}).{failed}",
+        task = row.task,
+        protocol = row.protocol,
+        acc = percent(acc),
+        answered,
+        limited,
+        low = percent(low),
+        high = percent(high),
+        failed
     ))
 }
 
 /// Cases that were skipped, one sentence per reason.
-fn left_out(run: &RunRecord) -> Vec<String> {
+fn left_out(run: &RunRecord) -> Vec<Text> {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for case in &run.plan.performance {
         let Some(reason) = case.unfit.as_deref() else { continue };
@@ -96,12 +114,14 @@ fn left_out(run: &RunRecord) -> Vec<String> {
             None => reasons.push((reason, vec![&case.case_id])),
         }
     }
-    let sentence = |(reason, cases): (&str, Vec<&str>)| format!("Left out: {} ({reason}).", cases.join(", "));
+    let sentence = |(reason, cases): (&str, Vec<&str>)| {
+        text!("Left out: {cases} ({reason}).", cases = joined(&cases, ", "), reason)
+    };
     reasons.into_iter().map(sentence).collect()
 }
 
 /// The fastest decode, and the aggregate rate: all output tokens over total time.
-fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<String> {
+fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<Text> {
     let usable = |phase| performance.iter().filter(move |r| r.phase == phase && r.valid == Some(true));
     let rate = |row: &&PerfRow| row.tokens_per_s.unwrap_or(0.0);
     let best = usable(Phase::Decode).max_by(|a, b| rate(a).total_cmp(&rate(b)))?;
@@ -109,19 +129,19 @@ fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<String> {
         .filter_map(|row| row.mean_ns.map(|mean| (row.reps as f64, row.tokens as f64, mean as f64 / 1e9)))
         .fold((0.0, 0.0), |(t, s), (reps, tokens, seconds)| (t + reps * tokens, s + reps * seconds));
     let from = &run.provenance;
-    Some(format!(
-        "Decode reaches {} tokens/s{} at batch {} ({} in, {} out), {} on {} in {}; {} output tokens/s{} end to end \
+    Some(text!(
+        "Decode reaches {rate} tokens/s{after} at batch {batch} ({input_tokens} in, {output_tokens} out), {clock} on {device} in {dtype}; {tokens} output tokens/s{span} end to end \
          over all cases.",
-        significant(rate(&best), 4),
-        modelled::after(run, best, Phase::Decode),
-        best.batch,
-        best.input_tokens,
-        best.output_tokens,
-        from.clock,
-        from.device,
-        from.dtype,
-        significant(tokens / seconds, 4),
-        modelled::span(run, performance.iter(), Phase::E2e),
+        rate = significant(rate(&best), 4),
+        after = modelled::after(run, best, Phase::Decode),
+        batch = best.batch,
+        input_tokens = best.input_tokens,
+        output_tokens = best.output_tokens,
+        clock = from.clock,
+        device = from.device,
+        dtype = from.dtype,
+        tokens = significant(tokens / seconds, 4),
+        span = modelled::span(run, performance.iter(), Phase::E2e)
     ))
 }
 
@@ -130,7 +150,7 @@ mod tests {
     use super::*;
     use crate::report::{accuracy_rows, fixture, perf_rows};
 
-    fn said((run, samples, requests): &(RunRecord, Vec<SampleRecord>, Vec<RequestRecord>)) -> Vec<String> {
+    fn said((run, samples, requests): &(RunRecord, Vec<SampleRecord>, Vec<RequestRecord>)) -> Vec<Text> {
         let (accuracy, performance) = (accuracy_rows(run, samples), perf_rows(run, requests));
         sentences(run, &accuracy, samples, &performance, requests)
     }
@@ -145,7 +165,7 @@ mod tests {
         );
         // Failures are named beside the score.
         assert!(found[0].contains(" Apart from these: prompt of 2311 tokens"), "{found:?}");
-        assert!(found[0].ends_with("; 1 of 240 items failed."), "{found:?}");
+        assert!(found[0].to_string().ends_with("; 1 of 240 items failed."), "{found:?}");
         assert!(found[2].contains("measured on cpu in fp16"), "{found:?}");
         let run = fixture::run();
         assert!(title(&run).starts_with("demo on cpu in fp16, measured (suite quickstart, run "));

@@ -3,13 +3,14 @@
 use super::format::or_none;
 use super::tables::Table;
 use super::validity::{Check, Outcome, yes_if};
+use crate::language::{cells, text, texts};
 use crate::record::{Clock, RunRecord};
 
 /// One row per shard: host, processor, measured limits and timed cases. Empty for other runs.
 pub(super) fn table(run: &RunRecord) -> Option<Table> {
     let shards = run.shards.as_ref().filter(|shards| shards.single().is_none())?;
-    let columns = ["Shard", "Host", "Processor", "Kernels", "Limits", "Standing", "Timed cases"];
-    let mut table = Table::new(format!("Machines: {}", shards.words()), &columns, &[]);
+    let columns = texts!["Shard", "Host", "Processor", "Kernels", "Limits", "Standing", "Timed cases"];
+    let mut table = Table::new(text!("Machines: {shards}", shards = shards.words()), &columns, &[]);
     for part in &shards.parts {
         let Some(origin) = &part.origin else { continue };
         let limits = or_none(origin.roofline.as_ref(), |limit| {
@@ -17,13 +18,13 @@ pub(super) fn table(run: &RunRecord) -> Option<Table> {
             format!("{memory:.1} GB/s, {arithmetic:.0} GFLOP/s")
         });
         let cases: Vec<&str> = part.cases.iter().map(|case| case.id.as_str()).collect();
-        let cells = vec![
-            part.index.to_string(),
-            origin.host.clone(),
-            origin.cpu_model.clone(),
-            origin.kernel.clone(),
+        let cells = cells![
+            part.index,
+            origin.host,
+            origin.cpu_model,
+            origin.kernel,
             limits,
-            if origin.complete { "whole" } else { "in part" }.to_owned(),
+            if origin.complete { text!("whole") } else { text!("in part") },
             cases.join(", "),
         ];
         table.push(false, cells);
@@ -37,20 +38,27 @@ pub(super) fn check(run: &RunRecord) -> Option<Check> {
     let modelled = run.provenance.clock == Clock::Modelled;
     let kinds = shards.unlike_hosts().filter(|_| !modelled);
     let found = match &kinds {
-        None if modelled => "the times are of a virtual clock".to_owned(),
-        None => "machines of one kind".to_owned(),
+        None if modelled => text!("the times are of a virtual clock"),
+        None => text!("machines of one kind"),
         Some(kinds) => {
             let names: Vec<String> = kinds.iter().map(|hosts| hosts.join(", ")).collect();
             let words = shards.unlike_words().unwrap_or_default();
-            format!("{} kinds of machines: {} ({words})", kinds.len(), names.join(" | "))
+            text!(
+                "{kinds} kinds of machines: {names} ({words})",
+                kinds = kinds.len(),
+                names = names.join(" | "),
+                words
+            )
         }
     };
     Some(Check {
-        name: "one kind of machine",
-        condition: "All cases were timed on machines of one kind",
+        name: text!("one kind of machine"),
+        condition: text!("All cases were timed on machines of one kind"),
         outcome: if modelled { Outcome::DoesNotApply } else { yes_if(kinds.is_none()) },
         found,
-        advice: "Compare cases of one kind only: each row names its host. Shards on equal nodes have no such limit.",
+        advice: text!(
+            "Compare cases of one kind only: each row names its host. Shards on equal nodes have no such limit."
+        ),
         required: false,
     })
 }

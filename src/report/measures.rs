@@ -1,5 +1,6 @@
 //! Further measures of accuracy tasks, such as the accuracy under another normalisation: their means over the items.
 
+use crate::language::{Text, cells, text, texts};
 use std::collections::BTreeMap;
 
 use glmbench_metrics::Perplexity;
@@ -11,8 +12,11 @@ use crate::stats::{Estimate, Interval, mean};
 
 /// Returns a table with a row for each measure of each task; `None` if no task has any.
 pub(super) fn table(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> {
-    let mut table =
-        Table::new("Further measures".to_owned(), &["Task", "Measure"], &["Items", "Mean", "Standard error"]);
+    let mut table = Table::new(
+        text!("Further measures"),
+        &texts!["Task", "Measure"],
+        &texts!["Items", "Mean", "Standard error"],
+    );
     for case in &run.plan.accuracy {
         let of_case = || samples.iter().filter(|sample| sample.task == case.task);
         let mut names: Vec<&str> =
@@ -20,21 +24,13 @@ pub(super) fn table(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> 
         names.sort_unstable();
         names.dedup();
         for (name, figure, items) in perplexities(of_case()) {
-            let cells = [
-                case.task.clone(),
-                name.to_owned(),
-                items.to_string(),
-                fixed(Some(figure), 4),
-                String::new(),
-            ];
-            table.push(false, cells.into());
+            table.push(false, cells![case.task, name, items, fixed(Some(figure), 4), Text::EMPTY]);
         }
         for name in names.into_iter().filter(|name| !SUMS.contains(name)) {
             let values: Vec<f64> =
                 of_case().filter_map(|sample| sample.measures.get(name).copied()).collect();
-            let cells = [case.task.clone(), name.to_owned(), values.len().to_string()];
-            let figures = [mean(&values), standard_error(&values)].map(|figure| fixed(figure, 4));
-            table.push(false, cells.into_iter().chain(figures).collect());
+            let [mean, error] = [mean(&values), standard_error(&values)].map(|figure| fixed(figure, 4));
+            table.push(false, cells![case.task, name, values.len(), mean, error]);
         }
     }
     (!table.rows.is_empty()).then_some(table)
@@ -44,9 +40,9 @@ pub(super) fn table(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> 
 /// the subjects' means, in which each subject has the same weight.
 pub(super) fn subjects(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> {
     let mut table = Table::new(
-        "Further measures by subject".to_owned(),
-        &["Task", "Measure", "Subject"],
-        &["Items", "Mean", "Standard error"],
+        text!("Further measures by subject"),
+        &texts!["Task", "Measure", "Subject"],
+        &texts!["Items", "Mean", "Standard error"],
     );
     for case in &run.plan.accuracy {
         let mut all: BTreeMap<&str, BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
@@ -58,13 +54,14 @@ pub(super) fn subjects(run: &RunRecord, samples: &[SampleRecord]) -> Option<Tabl
         for (name, of_subjects) in all.into_iter().filter(|(_, of_subjects)| of_subjects.len() > 1) {
             let means: Vec<f64> = of_subjects.values().filter_map(|values| mean(values)).collect();
             let items: usize = of_subjects.values().map(Vec::len).sum();
-            let row = |subject: &str, items: usize, figures: [Option<f64>; 2]| {
-                let cells = [case.task.clone(), name.to_owned(), subject.to_owned(), items.to_string()];
-                cells.into_iter().chain(figures.map(|figure| fixed(figure, 4))).collect::<Vec<_>>()
+            let row = |subject: Text, items: usize, figures: [Option<f64>; 2]| {
+                let [mean, error] = figures.map(|figure| fixed(figure, 4));
+                cells![case.task, name, subject, items, mean, error]
             };
-            table.push(true, row("all, each with the same weight", items, [mean(&means), None]));
+            table.push(true, row(text!("all, each with the same weight"), items, [mean(&means), None]));
             for (subject, values) in of_subjects {
-                table.push(false, row(subject, values.len(), [mean(&values), standard_error(&values)]));
+                table
+                    .push(false, row(subject.into(), values.len(), [mean(&values), standard_error(&values)]));
             }
         }
     }
@@ -77,7 +74,7 @@ const SUMS: [&str; 4] = ["bytes", "loglikelihood", "tokens", "words"];
 /// Returns the [perplexities](Perplexity) of the texts of a task, each with its name and the number of texts.
 pub(super) fn perplexities<'a>(
     samples: impl Iterator<Item = &'a SampleRecord> + Clone,
-) -> Vec<(&'static str, f64, usize)> {
+) -> Vec<(Text, f64, usize)> {
     let texts = samples.filter(|sample| sample.measures.contains_key("loglikelihood"));
     let sum = |name: &str| texts.clone().filter_map(|sample| sample.measures.get(name)).sum::<f64>();
     let (items, likelihood) = (texts.clone().count(), sum("loglikelihood"));
@@ -90,10 +87,10 @@ pub(super) fn perplexities<'a>(
         perplexity
     };
     [
-        ("word perplexity", by("words").value()),
-        ("byte perplexity", by("bytes").value()),
-        ("bits per byte", by("bytes").bits_per_unit()),
-        ("token perplexity", by("tokens").value()),
+        (text!("word perplexity"), by("words").value()),
+        (text!("byte perplexity"), by("bytes").value()),
+        (text!("bits per byte"), by("bytes").bits_per_unit()),
+        (text!("token perplexity"), by("tokens").value()),
     ]
     .into_iter()
     .filter_map(|(name, figure)| Some((name, figure?, items)))
@@ -106,9 +103,10 @@ pub(super) fn perplexities<'a>(
 /// Techniques*, 1977, ch. 6), with texts as the sample. No interval for fewer than two texts.
 pub(super) fn perplexity<'a>(
     samples: impl Iterator<Item = &'a SampleRecord> + Clone,
-) -> Option<(&'static str, Estimate, usize)> {
+) -> Option<(String, Estimate, usize)> {
     let (name, value, texts) = perplexities(samples.clone()).into_iter().next()?;
-    let unit = match name {
+    let name = name.to_string();
+    let unit = match name.as_str() {
         "word perplexity" => "words",
         "token perplexity" => "tokens",
         _ => "bytes",
@@ -168,7 +166,7 @@ mod tests {
         };
         assert_eq!(perplexity([of(-30.0, 0.0)].iter()), None);
         let (name, one, _) = perplexity([of(-30.0, 10.0)].iter()).unwrap();
-        assert_eq!((name, one.interval), ("word perplexity", None));
+        assert_eq!((name, one.interval), ("word perplexity".to_owned(), None));
         // Loss 3 and 5 a word in equally long texts: mean 4, standard error 1.
         let (_, two, texts) = perplexity([of(-30.0, 10.0), of(-50.0, 10.0)].iter()).unwrap();
         let Interval { low, high } = two.interval.unwrap();
@@ -192,8 +190,8 @@ mod tests {
         assert_eq!(subjects(&run, &[of(Some(1.0))]), None);
         let of_law = SampleRecord { subject: "law".into(), ..of(Some(0.0)) };
         let found_by_subject = subjects(&run, &[of(Some(1.0)), of(Some(0.5)), of_law]).unwrap();
-        let means: Vec<&str> = found_by_subject.rows.iter().map(|row| row.cells[4].as_str()).collect();
-        assert_eq!(means[0], "0.3750", "{found_by_subject:?}");
+        let means: Vec<&Text> = found_by_subject.rows.iter().map(|row| &row.cells[4]).collect();
+        assert_eq!(*means[0], "0.3750", "{found_by_subject:?}");
         // The sample variance is 0.25, so the standard error is 0.5 / √3.
         assert_eq!(found.rows[0].cells, [task.as_str(), "mc2", "3", "0.5000", "0.2887"]);
     }

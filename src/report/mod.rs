@@ -33,6 +33,7 @@ pub(crate) mod workloads;
 #[cfg(test)]
 pub(crate) mod fixture;
 
+use crate::language::{Language, Text};
 pub use accuracy::accuracy_rows;
 pub use error::ReportError;
 pub use operators::operator_rows;
@@ -72,7 +73,7 @@ pub struct Summary {
     /// The validity conditions.
     pub checks: Vec<Check>,
     /// The findings, one sentence each.
-    pub headline: Vec<String>,
+    pub headline: Vec<Text>,
     /// The tables to print.
     pub tables: Vec<Table>,
 }
@@ -90,7 +91,8 @@ impl Summary {
         let tables = Vec::new();
         let mut summary =
             Self { run, accuracy, answers, performance, operators, limits, checks, headline, tables };
-        summary.tables = sections::tables(Material { summary: &summary, samples, requests });
+        let language = Language::default();
+        summary.tables = sections::tables(Material { summary: &summary, samples, requests, language });
         summary
     }
 
@@ -102,7 +104,7 @@ impl Summary {
     }
 
     /// Model, device, type, clock, suite and run, in one line.
-    pub fn title(&self) -> String {
+    pub fn title(&self) -> Text {
         headline::title(&self.run)
     }
 
@@ -112,12 +114,12 @@ impl Summary {
     }
 
     /// The verdict in a word or two.
-    pub fn short_verdict(&self) -> &'static str {
+    pub fn short_verdict(&self) -> Text {
         validity::short(&self.run, &self.checks)
     }
 
     /// The verdict with the conditions that do not hold.
-    pub fn verdict_sentence(&self) -> String {
+    pub fn verdict_sentence(&self) -> Text {
         validity::sentence(&self.run, &self.checks)
     }
 }
@@ -130,8 +132,10 @@ fn encode(dir: &RunDir) -> impl Fn(csv::Error) -> RecordError {
 ///
 /// Always writes `accuracy.csv`, `perf.csv`, `summary.md` and `report.html`. Writes `answers.csv`, `max_batch.csv` and
 /// `load.csv` if the plan has such cases, and `limits.csv` if it has targets. Writes `operators.csv` if operators were
-/// timed, `model_error.csv` if times are modelled, and `charts/` if there is anything to draw. Writes `history.json` for [`history::index`]. `tables/` has every table of the page as CSV.
-pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
+/// timed, `model_error.csv` if times are modelled, and `charts/` if there is anything to draw. Writes `history.json` for
+/// [`history::index`]. `tables/` has every table of the page as CSV. The page and the charts are in `language`; the CSV files are
+/// English.
+pub fn render(run_dir: &Path, language: Language) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
     let contents = Contents::read(&dir)?;
     let workloads = Workloads::of(&contents);
@@ -140,21 +144,23 @@ pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     workloads.add_to(&mut summary);
     sealed::add_to(&mut summary, &audit);
     history::keep(&dir, &summary, &samples, workloads.history(&summary.run))?;
-    let material = Material { summary: &summary, samples: &samples, requests: &requests };
+    let material = Material { summary: &summary, samples: &samples, requests: &requests, language };
     sections::write(material, &dir)?;
     workloads.write(&summary.run, &dir)?;
     if let Some(errors) = summary.errors(&workloads).map_err(encode(&dir))? {
         write_whole(&dir.file(errors.name), &errors.bytes)?;
     }
     let mut pictures = charts::draw(run_dir, &sections::charts(material))?;
-    pictures.extend(workloads.draw(&summary.run, run_dir)?);
+    pictures.extend(workloads.draw(&summary.run, run_dir, language)?);
     let mut details = sections::details(material);
     details.extend(workloads.details(&summary.run));
     table_files::write(dir.path(), &[summary.tables.as_slice(), &details].concat())?;
-    let page = RunPage { summary: &summary, details: &details, pictures: &pictures };
+    let page = RunPage { summary: &summary, details: &details, pictures: &pictures, language };
     formats::write(FORMATS, dir.path(), |format| format.run(page))?;
     Ok(summary)
 }
 
+#[cfg(test)]
+mod languages;
 #[cfg(test)]
 mod tests;

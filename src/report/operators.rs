@@ -3,6 +3,7 @@
 use super::format::{NONE, fixed, or_none, percent};
 use super::performance::{case_roofline, good_repetitions};
 use super::tables::Table;
+use crate::language::{Text, ToText, cells, text, texts};
 use crate::record::{OperatorRecord, OperatorRow, PerformanceCase, Phase, RequestRecord, RunRecord, SCHEMA};
 use crate::stats::median;
 
@@ -60,22 +61,23 @@ fn case_rows(run: &RunRecord, case: &PerformanceCase, requests: &[RequestRecord]
 
 /// One row per operator, phase and case.
 pub(super) fn table(run: &RunRecord, rows: &[OperatorRow]) -> Table {
-    let numbers = ["Calls", "ms", "Share %", "GB/s", "GFLOP/s", "Roofline %"];
-    let title = format!("Operators, {}", run.provenance.clock);
-    let mut table = Table::new(title, &["Case", "Phase", "Operator"], &numbers);
-    let mut before = (String::new(), String::new());
+    let numbers = texts!["Calls", "ms", "Share %", "GB/s", "GFLOP/s", "Roofline %"];
+    let title = text!("Operators, {clock}", clock = run.provenance.clock);
+    let mut table = Table::new(title, &texts!["Case", "Phase", "Operator"], &numbers);
+    let mut before: Option<(&String, Phase)> = None;
     for row in rows {
-        let here = (row.case_id.clone(), row.phase.to_string());
-        let case = if here.0 == before.0 { String::new() } else { here.0.clone() };
-        let phase = if here == before { String::new() } else { here.1.clone() };
+        let here = Some((&row.case_id, row.phase));
+        let is_new_case = before.is_none_or(|(case, _)| *case != row.case_id);
+        let case = if is_new_case { row.case_id.to_text() } else { Text::EMPTY };
+        let phase = if here == before { Text::EMPTY } else { row.phase.to_text() };
         before = here;
         table.push(
             false,
-            vec![
+            cells![
                 case,
                 phase,
-                row.operator.clone(),
-                row.calls.to_string(),
+                row.operator,
+                row.calls,
                 format!("{:.3}", row.time_ns as f64 / 1e6),
                 or_none(row.share, percent),
                 fixed(row.achieved_gb_s, 2),

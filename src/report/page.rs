@@ -7,18 +7,22 @@ use super::format::{command_line, or_none};
 use super::headline;
 use super::tables::Table;
 use super::validity::{Check, Outcome, sentence};
-use crate::record::{Clock, Provenance, RunRecord};
+use crate::language::{Language, Text, ToText, joined, text};
+use crate::record::{AccuracyCase, Clock, FirstPrompt, Provenance, Roofline, RunRecord};
 use crate::text;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, HtmlEscape, Output, State, Value, context, escape_formatter};
 
-pub(super) fn fill(name: &'static str, context: Value) -> Result<String, ReportError> {
+/// Fills a template, whose own words `t("…")` puts into the language.
+pub(super) fn fill(name: &'static str, language: Language, context: Value) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     let whitespace =
         SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?;
     environment.set_syntax(whitespace);
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+    environment.add_global("language", language.tag());
+    environment.add_function("t", move |words: String| language.entry(&words).map_or(words, str::to_owned));
     environment.add_filter("code", |code: String| Value::from_safe_string(text::markdown_code(&code)));
     environment.add_filter("prose", |words: String| Value::from_safe_string(prose(&words)));
     // The file extension selects the escaping. Only `safe` strings are not escaped.
@@ -66,34 +70,39 @@ fn prose(words: &str) -> String {
 }
 
 /// Context of a run's templates.
-pub(super) fn words(summary: &Summary) -> Value {
+pub(super) fn words(summary: &Summary, language: Language) -> Value {
     let run = &summary.run;
+    let say = |text: &Text| text.in_language(language);
     context! {
         run_id => run.run_id.as_str(),
         model => run.provenance.model.as_str(),
-        title => headline::title(run),
+        title => say(&headline::title(run)),
         suite => run.provenance.suite.as_str(),
-        headline => summary.headline.clone(),
-        verdict => sentence(run, &summary.checks),
-        checks => summary.checks.iter().map(check).collect::<Vec<_>>(),
-        tables => summary.tables.iter().map(table).collect::<Vec<_>>(),
-        notes => notes(run),
+        headline => summary.headline.iter().map(say).collect::<Vec<_>>(),
+        verdict => say(&sentence(run, &summary.checks)),
+        checks => summary.checks.iter().map(|of| check(of, language)).collect::<Vec<_>>(),
+        tables => summary.tables.iter().map(|of| table(of, language)).collect::<Vec<_>>(),
+        notes => notes(run).iter().map(say).collect::<Vec<_>>(),
         identity_hash => run.identity.hash(),
         identity => run.identity.fields().iter().map(|(k, v)| context! { name => k, value => v }).collect::<Vec<_>>(),
-        provenance => provenance_fields(&run.provenance).into_iter().map(|(name, value)| context! { name, value }).collect::<Vec<_>>(),
+        provenance => provenance_fields(&run.provenance).iter().map(|(name, value)| context! { name => say(name), value => say(value) }).collect::<Vec<_>>(),
         choices => choices(run),
         first_prompt => run.first_prompt.as_ref().map(|p| context! {
-            task => p.task.as_str(), item => p.doc_id.as_str(), text => p.text.as_str(), tokens => p.token_ids.len(),
+            head => say(&first_prompt(p)), text => p.text.as_str(),
         }),
         command_line => command_line(&run.provenance.command_line),
-        definitions => definitions(run),
+        definitions => definitions(run).iter().map(|of| definition(of, language)).collect::<Vec<_>>(),
     }
 }
 
-fn definitions(run: &RunRecord) -> Vec<Value> {
+fn definitions(run: &RunRecord) -> Vec<(Text, Text)> {
     let all = DEFINITIONS.into_iter().chain(super::sections::definitions(run));
-    let all = all.chain(super::workloads::definitions(run));
-    all.map(|(name, text)| context! { name, text }).collect()
+    all.chain(super::workloads::definitions(run)).collect()
+}
+
+/// A definition: its name and its text.
+pub(super) fn definition((name, text): &(Text, Text), language: Language) -> Value {
+    context! { name => name.in_language(language), text => text.in_language(language) }
 }
 
 /// Adapts an SVG for embedding: no namespace, and no size beside its view box.
@@ -105,16 +114,19 @@ pub(super) fn inline(svg: &str) -> String {
     format!("<svg viewBox=\"{view_box}\" aria-hidden=\"true\"{rest}")
 }
 
-pub(super) fn table(table: &Table) -> Value {
-    let columns = table.columns.iter().map(|c| context! { name => c.name.as_str(), numeric => c.numeric });
+pub(super) fn table(table: &Table, language: Language) -> Value {
+    let columns =
+        table.columns.iter().map(|c| context! { name => c.name.in_language(language), numeric => c.numeric });
     let rows = table.rows.iter().map(|row| {
         let cells = row.cells.iter().zip(&table.columns);
-        let cells =
-            cells.map(|(text, column)| context! { text, short => short(text), numeric => column.numeric });
+        let cells = cells.map(|(cell, column)| {
+            let text = cell.in_language(language);
+            context! { short => short(&text), text, numeric => column.numeric }
+        });
         context! { strong => row.strong, cells => cells.collect::<Vec<_>>() }
     });
     context! {
-        title => table.title.as_str(),
+        title => table.title.in_language(language),
         columns => columns.collect::<Vec<_>>(),
         rows => rows.collect::<Vec<_>>(),
     }
@@ -139,48 +151,66 @@ fn short(text: &str) -> Option<String> {
     (cut != text).then_some(cut)
 }
 
-pub(super) fn check(check: &Check) -> Value {
+pub(super) fn check(check: &Check, language: Language) -> Value {
+    let say = |text: &Text| text.in_language(language);
     let advised = matches!(check.outcome, Outcome::No | Outcome::Unknown);
     context! {
-        condition => check.condition,
-        word => check.outcome.word(check.required),
+        condition => say(&check.condition),
+        word => say(&check.outcome.word(check.required)),
         class => match check.outcome {
             Outcome::Yes => "yes",
             Outcome::No => "no",
             Outcome::Unknown | Outcome::DoesNotApply => "unknown",
         },
-        found => check.found.as_str(),
-        advice => if advised { check.advice } else { "" },
+        found => say(&check.found),
+        advice => if advised { say(&check.advice) } else { String::new() },
         required => check.required,
     }
 }
 
 /// Notes under the accuracy table, such as chance level and expected score, and what was computed. Then notes on timed prompts.
-fn notes(run: &RunRecord) -> Vec<String> {
+fn notes(run: &RunRecord) -> Vec<Text> {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-    let note = |case: &crate::record::AccuracyCase| {
+    let note = |case: &AccuracyCase| {
         let part = case.part_of();
-        let expected = match &part {
-            Some(_) => "expected over all items, so not of these",
-            None => "expected",
+        let expected = |share: f64| match &part {
+            Some(_) => text!("{share} expected over all items, so not of these", share = percent(share)),
+            None => text!("{share} expected", share = percent(share)),
         };
+        let AccuracyCase { task, dataset, shots, items, .. } = case;
         let parts = [
-            Some(format!("{}: {}, {} shots", case.task, case.dataset, case.shots)),
-            part.map(|all| format!("{} of {all} items (limited)", case.items)),
-            case.chance.map(|share| format!("{} by chance", percent(share))),
-            case.expected.map(|share| format!("{} {expected}", percent(share))),
-            case.max_failed.map(|share| format!("up to {} may fail", percent(share))),
+            Some(text!("{task}: {dataset}, {shots} shots", task, dataset, shots)),
+            part.map(|all| text!("{items} of {all} items (limited)", items, all)),
+            case.chance.map(|share| text!("{share} by chance", share = percent(share))),
+            case.expected.map(expected),
+            case.max_failed.map(|share| text!("up to {share} may fail", share = percent(share))),
         ];
-        format!("{}.", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+        text!("{parts}.", parts = joined(parts.into_iter().flatten(), ", "))
     };
     let prompts = |case: &crate::record::PerformanceCase| {
         let prompts = case.prompts.as_ref()?;
-        let (least, most) = (prompts.shortest, prompts.longest);
-        Some(format!("{}: {}; {least} to {most} tokens each.", case.case_id, prompts.notes.join(", ")))
+        Some(text!(
+            "{case}: {notes}; {least} to {most} tokens each.",
+            case = case.case_id,
+            notes = joined(&prompts.notes, ", "),
+            least = prompts.shortest,
+            most = prompts.longest
+        ))
     };
-    let work = run.provenance.work.iter().map(|(task, work)| format!("{task}: {}.", work.words()));
+    let work =
+        run.provenance.work.iter().map(|(task, work)| text!("{task}: {work}.", task, work = work.words()));
     let timed = run.plan.performance.iter().filter_map(prompts);
     run.plan.accuracy.iter().map(note).chain(work).chain(timed).collect()
+}
+
+/// Where the first prompt is from, and how long it is.
+fn first_prompt(prompt: &FirstPrompt) -> Text {
+    text!(
+        "{task}, item {item}, {tokens} tokens",
+        task = prompt.task,
+        item = prompt.doc_id,
+        tokens = prompt.token_ids.len()
+    )
 }
 
 fn choices(run: &RunRecord) -> Vec<Value> {
@@ -190,60 +220,76 @@ fn choices(run: &RunRecord) -> Vec<Value> {
     run.choice_tokens.iter().map(|(task, tokens)| context! { task, tokens => of_task(tokens) }).collect()
 }
 
-/// All provenance fields of a run, formatted, always in the same order.
-pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> {
-    let joined = |pairs: &std::collections::BTreeMap<String, String>| {
-        let text = pairs.iter().map(|(k, v)| format!("{k} = {v}")).collect::<Vec<_>>().join(", ");
-        if text.is_empty() { "none".to_owned() } else { text }
+/// All provenance fields of a run, always in the same order.
+pub(super) fn provenance_fields(of: &Provenance) -> Vec<(Text, Text)> {
+    let pairs_of = |pairs: &std::collections::BTreeMap<String, String>| {
+        let words = pairs.iter().map(|(k, v)| format!("{k} = {v}")).collect::<Vec<_>>().join(", ");
+        if words.is_empty() { text!("none") } else { words.into() }
     };
-    let optional = |text: &Option<String>| or_none(text.as_ref(), Clone::clone);
-    let commit =
-        of.git_commit.clone().unwrap_or_else(|| "not known: GLMBENCH_GIT_COMMIT was not set at build".into());
+    let optional = |text: &Option<String>| or_none(text.as_ref(), Text::from);
+    let commit = of.git_commit.as_ref().map(Text::from);
     let clock = match &of.clock_profile {
-        Some(profile) => format!("{}, profile {profile}", of.clock),
-        None => of.clock.to_string(),
+        Some(profile) => text!("{clock}, profile {profile}", clock = of.clock, profile),
+        None => of.clock.to_text(),
     };
-    let roofline = or_none(of.roofline.as_ref(), |limit| {
-        let (memory, arithmetic) = (limit.bandwidth_bytes_per_s / 1e9, limit.peak_flops_per_s / 1e9);
-        let from = match of.clock {
-            Clock::Measured => "as measured",
-            Clock::Modelled => "of one chip by the profile, modelled",
-        };
-        let how = limit.measured.as_ref().map(|of| match of.peak_words() {
-            Some(unit) => format!(" (peak of {unit}; {})", of.method),
-            None => format!(" ({})", of.method),
-        });
-        let how = how.unwrap_or_default();
-        format!("{memory:.1} GB/s streamed, {arithmetic:.0} GFLOP/s, {from}{how}")
-    });
     vec![
-        ("Program", of.engine.clone()),
-        ("Commit", commit),
-        ("Model", of.model.clone()),
+        (text!("Program"), of.engine.to_text()),
         (
-            "Model as read",
-            if of.model_details.is_empty() { "not kept".into() } else { joined(&of.model_details) },
+            text!("Commit"),
+            commit.unwrap_or_else(|| text!("not known: GLMBENCH_GIT_COMMIT was not set at build")),
         ),
-        ("Device", of.device.to_string()),
-        ("Kernels", of.kernel.clone()),
-        ("Clock", clock),
-        ("Type", of.dtype.to_string()),
-        ("Tensor parallel", of.tp.to_string()),
-        ("Device found", joined(&of.device_details)),
-        ("Threads", of.threads.to_string()),
-        ("Batch of accuracy tasks", of.batch.to_string()),
-        ("Machine's limits", roofline),
-        ("Versions", joined(&of.versions)),
-        ("Environment", joined(&of.environment)),
-        ("Host", of.host.clone()),
-        ("System", of.os.clone()),
-        ("Processor", of.cpu_model.clone()),
-        ("Governor", optional(&of.governor)),
-        ("Started", of.started.clone()),
-        ("Finished", optional(&of.finished)),
-        ("Resumed", of.resumed.to_string()),
-        ("Answers scored again from", optional(&of.scored_from)),
+        (text!("Model"), of.model.to_text()),
+        (
+            MODEL_AS_READ,
+            if of.model_details.is_empty() { text!("not kept") } else { pairs_of(&of.model_details) },
+        ),
+        (text!("Device"), of.device.to_text()),
+        (text!("Kernels"), of.kernel.to_text()),
+        (text!("Clock"), clock),
+        (text!("Type"), of.dtype.to_text()),
+        (text!("Tensor parallel"), of.tp.to_text()),
+        (DEVICE_FOUND, pairs_of(&of.device_details)),
+        (text!("Threads"), of.threads.to_text()),
+        (text!("Batch of accuracy tasks"), of.batch.to_text()),
+        (text!("Machine's limits"), or_none(of.roofline.as_ref(), |limit| limits(of.clock, limit))),
+        (VERSIONS, pairs_of(&of.versions)),
+        (ENVIRONMENT, pairs_of(&of.environment)),
+        (text!("Host"), of.host.to_text()),
+        (text!("System"), of.os.to_text()),
+        (text!("Processor"), of.cpu_model.to_text()),
+        (text!("Governor"), optional(&of.governor)),
+        (STARTED, of.started.to_text()),
+        (FINISHED, optional(&of.finished)),
+        (text!("Resumed"), of.resumed.to_text()),
+        (text!("Answers scored again from"), optional(&of.scored_from)),
     ]
+}
+
+/// Names of fields that a comparison treats apart.
+pub(super) const MODEL_AS_READ: Text = text!("Model as read");
+pub(super) const DEVICE_FOUND: Text = text!("Device found");
+pub(super) const VERSIONS: Text = text!("Versions");
+pub(super) const ENVIRONMENT: Text = text!("Environment");
+pub(super) const STARTED: Text = text!("Started");
+pub(super) const FINISHED: Text = text!("Finished");
+
+/// The limits of a machine or a chip, and how they are known.
+fn limits(clock: Clock, limit: &Roofline) -> Text {
+    let from = match clock {
+        Clock::Measured => text!("as measured"),
+        Clock::Modelled => text!("of one chip by the profile, modelled"),
+    };
+    let how = limit.measured.as_ref().map(|of| match of.peak_words() {
+        Some(unit) => text!(" (peak of {unit}; {method})", unit, method = of.method),
+        None => text!(" ({method})", method = of.method),
+    });
+    text!(
+        "{memory} GB/s streamed, {arithmetic} GFLOP/s, {from}{how}",
+        memory = format!("{:.1}", limit.bandwidth_bytes_per_s / 1e9),
+        arithmetic = format!("{:.0}", limit.peak_flops_per_s / 1e9),
+        from,
+        how = how.unwrap_or_default()
+    )
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The one published speed of ChatGLM2-6B on this hardware, for reference.
 
-use super::format::{NONE, fixed};
+use super::format::{NONE, fixed, or_none};
 use super::modelled;
 use super::tables::{Table, per_token_ns};
+use crate::language::{Text, cells, joined, text, texts};
 use crate::record::{Clock, PerfRow, Phase, RunRecord};
 use glmbench_device::DeviceKind;
 
@@ -37,47 +38,47 @@ pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
         return None;
     }
     let mut table = Table::new(
-        "Beside the published decode time. No profile is fitted to it. The same software of the same month ran Qwen-7B at 105 to \
+        text!(
+            "Beside the published decode time. No profile is fitted to it. The same software of the same month ran Qwen-7B at 105 to \
          114 ms on one chip. Qwen-7B has more weights, and 18 times the cache a token. The excess looks like the long-context attention of an early \
          kernel"
-            .into(),
-        &["Source", "Assumes", "Clock"],
-        &["Batch", "In", "Out", "ms/token", "÷ published", "They would agree"],
+        ),
+        &texts!["Source", "Assumes", "Clock"],
+        &texts!["Batch", "In", "Out", "ms/token", "÷ published", "They would agree"],
     );
-    let number = |n: u32| n.to_string();
     table.push(
         true,
-        vec![
-            "published, unknown conditions".into(),
-            "one chip or two: not said".into(),
-            NONE.into(),
-            number(1),
-            number(INPUT_TOKENS),
-            number(1024),
+        cells![
+            text!("published, unknown conditions"),
+            text!("one chip or two: not said"),
+            NONE,
+            1_u32,
+            INPUT_TOKENS,
+            1024_u32,
             fixed(Some(PUBLISHED_MS), 0),
-            NONE.into(),
-            NONE.into(),
+            NONE,
+            NONE,
         ],
     );
     for row in decode {
         let chips = match row.tp {
-            1 => "one chip (tp 1)".to_owned(),
-            2 => "two chips (tp 2)".to_owned(),
-            n => format!("tp {n}"),
+            1 => text!("one chip (tp 1)"),
+            2 => text!("two chips (tp 2)"),
+            n => format!("tp {n}").into(),
         };
         let ms = per_token_ns(row).map(|ns| ns / 1e6);
         table.push(
             false,
-            vec![
-                "this run".into(),
+            cells![
+                text!("this run"),
                 chips,
-                row.clock.to_string(),
-                number(row.batch),
-                number(row.input_tokens),
-                number(row.output_tokens),
+                row.clock,
+                row.batch,
+                row.input_tokens,
+                row.output_tokens,
                 fixed(ms, 1) + &error(run, row),
                 fixed(ms.map(|ms| ms / PUBLISHED_MS), 2),
-                ms.map_or_else(|| NONE.to_owned(), |ms| agreement(ms / PUBLISHED_MS)),
+                or_none(ms, |ms| agreement(ms / PUBLISHED_MS)),
             ],
         );
     }
@@ -86,7 +87,7 @@ pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
 
 /// Returns a sentence that holds a modelled time per token of the published case against the published one. `None` for other cases,
 /// and for models of another shape.
-pub(super) fn sentence(run: &RunRecord, rows: &[PerfRow]) -> Option<String> {
+pub(super) fn sentence(run: &RunRecord, rows: &[PerfRow]) -> Option<Text> {
     let is_shape = run.provenance.model_details.get("shape").is_some_and(|shape| shape == SHAPE);
     if !is_shape || run.provenance.clock != Clock::Modelled {
         return None;
@@ -99,18 +100,15 @@ pub(super) fn sentence(run: &RunRecord, rows: &[PerfRow]) -> Option<String> {
     let ratio = |row: &PerfRow| {
         per_token_ns(row).map(|ns| (row.tp, format!("{:.2}{}", ns / 1e6 / PUBLISHED_MS, error(run, row))))
     };
-    let ratios: Vec<String> = rows
+    let ratios: Vec<Text> = rows
         .iter()
         .filter(is_case)
         .filter_map(ratio)
-        .map(|(tp, ratio)| format!("{ratio} of it on {tp} chip{}", if tp == 1 { "" } else { "s" }))
+        .map(|(tp, ratio)| text!("{ratio} of it on {tp} chip{tp:s}", ratio, tp))
         .collect();
     (!ratios.is_empty()).then(|| {
-        format!(
-            "Published for batch 1 and {INPUT_TOKENS} tokens in: {PUBLISHED_MS:.0} ms a token; modelled is {} (docs/CALIBRATION.md says \
-             why the figure is doubted).",
-            ratios.join(", ")
-        )
+        text!("Published for batch 1 and {input_tokens} tokens in: {published_ms} ms a token; modelled is {ratios} (docs/CALIBRATION.md says \
+             why the figure is doubted).", input_tokens = INPUT_TOKENS, published_ms = format!("{PUBLISHED_MS:.0}"), ratios = joined(&ratios, ", "))
     })
 }
 
@@ -121,11 +119,11 @@ fn error(run: &RunRecord, row: &PerfRow) -> String {
 }
 
 /// Says what would make a time equal the published one.
-fn agreement(ratio: f64) -> String {
+fn agreement(ratio: f64) -> Text {
     if (0.9..=1.1).contains(&ratio) {
-        return "within 10 %".into();
+        return text!("within 10 %");
     }
-    format!("if everything ran at {ratio:.2} of the speed here")
+    text!("if everything ran at {ratio} of the speed here", ratio = format!("{ratio:.2}"))
 }
 
 #[cfg(test)]

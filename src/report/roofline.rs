@@ -6,12 +6,16 @@ mod tables;
 use self::reached::{Reached, Trial};
 use super::modelled;
 use super::performance::{good_repetitions, phase_cost, phase_ns, scaled};
+use crate::language::{Text, joined, text};
 use crate::record::{
     Cost, Figure, LimitRow, OperatorRecord, PerfRow, PerformanceCase, Phase, RequestRecord, Roofline,
     RooflineSample, RunRecord, SCHEMA, Target,
 };
 
 pub(super) use self::tables::{machine, phases, table};
+
+/// `limit_of` of a row that is held against the memory.
+const BANDWIDTH: &str = "bandwidth";
 
 /// Returns one row per target of the plan.
 pub fn limit_rows(run: &RunRecord, performance: &[PerfRow], requests: &[RequestRecord]) -> Vec<LimitRow> {
@@ -61,27 +65,26 @@ impl<'a> Measured<'a> {
     }
 
     /// Returns the remarks of a row. A modelled value carries the error of its phase.
-    fn note(&self, target: &Target, reached: &Reached) -> Option<String> {
+    fn note(&self, target: &Target, reached: &Reached) -> Option<Text> {
         let case =
             self.run.plan.performance.iter().find(|case| Some(&case.case_id) == target.case_id.as_ref());
         let error = case.zip(phase_of(target.figure)).and_then(|(case, phase)| {
             let lengths = [case.batch, case.input_tokens, case.output_tokens];
             modelled::error_at(self.run, phase, case.tp, lengths)
         });
-        let words = modelled::marked(error.as_ref().filter(|_| reached.value.is_some()));
-        let error = words.strip_prefix(", ").map(str::to_owned);
-        let notes: Vec<String> = reached.notes(target).into_iter().chain(error).collect();
-        (!notes.is_empty()).then(|| notes.join("; "))
+        let error = error.as_ref().filter(|_| reached.value.is_some()).map(modelled::remark);
+        let notes: Vec<Text> = reached.notes(target).into_iter().chain(error).collect();
+        (!notes.is_empty()).then(|| joined(notes, "; "))
     }
 
     /// Returns a case with its row of a phase, or why the row may not be used.
-    fn usable(&self, case_id: &str, phase: Phase) -> Result<(&PerformanceCase, &PerfRow), String> {
+    fn usable(&self, case_id: &str, phase: Phase) -> Result<(&PerformanceCase, &PerfRow), Text> {
         let case = self.run.plan.performance.iter().find(|case| case.case_id == case_id);
-        let case = case.ok_or_else(|| format!("the suite has no case {case_id}"))?;
+        let case = case.ok_or_else(|| text!("the suite has no case {case_id}", case_id))?;
         let row = self.performance.iter().find(|row| row.case_id == case_id && row.phase == phase);
-        let row = row.ok_or_else(|| "not measured".to_owned())?;
+        let row = row.ok_or_else(|| text!("not measured"))?;
         if row.valid != Some(true) {
-            return Err(row.invalid_reason.clone().unwrap_or_else(|| "not measured".to_owned()));
+            return Err(row.invalid_reason.clone().unwrap_or_else(|| text!("not measured")));
         }
         Ok((case, row))
     }
@@ -92,7 +95,7 @@ impl<'a> Measured<'a> {
         case_id: &str,
         phase: Phase,
         count: impl Fn(&PerformanceCase, &PerfRow) -> Option<f64>,
-    ) -> Result<f64, String> {
+    ) -> Result<f64, Text> {
         let (case, row) = self.usable(case_id, phase)?;
         let seconds = row.mean_ns.filter(|&ns| ns > 0).map(|ns| ns as f64 / 1e9);
         let rate = count(case, row).zip(seconds).map(|(count, seconds)| count / seconds);
@@ -106,7 +109,7 @@ impl<'a> Measured<'a> {
         target: &Target,
         phase: Phase,
         count: impl Fn(Cost) -> u64,
-    ) -> Result<Vec<Trial<'a>>, String> {
+    ) -> Result<Vec<Trial<'a>>, Text> {
         let (case, _) = self.usable(target.case_id.as_deref().unwrap_or_default(), phase)?;
         let count = phase_cost(case, phase).map(count).filter(|&count| count > 0).ok_or_else(unknown_work)?;
         let trial = |request| Trial::of(request, count, phase_ns(request, phase)?);
@@ -114,20 +117,20 @@ impl<'a> Measured<'a> {
     }
 
     /// For each repetition, returns the bytes per second of KV cache that the attention operator reads during decode.
-    fn attention(&self, target: &Target) -> Result<Vec<Trial<'a>>, String> {
+    fn attention(&self, target: &Target) -> Result<Vec<Trial<'a>>, Text> {
         // An invalid case invalidates its operators.
         let (case, _) = self.usable(target.case_id.as_deref().unwrap_or_default(), Phase::Decode)?;
         let is = |o: &&OperatorRecord| o.phase == Phase::Decode && o.operator == "attention";
         let attention = |request: &'a RequestRecord| Some((request, request.operators.iter().find(is)?));
         let timed: Vec<_> = good_repetitions(case, self.requests).into_iter().filter_map(attention).collect();
         if timed.is_empty() {
-            return Err("operators were not timed: --profile-operators".to_owned());
+            return Err(text!("operators were not timed: --profile-operators"));
         }
         let trial = |(request, attention): (_, &OperatorRecord)| {
             Trial::of(request, attention.bytes, attention.time_ns)
         };
         let trials: Vec<_> = timed.into_iter().filter_map(trial).collect();
-        if trials.is_empty() { Err("nothing was read".to_owned()) } else { Ok(trials) }
+        if trials.is_empty() { Err(text!("nothing was read")) } else { Ok(trials) }
     }
 
     /// Limits of the target's case as measured before the cases.
@@ -138,10 +141,10 @@ impl<'a> Measured<'a> {
         Some(scaled(one, self.run.provenance.clock, tp))
     }
 
-    fn over_bandwidth(&self, target: &Target, trials: Result<Vec<Trial<'_>>, String>) -> Reached {
+    fn over_bandwidth(&self, target: &Target, trials: Result<Vec<Trial<'_>>, Text>) -> Reached {
         let before =
             self.roofline(target).map(|roofline| roofline.bandwidth_bytes_per_s).ok_or_else(no_limits);
-        Reached::by_trials(trials, RooflineSample::bandwidth, before, Some("bandwidth".to_owned()))
+        Reached::by_trials(trials, RooflineSample::bandwidth, before, Some(BANDWIDTH.to_owned()))
     }
 
     fn over_peak(&self, target: &Target) -> Reached {
@@ -160,7 +163,7 @@ impl<'a> Measured<'a> {
             ),
         };
         let before = before.ok_or_else(|| match &target.unit {
-            Some(name) if roofline.is_some() => format!("not applicable: this machine has no {name}"),
+            Some(name) if roofline.is_some() => text!("not applicable: this machine has no {name}", name),
             _ => no_limits(),
         });
         let around = |sample: &RooflineSample| match &target.unit {
@@ -181,14 +184,14 @@ impl<'a> Measured<'a> {
         let own = target.case_id.as_deref().unwrap_or_default();
         let limit = match self.run.unlike_machines(own, self.run, &over) {
             Some(why) => Err(why),
-            None => self.rate_of(&over, phase, &count).map_err(|why| format!("{over}: {why}")),
+            None => self.rate_of(&over, phase, &count).map_err(|why| text!("{over}: {why}", over, why)),
         };
         Reached::of(value, limit, Some(over))
     }
 
     fn loading(&self, target: &Target) -> Reached {
         let Some(load) = &self.run.provenance.load else {
-            return Reached { note: Some("loading was not watched".to_owned()), ..Reached::default() };
+            return Reached { note: Some(text!("loading was not watched")), ..Reached::default() };
         };
         let value = match target.figure {
             Figure::LoadTime => Some(load.load_ns as f64 / 1e9),
@@ -198,19 +201,19 @@ impl<'a> Measured<'a> {
         };
         let made = load.made && target.figure == Figure::LoadTime;
         let note = match value {
-            None => Some("the system does not tell".to_owned()),
-            Some(_) => made.then(|| "random weights, made while loading instead of read".to_owned()),
+            None => Some(text!("the system does not tell")),
+            Some(_) => made.then(|| text!("random weights, made while loading instead of read")),
         };
         Reached { value, note, ..Reached::default() }
     }
 }
 
-fn no_limits() -> String {
-    "the limits of this device were not measured".to_owned()
+fn no_limits() -> Text {
+    text!("the limits of this device were not measured")
 }
 
-fn unknown_work() -> String {
-    "the work of this case is not known".to_owned()
+fn unknown_work() -> Text {
+    text!("the work of this case is not known")
 }
 
 fn flops_of_prefill(case: &PerformanceCase, _: &PerfRow) -> Option<f64> {
@@ -309,13 +312,24 @@ mod tests {
         assert_eq!(rows[0].met, rows[0].ratio.map(|ratio| ratio >= 0.5));
         assert_eq!((rows[1].limit, rows[1].limit_of.as_deref()), (Some(1e11), Some("fp32-avx2")));
         assert_eq!((rows[2].ratio, rows[2].met), (None, None));
-        assert_eq!(rows[2].note.as_deref(), Some("not applicable: this machine has no amx-bf16"));
+        assert_eq!(
+            rows[2].note.as_ref().map(ToString::to_string).as_deref(),
+            Some("not applicable: this machine has no amx-bf16")
+        );
         assert!(rows[2].value.is_some(), "what was reached is said all the same");
         assert_eq!((rows[3].ratio, rows[3].met), (Some(1.0), Some(true)));
-        assert_eq!(rows[4].note.as_deref(), Some("operators were not timed: --profile-operators"));
-        assert_eq!(rows[5].note.as_deref(), Some("the suite has no case b9-i9-o9"));
+        assert_eq!(
+            rows[4].note.as_ref().map(ToString::to_string).as_deref(),
+            Some("operators were not timed: --profile-operators")
+        );
+        assert_eq!(
+            rows[5].note.as_ref().map(ToString::to_string).as_deref(),
+            Some("the suite has no case b9-i9-o9")
+        );
         assert_eq!((rows[6].value, rows[6].met), (Some(2.0), Some(false)));
-        assert!(rows[6].note.as_deref().unwrap().starts_with("random weights"));
+        assert!(
+            rows[6].note.as_ref().map(ToString::to_string).as_deref().unwrap().starts_with("random weights")
+        );
         assert_eq!((rows[7].value, rows[7].met, &rows[7].note), (Some(1.0), Some(true), &None));
         let sample = RooflineSample {
             bandwidth_bytes_per_s: Some(1_000_000_000),
@@ -344,8 +358,13 @@ mod tests {
         run.provenance.clock = Clock::Modelled;
         run.provenance.clock_profile = Some("mine sha256:00".into());
         let modelled = limit_rows(&run, &performance, &requests);
-        let says =
-            |row: &LimitRow| row.note.as_deref().is_some_and(|note| note.contains("error unknown here"));
+        let says = |row: &LimitRow| {
+            row.note
+                .as_ref()
+                .map(ToString::to_string)
+                .as_deref()
+                .is_some_and(|note| note.contains("error unknown here"))
+        };
         assert!(says(&modelled[0]) && says(&modelled[1]) && !says(&modelled[6]), "{modelled:?}");
         assert!(!says(&modelled[5]), "no value, no error");
         let work = phases(&run, &performance);

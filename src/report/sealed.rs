@@ -2,13 +2,14 @@
 
 use super::Summary;
 use super::validity::{Check, Outcome, yes_if};
+use crate::language::{Text, text};
 use crate::record::{Audit, SealState, Status};
 
 /// The condition of [`super::validity`] that relies on the run's own status alone.
-const WHOLE_PLAN: &str = "The whole plan was run";
+const WHOLE_PLAN: Text = super::validity::WHOLE_PLAN;
 
 /// The condition on the records.
-const RECORDS: &str = "The records are what the plan says";
+const RECORDS: Text = text!("The records are what the plan says");
 
 /// Inserts the findings behind the condition on the plan.
 pub(super) fn add_to(summary: &mut Summary, audit: &Audit) {
@@ -25,44 +26,48 @@ pub(super) fn add_to(summary: &mut Summary, audit: &Audit) {
 
 impl Summary {
     /// Says in one line what is wrong with the run's records. `None` if they match the plan.
-    pub fn record_faults(&self) -> Option<&str> {
+    pub fn record_faults(&self) -> Option<&Text> {
         let of_records = |check: &&Check| check.condition == RECORDS && check.outcome == Outcome::No;
-        self.checks.iter().find(of_records).map(|check| check.found.as_str())
+        self.checks.iter().find(of_records).map(|check| &check.found)
     }
 }
 
 fn records(audit: &Audit, complete: bool) -> Check {
     Check {
-        name: "records as planned",
+        name: text!("records as planned"),
         condition: RECORDS,
         outcome: yes_if(audit.is_sound()),
         found: match audit.words() {
-            Some(faults) => format!("not what the plan says: {faults}"),
-            None if complete => "every line of the plan is there, once and as it was written".to_owned(),
+            Some(faults) => text!("not what the plan says: {faults}", faults),
+            None if complete => text!("every line of the plan is there, once and as it was written"),
             None => {
-                "what is there is the beginning of the plan, each line once and as it was written".to_owned()
+                text!("what is there is the beginning of the plan, each line once and as it was written")
             }
         },
-        advice: "Lines were lost, changed or added. The same command with --resume keeps what is good and does the rest again.",
+        advice: text!(
+            "Lines were lost, changed or added. The same command with --resume keeps what is good and does the rest again."
+        ),
         required: true,
     }
 }
 
 fn seal(audit: &Audit) -> Check {
     let (outcome, found) = match audit.seal {
-        SealState::Sealed => (yes_if(audit.is_sound()), "run.json has the lines and hash of each journal"),
-        SealState::NotSealed if !audit.is_sound() => (Outcome::No, "there is no seal"),
-        SealState::NotSealed => {
-            (Outcome::Unknown, "not sealed: a program from before records were sealed made it")
+        SealState::Sealed => {
+            (yes_if(audit.is_sound()), text!("run.json has the lines and hash of each journal"))
         }
-        SealState::Open => (Outcome::DoesNotApply, "not sealed yet: the run is not complete"),
+        SealState::NotSealed if !audit.is_sound() => (Outcome::No, text!("there is no seal")),
+        SealState::NotSealed => {
+            (Outcome::Unknown, text!("not sealed: a program from before records were sealed made it"))
+        }
+        SealState::Open => (Outcome::DoesNotApply, text!("not sealed yet: the run is not complete")),
     };
     Check {
-        name: "record sealed",
-        condition: "The record is sealed",
+        name: text!("record sealed"),
+        condition: text!("The record is sealed"),
         outcome,
-        found: found.to_owned(),
-        advice: "`glmbench verify` puts some of its items to the engine again.",
+        found,
+        advice: text!("`glmbench verify` puts some of its items to the engine again."),
         required: false,
     }
 }
@@ -70,10 +75,11 @@ fn seal(audit: &Audit) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::Language;
     use crate::report::{Verdict, fixture, render};
     use std::fs;
 
-    fn found(summary: &Summary, condition: &str) -> (Outcome, String) {
+    fn found(summary: &Summary, condition: &str) -> (Outcome, Text) {
         let check = summary.checks.iter().find(|c| c.condition.starts_with(condition)).unwrap();
         (check.outcome, check.found.clone())
     }
@@ -82,19 +88,19 @@ mod tests {
     fn a_run_is_what_its_lines_say_and_not_what_it_says() {
         let root = tempfile::tempdir().unwrap();
         let dir = fixture::write(root.path(), &fixture::quiet());
-        let summary = render(dir.path()).unwrap();
+        let summary = render(dir.path(), Language::En).unwrap();
         assert_eq!(summary.verdict(), Verdict::Valid);
         assert_eq!(found(&summary, "The record is sealed").0, Outcome::Yes);
         let path = dir.file("samples.jsonl");
         let text = fs::read_to_string(&path).unwrap();
         let half: String = text.lines().take(300).map(|line| format!("{line}\n")).collect();
         fs::write(&path, half).unwrap();
-        let summary = render(dir.path()).unwrap();
+        let summary = render(dir.path(), Language::En).unwrap();
         assert_eq!(summary.verdict(), Verdict::Invalid);
         let (outcome, words) = found(&summary, "The records are");
         assert_eq!(outcome, Outcome::No);
         assert!(words.contains("samples.jsonl: task boolq has 60 of 120 items"), "{words}");
-        assert_eq!(found(&summary, WHOLE_PLAN).0, Outcome::No);
+        assert_eq!(found(&summary, "The whole plan").0, Outcome::No);
         assert_eq!(found(&summary, "The record is sealed").0, Outcome::No);
     }
 
@@ -107,7 +113,7 @@ mod tests {
         let dir = fixture::write(root.path(), &records);
         // A current program always writes a seal, so a missing one is an error.
         dir.write_run(&records.0).unwrap();
-        let summary = render(dir.path()).unwrap();
+        let summary = render(dir.path(), Language::En).unwrap();
         assert_eq!(summary.verdict(), Verdict::Invalid);
         assert!(summary.record_faults().is_some_and(|faults| faults.contains("has no seal")));
         // A record of the previous schema.
@@ -115,7 +121,7 @@ mod tests {
         let (text, _sum) = text.rsplit_once(",\n  \"sum\": ").unwrap();
         let text = format!("{}\n}}\n", text.replacen("\"schema\": 4", "\"schema\": 2", 1));
         fs::write(dir.file("run.json"), text).unwrap();
-        let summary = render(dir.path()).unwrap();
+        let summary = render(dir.path(), Language::En).unwrap();
         assert_eq!(summary.verdict(), Verdict::Valid);
         let (outcome, words) = found(&summary, "The record is sealed");
         assert!(outcome == Outcome::Unknown && words.starts_with("not sealed:"), "{words}");

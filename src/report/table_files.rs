@@ -1,4 +1,4 @@
-//! The tables of a page as CSV files beside it, in `tables/`: cells as shown, under the page's column names.
+//! The tables of a page as CSV files beside it, in `tables/`: cells and column names in English, whatever the page's language.
 
 use super::error::ReportError;
 use super::tables::Table;
@@ -29,16 +29,19 @@ pub(super) fn write(folder: &Path, tables: &[Table]) -> Result<(), ReportError> 
     }
     for (index, table) in tables.into_iter().enumerate() {
         let bytes = bytes(table).map_err(|e| failed(e.into()))?;
-        write_whole(&folder.join(format!("{:02}-{}.csv", index + 1, slug(&table.title))), &bytes)?;
+        write_whole(
+            &folder.join(format!("{:02}-{}.csv", index + 1, slug(&table.title.to_string()))),
+            &bytes,
+        )?;
     }
     Ok(())
 }
 
 fn bytes(table: &Table) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(table.columns.iter().map(|column| &column.name))?;
+    writer.write_record(table.columns.iter().map(|column| column.name.to_string()))?;
     for row in &table.rows {
-        writer.write_record(&row.cells)?;
+        writer.write_record(row.cells.iter().map(ToString::to_string))?;
     }
     writer.into_inner().map_err(|e| e.into_error().into())
 }
@@ -66,9 +69,10 @@ mod tests {
     #[test]
     fn files_are_named_by_titles_and_an_earlier_page_leaves_none() {
         let folder = tempfile::tempdir().unwrap();
-        let mut table = Table::new("Peak memory, B (x) against A".into(), &["Case, as planned"], &["A"]);
-        table.push(false, vec!["b1 \"quoted\"".into(), "1".into()]);
-        let empty = Table::new("Nothing".into(), &[], &["A"]);
+        let mut table =
+            Table::new("Peak memory, B (x) against A".into(), &["Case, as planned".into()], &["A".into()]);
+        table.push(false, vec!["b1 \"quoted\"", "1"]);
+        let empty = Table::new("Nothing".into(), &[], &["A".into()]);
         write(folder.path(), &[empty.clone(), table.clone()]).unwrap();
         let text = fs::read_to_string(folder.path().join("tables/01-peak-memory-b-x-against-a.csv")).unwrap();
         assert_eq!(text, "\"Case, as planned\",A\n\"b1 \"\"quoted\"\"\",1\n");

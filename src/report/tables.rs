@@ -4,6 +4,7 @@ use super::accuracy::ALL;
 use super::format::{bytes, decimals, fixed, interval, or_none, percent};
 use super::modelled::{self, Basis};
 use super::performance::{p99, ttft_ns};
+use crate::language::{Text, ToText, cells, text, texts};
 use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RepetitionKind, RequestRecord};
 use crate::stats::quantile;
 
@@ -11,7 +12,7 @@ use crate::stats::quantile;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     /// The title, with the clock if the table shows times.
-    pub title: String,
+    pub title: Text,
     /// The columns, left to right.
     pub columns: Vec<Column>,
     /// The rows, each with a cell for every column.
@@ -22,7 +23,7 @@ pub struct Table {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Name with unit.
-    pub name: String,
+    pub name: Text,
     /// Whether the column holds numbers, which are right-aligned.
     pub numeric: bool,
 }
@@ -31,26 +32,26 @@ pub struct Column {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// One text for each column.
-    pub cells: Vec<String>,
+    pub cells: Vec<Text>,
     /// Whether the row sums up the rows below it, and is emphasised.
     pub strong: bool,
 }
 
 impl Table {
     /// Creates an empty table with `text` columns, then `numeric` ones.
-    pub(crate) fn new(title: String, text: &[&str], numeric: &[&str]) -> Self {
-        let column = |numeric| move |name: &&str| Column { name: (*name).to_owned(), numeric };
+    pub(crate) fn new(title: Text, text: &[Text], numeric: &[Text]) -> Self {
+        let column = |numeric| move |name: &Text| Column { name: name.clone(), numeric };
         let columns = text.iter().map(column(false)).chain(numeric.iter().map(column(true))).collect();
         Self { title, columns, rows: Vec::new() }
     }
 
-    pub(crate) fn push(&mut self, strong: bool, cells: Vec<String>) {
-        self.rows.push(Row { cells, strong });
+    pub(crate) fn push<C: Into<Text>>(&mut self, strong: bool, cells: Vec<C>) {
+        self.rows.push(Row { cells: cells.into_iter().map(C::into).collect(), strong });
     }
 
     /// Builds a table from numeric columns, each of the same length.
-    fn of_columns(title: String, columns: &[(&'static str, Vec<String>)]) -> Self {
-        let names: Vec<&'static str> = columns.iter().map(|(name, _)| *name).collect();
+    fn of_columns(title: Text, columns: &[Titled]) -> Self {
+        let names: Vec<Text> = columns.iter().map(|(name, _)| name.clone()).collect();
         let mut table = Self::new(title, &[], &names);
         let height = columns.iter().map(|(_, cells)| cells.len()).min().unwrap_or(0);
         for index in 0..height {
@@ -60,14 +61,18 @@ impl Table {
     }
 }
 
+/// A column with its name.
+type Titled = (Text, Vec<Text>);
+
 /// Accuracy of every task: the whole, its categories and its hard part. Only the first row names the task.
 pub fn accuracy(rows: &[AccuracyRow]) -> Table {
-    let numbers = ["Items", "Correct", "Accuracy %", "95 % interval", "Macro %", "Unscorable", "Failed"];
-    let mut table = Table::new("Accuracy".to_owned(), &["Task", "Protocol", "Group"], &numbers);
+    let numbers =
+        texts!["Items", "Correct", "Accuracy %", "95 % interval", "Macro %", "Unscorable", "Failed"];
+    let mut table = Table::new(text!("Accuracy"), &texts!["Task", "Protocol", "Group"], &numbers);
     for row in rows.iter().filter(|row| row.subject == ALL) {
         let whole = row.category == ALL;
         let once = |text: &String| if whole { text.clone() } else { String::new() };
-        let mut cells = vec![once(&row.task), once(&row.protocol), row.category.clone()];
+        let mut cells = cells![once(&row.task), once(&row.protocol), group(&row.category)];
         cells.extend(score_cells(row));
         table.push(whole, cells);
     }
@@ -76,13 +81,13 @@ pub fn accuracy(rows: &[AccuracyRow]) -> Table {
 
 /// The subjects of one task.
 pub fn subjects(task: &str, rows: &[AccuracyRow]) -> Table {
-    let numbers = ["Items", "Correct", "Accuracy %", "95 % interval", "Unscorable", "Failed"];
-    let mut table = Table::new(format!("{task} by subject"), &["Category", "Subject"], &numbers);
+    let numbers = texts!["Items", "Correct", "Accuracy %", "95 % interval", "Unscorable", "Failed"];
+    let mut table = Table::new(text!("{task} by subject", task), &texts!["Category", "Subject"], &numbers);
     let mut category = "";
     for row in rows.iter().filter(|row| row.task == task && row.subject != ALL) {
         let shown = if row.category == category { String::new() } else { row.category.clone() };
         category = &row.category;
-        let mut cells = vec![shown, row.subject.clone()];
+        let mut cells = cells![group(&shown), row.subject];
         let mut score = score_cells(row);
         score.remove(4);
         cells.extend(score);
@@ -91,15 +96,20 @@ pub fn subjects(task: &str, rows: &[AccuracyRow]) -> Table {
     table
 }
 
-fn score_cells(row: &AccuracyRow) -> Vec<String> {
-    vec![
-        row.n.to_string(),
-        row.correct.to_string(),
+/// A category or a subject. The word for all of them is translated, and a category that the catalogue knows.
+pub(super) fn group(category: &str) -> Text {
+    if category == ALL { text!("all") } else { Text::term(category) }
+}
+
+fn score_cells(row: &AccuracyRow) -> Vec<Text> {
+    cells![
+        row.n,
+        row.correct,
         or_none(row.acc, percent),
         interval(row.interval(), percent),
         or_none(row.macro_acc, percent),
-        row.unscorable.to_string(),
-        row.failed.to_string(),
+        row.unscorable,
+        row.failed,
     ]
 }
 
@@ -110,25 +120,33 @@ pub fn performance(rows: &[PerfRow], clock: Clock, basis: Option<Basis<'_>>) -> 
     let e2e: Vec<&PerfRow> = of(Phase::E2e).collect();
     let mut columns = shapes(&e2e);
     columns.extend([
-        ("Prefill ms", numbers(of(Phase::Prefill).map(|row| ms(row.median_ns)))),
-        ("Prefill tokens/s", numbers(of(Phase::Prefill).map(rate))),
-        ("TPOT ms", numbers(of(Phase::Decode).map(|row| per_token_ns(row).map(|ns| ns / 1e6)))),
-        ("Decode tokens/s", numbers(of(Phase::Decode).map(rate))),
-        ("E2E ms", numbers(of(Phase::E2e).map(|row| ms(row.median_ns)))),
-        ("E2E tokens/s", numbers(of(Phase::E2e).map(rate))),
-        ("Peak memory", e2e.iter().map(|row| or_none(row.peak_memory_bytes(), bytes)).collect()),
-        ("Valid", e2e.iter().map(|row| validity(row).to_owned()).collect()),
+        (text!("Prefill ms"), numbers(of(Phase::Prefill).map(|row| ms(row.median_ns)))),
+        (text!("Prefill tokens/s"), numbers(of(Phase::Prefill).map(rate))),
+        (text!("TPOT ms"), numbers(of(Phase::Decode).map(|row| per_token_ns(row).map(|ns| ns / 1e6)))),
+        (text!("Decode tokens/s"), numbers(of(Phase::Decode).map(rate))),
+        (text!("E2E ms"), numbers(of(Phase::E2e).map(|row| ms(row.median_ns)))),
+        (text!("E2E tokens/s"), numbers(of(Phase::E2e).map(rate))),
+        (
+            text!("Peak memory"),
+            e2e.iter().map(|row| or_none(row.peak_memory_bytes(), bytes).into()).collect(),
+        ),
+        (text!("Valid"), e2e.iter().map(|row| validity(row)).collect()),
     ]);
-    for (name, phase) in [("Prefill error", Phase::Prefill), ("TPOT error", Phase::Decode)] {
-        columns.extend(basis.map(|basis| (name, errors(basis, &e2e, phase))));
+    for (name, phase) in [(PREFILL_ERROR, Phase::Prefill), (TPOT_ERROR, Phase::Decode)] {
+        columns.extend(basis.map(|basis| (name.clone(), errors(basis, &e2e, phase))));
     }
     // A merged run has rows of several machines.
     if e2e.windows(2).any(|pair| pair[0].host != pair[1].host) {
-        columns.push(("Host", e2e.iter().map(|row| row.host.clone()).collect()));
+        columns.push((text!("Host"), e2e.iter().map(|row| row.host.to_text()).collect()));
     }
-    let device = rows.first().map_or(String::new(), |row| format!(" on {}", row.device));
+    let device = rows.first().map_or(Text::EMPTY, |row| text!(" on {device}", device = row.device));
     Table::of_columns(
-        format!("Performance{device}, {clock} (times: medians; rates: over total time{})", marked(&columns)),
+        text!(
+            "Performance{device}, {clock} (times: medians; rates: over total time{marked})",
+            device,
+            clock,
+            marked = marked(&columns)
+        ),
         &columns,
     )
 }
@@ -136,32 +154,32 @@ pub fn performance(rows: &[PerfRow], clock: Clock, basis: Option<Basis<'_>>) -> 
 /// One row per case: duration of a phase, its interval, and its share of the machine's limits.
 pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock, basis: Option<Basis<'_>>) -> Table {
     let name = match phase {
-        Phase::Prefill => "Prefill",
-        Phase::Decode => "Decode",
-        Phase::E2e => "End to end",
+        Phase::Prefill => text!("Prefill"),
+        Phase::Decode => text!("Decode"),
+        Phase::E2e => text!("End to end"),
     };
     let rows: Vec<&PerfRow> = rows.iter().filter(|row| row.phase == phase).collect();
     // All times of the table use the median's decimals.
     let places = decimals(rows.iter().filter_map(|row| ms(row.median_ns)));
-    let time = |value: fn(&PerfRow) -> Option<u64>| -> Vec<String> {
-        rows.iter().map(|row| fixed(ms(value(row)), places)).collect()
+    let time = |value: fn(&PerfRow) -> Option<u64>| -> Vec<Text> {
+        rows.iter().map(|row| fixed(ms(value(row)), places).into()).collect()
     };
-    let bounds = |row: &&PerfRow| interval(row.interval_ns(), |ns| fixed(Some(ns / 1e6), places));
+    let bounds = |row: &&PerfRow| Text::from(interval(row.interval_ns(), |ns| fixed(Some(ns / 1e6), places)));
     let mut columns = shapes(&rows);
     columns.extend([
-        ("Repetitions", rows.iter().map(|row| row.reps.to_string()).collect()),
-        ("Median ms", time(|row| row.median_ns)),
-        ("95 % interval", rows.iter().map(bounds).collect()),
-        ("MAD", rows.iter().map(|row| fixed(ms(row.mad_ns), places + 1)).collect()),
-        ("Min", time(|row| row.min_ns)),
-        ("p90", time(|row| row.p90_ns)),
-        ("Max", time(|row| row.max_ns)),
-        ("tokens/s", numbers(rows.iter().map(|row| rate(row)))),
-        ("GB/s", rows.iter().map(|row| fixed(row.achieved_gb_s, 2)).collect()),
-        ("Roofline %", rows.iter().map(|row| fixed(row.roofline_pct, 1)).collect()),
+        (text!("Repetitions"), rows.iter().map(|row| row.reps.to_text()).collect()),
+        (text!("Median ms"), time(|row| row.median_ns)),
+        (text!("95 % interval"), rows.iter().map(bounds).collect()),
+        (text!("MAD"), rows.iter().map(|row| fixed(ms(row.mad_ns), places + 1).into()).collect()),
+        (text!("Min"), time(|row| row.min_ns)),
+        (text!("p90"), time(|row| row.p90_ns)),
+        (text!("Max"), time(|row| row.max_ns)),
+        (text!("tokens/s"), numbers(rows.iter().map(|row| rate(row)))),
+        (text!("GB/s"), rows.iter().map(|row| fixed(row.achieved_gb_s, 2).into()).collect()),
+        (text!("Roofline %"), rows.iter().map(|row| fixed(row.roofline_pct, 1).into()).collect()),
     ]);
     columns.extend(basis.map(|basis| (ERROR, errors(basis, &rows, phase))));
-    Table::of_columns(format!("{name}, {clock}{}", marked(&columns)), &columns)
+    Table::of_columns(text!("{name}, {clock}{marked}", name, clock, marked = marked(&columns)), &columns)
 }
 
 /// One row per case: time to first token, and the gaps between tokens over all decode steps. Both cover all timed
@@ -186,60 +204,65 @@ pub fn token_latency(
     let quantiles = |all: &[Vec<f64>], q: f64| numbers(all.iter().map(|times| quantile(times, q)));
     let mut columns = shapes(&rows);
     columns.extend([
-        ("TTFT p50 ms", quantiles(&firsts, 0.5)),
-        ("TTFT max ms", quantiles(&firsts, 1.0)),
-        ("Steps", gaps.iter().map(|times| times.len().to_string()).collect()),
-        ("ITL p50 ms", quantiles(&gaps, 0.5)),
-        ("ITL p90 ms", quantiles(&gaps, 0.9)),
-        ("ITL p99 ms", numbers(gaps.iter().map(|times| p99(times)))),
-        ("ITL max ms", quantiles(&gaps, 1.0)),
+        (text!("TTFT p50 ms"), quantiles(&firsts, 0.5)),
+        (text!("TTFT max ms"), quantiles(&firsts, 1.0)),
+        (text!("Steps"), gaps.iter().map(|times| times.len().to_text()).collect()),
+        (text!("ITL p50 ms"), quantiles(&gaps, 0.5)),
+        (text!("ITL p90 ms"), quantiles(&gaps, 0.9)),
+        (text!("ITL p99 ms"), numbers(gaps.iter().map(|times| p99(times)))),
+        (text!("ITL max ms"), quantiles(&gaps, 1.0)),
     ]);
     columns.extend(basis.map(|basis| (ERROR, errors(basis, &rows, Phase::E2e))));
-    Table::of_columns(format!("First and next token (TTFT, ITL), {clock}{}", marked(&columns)), &columns)
+    Table::of_columns(
+        text!("First and next token (TTFT, ITL), {clock}{marked}", clock, marked = marked(&columns)),
+        &columns,
+    )
 }
 
 /// Column of the error of modelled times. An asterisk marks an extrapolation.
-const ERROR: &str = "Model error";
+const ERROR: Text = text!("Model error");
+const PREFILL_ERROR: Text = text!("Prefill error");
+const TPOT_ERROR: Text = text!("TPOT error");
 
-fn errors(basis: Basis<'_>, rows: &[&PerfRow], phase: Phase) -> Vec<String> {
-    rows.iter().map(|row| modelled::cell(basis, row, phase)).collect()
+fn errors(basis: Basis<'_>, rows: &[&PerfRow], phase: Phase) -> Vec<Text> {
+    rows.iter().map(|row| modelled::cell(basis, row, phase).into()).collect()
 }
 
 /// Returns what the asterisk of an error says. Empty if no error has one.
-fn marked(columns: &[(&'static str, Vec<String>)]) -> &'static str {
-    let errors = columns.iter().filter(|(name, _)| name.ends_with("error"));
-    let is_marked = errors.flat_map(|(_, cells)| cells).any(|cell| cell.ends_with('*'));
-    if is_marked { "; * extrapolated: outside the published speeds" } else { "" }
+fn marked(columns: &[Titled]) -> Text {
+    let errors = columns.iter().filter(|(name, _)| [ERROR, PREFILL_ERROR, TPOT_ERROR].contains(name));
+    let is_marked = errors.flat_map(|(_, cells)| cells).any(|cell| cell.to_string().ends_with('*'));
+    if is_marked { text!("; * extrapolated: outside the published speeds") } else { Text::EMPTY }
 }
 
 /// The columns that identify a row's case.
-fn shapes(rows: &[&PerfRow]) -> Vec<(&'static str, Vec<String>)> {
-    let column = |value: fn(&PerfRow) -> u32| rows.iter().map(|row| value(row).to_string()).collect();
+fn shapes(rows: &[&PerfRow]) -> Vec<Titled> {
+    let column = |value: fn(&PerfRow) -> u32| rows.iter().map(|row| value(row).to_text()).collect();
     let mut columns = vec![
-        ("Batch", column(|row| row.batch)),
-        ("In", column(|row| row.input_tokens)),
-        ("Out", column(|row| row.output_tokens)),
+        (text!("Batch"), column(|row| row.batch)),
+        (text!("In"), column(|row| row.input_tokens)),
+        (text!("Out"), column(|row| row.output_tokens)),
     ];
     if rows.iter().any(|row| row.tp != 1) {
-        columns.push(("TP", column(|row| row.tp)));
+        columns.push((text!("TP"), column(|row| row.tp)));
     }
     columns
 }
 
 /// Text of the last column. A skipped case is neither valid nor invalid; the headline has the reason.
-fn validity(row: &PerfRow) -> &'static str {
+fn validity(row: &PerfRow) -> Text {
     match row.valid {
-        Some(true) => "yes",
-        Some(false) => "NO",
-        None => "left out",
+        Some(true) => text!("yes"),
+        Some(false) => text!("NO"),
+        None => text!("left out"),
     }
 }
 
 /// A column of numbers with aligned decimal points.
-fn numbers(values: impl Iterator<Item = Option<f64>>) -> Vec<String> {
+fn numbers(values: impl Iterator<Item = Option<f64>>) -> Vec<Text> {
     let values: Vec<Option<f64>> = values.collect();
     let places = decimals(values.iter().flatten().copied());
-    values.into_iter().map(|value| fixed(value, places)).collect()
+    values.into_iter().map(|value| fixed(value, places).into()).collect()
 }
 
 /// Formats bytes in the largest binary unit in which the number is at least 1: `14.0 GiB`.
@@ -310,6 +333,6 @@ mod tests {
         requests.last_mut().unwrap().output_hash = "other".into();
         let table = performance(&perf_rows(&run, &requests), Clock::Measured, None);
         let cells = &table.rows.last().unwrap().cells;
-        assert_eq!((cells[4].as_str(), cells.last().map(String::as_str)), (NONE, Some("NO")));
+        assert_eq!([&cells[4], cells.last().unwrap()], [NONE, "NO"]);
     }
 }

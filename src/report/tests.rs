@@ -3,6 +3,7 @@
 use super::*;
 use crate::record::Status;
 use std::fs;
+use std::path::PathBuf;
 
 const VOID: [&str; 6] = ["meta", "br", "circle", "input", "line", "rect"];
 
@@ -22,22 +23,22 @@ fn assert_balanced(html: &str) {
 }
 
 /// Asserts that the page is well-formed, states its language, and loads nothing external.
-pub(super) fn assert_whole_page(html: &str) {
+pub(super) fn assert_whole_page(html: &str, language: Language) {
     assert_balanced(html);
     for absent in ["http", "<script", "<link", "<img", "url(", "@import", " src="] {
         assert!(!html.contains(absent), "{absent}");
     }
-    assert!(html.contains("<html lang=\"en\">"));
+    assert!(html.contains(&format!("<html lang=\"{}\">", language.tag())));
 }
 
 #[test]
 fn a_report_is_one_whole_page_that_needs_nothing_else() {
     let root = tempfile::tempdir().unwrap();
     let dir = fixture::write(root.path(), &fixture::realistic());
-    let summary = render(dir.path()).unwrap();
+    let summary = render(dir.path(), Language::En).unwrap();
     assert_eq!(summary.verdict(), Verdict::Valid);
     let html = fs::read_to_string(dir.file("report.html")).unwrap();
-    assert_whole_page(&html);
+    assert_whole_page(&html, Language::En);
     assert!(html.contains("下列 x &lt; y &amp; y"), "escaped prompt");
     assert_eq!(html.matches("<svg").count(), 6);
     insta::assert_snapshot!("summary.md", fs::read_to_string(dir.file("summary.md")).unwrap());
@@ -53,9 +54,9 @@ fn a_report_made_twice_is_the_same() {
     let root = tempfile::tempdir().unwrap();
     let dir = fixture::write(root.path(), &fixture::quiet());
     let read = || ["report.html", "summary.md", "perf.csv"].map(|name| fs::read(dir.file(name)).unwrap());
-    render(dir.path()).unwrap();
+    render(dir.path(), Language::En).unwrap();
     let first = read();
-    render(dir.path()).unwrap();
+    render(dir.path(), Language::En).unwrap();
     assert!(first == read());
 }
 
@@ -66,7 +67,7 @@ fn a_run_killed_at_once_still_has_a_report() {
     run.status = Status::Running;
     run.first_prompt = None;
     let dir = fixture::write(root.path(), &(run, Vec::new(), Vec::new()));
-    let summary = render(dir.path()).unwrap();
+    let summary = render(dir.path(), Language::En).unwrap();
     assert_eq!(summary.verdict(), Verdict::Incomplete);
     assert_eq!(summary.headline, ["Nothing has finished yet."]);
     assert_balanced(&fs::read_to_string(dir.file("report.html")).unwrap());
@@ -74,7 +75,7 @@ fn a_run_killed_at_once_still_has_a_report() {
 
 #[test]
 fn a_folder_that_is_no_run_is_named() {
-    let message = render(Path::new("not-a-run")).unwrap_err().to_string();
+    let message = render(Path::new("not-a-run"), Language::En).unwrap_err().to_string();
     assert!(message.contains("not-a-run/run.json"), "{message}");
 }
 
@@ -82,6 +83,11 @@ fn a_folder_that_is_no_run_is_named() {
 #[test]
 fn leave_one_to_look_at() {
     let Some(folder) = std::env::var_os("GLMBENCH_REPORT_SAMPLE") else { return };
-    let dir = fixture::write(Path::new(&folder), &fixture::realistic());
-    render(dir.path()).unwrap();
+    for (folder, language) in
+        [(PathBuf::from(&folder), Language::En), (Path::new(&folder).join("zh"), Language::Zh)]
+    {
+        fs::create_dir_all(&folder).unwrap();
+        let dir = fixture::write(&folder, &fixture::realistic());
+        render(dir.path(), language).unwrap();
+    }
 }

@@ -5,14 +5,17 @@ mod repetitions;
 use self::repetitions::of_repetitions;
 use super::answers;
 use super::failures::{Failure, of_task};
-use super::format::counted;
 use super::machines;
+use crate::language::{Text, joined, text};
 use crate::record::{Clock, RequestRecord, RunRecord, SampleRecord, SampleState, Status, UNTOLD};
 
 pub(super) use self::repetitions::{DRIFT_SHARE, FEW_REPETITIONS, WIDE_SHARE};
 
 /// Name of the condition that the whole plan was run.
-const PLAN: &str = "whole plan run";
+const PLAN: Text = text!("whole plan run");
+
+/// The condition that the whole plan was run.
+pub(super) const WHOLE_PLAN: Text = text!("The whole plan was run");
 
 /// Outcome of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +32,13 @@ pub enum Outcome {
 
 impl Outcome {
     /// The word in tables. A required condition that does not hold stands out.
-    pub fn word(self, required: bool) -> &'static str {
+    pub fn word(self, required: bool) -> Text {
         match self {
-            Self::Yes => "yes",
-            Self::No if required => "NO",
-            Self::No => "no",
-            Self::Unknown => "unknown",
-            Self::DoesNotApply => "does not apply",
+            Self::Yes => text!("yes"),
+            Self::No if required => text!("NO"),
+            Self::No => text!("no"),
+            Self::Unknown => text!("unknown"),
+            Self::DoesNotApply => text!("does not apply"),
         }
     }
 }
@@ -44,15 +47,15 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// Short name, for a line that lists several conditions.
-    pub name: &'static str,
+    pub name: Text,
     /// The condition, as a statement.
-    pub condition: &'static str,
+    pub condition: Text,
     /// Whether it holds.
     pub outcome: Outcome,
     /// What was found.
-    pub found: String,
+    pub found: Text,
     /// What to do if it does not hold.
-    pub advice: &'static str,
+    pub advice: Text,
     /// Whether the figures are invalid without it. The other conditions only call for care.
     pub required: bool,
 }
@@ -104,45 +107,45 @@ fn completeness(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRe
     let plan = run.lacking().unwrap_or(&run.plan);
     let planned: u64 = plan.accuracy.iter().map(|case| case.items).sum();
     let status = match run.status {
-        Status::Complete => "complete",
-        Status::Running => "still running, or killed",
-        Status::Interrupted => "interrupted",
+        Status::Complete => text!("complete"),
+        Status::Running => text!("still running, or killed"),
+        Status::Interrupted => text!("interrupted"),
     };
-    let items = (planned > 0).then(|| format!("{} of {}", samples.len(), counted(planned, "item")));
+    let items =
+        (planned > 0).then(|| text!("{done} of {planned} item{planned:s}", done = samples.len(), planned));
     // For an incomplete run: what else is missing.
     let unfinished = run.status != Status::Complete && !plan.performance.is_empty();
     let cases = unfinished.then(|| {
         let done = run.plan.performance.iter().filter(|case| case.is_finished(requests)).count();
-        format!("{done} of {}", counted(plan.performance.len() as u64, "timed case"))
+        text!("{done} of {all} timed case{all:s}", done, all = plan.performance.len())
     });
     Check {
         name: PLAN,
-        condition: "The whole plan was run",
+        condition: WHOLE_PLAN,
         outcome: yes_if(run.status == Status::Complete && !run.is_part()),
-        found: std::iter::once(status.to_owned())
-            .chain(items)
-            .chain(cases)
-            .chain(run.part_words())
-            .collect::<Vec<_>>()
-            .join("; "),
+        found: joined(std::iter::once(status).chain(items).chain(cases).chain(run.part_words()), "; "),
         advice: advice(run),
         required: false,
     }
 }
 
 /// What to do about a plan that was not run to its end.
-fn advice(run: &RunRecord) -> &'static str {
+fn advice(run: &RunRecord) -> Text {
     let is_one_shard = run.shards.as_ref().is_some_and(|shards| shards.single().is_some());
     match (run.is_part(), run.status) {
-        (false, _) => "Run the same command with --resume: finished items and repetitions stay.",
-        (true, Status::Complete) => "Run the other shards and put them together with `glmbench merge`.",
-        (true, _) if is_one_shard => {
+        (false, _) => {
+            text!("Run the same command with --resume: finished items and repetitions stay.")
+        }
+        (true, Status::Complete) => {
+            text!("Run the other shards and put them together with `glmbench merge`.")
+        }
+        (true, _) if is_one_shard => text!(
             "Run the same command with --resume: finished items and repetitions stay. Then run the other shards and put \
              them together with `glmbench merge`."
-        }
-        (true, _) => {
+        ),
+        (true, _) => text!(
             "Run the shards that are missing or in part with --resume, and put all of them together with `glmbench merge`."
-        }
+        ),
     }
 }
 
@@ -153,8 +156,8 @@ fn weights(run: &RunRecord) -> Check {
     let faults = run.provenance.weight_faults.as_deref();
     let is_served = run.identity.get("weights") == Some(UNTOLD);
     Check {
-        name: "finite weights",
-        condition: "Every weight is a number in the run's type",
+        name: text!("finite weights"),
+        condition: text!("Every weight is a number in the run's type"),
         outcome: match faults {
             Some(faults) => yes_if(faults.is_empty()),
             None if is_served => Outcome::DoesNotApply,
@@ -162,63 +165,76 @@ fn weights(run: &RunRecord) -> Check {
             None => Outcome::DoesNotApply,
         },
         found: match faults {
-            None if is_served => "they are the server's, which shows none".to_owned(),
-            None => "they were not looked at".to_owned(),
-            Some([]) => "none was found that is not".to_owned(),
-            Some([first]) => first.clone(),
-            Some([first, rest @ ..]) => format!("{first}; and {} more: run.json names them", rest.len()),
+            None if is_served => text!("they are the server's, which shows none"),
+            None => text!("they were not looked at"),
+            Some([]) => text!("none was found that is not"),
+            Some([first]) => first.into(),
+            Some([first, rest @ ..]) => {
+                text!("{first}; and {more} more: run.json names them", first, more = rest.len())
+            }
         },
-        advice: "Convert the checkpoint again, or run in a type that holds its weights (bf16, fp32).",
+        advice: text!("Convert the checkpoint again, or run in a type that holds its weights (bf16, fp32)."),
         required: true,
     }
 }
 
 fn of_samples(run: &RunRecord, samples: &[SampleRecord]) -> [Check; 2] {
     let unscorable = samples.iter().filter(|s| s.state == SampleState::Unscorable).count();
-    let total = counted(samples.len() as u64, "item");
+    let total = samples.len();
     let of_answers = |spoilt: bool| if samples.is_empty() { Outcome::Unknown } else { yes_if(!spoilt) };
     let failures: Vec<Failure> = run.plan.accuracy.iter().filter_map(|case| of_task(case, samples)).collect();
     let spoilt: Vec<&Failure> = failures.iter().filter(|failure| failure.is_spoilt).collect();
-    let words = |failures: &[&Failure]| failures.iter().map(|f| f.words()).collect::<Vec<_>>().join("; ");
+    let words = |failures: &[&Failure]| joined(failures.iter().map(|f| f.words()), "; ");
     let found = match (spoilt.as_slice(), failures.as_slice()) {
-        ([], []) => format!("0 of {total} failed"),
-        ([], all) => format!("as many as the suite allows: {}", words(&all.iter().collect::<Vec<_>>())),
+        ([], []) => text!("0 of {total} item{total:s} failed", total),
+        ([], all) => text!(
+            "as many as the suite allows: {failures}",
+            failures = words(&all.iter().collect::<Vec<_>>())
+        ),
         (spoilt, _) => words(spoilt),
     };
     let allowed = run.plan.accuracy.iter().any(|case| case.max_failed.is_some());
     [
         Check {
-            name: "every item answered",
+            name: text!("every item answered"),
             condition: if allowed {
-                "No more items failed than the suite allows"
+                text!("No more items failed than the suite allows")
             } else {
-                "Every item had an answer"
+                text!("Every item had an answer")
             },
             outcome: of_answers(!spoilt.is_empty()),
             found,
-            advice: "Failed items are outside the accuracy, which is then one of fewer items; their errors are in samples.jsonl. \
-                     `max_failed` in the suite allows a share of them.",
+            advice: text!(
+                "Failed items are outside the accuracy, which is then one of fewer items; their errors are in samples.jsonl. \
+                     `max_failed` in the suite allows a share of them."
+            ),
             required: true,
         },
         Check {
-            name: "every answer readable",
-            condition: "Every answer could be read",
+            name: text!("every answer readable"),
+            condition: text!("Every answer could be read"),
             outcome: of_answers(unscorable > 0),
-            found: format!("{unscorable} of {total} unscorable"),
-            advice: "Unscorable answers count as wrong; read their texts in samples.jsonl.",
+            found: text!("{unscorable} of {total} item{total:s} unscorable", unscorable, total),
+            advice: text!("Unscorable answers count as wrong; read their texts in samples.jsonl."),
             required: false,
         },
     ]
 }
 
 /// `all 12 cases`, or which cases break the condition, with the first few named.
-pub(crate) fn found_in(spoilt: &[&str], cases: usize) -> String {
+pub(crate) fn found_in(spoilt: &[&str], cases: usize) -> Text {
     const NAMED: usize = 3;
     match spoilt.len() {
-        0 => format!("all {}", counted(cases as u64, "case")),
+        0 => text!("all {cases} case{cases:s}", cases),
         n => {
-            let more = if n > NAMED { format!(" and {} more", n - NAMED) } else { String::new() };
-            format!("not {n} of {cases}: {}{more}", spoilt[..n.min(NAMED)].join(", "))
+            let more = if n > NAMED { text!(" and {more} more", more = n - NAMED) } else { Text::EMPTY };
+            text!(
+                "not {n} of {cases}: {spoilt}{more}",
+                n,
+                cases,
+                spoilt = joined(&spoilt[..n.min(NAMED)], ", "),
+                more
+            )
         }
     }
 }
@@ -227,38 +243,38 @@ fn governor(run: &RunRecord) -> Check {
     let modelled = run.provenance.clock == Clock::Modelled;
     let found = run.provenance.governor.as_deref().filter(|_| !modelled);
     Check {
-        name: "fixed frequency",
-        condition: "The processor keeps its frequency",
+        name: text!("fixed frequency"),
+        condition: text!("The processor keeps its frequency"),
         outcome: match found {
             _ if modelled => Outcome::DoesNotApply,
             None | Some("" | "unknown") => Outcome::Unknown,
             Some(name) => yes_if(name == "performance"),
         },
         found: match found {
-            _ if modelled => "the times are of a virtual clock".to_owned(),
-            None => "the system does not tell its governor".to_owned(),
-            Some(governor) => format!("governor {governor}"),
+            _ if modelled => text!("the times are of a virtual clock"),
+            None => text!("the system does not tell its governor"),
+            Some(governor) => text!("governor {governor}", governor),
         },
-        advice: "cpupower frequency-set -g performance",
+        advice: text!("cpupower frequency-set -g performance"),
         required: false,
     }
 }
 
 /// The verdict alone, for a table.
-pub fn short(run: &RunRecord, checks: &[Check]) -> &'static str {
+pub fn short(run: &RunRecord, checks: &[Check]) -> Text {
     match verdict(run, checks) {
-        Verdict::Invalid => "INVALID",
-        Verdict::Incomplete => "incomplete",
+        Verdict::Invalid => text!("INVALID"),
+        Verdict::Incomplete => text!("incomplete"),
         Verdict::Valid if checks.iter().any(|check| check.outcome == Outcome::No) => {
-            "valid with reservations"
+            text!("valid with reservations")
         }
-        Verdict::Valid => "valid",
+        Verdict::Valid => text!("valid"),
     }
 }
 
 /// One line for a terminal: the verdict, the reasons if it is invalid, and every condition that does not hold or is
 /// unknown.
-pub fn sentence(run: &RunRecord, checks: &[Check]) -> String {
+pub fn sentence(run: &RunRecord, checks: &[Check]) -> Text {
     let verdict = verdict(run, checks);
     let broken = |c: &&Check| c.required && c.outcome == Outcome::No;
     // Conditions named at the start of the sentence are not repeated.
@@ -267,30 +283,30 @@ pub fn sentence(run: &RunRecord, checks: &[Check]) -> String {
         Verdict::Incomplete => c.name == PLAN,
         Verdict::Valid => false,
     };
-    let named = |outcome| -> Vec<&str> {
-        checks.iter().filter(|c| c.outcome == outcome && !said(c)).map(|c| c.name).collect()
+    let named = |outcome| -> Vec<&Text> {
+        checks.iter().filter(|c| c.outcome == outcome && !said(c)).map(|c| &c.name).collect()
     };
     let (unmet, unknown) = (named(Outcome::No), named(Outcome::Unknown));
     let mut words = match verdict {
         Verdict::Invalid => {
-            let reasons: Vec<&str> = checks.iter().filter(broken).map(|c| c.found.as_str()).collect();
-            format!("INVALID: {}", reasons.join("; "))
+            let reasons = joined(checks.iter().filter(broken).map(|c| &c.found), "; ");
+            text!("INVALID: {reasons}", reasons)
         }
         Verdict::Incomplete => {
             let plan = checks.iter().find(|c| c.name == PLAN);
-            format!("incomplete: {}", plan.map_or("", |plan| plan.found.as_str()))
+            text!("incomplete: {found}", found = plan.map(|plan| plan.found.clone()).unwrap_or_default())
         }
         Verdict::Valid if unmet.is_empty() && unknown.is_empty() => {
-            return "valid, every condition that applies holds".to_owned();
+            return text!("valid, every condition that applies holds");
         }
-        Verdict::Valid if unmet.is_empty() => "valid, every required condition holds".to_owned(),
-        Verdict::Valid => "valid with reservations".to_owned(),
+        Verdict::Valid if unmet.is_empty() => text!("valid, every required condition holds"),
+        Verdict::Valid => text!("valid with reservations"),
     };
     if !unmet.is_empty() {
-        words += &format!("; not met: {}", unmet.join(", "));
+        words = words + text!("; not met: {unmet}", unmet = joined(unmet, ", "));
     }
     if !unknown.is_empty() {
-        words += &format!("; unknown: {}", unknown.join(", "));
+        words = words + text!("; unknown: {unknown}", unknown = joined(unknown, ", "));
     }
     words
 }
@@ -329,11 +345,15 @@ mod tests {
         let said = sentence(&run, &found);
         assert!(
             said.starts_with("valid with reservations; not met: every answer readable, ")
-                && said.ends_with("no drift, fixed frequency"),
+                && said.to_string().ends_with("no drift, fixed frequency"),
             "{said}"
         );
         run.provenance.governor = None;
-        assert!(sentence(&run, &checks(&run, &samples, &requests)).ends_with("; unknown: fixed frequency"));
+        assert!(
+            sentence(&run, &checks(&run, &samples, &requests))
+                .to_string()
+                .ends_with("; unknown: fixed frequency")
+        );
         run.status = Status::Interrupted;
         let found = checks(&run, &samples, &requests);
         assert_eq!(verdict(&run, &found), Verdict::Incomplete);

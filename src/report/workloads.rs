@@ -10,6 +10,7 @@ use super::history;
 use super::modelled::{self, Figure, Known};
 use super::validity::Check;
 use super::{ReportError, Summary, Table};
+use crate::language::{Language, Text, ToText, joined, text};
 use crate::record::course::Course;
 use crate::record::{Contents, RunDir, RunRecord, csv_table, write_whole};
 use serde::Serialize;
@@ -31,7 +32,7 @@ pub(crate) trait Part: Debug {
         Vec::new()
     }
     /// The findings, one sentence each.
-    fn sentences(&self, _run: &RunRecord) -> Vec<String> {
+    fn sentences(&self, _run: &RunRecord) -> Vec<Text> {
         Vec::new()
     }
     /// The rows as a file.
@@ -50,7 +51,7 @@ pub(crate) trait Part: Debug {
         Vec::new()
     }
     /// The charts, by file name without extension.
-    fn charts(&self, _run: &RunRecord) -> Vec<(String, LineChart)> {
+    fn charts(&self, _run: &RunRecord, _language: Language) -> Vec<(String, LineChart)> {
         Vec::new()
     }
 }
@@ -60,7 +61,7 @@ pub(crate) trait Reported: Part + Sized + 'static {
     /// The case in records.
     type Case: Course;
     /// Definitions at the foot of a report with such cases: name and text.
-    const DEFINITIONS: &'static [(&'static str, &'static str)] = &[];
+    const DEFINITIONS: &'static [(Text, Text)] = &[];
     /// What one case, and what several are called.
     const NAMES: [&'static str; 2];
 
@@ -69,7 +70,7 @@ pub(crate) trait Reported: Part + Sized + 'static {
 
     /// Compares two runs. `notes` gets a sentence for each case that only one run has. `None` if such cases are not compared
     /// here.
-    fn compare(_a: &Side, _b: &Side, _notes: &mut Vec<String>) -> Option<Box<dyn Compared>> {
+    fn compare(_a: &Side, _b: &Side, _notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {
         None
     }
 }
@@ -83,7 +84,7 @@ pub(crate) trait Compared: Debug {
     /// The rows of `comparison.csv`.
     fn rows(&self, comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow>;
     /// The parts of the headline's sentence.
-    fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<String>;
+    fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<Text>;
 }
 
 /// A table as a file.
@@ -135,18 +136,18 @@ macro_rules! workloads {
         }
 
         /// Definitions for the workloads that the run has.
-        pub(super) fn definitions(run: &RunRecord) -> Vec<(&'static str, &'static str)> {
+        pub(super) fn definitions(run: &RunRecord) -> Vec<(Text, Text)> {
             let mut all = Vec::new();
             $($(#[$only])* {
                 if !run.plan.$plan.is_empty() {
-                    all.extend(<crate::workload::$folder::Report as Reported>::DEFINITIONS);
+                    all.extend(<crate::workload::$folder::Report as Reported>::DEFINITIONS.iter().cloned());
                 }
             })*
             all
         }
 
         /// Compares the cases of two runs, workload by workload.
-        pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Vec<Box<dyn Compared>> {
+        pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Vec<Box<dyn Compared>> {
             let mut all = Vec::new();
             $($(#[$only])* all.extend(<crate::workload::$folder::Report as Reported>::compare(a, b, notes));)*
             all
@@ -174,7 +175,7 @@ impl Workloads {
             said.extend(part.sentences(run));
         }
         if !said.is_empty() {
-            summary.headline.retain(|sentence| sentence != super::headline::NOTHING);
+            summary.headline.retain(|sentence| *sentence != super::headline::NOTHING);
             summary.headline.extend(said);
         }
     }
@@ -214,8 +215,14 @@ impl Workloads {
     }
 
     /// Draws the charts into the run directory.
-    pub(super) fn draw(&self, run: &RunRecord, run_dir: &Path) -> Result<Vec<Picture>, ReportError> {
-        draw_lines(run_dir, self.parts(run).into_iter().flat_map(|part| part.charts(run)).collect())
+    pub(super) fn draw(
+        &self,
+        run: &RunRecord,
+        run_dir: &Path,
+        language: Language,
+    ) -> Result<Vec<Picture>, ReportError> {
+        let charts = self.parts(run).into_iter().flat_map(|part| part.charts(run, language));
+        draw_lines(run_dir, charts.collect())
     }
 }
 
@@ -226,16 +233,16 @@ pub(crate) fn alone<C>(
     same: impl Fn(&C, &C) -> bool,
     name: impl Fn(&C) -> &String,
     (a, b): (&Side, &Side),
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Text>,
 ) {
     let mut tell = |of: &[C], than: &[C], side: &Side, other: &Side| {
         for case in of.iter().filter(|case| !than.iter().any(|other| same(case, other))) {
             let asked_otherwise = than.iter().any(|other| name(other) == name(case));
             let (name, here, there) = (name(case), side.letter, other.letter);
             notes.push(if asked_otherwise {
-                format!("{name} is asked otherwise in {here} than in {there}, left out.")
+                text!("{name} is asked otherwise in {here} than in {there}, left out.", name, here, there)
             } else {
-                format!("Only {here} has {name}.")
+                text!("Only {here} has {name}.", here, name)
             });
         }
     };
@@ -249,8 +256,8 @@ pub(crate) fn short_ms(ns: u64) -> String {
 }
 
 /// `B (name) against A (name)`.
-pub(crate) fn against(comparison: &Comparison, pair: &Pair) -> String {
-    format!("{} against {}", comparison.other(pair).label(), comparison.base().label())
+pub(crate) fn against(comparison: &Comparison, pair: &Pair) -> Text {
+    text!("{b} against {a}", b = comparison.other(pair).label(), a = comparison.base().label())
 }
 
 /// Returns the errors of a figure's times in both runs: `modelled: A ± 20 %, B ± 10 %`. `None` with measured clocks, and if no error
@@ -259,17 +266,17 @@ pub(crate) fn model_errors<I>(
     comparison: &Comparison,
     pair: &Pair,
     of: impl Fn(usize, &RunRecord) -> I,
-) -> Option<String>
+) -> Option<Text>
 where
     I: IntoIterator<Item = Option<Known>>,
 {
     let sides = [comparison.base(), comparison.other(pair)];
     let words = sides.iter().enumerate().filter_map(|(index, side)| {
         let span = modelled::span_of(of(index, side.run()).into_iter());
-        (!span.is_empty()).then(|| format!("{}{span}", side.letter))
+        (!span.is_empty()).then(|| side.letter.to_text() + span)
     });
-    let words: Vec<String> = words.collect();
-    (!words.is_empty()).then(|| format!("modelled: {}", words.join(", ")))
+    let words: Vec<Text> = words.collect();
+    (!words.is_empty()).then(|| text!("modelled: {errors}", errors = joined(&words, ", ")))
 }
 
 /// Returns a row of `comparison.csv` with the case and the clocks alone.

@@ -1,5 +1,6 @@
 //! The comparison at the end of a request with several configurations.
 
+use crate::language::Language;
 use std::path::{Path, PathBuf};
 
 use crate::record::{RecordError, RunDir, write_whole};
@@ -12,7 +13,11 @@ use super::resume::{NOT_COMPARED, comparison_folder};
 
 /// Compares the runs of one request: those of equal identity with each other, the others shown beside them. Does nothing if
 /// all identities differ.
-pub(super) fn compare_group(runs: &[PathBuf], observer: &mut dyn Observer) -> Result<(), RunError> {
+pub(super) fn compare_group(
+    runs: &[PathBuf],
+    language: Language,
+    observer: &mut dyn Observer,
+) -> Result<(), RunError> {
     let identity = |path: &PathBuf| Ok(RunDir::open(path)?.read_run()?.identity.hash().to_owned());
     let identities = runs.iter().map(identity).collect::<Result<Vec<String>, RecordError>>()?;
     let mut compared: Vec<&String> = Vec::new();
@@ -26,7 +31,7 @@ pub(super) fn compare_group(runs: &[PathBuf], observer: &mut dyn Observer) -> Re
             runs.into_iter().map(|(path, _)| path.clone()).collect::<Vec<_>>()
         };
         let out = folder_of_group(runs, compared.len() - 1)?;
-        let options = Options { beside: paths(other), out, ..Options::default() };
+        let options = Options { beside: paths(other), out, language, ..Options::default() };
         compare_beside(&paths(same), &options, observer)?;
     }
     Ok(())
@@ -43,9 +48,13 @@ fn folder_of_group(runs: &[PathBuf], index: usize) -> Result<Option<PathBuf>, Re
 
 /// Compares two configurations that were timed alternately, whatever their differences: timing two types or models in turn
 /// was requested.
-pub(super) fn compare_turns(runs: &[PathBuf], observer: &mut dyn Observer) -> Result<(), RunError> {
+pub(super) fn compare_turns(
+    runs: &[PathBuf],
+    language: Language,
+    observer: &mut dyn Observer,
+) -> Result<(), RunError> {
     let out = folder_of_group(runs, 0)?;
-    compare_beside(runs, &Options { allow_mismatch: true, out, ..Options::default() }, observer)
+    compare_beside(runs, &Options { allow_mismatch: true, out, language, ..Options::default() }, observer)
 }
 
 /// Compares runs and writes the result to a folder beside them.

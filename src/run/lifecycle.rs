@@ -82,7 +82,7 @@ impl Runner<'_> {
         for (((setup, plan), share), finished) in setups.iter().zip(&plans).zip(shares).zip(there) {
             if let Some(found) = finished {
                 self.observer.say(&format!("{} is already finished", found.path.display()));
-                let verdict = render(&found.path)?.verdict();
+                let verdict = render(&found.path, request.language)?.verdict();
                 end.add(found.path, verdict);
                 continue;
             }
@@ -98,8 +98,8 @@ impl Runner<'_> {
             end.add(path, verdict);
         }
         match (is_group, blocks) {
-            (true, Some(_)) => compare_turns(&end.runs, self.observer)?,
-            (true, None) => compare_group(&end.runs, self.observer)?,
+            (true, Some(_)) => compare_turns(&end.runs, request.language, self.observer)?,
+            (true, None) => compare_group(&end.runs, request.language, self.observer)?,
             (false, _) => {}
         }
         Ok(end)

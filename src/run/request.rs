@@ -1,5 +1,6 @@
 //! What to run, and how its runs ended.
 
+use crate::language::Language;
 use std::path::PathBuf;
 
 use crate::report::Verdict;
@@ -36,6 +37,8 @@ pub struct RunRequest {
     pub shard: Option<Shard>,
     /// The command line, for the record.
     pub command_line: Vec<String>,
+    /// The language of pages and charts.
+    pub language: Language,
 }
 
 impl RunRequest {
@@ -52,6 +55,7 @@ impl RunRequest {
             blocks: None,
             shard: None,
             command_line: Vec::new(),
+            language: Language::default(),
         }
     }
 

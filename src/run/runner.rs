@@ -168,7 +168,7 @@ impl Runner<'_> {
         let observer = &mut *self.observer;
         match ending {
             Ok(Ending::Complete) => {
-                let summary = match render(path) {
+                let summary = match render(path, self.request.language) {
                     Ok(summary) => summary,
                     Err(error) => {
                         observer.say(&error.to_string());
@@ -220,7 +220,7 @@ impl Runner<'_> {
             // Other errors would occur again at the same place.
             Err(error) => {
                 observer.say(&format!("run {} is incomplete; what is done is reported", record.run_id));
-                observer.reported(&render(path)?, path)?;
+                observer.reported(&render(path, self.request.language)?, path)?;
                 Err(error)
             }
         }

@@ -202,7 +202,7 @@ impl Runner<'_> {
             return Err(error);
         }
         if ending == Ending::Complete {
-            compare_turns(&all.runs, self.observer)?;
+            compare_turns(&all.runs, self.request.language, self.observer)?;
         }
         Ok(all)
     }

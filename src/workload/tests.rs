@@ -11,6 +11,7 @@ use glmbench_engine::config::ModelConfig;
 
 use super::toy::record::ToyCase;
 use crate::backend::{Backend, Script, Scripted};
+use crate::language::Language;
 use crate::record::{Contents, RunDir, RunRecord};
 use crate::report::export::Records;
 use crate::report::render;
@@ -89,11 +90,15 @@ fn the_toy_is_planned_run_recorded_and_shown() {
     assert_eq!(ids, [("toy-i4", 0), ("toy-i4", 1), ("toy-i4", 2), ("toy-i8", 0), ("toy-i8", 1)]);
     assert!(contents.run.seal.unwrap().contains_key("tosses.jsonl"));
     // 1,000 ns a prompt token, and one decode step.
-    let summary = render(&path).unwrap();
+    let summary = render(&path, Language::En).unwrap();
     let table = summary.tables.iter().find(|table| table.title.starts_with("Toy")).unwrap();
-    let cells: Vec<String> = table.rows.iter().map(|row| row.cells.join(" ")).collect();
+    let cells: Vec<String> = table
+        .rows
+        .iter()
+        .map(|row| row.cells.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        .collect();
     assert_eq!(cells, ["toy-i4 3 0.014", "toy-i8 2 0.018"]);
-    assert!(summary.headline.contains(&"5 of 5 tosses were made.".to_owned()), "{:?}", summary.headline);
+    assert!(summary.headline.contains(&"5 of 5 tosses were made.".into()), "{:?}", summary.headline);
     let csv = fs::read(path.join("toy.csv")).unwrap();
     assert!(csv.starts_with(b"toy_id,number,total_ns\ntoy-i4,0,14000\n"));
     let exported = Records::read(&dir).unwrap().tables;

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module of the root crate and the other modules that it may use. `cli` may use all.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 22] = [
     ("backend", &[]),
     ("bench", &["backend", "stats"]),
     ("bounded", &[]),
@@ -18,23 +18,24 @@ const ROOMS: [(&str, &[&str]); 21] = [
     (
         "cli",
         &[
-            "backend", "bench", "bounded", "bundle", "compute", "dataset", "gate", "record", "report", "run",
-            "shipped", "stats", "suite", "task", "text",
+            "backend", "bench", "bounded", "bundle", "compute", "dataset", "gate", "language", "record",
+            "report", "run", "shipped", "stats", "suite", "task", "text",
         ],
     ),
     ("compute", &[]),
     ("dataset", &["bounded", "document"]),
     ("document", &["bounded"]),
-    ("gate", &["bounded", "record", "report", "stats", "suite", "text"]),
+    ("gate", &["bounded", "language", "record", "report", "stats", "suite", "text"]),
+    ("language", &[]),
     ("lib", &[]),
     ("main", &["cli"]),
-    ("record", &["bounded", "stats", "text"]),
-    ("report", &["dataset", "record", "stats", "text"]),
+    ("record", &["bounded", "language", "stats", "text"]),
+    ("report", &["dataset", "language", "record", "stats", "text"]),
     (
         "run",
         &[
-            "backend", "bench", "bounded", "compute", "dataset", "record", "report", "shipped", "stats",
-            "suite", "task", "text",
+            "backend", "bench", "bounded", "compute", "dataset", "language", "record", "report", "shipped",
+            "stats", "suite", "task", "text",
         ],
     ),
     ("shipped", &["dataset"]),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use glmbench::backend::{Remote, RemoteFacts};
+use glmbench::language::Language;
 use glmbench::record::{LoadLevelRecord, RunDir, RunRecord};
 use glmbench::report::Verdict;
 use glmbench::run::endpoint::EndpointChoice;
@@ -136,7 +137,7 @@ fn a_request_that_was_sent_again_has_failed_with_both_its_times() {
     assert!(wire.sent_ns < again.first_token_ns && wire.connect_ns > 0, "{again:?}");
     assert_eq!(server.received(), 7);
     let run = root.path().join("r");
-    glmbench::report::render(&run).unwrap();
+    glmbench::report::render(&run, Language::En).unwrap();
     let mut csv = csv::Reader::from_path(run.join("load.csv")).unwrap();
     let header = csv.headers().unwrap().clone();
     let at = |name: &str| header.iter().position(|known| known == name).unwrap();
@@ -175,7 +176,7 @@ fn events_of_several_tokens_are_counted_as_tokens_and_leave_itl_empty() {
         assert_eq!(request.output_tokens, 8);
         assert!(request.wire.as_ref().unwrap().events <= 2);
     }
-    glmbench::report::render(&root.path().join("r")).unwrap();
+    glmbench::report::render(&root.path().join("r"), Language::En).unwrap();
     let csv = fs::read_to_string(root.path().join("r/load.csv")).unwrap();
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
     let row: std::collections::HashMap<String, String> = reader.deserialize().next().unwrap().unwrap();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use glmbench::language::Language;
 use glmbench::record::{RepetitionKind, RunDir};
 use glmbench::report::{Verdict, render};
 use glmbench::run::Ending;
@@ -81,7 +82,7 @@ fn the_device_runs_a_suite_and_the_record_has_its_word() {
     assert_eq!(record.provenance.device.to_string(), "toy");
     assert_eq!(record.provenance.kernel, "counted");
     assert!(record.provenance.device_details.contains_key("products so far"));
-    let summary = render(&dir).unwrap();
+    let summary = render(&dir, Language::En).unwrap();
     assert_ne!(summary.verdict(), Verdict::Incomplete);
     assert!(summary.title().contains("toy"), "{}", summary.title());
 }

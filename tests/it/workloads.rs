@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use glmbench::backend::{Script, Scripted};
+use glmbench::language::Language;
 use glmbench::record::{LoadLevelRecord, ProbeOutcome, ProbeRecord, RunDir, search_answer};
 use glmbench::run::plan::Plan;
 use glmbench::run::{Ending, RunError};
@@ -93,7 +94,7 @@ fn a_planted_limit_is_found_to_the_batch_and_every_probe_has_its_line() {
     let last = first.last().unwrap();
     assert_eq!((last.tpot_ns, last.repetitions.len()), (Some(9_500_000), 2));
     assert_eq!(last.reason.as_deref(), Some("TPOT 9.5 ms, limit 9.2 ms"));
-    glmbench::report::render(&run.path()).unwrap();
+    glmbench::report::render(&run.path(), Language::En).unwrap();
     let csv = fs::read_to_string(run.path().join("max_batch.csv")).unwrap();
     assert_eq!(csv.lines().count(), probes.len() + 1);
     assert!(
@@ -231,7 +232,7 @@ fn times_under_load_count_from_arrival_and_saturation_is_found() {
     let good = rates(false).fold(0.0, f64::max);
     let bad = rates(true).fold(f64::INFINITY, f64::min);
     assert!(good > 80.0 && good < 106.0 && bad > good && bad / good <= 1.1, "{good} {bad}");
-    let summary = glmbench::report::render(&run.path()).unwrap();
+    let summary = glmbench::report::render(&run.path(), Language::En).unwrap();
     assert!(
         summary.headline.iter().any(|s| s.contains(&format!("sustains {good} requests/s, and not {bad}")))
     );

@@ -26,6 +26,7 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
@@ -34,7 +35,7 @@ use glmbench_device::ClockFit;
 
 use self::known::{Known, stated_of};
 
-pub use self::row::{Residual, residuals};
+pub use self::row::{Group, Residual, residuals};
 
 /// The phase of a modelled figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +76,57 @@ pub enum Basis {
     Fitted,
 }
 
-impl Basis {
-    /// Words for one time, for what is left out of the fit, and for the whole.
-    fn words(self) -> [&'static str; 3] {
-        match self {
-            Self::Published => ["row", "model", "published"],
-            Self::Fitted => ["measured time", "shape", "fitted"],
+/// Where a figure is outside the times that its error rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beyond {
+    /// What is outside.
+    pub what: Outside,
+    /// What the times are.
+    pub of: Basis,
+}
+
+/// What is outside the times that an error rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outside {
+    /// The number of chips, and the known ones.
+    Chips(usize, Vec<usize>),
+    /// The parameters of the model, such as `0.8 M`, and the least and the largest known ones in 10⁹.
+    Parameters(String, [String; 2]),
+    /// The launches: as graphs, or one by one. The known ones are of the other kind.
+    Launches {
+        /// Whether operators were launched as graphs.
+        as_graphs: bool,
+    },
+    /// Quantised weights, of which no time is known.
+    QuantisedWeights,
+    /// The batch, and the largest known one.
+    Batch(usize, usize),
+    /// The longest sequence in tokens, and the longest known one.
+    Tokens(usize, usize),
+}
+
+impl fmt::Display for Beyond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = match self.of {
+            Basis::Published => "published",
+            Basis::Fitted => "fitted",
+        };
+        match &self.what {
+            Outside::Chips(own, chips) => {
+                let chips: Vec<String> = chips.iter().map(usize::to_string).collect();
+                write!(f, "TP {own} ({known}: {})", chips.join(", "))
+            }
+            Outside::Parameters(own, [least, most]) if least == most => {
+                write!(f, "model of {own} parameters ({known} {least} B)")
+            }
+            Outside::Parameters(own, [least, most]) => {
+                write!(f, "model of {own} parameters ({known} {least} to {most} B)")
+            }
+            Outside::Launches { as_graphs: true } => write!(f, "launched as graphs ({known}: one by one)"),
+            Outside::Launches { as_graphs: false } => write!(f, "launched one by one ({known}: as graphs)"),
+            Outside::QuantisedWeights => write!(f, "quantised weights ({known}: none)"),
+            Outside::Batch(own, most) => write!(f, "batch {own} ({known} up to {most})"),
+            Outside::Tokens(own, most) => write!(f, "{own} tokens ({known} up to {most})"),
         }
     }
 }
@@ -110,26 +156,10 @@ pub struct Stated {
     /// Whether the rows are of all numbers of chips, because those of the figure's own are few or of one model.
     pub pooled: bool,
     /// Where the figure is outside the published rows; empty if it is inside.
-    pub beyond: Vec<String>,
+    pub beyond: Vec<Beyond>,
 }
 
 impl Stated {
-    /// Returns the error in words: `± 12 % (19 rows of 3 models; worst 34 %)`.
-    pub fn words(&self) -> String {
-        let Self { error, worst, rows, models, of, pooled, beyond } = self;
-        let [row, model, _] = of.words();
-        let pooled = if *pooled { ", over all numbers of chips" } else { "" };
-        let beyond =
-            if beyond.is_empty() { String::new() } else { format!("; extrapolated: {}", beyond.join(", ")) };
-        format!(
-            "± {:.0} % ({} of {}{pooled}; worst {:.0} %{beyond})",
-            100.0 * error,
-            counted(*rows, row),
-            counted(*models, model),
-            100.0 * worst
-        )
-    }
-
     /// Returns the error in the few words of a table's cell: `± 12 %`, with an asterisk if extrapolated.
     pub fn short(&self) -> String {
         short(self.error, !self.beyond.is_empty())
@@ -242,9 +272,4 @@ pub fn stated(ground: Ground<'_>, of: Of, shape: Shape) -> Result<Stated, &'stat
             Ok(most)
         }
     }
-}
-
-/// Returns `1 row`, `2 rows`.
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

@@ -11,7 +11,7 @@ use super::families::{FAMILIES, FamilyFit, FitError};
 use super::fit::Case;
 use super::published::{Lengths, Mode, Use};
 use super::text::calibrated;
-use crate::modelled::{LogError, Residual, rms_over_models};
+use crate::modelled::{Group, LogError, Residual, rms_over_models};
 
 /// What the profiles of all chips had before they were calibrated.
 const BEFORE: &str = "compute_efficiency = 0.7\nmemory_efficiency = 0.6\nsingle_launch_ns = 0\nprompt_layer_ns = 0\n\
@@ -139,7 +139,7 @@ pub struct Spread {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Which rows.
-    pub of: String,
+    pub of: Group,
     /// Number of rows.
     pub rows: usize,
     /// Ratios before calibration.
@@ -155,7 +155,7 @@ pub struct Summary {
 /// Summarises the rows that count, by chip, number of chips and phase. A chip and phase with several numbers of chips has a line
 /// over all of them besides.
 pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
-    let mut groups: Vec<(String, Vec<&Residual>)> = Vec::new();
+    let mut groups: Vec<(Group, Vec<&Residual>)> = Vec::new();
     for row in rows.iter().filter(|row| row.counts()) {
         let of = row.group();
         match groups.iter_mut().find(|(known, _)| *known == of) {
@@ -163,7 +163,7 @@ pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
             None => groups.push((of, vec![row])),
         }
     }
-    let summary = |(of, own): (String, Vec<&Residual>)| Summary {
+    let summary = |(of, own): (Group, Vec<&Residual>)| Summary {
         of,
         rows: own.len(),
         before: spread(own.iter().filter_map(|row| row.before)),
@@ -171,9 +171,9 @@ pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
         models: own.iter().map(|row| row.model.as_str()).collect::<BTreeSet<_>>().len(),
         error: rms_over_models(own.iter().filter_map(|row| Some((row.model.as_str(), row.predicted()?)))),
     };
-    let mut all: Vec<(String, Vec<&Residual>)> = Vec::new();
+    let mut all: Vec<(Group, Vec<&Residual>)> = Vec::new();
     for (_, own) in &groups {
-        let of = format!("{}, {}, all models", own[0].chip, own[0].phase);
+        let of = Group { chips: None, ..own[0].group() };
         let several =
             groups.iter().filter(|(_, rows)| rows[0].chip == own[0].chip && rows[0].phase == own[0].phase);
         let rows: Vec<&Residual> = several.clone().flat_map(|(_, rows)| rows.iter().copied()).collect();
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn several_numbers_of_chips_have_a_line_over_all_models() {
         let groups = summaries(modelled::residuals());
-        let rows = |of: &str| groups.iter().find(|group| group.of == of).map(|group| group.rows);
+        let rows = |of: &str| groups.iter().find(|group| group.of.to_string() == of).map(|group| group.rows);
         assert_eq!((rows("310P3, 2 chips, decode"), rows("310P3, decode, all models")), (Some(3), Some(15)));
         assert_eq!(rows("910B3, decode, all models"), None);
     }
@@ -257,8 +257,10 @@ mod tests {
                     let own = format!("{chip}, {chips} chip{}, {phase}", if chips == 1 { "" } else { "s" });
                     // A chip whose rows are of one number of chips has no line over all.
                     let names = if stated.pooled { [all, one] } else { [own.clone(), own] };
-                    let group =
-                        names.iter().find_map(|name| groups.iter().find(|of| of.of == *name)).unwrap();
+                    let group = names
+                        .iter()
+                        .find_map(|name| groups.iter().find(|of| of.of.to_string() == *name))
+                        .unwrap();
                     assert_eq!((group.rows, group.models), (stated.rows, stated.models), "{}", group.of);
                     let LogError { rms, worst } = group.error.unwrap();
                     assert!((rms - stated.error).abs() < 1e-12 && (worst - stated.worst).abs() < 1e-12);

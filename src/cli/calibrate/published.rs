@@ -65,7 +65,7 @@ fn by_group(rows: &[Residual]) -> Table {
     for group in summaries(rows) {
         let spread = |of: Spread| format!("{:.2} [{:.2} to {:.2}]", of.mean, of.least, of.most);
         groups.add_row([
-            group.of,
+            group.of.to_string(),
             group.rows.to_string(),
             group.models.to_string(),
             spread(group.before),

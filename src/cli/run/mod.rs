@@ -5,6 +5,7 @@ pub(super) mod endpoint;
 pub(super) mod setup;
 mod turns;
 
+use crate::language::Language;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ use self::endpoint::EndpointArgs;
 use self::setup::SetupArgs;
 use super::bars::Bars;
 use super::runs::find_run_in;
-use super::settings::{override_parser, parse_shard, shard};
+use super::settings::{LanguageArgs, override_parser, parse_shard, shard};
 use super::signals::{self, Watch};
 use super::{Exit, command_line, compare, complain, emit, exit_of, report, say, shipped};
 
@@ -99,6 +100,9 @@ pub(super) struct Flags {
     /// suite's]
     #[arg(long, value_name = "RUN")]
     baseline: Option<PathBuf>,
+    /// The language
+    #[command(flatten)]
+    language: LanguageArgs,
     /// Show plan, memory and first prompts; run nothing
     #[arg(long)]
     dry_run: bool,
@@ -129,9 +133,9 @@ pub(super) fn run_suite(suite: Suite, flags: &Flags) -> anyhow::Result<ExitCode>
     let baseline = baseline.map(|word| find_run_in(&request.out, word)).transpose()?;
     baseline.as_deref().map(|path| RunDir::open(path)?.read_run()).transpose()?;
     let mut blocks = turns::Processes::default();
-    match request.run(&mut blocks, &mut Terminal::default(), signals::flag()) {
+    match request.run(&mut blocks, &mut Terminal::of(flags.language.language), signals::flag()) {
         Ok(end) => {
-            baseline.map(|baseline| compare_with(&baseline, &end)).transpose()?;
+            baseline.map(|baseline| compare_with(&baseline, &end, flags.language.language)).transpose()?;
             Ok(report::exit_code(end.verdict).into())
         }
         Err(error @ RunError::Block(_)) => blocks.failed.ok_or(error.into()),
@@ -143,13 +147,13 @@ pub(super) fn run_suite(suite: Suite, flags: &Flags) -> anyhow::Result<ExitCode>
 }
 
 /// Compares each run with the baseline. A run that cannot be compared with it is told and does not fail.
-fn compare_with(baseline: &Path, end: &RunsEnd) -> anyhow::Result<()> {
+fn compare_with(baseline: &Path, end: &RunsEnd, language: Language) -> anyhow::Result<()> {
+    // A baseline is often another form of the model, such as the float parent of a quantised checkpoint.
+    let options = Options { allow_model: true, language, ..Options::default() };
     let same = |run: &PathBuf| run.canonicalize().ok() == baseline.canonicalize().ok();
     for run in end.runs.iter().filter(|run| !same(run)) {
-        // A baseline is often another form of the model, such as the float parent of a quantised checkpoint.
-        let options = Options { allow_model: true, ..Options::default() };
         match render(&[baseline.to_owned(), run.clone()], &options) {
-            Ok(summary) => compare::show(&summary, &compare::words(&summary, &[]))?,
+            Ok(summary) => compare::show(&summary, &compare::words(&summary, &[], language))?,
             Err(ReportError::Compare(why)) => {
                 complain(&format!("not compared with the baseline: {why}"));
             }
@@ -205,6 +209,7 @@ fn request(mut suite: Suite, args: &Flags) -> anyhow::Result<RunRequest> {
         endpoint: args.endpoint.choice()?,
         shard: shard(args.shard)?,
         command_line: command_line(),
+        language: args.language.language,
         ..RunRequest::new(suite, &args.out)
     })
 }
@@ -247,6 +252,14 @@ struct Terminal {
     bars: Bars,
     /// Held while there is a recording to finish. Without it, a signal ends the program at once.
     watch: Option<Watch>,
+    language: Language,
+}
+
+impl Terminal {
+    /// A terminal whose reader has this language.
+    fn of(language: Language) -> Self {
+        Self { language, ..Self::default() }
+    }
 }
 
 impl Observer for Terminal {
@@ -291,10 +304,10 @@ impl Observer for Terminal {
     }
 
     fn reported(&mut self, summary: &Summary, dir: &Path) -> io::Result<()> {
-        report::show(summary, dir)
+        report::show(summary, dir, self.language)
     }
 
     fn compared(&mut self, summary: &ComparisonSummary) -> io::Result<()> {
-        compare::show(summary, &compare::words(summary, &[]))
+        compare::show(summary, &compare::words(summary, &[], self.language))
     }
 }

@@ -1,19 +1,21 @@
 //! Showing a performance case: the times of each repetition.
 
+use crate::language::{Language, Text, cells, text, texts};
 use serde_json::{Value, json};
 
 use crate::cli::tables::drawn;
 use crate::record::{Clock, PerformanceCase, Phase, RepetitionKind, RequestRecord};
+use crate::report::format::{NONE, or_none};
 use crate::report::modelled::{self, Known};
 use crate::report::performance::{phase_ns, tpot_ns, ttft_ns};
-use crate::report::tables::{Column, Row, Table};
+use crate::report::tables::{Column, Table};
 use crate::stats::quantile;
 use crate::text::one_line;
 
 use super::{Shown, value};
 
-const TEXT: [&str; 1] = ["Repetition"];
-const NUMBERS: [&str; 9] = [
+const FIRST: Text = text!("Repetition");
+const NUMBERS: [Text; 9] = texts![
     "TTFT ms",
     "Prefill ms",
     "TPOT ms",
@@ -26,40 +28,45 @@ const NUMBERS: [&str; 9] = [
 ];
 /// The phases whose errors are shown.
 const PHASES: [Phase; 2] = [Phase::Prefill, Phase::Decode];
-const LAST: [&str; 1] = ["Output, error"];
+const LAST: Text = text!("Output, error");
 
 /// Formats a table for each run.
-pub(super) fn words(runs: &[&Shown], case: &PerformanceCase) -> String {
-    let mut text = String::new();
+pub(super) fn words(runs: &[&Shown], case: &PerformanceCase, language: Language) -> String {
+    let mut words = String::new();
     for run in runs {
         let repetitions = repetitions(run, case);
         let clock = repetitions.first().map_or(run.records.run.provenance.clock, |r| r.clock);
-        text += &format!(
-            "{}: batch {}, {} tokens in, {} out, {} rank{}; times {clock}{}; {} on {}, run {}\n",
-            one_line(&case.case_id),
-            case.batch,
-            case.input_tokens,
-            case.output_tokens,
-            case.tp,
-            if case.tp == 1 { "" } else { "s" },
-            errors(run, case),
-            one_line(&run.records.run.provenance.dtype),
-            one_line(&run.records.run.provenance.device),
-            one_line(run.id())
+        let from = &run.records.run.provenance;
+        let head = text!(
+            "{case}: batch {batch}, {input} tokens in, {output} out, {tp} rank{tp:s}; times {clock}{errors}; {dtype} on \
+             {device}, run {run}",
+            case = case.case_id,
+            batch = case.batch,
+            input = case.input_tokens,
+            output = case.output_tokens,
+            tp = case.tp,
+            clock,
+            errors = errors(run, case),
+            dtype = from.dtype,
+            device = from.device,
+            run = run.id()
         );
-        text += &match repetitions.as_slice() {
-            [] => "this run has no repetition of the case\n".to_owned(),
-            some => format!("{}\n", drawn(&table(some))),
+        words += &format!("{}\n", one_line(&head.in_language(language)));
+        words += &match repetitions.as_slice() {
+            [] => text!("this run has no repetition of the case").in_language(language),
+            some => drawn(&table(some), language),
         };
-        text.push('\n');
+        words += "\n\n";
     }
-    text
+    words
 }
 
 /// Returns the errors of modelled times, by phase. Empty for measured ones.
-fn errors(run: &Shown, case: &PerformanceCase) -> String {
-    let words =
-        |phase| error_of(run, case, phase).map(|error| format!(", {phase}{}", modelled::words(Some(error))));
+fn errors(run: &Shown, case: &PerformanceCase) -> Text {
+    let words = |phase| {
+        let error = error_of(run, case, phase)?;
+        Some(text!(", {phase}{error}", phase, error = modelled::words(Some(error))))
+    };
     PHASES.into_iter().filter_map(words).collect()
 }
 
@@ -88,35 +95,34 @@ fn repetitions<'a>(run: &'a Shown, case: &PerformanceCase) -> Vec<&'a RequestRec
 }
 
 fn table(repetitions: &[&RequestRecord]) -> Table {
-    let column = |numeric| move |name: &&str| Column { name: (*name).to_owned(), numeric };
-    let columns = TEXT.iter().map(column(false)).chain(NUMBERS.iter().map(column(true)));
-    Table {
-        title: String::new(),
-        columns: columns.chain(LAST.iter().map(column(false))).collect(),
-        rows: repetitions.iter().map(|r| Row { cells: cells(r), strong: false }).collect(),
-    }
+    let mut table = Table::new(Text::EMPTY, &[FIRST], &NUMBERS);
+    table.columns.push(Column { name: LAST, numeric: false });
+    repetitions.iter().for_each(|r| table.push(false, row(r)));
+    table
 }
 
-fn cells(r: &RequestRecord) -> Vec<String> {
-    let kind = match r.kind {
-        RepetitionKind::Warmup => "warm-up",
-        RepetitionKind::Timed => "timed",
+fn row(r: &RequestRecord) -> Vec<Text> {
+    let block = r.block.map_or(Text::EMPTY, |block| text!(", block {block}", block));
+    let number = r.repetition;
+    let first = match r.kind {
+        RepetitionKind::Warmup => text!("warm-up {number}{block}", number, block),
+        RepetitionKind::Timed => text!("timed {number}{block}", number, block),
     };
-    let block = r.block.map(|block| format!(", block {block}")).unwrap_or_default();
-    let mut cells = vec![format!("{kind} {}{block}", r.repetition)];
+    let mut row = vec![first];
     if let Some(error) = &r.error {
         // The times of a failed repetition are meaningless.
-        cells.extend(NUMBERS.iter().map(|_| "–".to_owned()));
-        cells.push(error.clone());
-        return cells;
+        row.extend(NUMBERS.iter().map(|_| NONE.into()));
+        row.push(error.into());
+        return row;
     }
-    let ms = |ns: Option<f64>| ns.map_or_else(|| "–".to_owned(), |ns| format!("{:.3}", ns / 1e6));
+    let ms = |ns: Option<f64>| or_none(ns, |ns| format!("{:.3}", ns / 1e6));
     let whole = |ns: Option<u64>| ns.map(|ns| ns as f64);
     let steps: Vec<f64> = r.step_ns.iter().map(|&ns| ns as f64).collect();
     let e2e = whole(phase_ns(r, Phase::E2e));
     let tokens = f64::from(r.batch) * f64::from(r.output_tokens);
-    let rate = e2e.filter(|&ns| ns > 0.0).map(|ns| format!("{:.1}", tokens / ns * 1e9));
-    cells.extend([
+    let rate = e2e.filter(|&ns| ns > 0.0);
+    let memory = r.device_memory_bytes.or(r.peak_rss_bytes);
+    row.extend(cells![
         ms(whole(ttft_ns(r))),
         ms(Some(r.prefill_ns as f64)),
         ms(tpot_ns(r)),
@@ -124,11 +130,9 @@ fn cells(r: &RequestRecord) -> Vec<String> {
         ms(quantile(&steps, 1.0)),
         ms(whole(phase_ns(r, Phase::Decode))),
         ms(e2e),
-        rate.unwrap_or_else(|| "–".to_owned()),
-        r.device_memory_bytes
-            .or(r.peak_rss_bytes)
-            .map_or_else(|| "–".to_owned(), |bytes| format!("{:.0}", bytes as f64 / f64::from(1 << 20))),
-        r.output_hash.clone(),
+        or_none(rate, |ns| format!("{:.1}", tokens / ns * 1e9)),
+        or_none(memory, |bytes| format!("{:.0}", bytes as f64 / f64::from(1 << 20))),
+        r.output_hash,
     ]);
-    cells
+    row
 }

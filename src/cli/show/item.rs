@@ -8,6 +8,7 @@ use glmbench_engine::tokenizer::Tokenizer;
 
 use crate::cli::data::dataset_folder;
 use crate::cli::report::drawn_columns;
+use crate::language::{Language, Text, ToText, joined, text};
 use crate::record::{CallRecord, Phase, SampleRecord, SampleState};
 use crate::report::modelled;
 use crate::run::found::model_path;
@@ -22,7 +23,7 @@ pub(super) struct View<'a> {
     sample: Option<&'a SampleRecord>,
     calls: Vec<CallRecord>,
     /// Why prompts are missing, and what to do.
-    missing: Option<String>,
+    missing: Option<Text>,
 }
 
 /// Finds the item in every run. In another run, it is the item of the same task, or of the only task that has it.
@@ -57,20 +58,23 @@ fn prompts(
     args: &Args,
     run: &Shown,
     sample: &SampleRecord,
-) -> anyhow::Result<(Vec<CallRecord>, Option<String>)> {
+) -> anyhow::Result<(Vec<CallRecord>, Option<Text>)> {
     if let Some(kept) = run.dir.read_prompts(|record| record.is_of(sample))?.into_iter().next() {
         return Ok((kept.calls, None));
     }
     match rebuilt_prompt(args, run, sample) {
         Ok(call) => {
-            let note = "built again from the data set; its hash is the recorded one. Prompts of later calls were not stored";
-            Ok((vec![call], (sample.input_tokens_n > 0).then(|| note.to_owned())))
+            let note = text!(
+                "built again from the data set; its hash is the recorded one. Prompts of later calls were not stored"
+            );
+            Ok((vec![call], (sample.input_tokens_n > 0).then_some(note)))
         }
         Err(error) => Ok((
             Vec::new(),
-            Some(format!(
-                "the run stored no prompt of this item, and it cannot be built again: {error:#}. Give the run's data set \
-                 (--dataset DIR or --set TASK=DIR) and tokenizer (--model DIR)"
+            Some(text!(
+                "the run stored no prompt of this item, and it cannot be built again: {error}. Give the run's data set \
+                 (--dataset DIR or --set TASK=DIR) and tokenizer (--model DIR)",
+                error = format!("{error:#}")
             )),
         )),
     }
@@ -98,88 +102,104 @@ fn tokenizer(args: &Args, run: &Shown) -> anyhow::Result<Tokenizer> {
 }
 
 /// Formats the item as text.
-pub(super) fn words(sample: &SampleRecord, views: &[View<'_>]) -> String {
-    let place = [&sample.subject, &sample.category].map(String::as_str);
-    let mut place: Vec<&str> = place.into_iter().filter(|part| !part.is_empty()).collect();
-    place.extend(sample.hard.then_some("hard"));
-    let head = format!("{} of {}  {}", sample.doc_id, sample.task, place.join(", "));
-    let mut text = format!("{}\n", one_line(&head));
-    text += &flip(views);
-    text += &format!("\n{}\n", facts(sample, views));
+pub(super) fn words(sample: &SampleRecord, views: &[View<'_>], language: Language) -> String {
+    let say = |text: Text| one_line(&text.in_language(language)).into_owned();
+    let place = [&sample.subject, &sample.category].into_iter().filter(|part| !part.is_empty());
+    let mut place: Vec<Text> = place.map(|part| Text::term(part.as_str())).collect();
+    place.extend(sample.hard.then(|| text!("hard")));
+    let place = joined(place, ", ");
+    let head = text!("{item} of {task}  {place}", item = sample.doc_id, task = sample.task, place);
+    let mut text = format!("{}\n", say(head));
+    for line in flip(views) {
+        text += &format!("{}\n", say(line));
+    }
+    text += &format!("\n{}\n", facts(sample, views, language));
     for (index, view) in views.iter().enumerate() {
         let title =
-            if views.len() > 1 { format!(", run {}", one_line(view.run.id())) } else { String::new() };
+            if views.len() > 1 { text!(", run {run}", run = one_line(view.run.id())) } else { Text::EMPTY };
         let same_prompts = index > 0 && !view.calls.is_empty() && view.calls == views[0].calls;
-        text += &asked(view, &title, same_prompts);
-        text += &answered(view, &title);
+        for (head, body) in asked(view, &title, same_prompts).into_iter().chain(answered(view, &title)) {
+            text += &format!("── {}\n{body}", say(head));
+        }
     }
     text
 }
 
-/// Describes in a line what changed between two runs.
-fn flip(views: &[View<'_>]) -> String {
-    let [View { sample: Some(a), .. }, View { sample: Some(b), .. }] = views else { return String::new() };
-    let mut text = String::new();
+/// Describes in lines what changed between two runs.
+fn flip(views: &[View<'_>]) -> Vec<Text> {
+    let [View { sample: Some(a), .. }, View { sample: Some(b), .. }] = views else { return Vec::new() };
+    let mut lines = Vec::new();
     if a.doc_hash != b.doc_hash {
-        text += "NOT THE SAME QUESTION: the items have the same name but different content\n";
+        lines.push(text!("NOT THE SAME QUESTION: the items have the same name but different content"));
     } else if a.prompt_hash != b.prompt_hash {
-        text += "the first prompts differ\n";
+        lines.push(text!("the first prompts differ"));
     }
-    if outcome(a) == outcome(b) && a.pred == b.pred {
-        return text + &format!("both {}\n", outcome(a));
-    }
-    text + &format!("flip: {} → {}\n", outcome(a), outcome(b))
+    lines.push(if outcome(a) == outcome(b) && a.pred == b.pred {
+        text!("both {outcome}", outcome = outcome(a))
+    } else {
+        text!("flip: {before} → {after}", before = outcome(a), after = outcome(b))
+    });
+    lines
 }
 
-fn outcome(sample: &SampleRecord) -> &'static str {
+fn outcome(sample: &SampleRecord) -> Text {
     match (sample.state, sample.correct) {
-        (SampleState::Scored, true) => "right",
-        (SampleState::Scored, false) => "wrong",
-        (SampleState::Unscorable, _) => "unscorable",
-        (SampleState::Failed, _) => "failed",
+        (SampleState::Scored, true) => text!("right"),
+        (SampleState::Scored, false) => text!("wrong"),
+        (SampleState::Unscorable, _) => text!("unscorable"),
+        (SampleState::Failed, _) => text!("failed"),
     }
 }
 
 /// Formats the facts: one line per fact, one column per run.
-fn facts(sample: &SampleRecord, views: &[View<'_>]) -> String {
+fn facts(sample: &SampleRecord, views: &[View<'_>], language: Language) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
-    let mut row = |name: &str, of: &dyn Fn(&View<'_>, &SampleRecord) -> String| {
-        let absent = || "not in this run".to_owned();
-        let cells: Vec<String> = views.iter().map(|v| v.sample.map_or_else(absent, |s| of(v, s))).collect();
+    let mut row = |name: Text, of: &dyn Fn(&View<'_>, &SampleRecord) -> Text| {
+        let absent = || text!("not in this run");
+        let cells: Vec<Text> = views.iter().map(|v| v.sample.map_or_else(absent, |s| of(v, s))).collect();
         if cells.iter().any(|cell| !cell.is_empty()) {
-            rows.push(std::iter::once(name.to_owned()).chain(cells).collect());
+            let texts = std::iter::once(name).chain(cells);
+            rows.push(texts.map(|text| text.in_language(language)).collect());
         }
     };
-    row("outcome", &|_, s| outcome(s).to_owned());
-    row("gold", &|_, s| s.gold.clone());
-    row("answer", &|_, s| s.pred.clone().unwrap_or_default());
-    row("program", &|_, s| s.programs.iter().map(|one| one.verdict.as_str()).collect::<Vec<_>>().join("; "));
-    row("rule", &|_, s| s.extract_rule.clone());
-    row("error", &|_, s| s.error.clone().unwrap_or_default());
+    let none = Text::default;
+    row(text!("outcome"), &|_, s| outcome(s));
+    row(text!("gold"), &|_, s| s.gold.to_text());
+    row(text!("answer"), &|_, s| s.pred.as_ref().map_or_else(none, ToText::to_text));
+    row(text!("program"), &|_, s| joined(s.programs.iter().map(|one| one.verdict.as_str()), "; "));
+    row(text!("rule"), &|_, s| s.extract_rule.to_text());
+    row(text!("error"), &|_, s| s.error.as_ref().map_or_else(none, ToText::to_text));
     let choices = views.iter().filter_map(|v| v.sample.map(|s| s.choice_logprobs.len())).max().unwrap_or(0);
     for index in 0..choices {
         let name = choice_name(views, sample, index);
-        row(&format!("ln p({name})"), &|_, s| {
-            s.choice_logprobs
-                .get(index)
-                .map(|x| if x.is_nan() { "not a number".to_owned() } else { x.to_string() })
-                .unwrap_or_default()
+        row(text!("ln p({name})", name), &|_, s| match s.choice_logprobs.get(index) {
+            Some(x) if x.is_nan() => text!("not a number"),
+            Some(x) => x.to_text(),
+            None => none(),
         });
     }
-    row("margin", &|_, s| s.margin.map(|x| x.to_string()).unwrap_or_default());
-    row("tokens", &|_, s| format!("{} in, {} out", s.input_tokens_n, s.output_tokens.len()));
-    row("time", &|v, s| {
+    row(text!("margin"), &|_, s| s.margin.map_or_else(none, |x| x.to_text()));
+    row(text!("tokens"), &|_, s| {
+        text!("{input} in, {output} out", input = s.input_tokens_n, output = s.output_tokens.len())
+    });
+    row(text!("time"), &|v, s| {
         let ms = s.t_end_ns.saturating_sub(s.t_start_ns) as f64 / 1e6;
         let run = &v.run.records.run;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let input = u32::try_from(s.input_tokens_n).unwrap_or(u32::MAX);
         let lengths = [run.provenance.batch, input, count(s.output_tokens.len())];
         let error = modelled::error_at(run, Phase::E2e, run.provenance.tp, lengths);
-        format!("{ms:.1} ms {}{}, in a batch", run.provenance.clock, modelled::words(error))
+        let ms = format!("{ms:.1}");
+        text!(
+            "{ms} ms {clock}{error}, in a batch",
+            ms,
+            clock = run.provenance.clock,
+            error = modelled::words(error)
+        )
     });
-    row("protocol", &|v, s| {
+    row(text!("protocol"), &|v, s| {
         let case = v.run.records.run.plan.accuracy.iter().find(|case| case.task == s.task);
-        case.map(|case| case.protocol.clone()).unwrap_or_default()
+        case.map_or_else(none, |case| case.protocol.to_text())
     });
     let heads: Vec<String> = match views {
         [_] => Vec::new(),
@@ -191,49 +211,52 @@ fn facts(sample: &SampleRecord, views: &[View<'_>]) -> String {
 }
 
 /// Formats a choice's answer and token: `A, id 316`.
-fn choice_name(views: &[View<'_>], sample: &SampleRecord, index: usize) -> String {
+fn choice_name(views: &[View<'_>], sample: &SampleRecord, index: usize) -> Text {
     let tokens = views.first().and_then(|v| v.run.records.run.choice_tokens.get(&sample.task));
     match tokens.and_then(|tokens| tokens.get(index)) {
-        Some(token) => format!("{}, id {}", token.text, token.id),
-        None => format!("choice {}", index + 1),
+        Some(token) => text!("{text}, id {id}", text = token.text, id = token.id),
+        None => text!("choice {number}", number = index + 1),
     }
 }
 
-fn asked(view: &View<'_>, title: &str, same: bool) -> String {
-    let mut text = String::new();
+/// A part of the listing: its head, and the lines below it.
+type Part = (Text, String);
+
+fn asked(view: &View<'_>, title: &Text, same: bool) -> Vec<Part> {
+    let mut parts = Vec::new();
     if view.sample.is_some_and(|s| s.input_tokens_n == 0) {
-        text += &format!("── the model was not asked{title}\n");
+        parts.push((text!("the model was not asked{title}", title), String::new()));
     }
     let of = view.calls.len();
     for (index, call) in view.calls.iter().enumerate() {
         let (number, tokens) = (index + 1, call.input_tokens.len());
         if same {
-            text += &format!("── prompt {number} of {of}{title}: the same\n");
+            parts.push((text!("prompt {number} of {of}{title}: the same", number, of, title), String::new()));
             continue;
         }
-        text += &format!(
-            "── prompt {number} of {of}, {tokens} tokens{title}\n{}\n── its ids\n{:?}\n",
-            call.prompt, call.input_tokens
-        );
+        let head = text!("prompt {number} of {of}, {tokens} tokens{title}", number, of, tokens, title);
+        parts.push((head, format!("{}\n", call.prompt)));
+        parts.push((text!("its ids"), format!("{:?}\n", call.input_tokens)));
     }
     if let Some(missing) = &view.missing {
-        text += &format!("── prompt{title}: {}\n", one_line(missing));
+        parts.push((text!("prompt{title}: {missing}", title, missing), String::new()));
     }
-    text
+    parts
 }
 
-fn answered(view: &View<'_>, title: &str) -> String {
+fn answered(view: &View<'_>, title: &Text) -> Vec<Part> {
     match view.sample {
         Some(sample) if sample.output_tokens.is_empty() && sample.text.is_empty() => {
-            format!("── nothing was generated{title}\n")
+            vec![(text!("nothing was generated{title}", title), String::new())]
         }
-        Some(sample) => format!(
-            "── answer, {} tokens{title}\n{}\n── its ids\n{:?}\n",
-            sample.output_tokens.len(),
-            sample.text,
-            sample.output_tokens
-        ),
-        None => format!("── not in run {}\n", one_line(view.run.id())),
+        Some(sample) => vec![
+            (
+                text!("answer, {tokens} tokens{title}", tokens = sample.output_tokens.len(), title),
+                format!("{}\n", sample.text),
+            ),
+            (text!("its ids"), format!("{:?}\n", sample.output_tokens)),
+        ],
+        None => vec![(text!("not in run {run}", run = one_line(view.run.id())), String::new())],
     }
 }
 

@@ -1,8 +1,9 @@
 //! Showing a load: its levels, and the requests that failed.
 
+use crate::language::{Language, Text, text};
 use serde_json::{Value, json};
 
-use crate::cli::tables::drawn;
+use crate::cli::tables::titled;
 use crate::record::{Clock, LoadCase, LoadLevelRecord};
 use crate::report::modelled;
 use crate::text::one_line;
@@ -15,44 +16,46 @@ use super::{Shown, value};
 const LISTED: usize = 3;
 
 /// Formats the load's tables for each run.
-pub(super) fn words(runs: &[&Shown], case: &LoadCase) -> String {
-    let mut text = String::new();
+pub(super) fn words(runs: &[&Shown], case: &LoadCase, language: Language) -> String {
+    let say_line = |text: &Text| one_line(&text.in_language(language)).into_owned();
+    let mut words = String::new();
     for run in runs {
         let (levels, from) = (levels(run, case), &run.records.run.provenance);
-        text += &format!(
-            "{}: {} arrivals; {}; {} on {}, run {}\n",
-            one_line(&case.load_id),
-            one_line(&case.arrival),
-            one_line(&case.prompts),
-            one_line(&from.dtype),
-            one_line(&from.device),
-            one_line(run.id())
+        let head = text!(
+            "{load}: {arrival} arrivals; {prompts}; {dtype} on {device}, run {run}",
+            load = case.load_id,
+            arrival = case.arrival,
+            prompts = case.prompts,
+            dtype = from.dtype,
+            device = from.device,
+            run = run.id()
         );
+        words += &format!("{}\n", say_line(&head));
         if levels.is_empty() {
-            text += "this run has no level of the load\n\n";
+            words += &format!("{}\n\n", say_line(&text!("this run has no level of the load")));
             continue;
         }
         for table in tables_of(case, &run.records.run, &levels) {
-            text += &format!("{}\n{}\n\n", one_line(&table.title), drawn(&table));
+            words += &format!("{}\n\n", titled(&table, language));
         }
-        levels.iter().for_each(|level| text += &failures(level));
+        levels.iter().flat_map(failures).for_each(|line| words += &format!("{}\n", say_line(&line)));
     }
-    text
+    words
 }
 
 /// Lists the first failed requests of a level.
-fn failures(level: &LoadLevelRecord) -> String {
+fn failures(level: &LoadLevelRecord) -> Vec<Text> {
     let failed: Vec<(usize, &str)> = failed(level).collect();
-    let listed = failed.iter().take(LISTED);
-    let mut text: String = listed
-        .map(|(index, error)| {
-            format!("{}: request {} failed: {}\n", level.offers(), index + 1, one_line(error))
-        })
-        .collect();
+    let offers = level.offers();
+    let line = |(index, error): &(usize, &str)| {
+        text!("{offers}: request {number} failed: {error}", offers, number = index + 1, error)
+    };
+    let mut lines: Vec<Text> = failed.iter().take(LISTED).map(line).collect();
     if failed.len() > LISTED {
-        text += &format!("{}: {} more failed; load.jsonl has them\n", level.offers(), failed.len() - LISTED);
+        let more = failed.len() - LISTED;
+        lines.push(text!("{offers}: {more} more failed; load.jsonl has them", offers, more));
     }
-    text
+    lines
 }
 
 /// Returns the failed requests of a level, each with its index.

@@ -18,7 +18,7 @@ use crate::report::export::Records;
 
 use super::export::say_faults;
 use super::runs::find_run;
-use super::settings::dataset_parser;
+use super::settings::{LanguageArgs, dataset_parser};
 use super::{Exit, emit, emit_json, tasks};
 
 use select::{Choice, select};
@@ -61,6 +61,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// The language
+    #[command(flatten)]
+    language: LanguageArgs,
 }
 
 /// A run to show.
@@ -102,16 +105,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Choice::Items(samples) => {
                 for sample in samples {
                     let views = item::views(args, &runs, sample)?;
-                    texts.push(item::words(sample, &views));
+                    texts.push(item::words(sample, &views, args.language.language));
                     items.push(item::data(sample, &views));
                 }
             }
             Choice::Case(case) => {
-                texts.push(case::words(&runs, case));
+                texts.push(case::words(&runs, case, args.language.language));
                 cases.push(case::data(&runs, case));
             }
             Choice::Load(case) => {
-                texts.push(load::words(&runs, case));
+                texts.push(load::words(&runs, case, args.language.language));
                 loads.push(load::data(&runs, case));
             }
         }

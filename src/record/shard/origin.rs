@@ -1,5 +1,6 @@
 //! Where a merged shard ran, and whether times of two machines may be judged together.
 
+use crate::language::{Text, joined, text};
 use serde::{Deserialize, Serialize};
 
 use super::super::clock::Clock;
@@ -71,45 +72,47 @@ impl ShardOrigin {
     }
 
     /// Describes for which differences times of the two machines must not be judged together.
-    fn differences(&self, other: &Self) -> Vec<String> {
+    fn differences(&self, other: &Self) -> Vec<Text> {
         let mut found = Vec::new();
-        for (what, a, b) in
-            [("processors", &self.cpu_model, &other.cpu_model), ("kernels", &self.kernel, &other.kernel)]
-        {
-            if a != b {
-                found.push(format!("{what} {a} and {b}"));
-            }
+        if self.cpu_model != other.cpu_model {
+            found.push(text!("processors {a} and {b}", a = self.cpu_model, b = other.cpu_model));
+        }
+        if self.kernel != other.kernel {
+            found.push(text!("kernels {a} and {b}", a = self.kernel, b = other.kernel));
         }
         if let (Some(a), Some(b)) = (&self.roofline, &other.roofline) {
             let (memory, arithmetic) = (
                 (a.bandwidth_bytes_per_s, b.bandwidth_bytes_per_s),
                 (a.peak_flops_per_s, b.peak_flops_per_s),
             );
-            for (what, (a, b), unit) in [("bandwidth", memory, "GB/s"), ("arithmetic", arithmetic, "GFLOP/s")]
-            {
-                if (a - b).abs() > ALIKE_SHARE * a.max(b) {
-                    found.push(format!("{what} {:.1} and {:.1} {unit}", a / 1e9, b / 1e9));
-                }
+            let are_apart = |(a, b): (f64, f64)| (a - b).abs() > ALIKE_SHARE * a.max(b);
+            let shown = |rate: f64| format!("{:.1}", rate / 1e9);
+            if are_apart(memory) {
+                found.push(text!("bandwidth {a} and {b} GB/s", a = shown(memory.0), b = shown(memory.1)));
+            }
+            if are_apart(arithmetic) {
+                let (a, b) = (shown(arithmetic.0), shown(arithmetic.1));
+                found.push(text!("arithmetic {a} and {b} GFLOP/s", a, b));
             }
         } else {
             // Measured limits show what threads make of a machine.
             if self.threads != other.threads {
-                found.push(format!("threads {} and {}", self.threads, other.threads));
+                found.push(text!("threads {a} and {b}", a = self.threads, b = other.threads));
             }
             if self.host != other.host {
-                found.push("limits that were not measured on both".to_owned());
+                found.push(text!("limits that were not measured on both"));
             }
         }
         found
     }
 
     /// `same host, bandwidth 1.7 and 2.3 GB/s`, or `a and b: bandwidth 1.7 and 2.3 GB/s`.
-    pub(super) fn difference_words(&self, other: &Self) -> String {
-        let differences = self.differences(other).join(", ");
+    pub(super) fn difference_words(&self, other: &Self) -> Text {
+        let differences = joined(self.differences(other), ", ");
         if self.host == other.host {
-            format!("same host, {differences}")
+            text!("same host, {differences}", differences)
         } else {
-            format!("{} and {}: {differences}", self.host, other.host)
+            text!("{a} and {b}: {differences}", a = self.host, b = other.host, differences)
         }
     }
 }
@@ -127,7 +130,7 @@ impl RunRecord {
 
     /// Returns why the times of two cases must not be judged together: a shard timed one, and the machines are not alike.
     /// `None` if they may, if no run is merged, or on a virtual clock, which no machine changes.
-    pub fn unlike_machines(&self, case_id: &str, other: &Self, other_id: &str) -> Option<String> {
+    pub fn unlike_machines(&self, case_id: &str, other: &Self, other_id: &str) -> Option<Text> {
         if [self, other].iter().all(|run| run.provenance.clock == Clock::Modelled) {
             return None;
         }
@@ -138,7 +141,8 @@ impl RunRecord {
             return None;
         }
         let (a, b) = (of(self, case_id), of(other, other_id));
-        (!a.is_like(&b)).then(|| format!("timed on unlike machines, {}", a.difference_words(&b)))
+        (!a.is_like(&b))
+            .then(|| text!("timed on unlike machines, {differences}", differences = a.difference_words(&b)))
     }
 
     /// Returns the limits of the machine that timed a case, measured before its cases.

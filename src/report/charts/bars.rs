@@ -4,7 +4,7 @@ use super::axis::{Axis, Division, tick_name};
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use super::panels::Look;
-use crate::report::format::times;
+use crate::report::format::times_number;
 use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -135,7 +135,8 @@ fn draw_bar<DB: DrawingBackend>(
     }
     let lettering = (11, TEXT, bar.strong);
     ink.write(area, &bar.label, (left - ink.dots(8), y), lettering, Anchor::Right)?;
-    ink.write(area, &times(bar.value), (right + ink.dots(FIGURES - 6), y), lettering, Anchor::Right)?;
+    let figure = format!("{} ×", times_number(bar.value));
+    ink.write(area, &figure, (right + ink.dots(FIGURES - 6), y), lettering, Anchor::Right)?;
     area.draw(&PathElement::new(vec![(left, y - half), (left, y + half)], ink.pen(AXIS, 1)))
 }
 

@@ -2,6 +2,7 @@
 
 use super::lines::{LineChart, Point};
 use super::{Chart, Picture, draw};
+use crate::language::{Text, text};
 use crate::record::RunRecord;
 use crate::report::ReportError;
 use std::path::Path;
@@ -24,12 +25,19 @@ pub(crate) fn point(x: f64, y: f64) -> Point {
 
 /// Returns the subtitle of a chart of a workload: unit, clock, device and type. `error` is that of modelled times, which follows the
 /// clock.
-pub(crate) fn subtitle(run: &RunRecord, unit: &str, error: &str) -> String {
+pub(crate) fn subtitle(run: &RunRecord, unit: Text, error: Text) -> Text {
     let from = &run.provenance;
-    format!("{unit}, {}{error}, {} {}", from.clock, from.device, from.dtype)
+    text!(
+        "{unit}, {clock}{error}, {device} {dtype}",
+        unit,
+        clock = from.clock,
+        error,
+        device = from.device,
+        dtype = from.dtype
+    )
 }
 
 /// Returns the label of a series, marked if its times are modelled.
-pub(crate) fn label(name: &str, modelled: bool) -> String {
-    format!("{name}{}", if modelled { ", modelled" } else { "" })
+pub(crate) fn label(name: Text, modelled: bool) -> Text {
+    if modelled { text!("{name}, modelled", name) } else { name }
 }

@@ -11,6 +11,8 @@ use plotters::prelude::*;
 pub(in crate::report) struct ForestChart {
     pub(super) title: String,
     pub(super) subtitle: String,
+    /// What a difference is, below the axis.
+    pub(super) x_name: String,
     pub(super) rows: Vec<Difference>,
     /// Half-width of the band in which a difference does not matter.
     pub(super) margin: f64,
@@ -83,7 +85,7 @@ pub(super) fn draw<DB: DrawingBackend>(
         ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
     }
     let below = (ink.dots((LEFT + WIDTH - RIGHT) / 2), bottom + ink.dots(26));
-    ink.write(area, "change in percentage points", below, (11, MUTED, false), Anchor::Centre)?;
+    ink.write(area, &chart.x_name, below, (11, MUTED, false), Anchor::Centre)?;
     area.draw(&PathElement::new(vec![(x(0.0), top), (x(0.0), bottom)], ink.pen(AXIS, 2)))?;
     for (index, row) in chart.rows.iter().enumerate() {
         let y = ink.dots(head + ROW / 2 + 4 + ROW * index as i32);

@@ -5,6 +5,7 @@
 use super::comparison;
 use super::*;
 use crate::dataset::sha256_hex;
+use crate::language::{Language, columns};
 use crate::record::{
     AccuracyRow, Audit, Clock, Contents, RepetitionKind, RequestRecord, RunRecord, SealState,
 };
@@ -22,7 +23,12 @@ const LENGTHS: [(u32, u32); 4] = [(128, 64), (512, 64), (2048, 64), (8192, 64)];
 
 /// A modelled sweep on a card whose chip is `speed` times as fast as the slowest. Its memory holds fewer than 64 sequences of the
 /// longest prompts.
-fn sweep(profile: &str, text: &str, device: &str, speed: f64) -> (RunRecord, Vec<RequestRecord>) {
+pub(in crate::report) fn sweep(
+    profile: &str,
+    text: &str,
+    device: &str,
+    speed: f64,
+) -> (RunRecord, Vec<RequestRecord>) {
     let mut run = fixture::run();
     run.run_id = format!("20261128T100000Z-duo-vs-a2-{profile}");
     run.provenance.model = "dummy:chatglm2-6b".into();
@@ -92,18 +98,18 @@ fn timed(case: &crate::record::PerformanceCase, speed: f64) -> RequestRecord {
 }
 
 /// The two cards of `suites/duo-vs-a2.toml`, in the folder `root`.
-pub(in crate::report) fn two_cards(root: &Path) -> Comparison {
+pub(in crate::report) fn two_cards(root: &Path, language: Language) -> Comparison {
     let duo = include_str!("../../../crates/ascend-emulator/profiles/300i-duo.toml");
     let a2 = include_str!("../../../crates/ascend-emulator/profiles/800i-a2.toml");
     let sweeps =
         [sweep("300i-duo", duo, "300i-duo (emulated)", 1.0), sweep("800i-a2", a2, "800i-a2 (emulated)", 4.4)];
     let paths =
         sweeps.map(|(run, requests)| fixture::write(root, &(run, Vec::new(), requests)).path().to_owned());
-    compare(&paths, &Options::default()).unwrap()
+    compare(&paths, &Options { language, ..Options::default() }).unwrap()
 }
 
 /// Two measured runs, the second with a slower decode and some other answers.
-fn two_runs(root: &Path) -> Comparison {
+pub(in crate::report) fn two_runs(root: &Path, language: Language) -> Comparison {
     let a = fixture::realistic();
     let mut b = a.clone();
     b.0.run_id += "-b";
@@ -117,7 +123,7 @@ fn two_runs(root: &Path) -> Comparison {
         request.end_ns = request.first_token_ns + request.step_ns.iter().sum::<u64>();
     }
     let paths = [a, b].map(|records| fixture::write(root, &records).path().to_owned());
-    compare(&paths, &Options { allow_mismatch: true, ..Options::default() }).unwrap()
+    compare(&paths, &Options { allow_mismatch: true, language, ..Options::default() }).unwrap()
 }
 
 /// The rows of a task with as many subjects as C-Eval.
@@ -133,13 +139,13 @@ fn many_subjects(rows: &[AccuracyRow]) -> Vec<AccuracyRow> {
 }
 
 /// Every chart: those of a measured and of a modelled run, of searches and loads, and of two comparisons.
-fn all(folder: &Path) -> Vec<(&'static str, Vec<Picture>)> {
+fn all(folder: &Path, language: Language) -> Vec<(&'static str, Vec<Picture>)> {
     let drawn = |name: &str, charts: &[(String, Chart)]| draw(&folder.join(name), charts).unwrap();
     let (run, samples, requests) = fixture::realistic();
     let scores = accuracy_rows(&run, &samples);
-    let mut measured = of_scores(&run, &scores);
-    measured.extend(of_scores(&run, &many_subjects(&scores)).pop());
-    measured.extend(of_times(&run, &perf_rows(&run, &requests)));
+    let mut measured = of_scores(&run, &scores, language);
+    measured.extend(of_scores(&run, &many_subjects(&scores), language).pop());
+    measured.extend(of_times(&run, &perf_rows(&run, &requests), language));
     let duo = include_str!("../../../crates/ascend-emulator/profiles/300i-duo.toml");
     let (card, timed) = sweep("300i-duo", duo, "300i-duo (emulated)", 1.0);
     let (found, probes, loads) = planted();
@@ -152,18 +158,18 @@ fn all(folder: &Path) -> Vec<(&'static str, Vec<Picture>)> {
         tosses: Vec::new(),
         audit: Audit { faults: Vec::new(), contradiction: None, seal: SealState::Open },
     };
-    let others = Workloads::of(&contents).draw(&found, &folder.join("others")).unwrap();
+    let others = Workloads::of(&contents).draw(&found, &folder.join("others"), language).unwrap();
     vec![
         ("A measured run", drawn("measured", &measured)),
-        ("A modelled run", drawn("modelled", &of_times(&card, &perf_rows(&card, &timed)))),
+        ("A modelled run", drawn("modelled", &of_times(&card, &perf_rows(&card, &timed), language))),
         ("Searches and loads", others),
-        ("Two cards", drawn("cards", &comparison::described(&two_cards(&folder.join("a"))))),
-        ("Two measured runs", drawn("runs", &comparison::described(&two_runs(&folder.join("b"))))),
+        ("Two cards", drawn("cards", &comparison::described(&two_cards(&folder.join("a"), language)))),
+        ("Two measured runs", drawn("runs", &comparison::described(&two_runs(&folder.join("b"), language)))),
     ]
 }
 
 /// A gate of each outcome.
-fn judged() -> Vec<Judgement> {
+pub(in crate::report) fn judged() -> Vec<Judgement> {
     let judgement = |gate: &str, limit: &str, found: &str, outcome| Judgement {
         gate: gate.into(),
         run: "B".into(),
@@ -222,44 +228,54 @@ fn texts(svg: &str) -> Vec<(f64, &str, f64, &str)> {
         .collect()
 }
 
-#[test]
-fn every_chart_says_its_answer_and_keeps_its_letters_inside() {
-    let temporary = tempfile::tempdir().unwrap();
-    let folder = match std::env::var_os("GLMBENCH_REPORT_SAMPLE") {
-        Some(folder) => Path::new(&folder).join("gallery"),
-        None => temporary.path().to_owned(),
-    };
-    fs::create_dir_all(&folder).unwrap();
-    let groups = all(&folder);
+/// How wide a text is at least, drawn in the narrower fonts that show an SVG.
+fn least_width(text: &str, size: f64) -> f64 {
+    let wide = columns(text) - text.chars().count();
+    size * (0.36 * (text.chars().count() - wide) as f64 + 0.98 * wide as f64)
+}
+
+fn assert_letters_inside(picture: &Picture) {
+    let size = picture.svg.split("width=\"").nth(1).unwrap().split('"').next().unwrap();
+    let width: f64 = size.parse().unwrap();
+    for (x, anchor, size, text) in texts(&picture.svg) {
+        let long = least_width(text, size);
+        let (left, right) = match anchor {
+            "end" => (x - long, x),
+            "middle" => (x - long / 2.0, x + long / 2.0),
+            _ => (x, x + long),
+        };
+        let name = &picture.name;
+        assert!(left >= -1.0 && right <= width + 1.0, "{name}: {text} at {left} to {right}");
+    }
+}
+
+/// Makes the gallery and two comparisons in a folder, and returns the charts' alternative texts.
+fn alternatives(folder: &Path, language: Language) -> String {
+    fs::create_dir_all(folder).unwrap();
+    let groups = all(folder, language);
     fs::write(folder.join("gallery.html"), page_of(&groups)).unwrap();
-    for (name, comparison) in
-        [("page-cards", two_cards(&folder.join("c"))), ("page-runs", two_runs(&folder.join("d")))]
-    {
+    for (name, comparison) in [
+        ("page-cards", two_cards(&folder.join("c"), language)),
+        ("page-runs", two_runs(&folder.join("d"), language)),
+    ] {
         write(&comparison, &judged(), &folder.join(name)).unwrap();
-        assert_whole_page(&fs::read_to_string(folder.join(name).join("report.html")).unwrap());
+        assert_whole_page(&fs::read_to_string(folder.join(name).join("report.html")).unwrap(), language);
     }
     let mut alternatives = String::new();
     for (title, pictures) in &groups {
         writeln!(alternatives, "{title}").unwrap();
         for picture in pictures {
             writeln!(alternatives, "  {}: {}", picture.name, picture.alt).unwrap();
-            let size = picture.svg.split("width=\"").nth(1).unwrap().split('"').next().unwrap();
-            let width: f64 = size.parse().unwrap();
-            for (x, anchor, size, text) in texts(&picture.svg) {
-                // The mean width of a letter of the narrower fonts that show an SVG.
-                let long = 0.36 * size * text.chars().count() as f64;
-                let (left, right) = match anchor {
-                    "end" => (x - long, x),
-                    "middle" => (x - long / 2.0, x + long / 2.0),
-                    _ => (x, x + long),
-                };
-                assert!(
-                    left >= -1.0 && right <= width + 1.0,
-                    "{}: {text} at {left} to {right}",
-                    picture.name
-                );
-            }
+            assert_letters_inside(picture);
         }
     }
-    insta::assert_snapshot!("alternatives", alternatives);
+    alternatives
+}
+
+#[test]
+fn every_chart_says_its_answer_and_keeps_its_letters_inside() {
+    let temporary = tempfile::tempdir().unwrap();
+    let root = std::env::var_os("GLMBENCH_REPORT_SAMPLE").map_or(temporary.path().to_owned(), Into::into);
+    insta::assert_snapshot!("alternatives", alternatives(&root.join("gallery"), Language::En));
+    insta::assert_snapshot!("alternatives.zh", alternatives(&root.join("gallery-zh"), Language::Zh));
 }

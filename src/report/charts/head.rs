@@ -1,6 +1,7 @@
 //! Title and subtitle of a chart, broken into lines that fit its width.
 
 use super::ink::{Anchor, Ink, MUTED, TEXT};
+use crate::language::{columns, unbroken};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -55,20 +56,20 @@ impl Head {
     }
 }
 
-/// Breaks a text at spaces into lines of at most `most` letters. Characters past U+2E80 (Chinese and the like) count as two. A
-/// longer word has a line of its own.
+/// Breaks a text into lines of at most `most` columns: at spaces, and between Chinese characters, where no line begins with a
+/// closing sign or ends with an opening one. A longer word has a line of its own.
 fn broken(text: &str, most: usize) -> Vec<String> {
-    let width = |text: &str| text.chars().map(|c| if c >= '\u{2e80}' { 2 } else { 1 }).sum::<usize>();
     let mut lines = vec![String::new()];
-    for word in text.split(' ') {
+    for (word, spaced) in unbroken(text) {
         let line = lines.last_mut().expect("invariant: there is a line");
+        let space = usize::from(spaced);
         if line.is_empty() {
-            line.push_str(word);
-        } else if width(line) + 1 + width(word) <= most {
-            line.push(' ');
-            line.push_str(word);
+            line.push_str(&word);
+        } else if columns(line) + space + columns(&word) <= most {
+            line.push_str(if spaced { " " } else { "" });
+            line.push_str(&word);
         } else {
-            lines.push(word.to_owned());
+            lines.push(word);
         }
     }
     lines

@@ -1,5 +1,6 @@
 //! Heat maps: scores by two numbers, such as a text's length and a needle's depth. The darker, the better.
 
+use crate::language::{Language, Text, ToText, text};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::head::Head;
@@ -25,6 +26,8 @@ const SCORE: &str = "score";
 pub(in crate::report) struct HeatChart {
     pub(super) title: String,
     pub(super) subtitle: String,
+    /// What columns and rows are, below them.
+    x_name: String,
     /// Lengths in tokens, depths in per cent.
     lengths: Vec<u64>,
     depths: Vec<u64>,
@@ -33,7 +36,11 @@ pub(in crate::report) struct HeatChart {
 }
 
 /// Returns the maps of the tasks whose subjects are `<text>_<length>_<depth>`, by file name without extension.
-pub(in crate::report) fn of_grids(run: &RunRecord, samples: &[SampleRecord]) -> Vec<(String, Chart)> {
+pub(in crate::report) fn of_grids(
+    run: &RunRecord,
+    samples: &[SampleRecord],
+    language: Language,
+) -> Vec<(String, Chart)> {
     let is_grid = |case: &&AccuracyCase| {
         let text = case.task_file.as_ref().map(|file| file.text.as_str());
         recorded(&case.benchmark, text).is_some_and(|benchmark| benchmark.is_grid)
@@ -48,7 +55,7 @@ pub(in crate::report) fn of_grids(run: &RunRecord, samples: &[SampleRecord]) -> 
         }
         let chart = |(text, cells): (&str, _)| {
             let name = format!("map-{}-{}", plain_name(&case.task), plain_name(text));
-            (name, Chart::Heat(HeatChart::of(&case.task, text, &cells)))
+            (name, Chart::Heat(HeatChart::of((&case.task, text), &cells, language)))
         };
         texts.into_iter().map(chart).collect::<Vec<_>>()
     };
@@ -63,7 +70,7 @@ fn place(subject: &str) -> Option<(&str, (u64, u64))> {
 }
 
 impl HeatChart {
-    fn of(task: &str, text: &str, answers: &BTreeMap<(u64, u64), Vec<f64>>) -> Self {
+    fn of((task, text): (&str, &str), answers: &BTreeMap<(u64, u64), Vec<f64>>, language: Language) -> Self {
         let distinct = |of: fn(&(u64, u64)) -> u64| {
             answers.keys().map(of).collect::<BTreeSet<u64>>().into_iter().collect::<Vec<u64>>()
         };
@@ -73,19 +80,24 @@ impl HeatChart {
         let all: Vec<f64> = answers.values().flatten().copied().collect();
         let least = cells.iter().min_by(|a, b| a.1.total_cmp(b.1));
         let title = match least {
-            None => format!("{task}, {text}: no answer has a score"),
-            Some(((length, depth), least)) => format!(
-                "{task}, {text}: score {} on average, least {} at {} tokens and {depth} % depth",
-                fixed(Some(mean(&all)), 2),
-                fixed(Some(*least), 2),
-                length
+            None => text!("{task}, {text}: no answer has a score", task, text),
+            Some(((length, depth), least)) => text!(
+                "{task}, {text}: score {mean} on average, least {least} at {length} tokens and {depth} % depth",
+                task,
+                text,
+                mean = fixed(Some(mean(&all)), 2),
+                least = fixed(Some(*least), 2),
+                length,
+                depth
             ),
         };
-        let subtitle = format!(
-            "mean score of {} answers in each cell, 0 to 100; down: depth of the needle in per cent; across: length in tokens",
-            spread(answers.values().map(Vec::len))
+        let subtitle = text!(
+            "mean score of {answers} answers in each cell, 0 to 100; down: depth of the needle in per cent; across: length in tokens",
+            answers = spread(answers.values().map(Vec::len))
         );
-        Self { title, subtitle, lengths: distinct(|at| at.0), depths: distinct(|at| at.1), cells }
+        let [title, subtitle, x_name] = [title, subtitle, text!("tokens of the text; rows: depth in %")]
+            .map(|text| text.in_language(language));
+        Self { title, subtitle, x_name, lengths: distinct(|at| at.0), depths: distinct(|at| at.1), cells }
     }
 
     fn head(&self) -> Head {
@@ -102,10 +114,10 @@ impl HeatChart {
 }
 
 /// `10`, or `8 to 10`.
-fn spread(counts: impl Iterator<Item = usize> + Clone) -> String {
+fn spread(counts: impl Iterator<Item = usize> + Clone) -> Text {
     match (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0)) {
-        (least, most) if least == most => most.to_string(),
-        (least, most) => format!("{least} to {most}"),
+        (least, most) if least == most => most.to_text(),
+        (least, most) => text!("{least} to {most}", least, most),
     }
 }
 
@@ -150,7 +162,7 @@ pub(super) fn draw<DB: DrawingBackend>(
         ink.write(area, &length.to_string(), at, (11, MUTED, false), Anchor::Centre)?;
     }
     let axis = (ink.dots(LEFT + (WIDTH - LEFT - RIGHT) / 2), ink.dots(below + 18));
-    ink.write(area, "tokens of the text; rows: depth in %", axis, (11, MUTED, false), Anchor::Centre)
+    ink.write(area, &chart.x_name, axis, (11, MUTED, false), Anchor::Centre)
 }
 
 #[cfg(test)]
@@ -186,7 +198,7 @@ mod tests {
             }
         }
         samples[7].measures.clear();
-        let charts = of_grids(&run, &samples);
+        let charts = of_grids(&run, &samples, Language::En);
         let names: Vec<&str> = charts.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, [format!("map-{task}-PaulGrahamEssays")]);
         let folder = tempfile::tempdir().unwrap();
@@ -198,7 +210,7 @@ mod tests {
         assert_eq!((svg.matches("\n20\n").count(), svg.matches("\n–\n").count()), (1, 1), "{svg}");
         // The other tasks have no map.
         run.plan.accuracy[0].benchmark = "ceval".into();
-        assert!(of_grids(&run, &samples).is_empty());
+        assert!(of_grids(&run, &samples, Language::En).is_empty());
     }
 
     #[test]
@@ -209,7 +221,7 @@ mod tests {
             ((2000, 0), vec![]),
             ((2000, 50), vec![1.0, 1.0]),
         ]);
-        let chart = HeatChart::of("needlebench", "essays", &answers);
+        let chart = HeatChart::of(("needlebench", "essays"), &answers, Language::En);
         assert_eq!((chart.lengths.as_slice(), chart.depths.as_slice()), (&[1000, 2000][..], &[0, 50][..]));
         assert_eq!((chart.cells.get(&(1000, 0)), chart.cells.get(&(2000, 0))), (Some(&0.75), None));
         assert_eq!(
@@ -217,7 +229,7 @@ mod tests {
             "needlebench, essays: score 0.74 on average, least 0.20 at 1000 tokens and 50 % depth"
         );
         assert!(chart.subtitle.starts_with("mean score of 0 to 2 answers"), "{}", chart.subtitle);
-        let nothing = HeatChart::of("t", "e", &BTreeMap::from([((1, 0), vec![])]));
+        let nothing = HeatChart::of(("t", "e"), &BTreeMap::from([((1, 0), vec![])]), Language::En);
         assert_eq!(nothing.title, "t, e: no answer has a score");
     }
 }

@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 
 /// Family name of the bundled fonts. For an SVG, the viewer chooses its own font by this name.
 const FAMILY: &str = "sans-serif";
+/// Family name of the bundled font of Chinese characters. Bitmaps alone use it: an SVG's viewer falls back by itself.
+const WIDE_FAMILY: &str = "sans-serif wide";
 
 /// Titles and values.
 pub(super) const TEXT: RGBColor = RGBColor(0x22, 0x28, 0x31);
@@ -109,13 +111,77 @@ impl Ink {
             Anchor::Right => HPos::Right,
         };
         let face = if bold { FontStyle::Bold } else { FontStyle::Normal };
+        let letters = self.letters(text);
+        if !self.every_letter && letters.chars().any(is_wide) {
+            return self.write_runs(area, &letters, at, (size, colour, bold), anchor);
+        }
         let at = (at.0, at.1 + self.sag(size));
         let style = self.font(size, face).color(&colour).pos(Pos::new(horizontal, VPos::Center));
-        area.draw_text(&self.letters(text), &style, at)
+        area.draw_text(&letters, &style, at)
+    }
+
+    /// Writes text with Chinese characters into a bitmap: each run of letters in the font that has them.
+    fn write_runs<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, Shift>,
+        letters: &str,
+        (x, y): (i32, i32),
+        (size, colour, bold): (i32, RGBColor, bool),
+        anchor: Anchor,
+    ) -> Drawn<DB> {
+        let face = if bold { FontStyle::Bold } else { FontStyle::Normal };
+        let place = Pos::new(HPos::Left, VPos::Center);
+        let narrow = self.font(size, face).color(&colour).pos(place);
+        let wide_size = f64::from(size * self.scale) * WIDE_LINE;
+        let wide = FontDesc::new(FontFamily::Name(WIDE_FAMILY), wide_size, FontStyle::Normal);
+        let wide = wide.color(&colour).pos(place);
+        let mut runs = Vec::new();
+        for run in runs_of(letters) {
+            let is_wide = run.chars().any(is_wide);
+            // The library measures the ink of letters, not the spaces around them.
+            let width = if is_wide {
+                run.chars().count() as i32 * self.dots(size)
+            } else {
+                let (with, mark) = (format!("|{run}|"), "||");
+                let measured =
+                    |text: &str| area.estimate_text_size(text, &narrow).map(|(width, _)| width as i32);
+                measured(&with)? - measured(mark)?
+            };
+            runs.push((run, is_wide, width));
+        }
+        let all: i32 = runs.iter().map(|(.., width)| width).sum();
+        let mut left = match anchor {
+            Anchor::Left => x,
+            Anchor::Centre => x - all / 2,
+            Anchor::Right => x - all,
+        };
+        for (run, is_wide, width) in runs {
+            if is_wide {
+                // The library draws ink from the left end of its place, and these have theirs in the right half.
+                let inset = if run.chars().any(opens) { self.dots(size) / 2 } else { 0 };
+                let at = (left + inset, y + self.dots(size) / WIDE_SAG);
+                area.draw_text(run, &wide, at)?;
+                // The bundled font has one weight. Twice, a pixel apart, it is bold.
+                if bold {
+                    area.draw_text(run, &wide, (at.0 + 1, at.1))?;
+                }
+            } else {
+                area.draw_text(run, &narrow, (left, y + self.sag(size)))?;
+            }
+            left += width;
+        }
+        Ok(())
+    }
+
+    /// Whether a text has characters that the drawing library's own labels lack.
+    pub(super) fn needs_runs(&self, text: &str) -> bool {
+        !self.every_letter && text.chars().any(is_wide)
     }
 
     fn letters(&self, text: &str) -> String {
-        let known = |c: char| c < '\u{100}' || "–—‘’“”…→−≈≤≥".contains(c);
+        let known = |c: char| {
+            c < '\u{100}' || "–—‘’“”…→−≈≤≥".contains(c) || (is_wide(c) && crate::language::is_in_catalogue(c))
+        };
         // An SVG with a control character is not valid XML.
         one_line(text).chars().map(|c| if self.every_letter || known(c) { c } else { '?' }).collect()
     }
@@ -189,13 +255,45 @@ impl Ink {
     }
 }
 
+/// Height of a line of the font of Chinese characters, in sizes of its letters.
+const WIDE_LINE: f64 = 1.448;
+/// The part of their size by which these letters are lowered, so that they stand level with the others.
+const WIDE_SAG: i32 = 5;
+
+/// Whether a character is in the font of Chinese characters.
+fn is_wide(c: char) -> bool {
+    c >= '\u{2e80}'
+}
+
+/// Whether a wide character opens a bracket.
+fn opens(c: char) -> bool {
+    "（《".contains(c)
+}
+
+/// Cuts text into runs of wide and of other characters. Opening brackets are runs of their own.
+fn runs_of(text: &str) -> Vec<&str> {
+    let mut runs = Vec::new();
+    let mut begin = 0;
+    for (at, c) in text.char_indices() {
+        let before = text[begin..at].chars().next();
+        if before.is_some_and(|before| (is_wide(before), opens(before)) != (is_wide(c), opens(c))) {
+            runs.push(&text[begin..at]);
+            begin = at;
+        }
+    }
+    runs.push(&text[begin..]);
+    runs
+}
+
 /// Registers the bundled fonts with the drawing library, once.
 fn register_fonts() -> Result<(), String> {
     static DONE: OnceLock<bool> = OnceLock::new();
     let done = DONE.get_or_init(|| {
         let regular = include_bytes!("../font/DejaVuSans.subset.ttf");
         let bold = include_bytes!("../font/DejaVuSans-Bold.subset.ttf");
+        let wide = include_bytes!("../font/NotoSansCJKsc-Regular.subset.otf");
         register_font(FAMILY, FontStyle::Normal, regular).is_ok()
+            && register_font(WIDE_FAMILY, FontStyle::Normal, wide).is_ok()
             && register_font(FAMILY, FontStyle::Bold, bold).is_ok()
     });
     done.then_some(()).ok_or_else(|| "the bundled font was refused".to_owned())

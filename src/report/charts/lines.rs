@@ -15,6 +15,9 @@ pub(super) const SIZE: (u32, u32) = (560, 340);
 
 /// Width at the right for the names of the series.
 const NAMES: i32 = 172;
+/// Widths left of the vertical axis: a margin, and its labels.
+const LEFT: i32 = 6;
+const Y_LABELS: i32 = 52;
 /// Least distance between two names.
 const NAME_STEP: i32 = 17;
 
@@ -23,7 +26,7 @@ pub(crate) struct LineChart {
     pub(crate) title: String,
     /// The unit of the vertical axis, and what else holds for all series.
     pub(crate) subtitle: String,
-    pub(crate) x_name: &'static str,
+    pub(crate) x_name: String,
     pub(crate) x_scale: Scale,
     pub(crate) series: Vec<Series>,
 }
@@ -79,13 +82,14 @@ pub(super) fn draw<DB: DrawingBackend>(
 ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
     let head = chart.head();
     head.write(area, ink)?;
+    let own_name = ink.needs_runs(&chart.x_name);
     let mut axes = ChartBuilder::on(area)
         .margin_top(ink.dots(58 + head.more()))
         .margin_right(ink.dots(NAMES))
         .margin_bottom(ink.dots(6))
-        .margin_left(ink.dots(6))
+        .margin_left(ink.dots(LEFT))
         .x_label_area_size(ink.dots(42))
-        .y_label_area_size(ink.dots(52))
+        .y_label_area_size(ink.dots(Y_LABELS))
         .build_cartesian_2d(XAxis::of(chart), 0.0..y_end(chart))?;
     axes.configure_mesh()
         .disable_x_mesh()
@@ -96,7 +100,7 @@ pub(super) fn draw<DB: DrawingBackend>(
         .label_style(ink.lettering(11, MUTED))
         .axis_desc_style(ink.lettering(11, MUTED))
         .y_label_offset(ink.sag(11))
-        .x_desc(chart.x_name)
+        .x_desc(if own_name { "" } else { chart.x_name.as_str() })
         .x_label_formatter(&|x: &f64| format!("{x}"))
         .y_labels(6)
         .y_label_formatter(&|y: &f64| tick_name(*y))
@@ -116,6 +120,11 @@ pub(super) fn draw<DB: DrawingBackend>(
         for at in path {
             ink.marker(area, at, index, series.modelled)?;
         }
+    }
+    if own_name {
+        let (left, right) = (LEFT + Y_LABELS, SIZE.0 as i32 - NAMES);
+        let at = (ink.dots(i32::midpoint(left, right)), ink.dots(chart.size().1 as i32 - 14));
+        ink.write(area, &chart.x_name, at, (11, MUTED, false), Anchor::Centre)?;
     }
     write_names(area, chart, ink, ends)
 }
@@ -233,7 +242,7 @@ mod tests {
         let chart = |y| LineChart {
             title: String::new(),
             subtitle: String::new(),
-            x_name: "",
+            x_name: "".to_string(),
             x_scale: Scale::Linear,
             series: vec![Series {
                 label: String::new(),

@@ -3,27 +3,36 @@
 use super::Chart;
 use super::axis::{Axis, Division};
 use super::panels::{Key, Line, Look, Mark, Panel, PanelChart};
+use crate::language::{Language, text};
 use crate::record::RunRecord;
 use crate::report::modelled::memory::Lines;
 
 /// Returns the charts of a card's memory. One has the memory of a case alone in GiB against its batch, by lengths and number of
 /// chips. The other has the largest batch that fits against a sequence's tokens, by number of chips.
 pub(in crate::report) fn cards_memory(
-    run: &RunRecord,
+    (run, language): (&RunRecord, Language),
     alone: &Lines,
     largest: &Lines,
 ) -> Vec<(String, Chart)> {
     let from = &run.provenance;
-    let on = format!("{} {}, by estimate", from.device, from.dtype);
+    let on = text!("{device} {dtype}, by estimate", device = from.device, dtype = from.dtype);
     let batch = memory_chart(
-        ("Memory of a chip against batch", format!("GiB of the case alone by input + output length, {on}")),
-        "batch",
+        [
+            text!("Memory of a chip against batch"),
+            text!("GiB of the case alone by input + output length, {on}", on),
+            text!("batch"),
+        ]
+        .map(|words| words.in_language(language)),
         alone,
         |(input, output, tp)| format!("{input} + {output}, tp {tp}"),
     );
     let fits = memory_chart(
-        ("Largest batch that fits", format!("sequences by number of chips, {on}")),
-        "input and output tokens of each sequence",
+        [
+            text!("Largest batch that fits"),
+            text!("sequences by number of chips, {on}", on),
+            text!("input and output tokens of each sequence"),
+        ]
+        .map(|words| words.in_language(language)),
         largest,
         |(_, _, tp)| format!("tp {tp}"),
     );
@@ -31,9 +40,9 @@ pub(in crate::report) fn cards_memory(
     named.into_iter().filter_map(|(name, chart)| Some((name.to_owned(), Chart::Panels(chart?)))).collect()
 }
 
+/// A chart with its title, its subtitle and the name of its x axis.
 fn memory_chart(
-    (title, subtitle): (&str, String),
-    x_name: &'static str,
+    [title, subtitle, x_name]: [String; 3],
     lines: &Lines,
     label: impl Fn((u32, u32, u32)) -> String,
 ) -> Option<PanelChart> {
@@ -42,7 +51,7 @@ fn memory_chart(
     let look = |series| Look { series, modelled: false };
     let mark = |&(x, y): &(f64, f64)| Mark { x, y, ..Mark::default() };
     (!across.is_empty()).then(|| PanelChart {
-        title: title.to_owned(),
+        title,
         subtitle,
         x: Axis::of(Division::Log, across.clone()).naming(across.clone()),
         x_name,

@@ -13,7 +13,7 @@ pub(crate) mod cases;
 mod comparison;
 mod forest;
 #[cfg(test)]
-mod gallery;
+pub(super) mod gallery;
 mod head;
 mod heat;
 mod ink;
@@ -180,6 +180,7 @@ pub(crate) fn plain_name(task: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::Language;
     use crate::record::{AccuracyRow, Clock, PerfRow, RunRecord};
     use crate::report::{accuracy::accuracy_rows, fixture, performance::perf_rows};
 
@@ -189,7 +190,10 @@ mod tests {
         scores: &[AccuracyRow],
         times: &[PerfRow],
     ) -> Result<Vec<Picture>, ReportError> {
-        let charts: Vec<_> = of_scores(run, scores).into_iter().chain(of_times(run, times)).collect();
+        let charts: Vec<_> = of_scores(run, scores, Language::En)
+            .into_iter()
+            .chain(of_times(run, times, Language::En))
+            .collect();
         draw(folder, &charts)
     }
 
@@ -220,7 +224,7 @@ mod tests {
     fn a_modelled_clock_is_named_in_every_series() {
         let (mut run, _, requests) = fixture::realistic();
         run.provenance.clock = Clock::Modelled;
-        let charts = of_times(&run, &perf_rows(&run, &requests));
+        let charts = of_times(&run, &perf_rows(&run, &requests), Language::En);
         assert_eq!(charts.len(), 4);
         for (name, chart) in charts {
             assert!(chart.title().contains("modelled"), "{name}");

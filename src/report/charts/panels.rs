@@ -4,6 +4,7 @@ use super::axis::{Axis, tick_name};
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use super::letters::{Obstacles, Spot};
+use crate::language::columns;
 use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -13,12 +14,12 @@ pub(in crate::report) struct PanelChart {
     pub(super) title: String,
     pub(super) subtitle: String,
     pub(super) x: Axis,
-    pub(super) x_name: &'static str,
+    pub(super) x_name: String,
     pub(super) y: Axis,
     pub(super) panels: Vec<Panel>,
     pub(super) keys: Vec<Key>,
     /// A level to draw across every panel, with its name.
-    pub(super) level: Option<(f64, &'static str)>,
+    pub(super) level: Option<(f64, String)>,
 }
 
 /// One panel.
@@ -115,7 +116,7 @@ impl PanelChart {
     }
 
     fn keys_in_a_row(&self) -> i32 {
-        let longest = self.keys.iter().map(|key| key.label.chars().count()).max().unwrap_or(0) as i32;
+        let longest = self.keys.iter().map(|key| columns(&key.label)).max().unwrap_or(0) as i32;
         ((self.width() - 24) / (58 + 7 * longest)).max(1)
     }
 
@@ -170,7 +171,7 @@ pub(super) fn draw<DB: DrawingBackend>(
 
 fn draw_keys<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, chart: &PanelChart, ink: &Ink) -> Drawn<DB> {
     let in_a_row = chart.keys_in_a_row();
-    let longest = chart.keys.iter().map(|key| key.label.chars().count()).max().unwrap_or(0) as i32;
+    let longest = chart.keys.iter().map(|key| columns(&key.label)).max().unwrap_or(0) as i32;
     for (index, key) in chart.keys.iter().enumerate() {
         let (column, row) = (index as i32 % in_a_row, index as i32 / in_a_row);
         let (x, y) = (12 + column * (58 + 7 * longest), chart.key_top() + 6 + row * KEY);
@@ -196,8 +197,8 @@ fn draw_scale<DB: DrawingBackend>(
             ink.write(area, &tick_name(tick), dots((left - 7, y)), (11, MUTED, false), Anchor::Right)?;
         }
     }
-    if let Some((level, name)) = chart.level {
-        let y = raised(top, bottom, chart.y.place(level));
+    if let Some((level, name)) = &chart.level {
+        let y = raised(top, bottom, chart.y.place(*level));
         area.draw(&PathElement::new(vec![dots((left, y)), dots((right, y))], ink.pen(MUTED, 1)))?;
         ink.write(area, name, dots((right - 4, y - 8)), (10, MUTED, false), Anchor::Right)?;
     }
@@ -214,7 +215,7 @@ fn draw_scale<DB: DrawingBackend>(
         }
     }
     let below = dots((i32::midpoint(left, right), bottom + 28));
-    ink.write(area, chart.x_name, below, (10, MUTED, false), Anchor::Centre)?;
+    ink.write(area, &chart.x_name, below, (10, MUTED, false), Anchor::Centre)?;
     let corner = vec![dots((left, top)), dots((left, bottom)), dots((right, bottom))];
     area.draw(&PathElement::new(corner, ink.pen(AXIS, 1)))?;
     let title = &chart.panels[index].title;

@@ -3,6 +3,7 @@
 use super::axis::{Axis, Division, tick_name};
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use crate::language::{Text, columns, text};
 use glmbench_calibrate::residuals::Spread;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -11,6 +12,10 @@ use plotters::prelude::*;
 pub(in crate::report) struct RatioChart {
     pub(in crate::report) title: String,
     pub(in crate::report) subtitle: String,
+    /// What a ratio is, below the axis.
+    pub(in crate::report) x_name: String,
+    /// The kinds of dots with their names.
+    pub(in crate::report) keys: [(Dot, String); 4],
     pub(in crate::report) rows: Vec<RatioRow>,
 }
 
@@ -40,6 +45,14 @@ pub(in crate::report) enum Dot {
 }
 
 impl Dot {
+    /// Every kind of dot with its name.
+    pub(in crate::report) const NAMES: [(Self, Text); 4] = [
+        (Self::Now(1.0), text!("by the profile")),
+        (Self::LeftOut(1.0), text!("model left out of the fit")),
+        (Self::Aside(1.0), text!("reported only")),
+        (Self::Before(1.0), text!("before calibration")),
+    ];
+
     fn ratio(self) -> f64 {
         match self {
             Self::Now(ratio) | Self::Aside(ratio) | Self::LeftOut(ratio) | Self::Before(ratio) => ratio,
@@ -94,7 +107,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     ink: &Ink,
 ) -> Drawn<DB> {
     chart.head().write(area, ink)?;
-    draw_keys(area, 60 + chart.head().more(), ink)?;
+    draw_keys(area, chart, 60 + chart.head().more(), ink)?;
     let axis = chart.axis();
     let x = |value: f64| {
         ink.dots(LEFT) + (axis.place(value) * f64::from(ink.dots(WIDTH - LEFT - RIGHT))).round() as i32
@@ -112,21 +125,20 @@ pub(super) fn draw<DB: DrawingBackend>(
         draw_row(area, row, ink.dots(y - ROW / 2), &x, ink)?;
     }
     let below = (ink.dots(LEFT + (WIDTH - LEFT - RIGHT) / 2), bottom + ink.dots(28));
-    ink.write(area, "modelled ÷ published time", below, (11, MUTED, false), Anchor::Centre)
+    ink.write(area, &chart.x_name, below, (11, MUTED, false), Anchor::Centre)
 }
 
-fn draw_keys<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, y: i32, ink: &Ink) -> Drawn<DB> {
-    let keys = [
-        (Dot::Now(1.0), "by the profile"),
-        (Dot::LeftOut(1.0), "model left out of the fit"),
-        (Dot::Aside(1.0), "reported only"),
-        (Dot::Before(1.0), "before calibration"),
-    ];
+fn draw_keys<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    chart: &RatioChart,
+    y: i32,
+    ink: &Ink,
+) -> Drawn<DB> {
     let mut x = 18;
-    for (dot, label) in keys {
-        draw_dot(area, dot, (ink.dots(x), ink.dots(y)), ink)?;
+    for (dot, label) in &chart.keys {
+        draw_dot(area, *dot, (ink.dots(x), ink.dots(y)), ink)?;
         ink.write(area, label, (ink.dots(x + 12), ink.dots(y)), (11, TEXT, false), Anchor::Left)?;
-        x += 40 + 7 * label.chars().count() as i32;
+        x += 40 + 7 * columns(label) as i32;
     }
     Ok(())
 }

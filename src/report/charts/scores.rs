@@ -3,6 +3,7 @@
 
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use crate::language::columns;
 use crate::report::format::percent;
 use crate::stats::Interval;
 use plotters::coord::Shift;
@@ -166,15 +167,14 @@ fn draw_score<DB: DrawingBackend>(
     ink.write(area, &format!("n {}", score.items), of, (10, MUTED, false), Anchor::Right)
 }
 
-/// Shortens a label to 36 columns. Characters past U+2E80 (Chinese and the like) count as two.
+/// Shortens a label to 36 columns.
 fn shortened(label: &str) -> String {
-    let width = |text: &str| text.chars().map(|c| if c >= '\u{2e80}' { 2 } else { 1 }).sum::<usize>();
-    if width(label) <= 36 {
+    if columns(label) <= 36 {
         return label.to_owned();
     }
     let mut short = String::new();
     for letter in label.chars() {
-        if width(&short) >= 34 {
+        if columns(&short) >= 34 {
             break;
         }
         short.push(letter);

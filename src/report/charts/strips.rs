@@ -4,6 +4,7 @@ use super::axis::{Axis, Division, tick_name};
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use super::panels::{Key, Look};
+use crate::language::columns;
 use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -12,6 +13,8 @@ use plotters::prelude::*;
 pub(in crate::report) struct StripChart {
     pub(super) title: String,
     pub(super) subtitle: String,
+    /// What a sample is, below the axis.
+    pub(super) x_name: String,
     pub(super) keys: Vec<Key>,
     pub(super) rows: Vec<StripRow>,
     /// Share of the base's median within which a change does not matter.
@@ -81,7 +84,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     for key in &chart.keys {
         ink.key(area, (ink.dots(key_x), key_y), key.look.series, key.look.modelled)?;
         ink.write(area, &key.label, (ink.dots(key_x + 44), key_y), (11, TEXT, false), Anchor::Left)?;
-        key_x += 64 + 7 * key.label.chars().count() as i32;
+        key_x += 64 + 7 * columns(&key.label) as i32;
     }
     let axis = chart.axis();
     let x = |value: f64| {
@@ -107,7 +110,7 @@ pub(super) fn draw<DB: DrawingBackend>(
         y += GAP;
     }
     let below = (ink.dots(LEFT + (WIDTH - LEFT - RIGHT) / 2), bottom + ink.dots(30));
-    ink.write(area, "time ÷ the base's median", below, (11, MUTED, false), Anchor::Centre)
+    ink.write(area, &chart.x_name, below, (11, MUTED, false), Anchor::Centre)
 }
 
 fn draw_strip<DB: DrawingBackend>(

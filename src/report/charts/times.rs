@@ -5,9 +5,11 @@
 
 use super::Chart;
 use super::axis::{Axis, Division};
+use super::cases::{label, subtitle};
 use super::comparison::{between, left_out};
 use super::lines::{LineChart, Point, Scale, Series};
 use super::panels::{Key, Line, Look, Mark, Panel, PanelChart, without_lone_points};
+use crate::language::{Language, Text, text};
 use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::format::milliseconds;
 use crate::report::modelled;
@@ -15,20 +17,28 @@ use crate::report::tables::per_token_ns;
 use crate::stats::{Estimate, Interval};
 use std::collections::BTreeMap;
 
+/// Name of the axis of batches.
+pub(super) const BATCH: Text = text!("batch");
+
 /// Most lines that one chart tells apart.
 const MOST_LINES: usize = 4;
 
 /// Returns the charts of the times for which the rows have data, by file name without extension.
-pub(in crate::report) fn of_times(run: &RunRecord, rows: &[PerfRow]) -> Vec<(String, Chart)> {
+pub(in crate::report) fn of_times(
+    run: &RunRecord,
+    rows: &[PerfRow],
+    language: Language,
+) -> Vec<(String, Chart)> {
     let usable: Vec<&PerfRow> = rows.iter().filter(|row| row.valid == Some(true)).collect();
-    let of = Times { run, modelled: run.provenance.clock == crate::record::Clock::Modelled, rows: usable };
+    let modelled = run.provenance.clock == crate::record::Clock::Modelled;
+    let of = Times { run, language, modelled, rows: usable };
     let charts = [
-        ("throughput-e2e", of.against_batch(Phase::E2e, "output tokens/s", throughput, end_to_end)),
+        ("throughput-e2e", of.against_batch(Phase::E2e, text!("output tokens/s"), throughput, end_to_end)),
         (
             "throughput-decode",
-            of.against_batch(Phase::Decode, "tokens/s after the first", throughput, decode),
+            of.against_batch(Phase::Decode, text!("tokens/s after the first"), throughput, decode),
         ),
-        ("latency-decode", of.against_batch(Phase::Decode, "ms per token", token_latency, token_time)),
+        ("latency-decode", of.against_batch(Phase::Decode, text!("ms per token"), token_latency, token_time)),
         ("latency-prefill", of.prefill()),
     ];
     charts.into_iter().filter_map(|(name, chart)| Some((name.to_owned(), chart?))).collect()
@@ -36,8 +46,8 @@ pub(in crate::report) fn of_times(run: &RunRecord, rows: &[PerfRow]) -> Vec<(Str
 
 /// A line before it is drawn: its panel, its name in a chart of one panel, its ranks, its points.
 struct Curve {
-    panel: String,
-    name: String,
+    panel: Text,
+    name: Text,
     tp: u32,
     points: Vec<Point>,
 }
@@ -45,6 +55,7 @@ struct Curve {
 /// The usable rows of a run.
 struct Times<'a> {
     run: &'a RunRecord,
+    language: Language,
     modelled: bool,
     rows: Vec<&'a PerfRow>,
 }
@@ -54,23 +65,27 @@ impl Times<'_> {
         self.rows.iter().copied().filter(move |row| row.phase == phase)
     }
 
-    fn subtitle(&self, unit: &str, phase: Phase) -> String {
-        let from = &self.run.provenance;
+    fn subtitle(&self, unit: Text, phase: Phase) -> Text {
         let error = modelled::span(self.run, self.rows.iter().copied(), phase);
-        format!("{unit}, {}{error}, {} {}", from.clock, from.device, from.dtype)
+        subtitle(self.run, unit, error)
     }
 
-    fn suffix(&self) -> &'static str {
-        if self.modelled { ", modelled" } else { "" }
+    fn say(&self, words: &Text) -> String {
+        words.in_language(self.language)
+    }
+
+    /// The label of a line, marked if its times are modelled.
+    fn label(&self, name: Text) -> String {
+        self.say(&label(name, self.modelled))
     }
 
     /// A value against batch, by lengths and ranks.
     fn against_batch(
         &self,
         phase: Phase,
-        unit: &str,
+        unit: Text,
         value: impl Fn(&PerfRow) -> Option<Estimate>,
-        title: fn(&[Curve]) -> String,
+        title: fn(&[Curve]) -> Text,
     ) -> Option<Chart> {
         let mut curves: BTreeMap<(u32, u32, u32), BTreeMap<u32, Point>> = BTreeMap::new();
         for row in self.of(phase) {
@@ -84,11 +99,12 @@ impl Times<'_> {
         let curves: Vec<Curve> = curves
             .into_iter()
             .map(|((input, output, tp), points)| Curve {
-                panel: format!("{input} in, {output} out"),
-                name: format!(
-                    "{input} + {output}{}",
-                    if ranks { format!(", TP {tp}") } else { String::new() }
-                ),
+                panel: text!("{input} in, {output} out", input, output),
+                name: if ranks {
+                    text!("{input} + {output}, TP {tp}", input, output, tp)
+                } else {
+                    text!("{input} + {output}", input, output)
+                },
                 tp,
                 points: points.into_values().collect(),
             })
@@ -100,14 +116,14 @@ impl Times<'_> {
         }
         if curves.len() <= MOST_LINES {
             let series = curves.into_iter().map(|curve| Series {
-                label: format!("{}{}", curve.name, self.suffix()),
+                label: self.label(curve.name),
                 modelled: self.modelled,
                 points: curve.points,
             });
             return Some(Chart::Lines(LineChart {
-                title,
-                subtitle: format!("{subtitle}; names: input + output tokens"),
-                x_name: "batch",
+                title: self.say(&title),
+                subtitle: self.say(&text!("{subtitle}; names: input + output tokens", subtitle)),
+                x_name: self.say(&BATCH),
                 x_scale: Scale::Log2,
                 series: series.collect(),
             }));
@@ -116,7 +132,7 @@ impl Times<'_> {
         let values = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.y);
         let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
         let division = if most > 30.0 * least { Division::Log } else { Division::FromZero };
-        Some(Chart::Panels(self.panels(curves, title, &subtitle, ("batch", division))))
+        Some(Chart::Panels(self.panels(curves, title, subtitle, (BATCH, division))))
     }
 
     /// Prefill time against length on two logarithmic axes. Proportional growth is a straight line, and short prompts are
@@ -139,22 +155,27 @@ impl Times<'_> {
         let curves: Vec<Curve> = curves
             .into_iter()
             .map(|((batch, tp), points)| Curve {
-                panel: format!("batch {batch}"),
-                name: format!("batch {batch}{}", if ranks { format!(", TP {tp}") } else { String::new() }),
+                panel: text!("batch {batch}", batch),
+                name: if ranks {
+                    text!("batch {batch}, TP {tp}", batch, tp)
+                } else {
+                    text!("batch {batch}", batch)
+                },
                 tp,
                 points: points.into_values().collect(),
             })
             .filter(|curve| !curve.points.is_empty())
             .collect();
-        let (title, subtitle) = (prefill(&curves), self.subtitle("ms of the whole batch", Phase::Prefill));
+        let (title, subtitle) =
+            (prefill(&curves), self.subtitle(text!("ms of the whole batch"), Phase::Prefill));
         if curves.is_empty() {
             return None;
         }
-        let across = ("input tokens of each sequence", Division::Log);
+        let across = (text!("input tokens of each sequence"), Division::Log);
         Some(Chart::Panels(if curves.len() <= MOST_LINES {
-            self.one_panel(curves, title, &subtitle, across)
+            self.one_panel(curves, title, subtitle, across)
         } else {
-            self.panels(curves, title, &subtitle, across)
+            self.panels(curves, title, subtitle, across)
         }))
     }
 
@@ -166,28 +187,28 @@ impl Times<'_> {
     fn one_panel(
         &self,
         curves: Vec<Curve>,
-        title: String,
-        subtitle: &str,
-        across: (&'static str, Division),
+        title: Text,
+        subtitle: Text,
+        across: (Text, Division),
     ) -> PanelChart {
         let look = |series| Look { series, modelled: self.modelled };
         let key = |(series, curve): (usize, &Curve)| Key {
-            label: format!("{}{}", curve.name, self.suffix()),
+            label: self.label(curve.name.clone()),
             look: look(series),
         };
         let keys = curves.iter().enumerate().map(key).collect();
         let lines = curves.into_iter().enumerate().map(|(series, curve)| line(look(series), &curve.points));
         let panels = vec![Panel { title: String::new(), lines: lines.collect() }];
-        chart(panels, keys, title, subtitle, across)
+        self.chart(panels, keys, (title, subtitle), across)
     }
 
     /// A panel for each name, with a line for each number of ranks.
     fn panels(
         &self,
         curves: Vec<Curve>,
-        title: String,
-        subtitle: &str,
-        across: (&'static str, Division),
+        title: Text,
+        subtitle: Text,
+        across: (Text, Division),
     ) -> PanelChart {
         let mut ranks: Vec<u32> = curves.iter().map(|curve| curve.tp).collect();
         ranks.sort_unstable();
@@ -196,43 +217,44 @@ impl Times<'_> {
             series: ranks.iter().position(|other| *other == tp).unwrap_or_default(),
             modelled: self.modelled,
         };
-        let key = |tp: &u32| Key { label: format!("TP {tp}{}", self.suffix()), look: look(*tp) };
+        let key = |tp: &u32| Key { label: self.label(format!("TP {tp}").into()), look: look(*tp) };
         let keys = ranks.iter().map(key).collect();
         let mut panels: Vec<Panel> = Vec::new();
         for curve in curves {
-            let own = line(look(curve.tp), &curve.points);
-            match panels.iter_mut().find(|panel| panel.title == curve.panel) {
+            let (own, title) = (line(look(curve.tp), &curve.points), self.say(&curve.panel));
+            match panels.iter_mut().find(|panel| panel.title == title) {
                 Some(panel) => panel.lines.push(own),
-                None => panels.push(Panel { title: curve.panel, lines: vec![own] }),
+                None => panels.push(Panel { title, lines: vec![own] }),
             }
         }
         let (panels, lone) = without_lone_points(panels);
-        chart(panels, keys, title, &format!("{subtitle}{}", left_out(lone)), across)
+        self.chart(panels, keys, (title, subtitle + left_out(lone)), across)
     }
-}
 
-fn chart(
-    panels: Vec<Panel>,
-    keys: Vec<Key>,
-    title: String,
-    subtitle: &str,
-    (x_name, division): (&'static str, Division),
-) -> PanelChart {
-    let marks = || panels.iter().flat_map(|panel| panel.lines.iter().flat_map(|line| &line.points));
-    let across: Vec<f64> = marks().map(|mark| mark.x).collect();
-    let ends =
-        marks().flat_map(|mark| [Some(mark.y), mark.interval.map(|i| i.low), mark.interval.map(|i| i.high)]);
-    let y = Axis::of(division, ends.flatten().collect::<Vec<f64>>());
-    let whiskers = if marks().any(|mark| mark.interval.is_some()) { "; whiskers: 95 % interval" } else { "" };
-    PanelChart {
-        title,
-        subtitle: format!("{subtitle}{whiskers}"),
-        x: Axis::of(Division::Log, across.clone()).naming(across),
-        x_name,
-        y,
-        panels,
-        keys,
-        level: None,
+    fn chart(
+        &self,
+        panels: Vec<Panel>,
+        keys: Vec<Key>,
+        (title, subtitle): (Text, Text),
+        (x_name, division): (Text, Division),
+    ) -> PanelChart {
+        let marks = || panels.iter().flat_map(|panel| panel.lines.iter().flat_map(|line| &line.points));
+        let across: Vec<f64> = marks().map(|mark| mark.x).collect();
+        let ends = marks()
+            .flat_map(|mark| [Some(mark.y), mark.interval.map(|i| i.low), mark.interval.map(|i| i.high)]);
+        let y = Axis::of(division, ends.flatten().collect::<Vec<f64>>());
+        let has_whiskers = marks().any(|mark| mark.interval.is_some());
+        let whiskers = if has_whiskers { text!("; whiskers: 95 % interval") } else { Text::EMPTY };
+        PanelChart {
+            title: self.say(&title),
+            subtitle: self.say(&(subtitle + whiskers)),
+            x: Axis::of(Division::Log, across.clone()).naming(across),
+            x_name: self.say(&x_name),
+            y,
+            panels,
+            keys,
+            level: None,
+        }
     }
 }
 
@@ -265,46 +287,59 @@ fn growth(curves: &[Curve]) -> Option<Growth> {
     Some(Growth { multiples: Interval::spanning(growth)?, from, to })
 }
 
-fn end_to_end(curves: &[Curve]) -> String {
-    rises("End-to-end throughput", curves)
+fn end_to_end(curves: &[Curve]) -> Text {
+    rises(text!("End-to-end throughput"), curves)
 }
 
-fn decode(curves: &[Curve]) -> String {
-    rises("Decode throughput", curves)
+fn decode(curves: &[Curve]) -> Text {
+    rises(text!("Decode throughput"), curves)
 }
 
-fn rises(what: &str, curves: &[Curve]) -> String {
+fn rises(what: Text, curves: &[Curve]) -> Text {
     growth(curves).map_or_else(
-        || format!("{what} against batch"),
+        || text!("{what} against batch", what),
         |Growth { multiples, from, to }| {
-            format!("{what}: batch {to} gives {} that of batch {from}", between(multiples))
+            text!(
+                "{what}: batch {to} gives {times} that of batch {from}",
+                what,
+                to,
+                times = between(multiples),
+                from
+            )
         },
     )
 }
 
-fn token_time(curves: &[Curve]) -> String {
+fn token_time(curves: &[Curve]) -> Text {
     growth(curves).map_or_else(
-        || "Decode latency against batch".to_owned(),
+        || text!("Decode latency against batch"),
         |Growth { multiples, from, to }| {
-            format!("Decode latency: a token at batch {to} takes {} that of batch {from}", between(multiples))
+            text!(
+                "Decode latency: a token at batch {to} takes {times} that of batch {from}",
+                to,
+                times = between(multiples),
+                from
+            )
         },
     )
 }
 
-fn prefill(curves: &[Curve]) -> String {
+fn prefill(curves: &[Curve]) -> Text {
     let ms = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.y);
     let Some((least, most)) = ms().reduce(f64::min).zip(ms().reduce(f64::max)) else {
-        return "Prefill latency".to_owned();
+        return text!("Prefill latency");
     };
     match growth(curves) {
-        Some(Growth { multiples, from, to }) => format!(
-            "Prefill takes {} to {}: {} for {} × the tokens",
-            milliseconds(least),
-            milliseconds(most),
-            between(multiples),
-            to / from
+        Some(Growth { multiples, from, to }) => text!(
+            "Prefill takes {least} to {most}: {times} for {more} × the tokens",
+            least = milliseconds(least),
+            most = milliseconds(most),
+            times = between(multiples),
+            more = to / from
         ),
-        None => format!("Prefill takes {} to {}", milliseconds(least), milliseconds(most)),
+        None => {
+            text!("Prefill takes {least} to {most}", least = milliseconds(least), most = milliseconds(most))
+        }
     }
 }
 

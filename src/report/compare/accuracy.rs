@@ -2,9 +2,9 @@
 
 use super::items::{Flip, JoinReport, PairedItem, SubjectKey, SubjectTally, Tally, by_subject, flips, join};
 use super::{Options, Pair, Side};
+use crate::language::{Text, ToText, text};
 use crate::record::{AccuracyCase, SampleRecord};
 use crate::report::accuracy::{ALL, categories, part};
-use crate::report::format::counted;
 use crate::report::measures::perplexities;
 use crate::stats::{
     Estimate, Interval, LEAST_DISCORDANT, PairCounts, RESAMPLES, detectable_difference, difference_interval,
@@ -36,14 +36,14 @@ pub enum AccuracyVerdict {
     },
 }
 
-impl std::fmt::Display for AccuracyVerdict {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl ToText for AccuracyVerdict {
+    fn to_text(&self) -> Text {
         match self {
-            Self::Better => f.write_str("better"),
-            Self::Same => f.write_str("same"),
-            Self::Worse => f.write_str("worse"),
-            Self::CannotTell { needs: Some(n) } => write!(f, "cannot tell (needs n = {n})"),
-            Self::CannotTell { needs: None } => f.write_str("cannot tell"),
+            Self::Better => text!("better"),
+            Self::Same => text!("same"),
+            Self::Worse => text!("worse"),
+            Self::CannotTell { needs: Some(n) } => text!("cannot tell (needs n = {n})", n),
+            Self::CannotTell { needs: None } => text!("cannot tell"),
         }
     }
 }
@@ -137,15 +137,18 @@ pub(super) fn compare_tasks(
     of_a: Answered<'_>,
     of_b: Answered<'_>,
     options: &Options,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Text>,
 ) -> Vec<TaskComparison> {
     let (a, b) = (of_a.side, of_b.side);
     let planned = |side: &Side| -> Vec<AccuracyCase> { side.run().plan.accuracy.clone() };
     let (cases_a, cases_b) = (planned(a), planned(b));
-    let missing = |of: &[AccuracyCase], than: &[AccuracyCase], side: &Side, notes: &mut Vec<String>| {
-        let alone = of.iter().filter(|case| than.iter().all(|other| other.task != case.task));
-        notes.extend(alone.map(|case| format!("Only {} has the task {}.", side.letter, case.task)));
-    };
+    let missing =
+        |of: &[AccuracyCase], than: &[AccuracyCase], side: &Side, notes: &mut Vec<Text>| {
+            let alone = of.iter().filter(|case| than.iter().all(|other| other.task != case.task));
+            notes.extend(alone.map(|case| {
+                text!("Only {letter} has the task {task}.", letter = side.letter, task = case.task)
+            }));
+        };
     missing(&cases_a, &cases_b, a, notes);
     missing(&cases_b, &cases_a, b, notes);
     let mut tasks = Vec::new();
@@ -154,7 +157,7 @@ pub(super) fn compare_tasks(
         let (pairs, report) = join(&of_a.of_task(&case.task), &of_b.of_task(&case.task));
         notes.extend(join_notes(&case.task, &report, a, b));
         if pairs.is_empty() {
-            notes.push(format!("The runs have no finished item of {} in common.", case.task));
+            notes.push(text!("The runs have no finished item of {task} in common.", task = case.task));
             continue;
         }
         tasks.push(task(case, other, &pairs, report, options));
@@ -164,7 +167,7 @@ pub(super) fn compare_tasks(
 
 /// Returns the perplexities of the common tasks whose items have no right answer, over the texts that both runs scored:
 /// `wikitext-2: word perplexity 12.310, A 12.298 (62 texts, not tested)`.
-pub(super) fn perplexities_of(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<String> {
+pub(super) fn perplexities_of(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<Text> {
     let (a, b) = (of_a.side, of_b.side);
     let mut found = Vec::new();
     for case in a.run().plan.accuracy.iter().filter(|case| case.keyless) {
@@ -175,16 +178,24 @@ pub(super) fn perplexities_of(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<Str
         let first = perplexities(pairs.iter().map(|pair| pair.0));
         let second = perplexities(pairs.iter().map(|pair| pair.1));
         if let (Some((name, one, texts)), Some((_, other, _))) = (first.first(), second.first()) {
-            let texts = counted(*texts as u64, "text");
-            found.push(format!(
-                "{}: {name} {other:.3}, {} {one:.3} ({texts}, not tested)",
-                case.task, a.letter
+            found.push(text!(
+                "{task}: {name} {other}, {letter} {one} ({texts} text{texts:s}, not tested)",
+                task = case.task,
+                name,
+                other = format!("{other:.3}"),
+                letter = a.letter,
+                one = format!("{one:.3}"),
+                texts
             ));
         } else if let Some((name, other, one)) = headline(&pairs) {
-            let texts = counted(pairs.len() as u64, "text");
-            found.push(format!(
-                "{}: {name} {other:.4}, {} {one:.4} ({texts}, not tested)",
-                case.task, a.letter
+            found.push(text!(
+                "{task}: {name} {other}, {letter} {one} ({texts} text{texts:s}, not tested)",
+                task = case.task,
+                name,
+                other = format!("{other:.4}"),
+                letter = a.letter,
+                one = format!("{one:.4}"),
+                texts = pairs.len()
             ));
         }
     }
@@ -206,20 +217,20 @@ fn headline<'m>(pairs: &[(&'m SampleRecord, &SampleRecord)]) -> Option<(&'m str,
     Some((name.as_str(), mean(sums[1]), mean(sums[0])))
 }
 
-fn join_notes(task: &str, report: &JoinReport, a: &Side, b: &Side) -> Vec<String> {
+fn join_notes(task: &str, report: &JoinReport, a: &Side, b: &Side) -> Vec<Text> {
     let (a, b) = (a.letter, b.letter);
     let mut notes = Vec::new();
-    let mut note = |count: u64, words: String| {
-        if count > 0 {
-            notes.push(format!("{task}: {} {words}", counted(count, "item")));
+    let mut note = |items: u64, what: Text| {
+        if items > 0 {
+            notes.push(text!("{task}: {items} item{items:s} {what}", task, items, what));
         }
     };
-    note(report.only_a, format!("only in {a}, left out."));
-    note(report.only_b, format!("only in {b}, left out."));
+    note(report.only_a, text!("only in {letter}, left out.", letter = a));
+    note(report.only_b, text!("only in {letter}, left out.", letter = b));
     let example = report.changed_example.as_deref().unwrap_or_default();
-    note(report.changed, format!("of the same name but other content (such as {example}), left out."));
-    note(report.failed, "failed in a run, left out.".to_owned());
-    note(report.prompts_differ, "put with different prompts.".to_owned());
+    note(report.changed, text!("of the same name but other content (such as {example}), left out.", example));
+    note(report.failed, text!("failed in a run, left out."));
+    note(report.prompts_differ, text!("put with different prompts."));
     notes
 }
 

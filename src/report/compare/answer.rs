@@ -5,8 +5,9 @@ use super::headline::counts;
 use super::speedup::{Grounds, Multiple, Speedups};
 use super::{Comparison, Pair, Side, SpeedVerdict};
 use crate::dataset::Benchmark;
+use crate::language::{Text, ToText, joined, text};
 use crate::record::{Clock, Phase};
-use crate::report::format::{counted, times};
+use crate::report::format::times;
 use crate::report::modelled::{self, RatioError};
 use crate::stats::Estimate;
 use std::collections::BTreeSet;
@@ -25,24 +26,26 @@ pub(in crate::report) fn name(comparison: &Comparison, side: &Side) -> String {
 }
 
 /// Returns the answer on a pair: how many times as fast, and whether the answers are equal.
-pub(super) fn sentence(comparison: &Comparison, pair: &Pair) -> String {
-    let parts: Vec<String> = speed(comparison, pair)
+pub(super) fn sentence(comparison: &Comparison, pair: &Pair) -> Text {
+    let speed = speed(comparison, pair);
+    // Without a multiple, nothing has named the runs yet.
+    let is_named = speed.as_ref().is_some_and(|(_, is_named)| *is_named);
+    let speed = speed.map(|(words, _)| words);
+    let parts: Vec<Text> = speed
         .into_iter()
         .chain(accuracy(comparison, pair))
         .chain(pair.perplexities.iter().cloned())
         .collect();
     let (a, b) = (name(comparison, comparison.base()), name(comparison, comparison.other(pair)));
     if parts.is_empty() {
-        return format!("{b} and {a} have neither tasks nor timed cases in common.");
+        return text!("{b} and {a} have neither tasks nor timed cases in common.", b, a);
     }
-    let text = parts.join("; ");
-    // Without a speed, nothing has named the runs yet.
-    let text = if text.contains(&a) { text } else { format!("{b} against {a}: {text}") };
-    format!("{text}.")
+    let parts = joined(parts, "; ");
+    if is_named { text!("{parts}.", parts) } else { text!("{b} against {a}: {parts}.", b, a, parts) }
 }
 
-/// The sentence's part on speed. Empty without timed cases.
-fn speed(comparison: &Comparison, pair: &Pair) -> Option<String> {
+/// The sentence's part on speed, and whether it names the runs. `None` without timed cases.
+fn speed(comparison: &Comparison, pair: &Pair) -> Option<(Text, bool)> {
     let (a, b) = (comparison.base(), comparison.other(pair));
     let verdicts: Vec<SpeedVerdict> =
         pair.cases.iter().flat_map(|case| &case.phases).map(|phase| phase.verdict).collect();
@@ -50,13 +53,14 @@ fn speed(comparison: &Comparison, pair: &Pair) -> Option<String> {
         return None;
     }
     if a.clock() != b.clock() {
-        return Some(format!(
-            "Times are not compared: {} is {}, {} is {}",
-            name(comparison, b),
-            b.clock(),
-            name(comparison, a),
-            a.clock()
-        ));
+        let words = text!(
+            "Times are not compared: {b} is {clock_b}, {a} is {clock_a}",
+            b = name(comparison, b),
+            clock_b = b.clock(),
+            a = name(comparison, a),
+            clock_a = a.clock()
+        );
+        return Some((words, true));
     }
     let speedups = Speedups::of(comparison, pair);
     let means: Vec<(Phase, Multiple)> = speedups
@@ -65,31 +69,50 @@ fn speed(comparison: &Comparison, pair: &Pair) -> Option<String> {
         .flatten()
         .collect();
     let (Some(speedups), false) = (&speedups, means.is_empty()) else {
-        return Some(format!("No time can be compared: {}", counts(&verdicts)));
+        return Some((text!("No time can be compared: {counts}", counts = counts(&verdicts)), false));
     };
     let turned = speedups.favours_base();
     let (fast, slow) = if turned { (a, b) } else { (b, a) };
-    let multiple = |of: &Multiple| if turned { 1.0 / of.times } else { of.times };
-    let words = means.iter().enumerate().map(|(index, (phase, of))| {
-        let than = if index == 0 { format!(" as fast as {}", name(comparison, slow)) } else { String::new() };
-        format!("{}{than} in {phase}", times(multiple(of)))
-    });
-    let words = words.collect::<Vec<_>>().join(" and ");
-    let means: Vec<Multiple> = means.into_iter().map(|(_, of)| of).collect();
-    let how = how(speedups, &means, &verdicts);
-    Some(format!("{} is {words} ({how})", name(comparison, fast)))
+    let multiple = |of: &Multiple| times(if turned { 1.0 / of.times } else { of.times });
+    let (fast, slow) = (name(comparison, fast), name(comparison, slow));
+    let multiples: Vec<Multiple> = means.iter().map(|(_, of)| *of).collect();
+    let how = how(speedups, &multiples, &verdicts);
+    let words = match means.as_slice() {
+        [(phase, of), (other_phase, other), ..] => text!(
+            "{fast} is {times} as fast as {slow} in {phase} and {other} in {other_phase} ({how})",
+            fast,
+            times = multiple(of),
+            slow,
+            phase,
+            other = multiple(other),
+            other_phase,
+            how
+        ),
+        [(phase, of)] => text!(
+            "{fast} is {times} as fast as {slow} in {phase} ({how})",
+            fast,
+            times = multiple(of),
+            slow,
+            phase,
+            how
+        ),
+        [] => return None,
+    };
+    Some((words, true))
 }
 
 /// The clock with its error, what stands side by side, and the verdicts of measured times.
-fn how(speedups: &Speedups, means: &[Multiple], verdicts: &[SpeedVerdict]) -> String {
+fn how(speedups: &Speedups, means: &[Multiple], verdicts: &[SpeedVerdict]) -> Text {
     let count = means.iter().map(|of| of.shapes).max().unwrap_or(0);
     let shapes = match (speedups.grounds, count) {
-        (grounds, 1) => format!("{}, 1 shape", grounds.words()),
-        (Grounds::Cases, _) => format!("geometric mean of {}", counted(count as u64, "case")),
-        (grounds, _) => format!("{}, geometric mean of {}", grounds.words(), counted(count as u64, "shape")),
+        (grounds, 1) => text!("{grounds}, 1 shape", grounds = grounds.words()),
+        (Grounds::Cases, _) => text!("geometric mean of {count} case{count:s}", count),
+        (grounds, _) => {
+            text!("{grounds}, geometric mean of {count} shape{count:s}", grounds = grounds.words(), count)
+        }
     };
     match speedups.clock {
-        Clock::Measured => format!("measured; {shapes}; {}", counts(verdicts)),
+        Clock::Measured => text!("measured; {shapes}; {counts}", shapes, counts = counts(verdicts)),
         Clock::Modelled => {
             let mut errors: Vec<String> = Vec::new();
             for error in means.iter().filter_map(|of| of.error) {
@@ -99,22 +122,22 @@ fn how(speedups: &Speedups, means: &[Multiple], verdicts: &[SpeedVerdict]) -> St
                 }
             }
             let error = if errors.is_empty() {
-                ", error unknown".to_owned()
+                text!(", error unknown")
             } else {
-                format!(" {}", errors.join(" and "))
+                text!(" {errors}", errors = joined(&errors, " and "))
             };
             let beyond = if means.iter().filter_map(|of| of.error).any(|of| of.is_beyond) {
-                ", partly extrapolated"
+                text!(", partly extrapolated")
             } else {
-                ""
+                Text::EMPTY
             };
-            format!("modelled{error}{beyond}; {shapes}")
+            text!("modelled{error}{beyond}; {shapes}", error, beyond, shapes)
         }
     }
 }
 
 /// The sentence's part on accuracy. Empty without tasks.
-fn accuracy(comparison: &Comparison, pair: &Pair) -> Option<String> {
+fn accuracy(comparison: &Comparison, pair: &Pair) -> Option<Text> {
     if pair.tasks.is_empty() {
         return None;
     }
@@ -122,13 +145,15 @@ fn accuracy(comparison: &Comparison, pair: &Pair) -> Option<String> {
         pair.tasks.iter().partition(|task| task.verdict == AccuracyVerdict::Same);
     let mut parts = Vec::new();
     if !same.is_empty() {
-        let margin = 100.0 * comparison.options.accuracy_margin;
-        let points = if margin == 1.0 { "1 point".to_owned() } else { format!("{margin} points") };
-        let titles: Vec<String> = same.iter().map(|task| title(comparison, task)).collect();
-        parts.push(format!("answers equal within {points} ({})", titles.join(", ")));
+        let points = 100.0 * comparison.options.accuracy_margin;
+        let titles = joined(same.iter().map(|task| title(comparison, task)), ", ");
+        parts.push(text!("answers equal within {points} point{points:s} ({titles})", points, titles));
     }
-    parts.extend(rest.iter().map(|task| format!("{}: {}", title(comparison, task), verdict(task))));
-    Some(parts.join("; "))
+    let verdict = |task: &&TaskComparison| {
+        text!("{task}: {verdict}", task = title(comparison, task), verdict = verdict(task))
+    };
+    parts.extend(rest.iter().map(verdict));
+    Some(joined(parts, "; "))
 }
 
 /// The benchmark's own name; with the task's, if two tasks are of one benchmark.
@@ -143,44 +168,47 @@ fn title(comparison: &Comparison, task: &TaskComparison) -> String {
 }
 
 /// What is known of a task's difference. Without flips, that is the largest difference that the items exclude.
-fn verdict(task: &TaskComparison) -> String {
+fn verdict(task: &TaskComparison) -> Text {
     let whole = task.whole();
     let Estimate { value: difference, interval } = whole.difference;
     let points = |share: f64| format!("{:+.1}", 100.0 * share).replace('-', "−");
     let ends = interval.map_or_else(String::new, |of| format!(" [{}, {}]", points(of.low), points(of.high)));
     match task.verdict {
-        AccuracyVerdict::Same => "same".to_owned(),
-        AccuracyVerdict::Better | AccuracyVerdict::Worse => {
-            format!("{}, {} points{ends}", task.verdict, points(difference))
-        }
+        AccuracyVerdict::Same => text!("same"),
+        AccuracyVerdict::Better | AccuracyVerdict::Worse => text!(
+            "{verdict}, {difference} points{ends}",
+            verdict = task.verdict,
+            difference = points(difference),
+            ends
+        ),
         AccuracyVerdict::CannotTell { .. } if whole.counts.discordant() == 0 => {
             let excluded = interval.map(|of| 100.0 * of.low.abs().max(of.high.abs()));
-            let excluded = excluded.map_or_else(String::new, |points| {
-                format!("; a difference above {points:.1} points is excluded")
+            let excluded = excluded.map_or(Text::EMPTY, |points| {
+                text!("; a difference above {points} points is excluded", points = format!("{points:.1}"))
             });
-            format!("no flips in {}{excluded}", counted(whole.counts.n, "item"))
+            text!("no flips in {items} item{items:s}{excluded}", items = whole.counts.n, excluded)
         }
         AccuracyVerdict::CannotTell { needs } => {
-            let needs = needs.map_or_else(String::new, |n| format!(" (needs n = {n})"));
-            format!("{} points{ends}, undecided{needs}", points(difference))
+            let needs = needs.map_or(Text::EMPTY, |n| text!(" (needs n = {n})", n));
+            text!("{difference} points{ends}, undecided{needs}", difference = points(difference), ends, needs)
         }
     }
 }
 
 /// The verdict in a table, whose other columns have the difference and its interval.
-pub(super) fn shown(task: &TaskComparison) -> String {
+pub(super) fn shown(task: &TaskComparison) -> Text {
     let without_flips = task.whole().counts.discordant() == 0;
     match task.verdict {
         AccuracyVerdict::CannotTell { .. } if without_flips => verdict(task),
-        other => other.to_string(),
+        other => other.to_text(),
     }
 }
 
 /// What was compared: model, cards, software, clock and date. Four lines of a name and a text.
-pub(in crate::report) fn facts(comparison: &Comparison) -> Vec<(&'static str, String)> {
+pub(in crate::report) fn facts(comparison: &Comparison) -> Vec<(Text, Text)> {
     let model = |side: &Side| {
         let from = &side.run().provenance;
-        format!("{}, {}", from.model, from.dtype)
+        format!("{}, {}", from.model, from.dtype).into()
     };
     let software = |side: &Side| {
         let from = &side.run().provenance;
@@ -189,45 +217,53 @@ pub(in crate::report) fn facts(comparison: &Comparison) -> Vec<(&'static str, St
         let known =
             from.versions.iter().filter(|(name, version)| *name != "rustc" && !is_engine(name, version));
         let known = known.map(|(name, version)| format!(", {name} {version}")).collect::<String>();
-        format!("{}, kernels {}{known}", from.engine, from.kernel)
+        text!("{engine}, kernels {kernel}{known}", engine = from.engine, kernel = from.kernel, known)
     };
     let clock = |side: &Side| {
         let profile = side.run().provenance.clock_profile.as_deref().unwrap_or_default();
         let name = profile.split(' ').next().unwrap_or_default();
-        let profile = if name.is_empty() { String::new() } else { format!(" by profile {name}") };
-        let date = side.run().provenance.started.split('T').next().unwrap_or_default().to_owned();
-        format!("{}{profile}, {date}", side.clock())
+        let date = side.run().provenance.started.split('T').next().unwrap_or_default();
+        if name.is_empty() {
+            text!("{clock}, {date}", clock = side.clock(), date)
+        } else {
+            text!("{clock} by profile {name}, {date}", clock = side.clock(), name, date)
+        }
     };
     vec![
-        ("Model and type", shared(comparison, &model)),
-        ("Cards", shared(comparison, &hardware)),
-        ("Software", shared(comparison, &software)),
-        ("Clock and date", shared(comparison, &clock)),
+        (text!("Model and type"), shared(comparison, &model)),
+        (text!("Cards"), shared(comparison, &hardware)),
+        (text!("Software"), shared(comparison, &software)),
+        (text!("Clock and date"), shared(comparison, &clock)),
     ]
 }
 
 /// The text once if it is that of every run, else after each run's letter.
-fn shared(comparison: &Comparison, of: &dyn Fn(&Side) -> String) -> String {
-    let texts: Vec<String> = comparison.sides.iter().map(of).collect();
+fn shared(comparison: &Comparison, of: &dyn Fn(&Side) -> Text) -> Text {
+    let texts: Vec<Text> = comparison.sides.iter().map(of).collect();
     if texts.windows(2).all(|pair| pair[0] == pair[1]) {
         return texts.into_iter().next().unwrap_or_default();
     }
-    let lettered = comparison.sides.iter().zip(texts).map(|(side, text)| format!("{}: {text}", side.letter));
-    lettered.collect::<Vec<_>>().join(" · ")
+    let lettered = comparison.sides.iter().zip(texts);
+    joined(lettered.map(|(side, words)| text!("{letter}: {words}", letter = side.letter, words)), " · ")
 }
 
 /// The card with its chips, or the processor with its threads; the ranks of its cases.
-fn hardware(side: &Side) -> String {
+fn hardware(side: &Side) -> Text {
     let run = side.run();
     let from = &run.provenance;
     let device = from.device.known();
     let on_host = device.is_some_and(|device| device.kind.has_threads() && !device.emulated);
     let what = match modelled::card_of(run) {
-        Some(card) => format!("{} ({}), emulated", card.name, counted(u64::from(card.chips), "chip")),
-        None if on_host => format!("{}, {}", from.cpu_model, counted(u64::from(from.threads), "thread")),
-        None => from.device.to_string(),
+        Some(card) => text!("{card} ({chips} chip{chips:s}), emulated", card = card.name, chips = card.chips),
+        None if on_host => {
+            text!("{cpu}, {threads} thread{threads:s}", cpu = from.cpu_model, threads = from.threads)
+        }
+        None => from.device.to_text(),
     };
     let ranks: BTreeSet<u32> = run.plan.performance.iter().map(|case| case.tp).collect();
-    let ranks: Vec<String> = ranks.iter().map(u32::to_string).collect();
-    if ranks.is_empty() || ranks == ["1"] { what } else { format!("{what}, TP {}", ranks.join(" and ")) }
+    if ranks.is_empty() || ranks == BTreeSet::from([1]) {
+        what
+    } else {
+        text!("{what}, TP {ranks}", what, ranks = joined(&ranks, " and "))
+    }
 }

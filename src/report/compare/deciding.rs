@@ -3,42 +3,55 @@
 use super::evidence::Basis;
 use super::speed::SpeedVerdict;
 use super::{Comparison, Pair, Side};
+use crate::language::{Text, text};
 use crate::record::{PerformanceCase, Provenance, RunRecord};
 use crate::report::format::command_line;
 use crate::stats::{blocks_needed, runs_needed};
 use glmbench_device::KvForm;
 
 /// Flags of `run` with a value that a configuration or the timing mode replaces.
-const REPLACED: [&str; 9] =
-    ["--configuration", "--only", "--device", "--dtype", "--kv", "--rope", "--threads", "--blocks", "--out"];
+const REPLACED: [&str; 10] = [
+    "--configuration",
+    "--only",
+    "--device",
+    "--dtype",
+    "--kv",
+    "--rope",
+    "--threads",
+    "--blocks",
+    "--out",
+    "--language",
+];
 /// The same for flags without a value.
 const REPLACED_ALONE: [&str; 4] = ["--interleave", "--resume", "--retry-failed", "--dry-run"];
 
 /// Says what would decide the phases of a pair without a verdict, with the command. `None` if all have one, or none
 /// can ever have one.
-pub(super) fn advice(comparison: &Comparison, pair: &Pair) -> Option<String> {
+pub(super) fn advice(comparison: &Comparison, pair: &Pair) -> Option<Text> {
     let phases = || pair.cases.iter().flat_map(|case| &case.phases);
     let count = |verdict: SpeedVerdict| phases().filter(|phase| phase.verdict == verdict).count();
     if let Some(few) = super::speed::too_few(pair, comparison.phases()) {
-        return Some(format!("{few}: {}", command(comparison, pair)));
+        return Some(text!("{few}: {command}", few, command = command(comparison, pair)));
     }
     if count(SpeedVerdict::NotInTurn) > 0 {
         let several =
             [comparison.base(), comparison.other(pair)].iter().any(|side| !side.further_runs.is_empty());
         let why = if several {
-            "Runs of one side that all come before those of the other are samples of two hours of the machine"
+            text!(
+                "Runs of one side that all come before those of the other are samples of two hours of the machine"
+            )
         } else {
-            "Two runs that were not timed in turn are two samples of the machine's hour"
+            text!("Two runs that were not timed in turn are two samples of the machine's hour")
         };
-        return Some(format!("{why}; what decides: {}", command(comparison, pair)));
+        return Some(text!("{why}; what decides: {command}", why, command = command(comparison, pair)));
     }
     let open = count(SpeedVerdict::CannotTell) + count(SpeedVerdict::Unstable);
-    (open > 0).then(|| format!("What may decide the rest: {}", command(comparison, pair)))
+    (open > 0).then(|| text!("What may decide the rest: {command}", command = command(comparison, pair)))
 }
 
 /// Returns the command that decides a pair: both in turn if one command can run both, else several runs of each.
 /// Doubles the blocks if there were enough but they did not decide.
-pub fn command(comparison: &Comparison, pair: &Pair) -> String {
+pub fn command(comparison: &Comparison, pair: &Pair) -> Text {
     let (a, b) = (comparison.base(), comparison.other(pair));
     let phases = comparison.phases();
     let blocks = pair.cases.iter().flat_map(|case| &case.phases).find_map(|phase| match phase.basis {
@@ -53,7 +66,7 @@ pub fn command(comparison: &Comparison, pair: &Pair) -> String {
                 words.extend(["--blocks".to_owned(), more.to_string()]);
             }
             words.extend(out_folder(&a.run().provenance.command_line));
-            format!("`{}`", command_line(&words))
+            format!("`{}`", command_line(&words)).into()
         }
         None => by_turns(a, b, runs_needed(phases)),
     }
@@ -197,14 +210,14 @@ fn alone(run: &RunRecord) -> String {
 }
 
 /// Several runs of each, in turn.
-fn by_turns(a: &Side, b: &Side, runs: usize) -> String {
+fn by_turns(a: &Side, b: &Side, runs: usize) -> Text {
     let (first, second) = (alone(a.run()), alone(b.run()));
     let what = if first == second {
-        format!("{first} with either program in turn, {runs} times each")
+        text!("{first} with either program in turn, {runs} times each", first, runs)
     } else {
-        format!("{first} and {second} in turn, {runs} times each")
+        text!("{first} and {second} in turn, {runs} times each", first, second, runs)
     };
-    format!("{what}, then `glmbench compare A1 … A{runs} -- B1 … B{runs}`")
+    text!("{what}, then `glmbench compare A1 … A{runs} -- B1 … B{runs}`", what, runs)
 }
 
 #[cfg(test)]

@@ -1,22 +1,23 @@
 //! Differences between two runs other than their results.
 
+use crate::language::{Text, joined, text};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::side::{FurtherRun, Side};
 use crate::record::{Difference, Provenance};
 use crate::report::error::ReportError;
-use crate::report::page::provenance_fields;
+use crate::report::page::{self, provenance_fields};
 use serde::Serialize;
 
 /// A named value that differs between two runs. `None` if a run lacks it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Field {
     /// The name.
-    pub name: String,
+    pub name: Text,
     /// In the base.
-    pub left: Option<String>,
+    pub left: Option<Text>,
     /// In the other run.
-    pub right: Option<String>,
+    pub right: Option<Text>,
 }
 
 /// What differs between two runs, and what does not.
@@ -27,34 +28,38 @@ pub struct PairDifferences {
     /// Differing provenance fields: what is compared.
     pub provenance: Vec<Field>,
     /// Equal provenance fields, with their common value.
-    pub same: Vec<(String, String)>,
+    pub same: Vec<(Text, Text)>,
 }
 
 /// A part of a run's provenance that is a map.
 type Map = fn(&Provenance) -> &BTreeMap<String, String>;
 /// The maps among [`provenance_fields`]. Only their differing entries are reported.
-const MAPS: [(&str, Map); 4] = [
-    ("Model as read", |of| &of.model_details),
-    ("Device found", |of| &of.device_details),
-    ("Versions", |of| &of.versions),
-    ("Environment", |of| &of.environment),
+const MAPS: [(Text, Map); 4] = [
+    (page::MODEL_AS_READ, |of| &of.model_details),
+    (page::DEVICE_FOUND, |of| &of.device_details),
+    (page::VERSIONS, |of| &of.versions),
+    (page::ENVIRONMENT, |of| &of.environment),
 ];
 
 /// Fields that always differ and explain nothing.
-const OF_NO_MATTER: [&str; 2] = ["Started", "Finished"];
+const OF_NO_MATTER: [Text; 2] = [page::STARTED, page::FINISHED];
 
 impl Field {
     /// Whether an identity field is of the model, its form or the suite, and not of what a common task asks: the names of tasks'
     /// fields have a point. A field of one run alone is of a task that only this run has.
     fn is_of_model(&self) -> bool {
         let is_common = self.left.is_some() && self.right.is_some();
-        !is_common || !(self.name.contains('.') || self.name == "tokenizer")
+        !is_common || !(self.name.contains(".") || self.name == "tokenizer")
     }
 }
 
 impl PairDifferences {
     pub(super) fn of(a: &Side, b: &Side) -> Self {
-        let field = |d: Difference| Field { name: d.field, left: d.left, right: d.right };
+        let field = |d: Difference| Field {
+            name: d.field.into(),
+            left: d.left.map(Text::from),
+            right: d.right.map(Text::from),
+        };
         let identity = a.run().identity.differences(&b.run().identity).into_iter().map(field).collect();
         let both = (&a.run().provenance, &b.run().provenance);
         let fields = provenance_fields(both.0).into_iter().zip(provenance_fields(both.1));
@@ -64,11 +69,11 @@ impl PairDifferences {
                 continue;
             }
             if left == right {
-                same.push((name.to_owned(), left));
+                same.push((name, left));
             } else if let Some((_, map)) = MAPS.iter().find(|(of, _)| *of == name) {
-                provenance.extend(entries(name, map(both.0), map(both.1)));
+                provenance.extend(entries(&name, map(both.0), map(both.1)));
             } else {
-                provenance.push(Field { name: name.to_owned(), left: Some(left), right: Some(right) });
+                provenance.push(Field { name, left: Some(left), right: Some(right) });
             }
         }
         Self { identity, provenance, same }
@@ -94,14 +99,14 @@ impl PairDifferences {
 }
 
 /// Returns a note on what a server does not tell, so that it is unknown whether the runs agree in it.
-pub(super) fn untold(a: &Side, b: &Side) -> Vec<String> {
+pub(super) fn untold(a: &Side, b: &Side) -> Vec<Text> {
     let fields = a.run().identity.untold(&b.run().identity);
     let note = || {
-        format!(
-            "A server does not tell its {}: whether {} and {} agree in this is not checked.",
-            fields.join(", "),
-            a.letter,
-            b.letter
+        text!(
+            "A server does not tell its {fields}: whether {a} and {b} agree in this is not checked.",
+            fields = joined(&fields, ", "),
+            a = a.letter,
+            b = b.letter
         )
     };
     if fields.is_empty() { Vec::new() } else { vec![note()] }
@@ -123,13 +128,13 @@ pub(super) fn refuse_another(side: &Side, run: &FurtherRun) -> Result<(), Report
 }
 
 /// The differing entries of two maps with this name.
-fn entries(name: &str, left: &BTreeMap<String, String>, right: &BTreeMap<String, String>) -> Vec<Field> {
+fn entries(name: &Text, left: &BTreeMap<String, String>, right: &BTreeMap<String, String>) -> Vec<Field> {
     let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
     let differ = keys.into_iter().filter(|key| left.get(*key) != right.get(*key));
     let field = |key: &String| Field {
-        name: format!("{name}: {key}"),
-        left: left.get(key).cloned(),
-        right: right.get(key).cloned(),
+        name: text!("{name}: {key}", name, key),
+        left: left.get(key).map(Text::from),
+        right: right.get(key).map(Text::from),
     };
     differ.map(field).collect()
 }
@@ -143,13 +148,16 @@ mod tests {
         let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         let (left, right) =
             (map(&[("a", "1"), ("b", "2"), ("c", "3")]), map(&[("a", "1"), ("b", "4"), ("d", "5")]));
-        let told = entries("Versions", &left, &right);
-        let told: Vec<_> =
-            told.iter().map(|f| (f.name.as_str(), f.left.as_deref(), f.right.as_deref())).collect();
+        let told = entries(&page::VERSIONS, &left, &right);
+        let field = |name: &str, left: Option<&str>, right: Option<&str>| Field {
+            name: name.into(),
+            left: left.map(Text::from),
+            right: right.map(Text::from),
+        };
         let expected = [
-            ("Versions: b", Some("2"), Some("4")),
-            ("Versions: c", Some("3"), None),
-            ("Versions: d", None, Some("5")),
+            field("Versions: b", Some("2"), Some("4")),
+            field("Versions: c", Some("3"), None),
+            field("Versions: d", None, Some("5")),
         ];
         assert_eq!(told, expected);
     }

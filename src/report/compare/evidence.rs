@@ -2,6 +2,7 @@
 //! runs.
 
 use super::{Options, Side};
+use crate::language::{Text, text};
 use crate::record::{PerfRow, PerformanceCase, Phase, RequestRecord};
 use crate::report::performance::{Repetitions, phase_ns, tpot_ns, ttft_ns};
 use crate::report::validity::{DRIFT_SHARE, FEW_REPETITIONS, WIDE_SHARE};
@@ -71,9 +72,9 @@ pub struct Evidence {
     /// For two runs: the variation within them.
     within_runs: Option<MedianRatio>,
     /// Reasons that rule out a verdict, a few words each.
-    pub unstable: Vec<String>,
+    pub unstable: Vec<Text>,
     /// Why the evidence is no better, if worth saying.
-    pub note: Option<String>,
+    pub note: Option<Text>,
 }
 
 impl Evidence {
@@ -161,7 +162,7 @@ impl Joined<'_> {
         if matches!(evidence.basis, Basis::Floor(_) | Basis::Apart) {
             for (side, times) in [self.a, self.b].into_iter().zip(&times) {
                 if drift(times).is_some_and(|d| d.exceeds(DRIFT_SHARE)) {
-                    evidence.unstable.push(format!("{} drifts", side.letter));
+                    evidence.unstable.push(text!("{letter} drifts", letter = side.letter));
                 }
             }
         }
@@ -213,7 +214,7 @@ impl Joined<'_> {
         let note = match (&foreign, floor) {
             (Some(why), _) => Some(why.clone()),
             (None, None) if options.noise.is_known() => {
-                Some("the noise floor was measured on longer phases".to_owned())
+                Some(text!("the noise floor was measured on longer phases"))
             }
             _ => None,
         };
@@ -234,9 +235,10 @@ impl Joined<'_> {
         let (basis, note) = if alternate(self.a, self.b) {
             (Basis::Runs(a.len(), b.len()), None)
         } else {
-            let note =
-                "the runs of the two do not alternate in time, so the machine's hour is in the difference";
-            (Basis::Apart, Some(note.to_owned()))
+            let note = text!(
+                "the runs of the two do not alternate in time, so the machine's hour is in the difference"
+            );
+            (Basis::Apart, Some(note))
         };
         Some(Evidence { basis, ratio, shift: Some(shift), within_runs: None, unstable: Vec::new(), note })
     }
@@ -266,18 +268,19 @@ fn block_medians(metric: Metric, good: &[&RequestRecord]) -> Vec<f64> {
 }
 
 /// Broken conditions that make a phase's figures unreliable.
-fn conditions(letter: char, row: &PerfRow) -> Vec<String> {
+fn conditions(letter: char, row: &PerfRow) -> Vec<Text> {
     let mut broken = Vec::new();
     if row.reps < FEW_REPETITIONS as u64 {
-        broken.push(format!("{letter} has fewer than {FEW_REPETITIONS} repetitions"));
+        broken.push(text!("{letter} has fewer than {few} repetitions", letter, few = FEW_REPETITIONS));
     }
     if let (Some(median), Some(ns)) = (row.median_ns, row.interval_ns()) {
         let half = (ns.high - ns.low) / 2.0 / median.max(1) as f64;
         if half > WIDE_SHARE {
-            broken.push(format!(
-                "{letter}'s median is known to ± {:.1} %, not to ± {:.0} %",
-                100.0 * half,
-                100.0 * WIDE_SHARE
+            broken.push(text!(
+                "{letter}'s median is known to ± {known} %, not to ± {wanted} %",
+                letter,
+                known = format!("{:.1}", 100.0 * half),
+                wanted = format!("{:.0}", 100.0 * WIDE_SHARE)
             ));
         }
     }
@@ -303,7 +306,7 @@ fn of_blocks(metric: Metric, good_a: &[&RequestRecord], good_b: &[&RequestRecord
         ratio: shift.estimate.exp(),
         shift: Some(shift),
         within_runs: None,
-        unstable: drifts.then(|| "the ratio drifts from block to block".to_owned()).into_iter().collect(),
+        unstable: drifts.then(|| text!("the ratio drifts from block to block")).into_iter().collect(),
         note: None,
     })
 }

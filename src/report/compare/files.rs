@@ -2,6 +2,7 @@
 
 use super::accuracy::MacroMean;
 use super::{Basis, Comparison, Pair};
+use crate::language::{Text, ToText, joined, text};
 use crate::record::{Clock, Phase, csv_table, write_whole};
 use crate::report::{ReportError, modelled};
 use crate::stats::Estimate;
@@ -225,8 +226,8 @@ fn accuracy_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
                 row.p = Some(task.p);
                 row.p_holm = Some(task.p_holm);
                 row.threshold = Some(comparison.options.accuracy_margin);
-                row.verdict = Some(task.verdict.to_string());
-                row.note = super::tables::task_notes(task).join("; ");
+                row.verdict = Some(task.verdict.to_text().to_string());
+                row.note = joined(super::tables::task_notes(task), "; ").to_string();
             }
             rows.push(row);
         }
@@ -257,17 +258,23 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
         for phase in &case.phases {
             let ns = |value: Option<u64>| value.map(|ns| ns as f64);
             let mut notes = phase.notes.clone();
-            notes.extend(phase.leaning().map(|word| format!("{word}, but within the threshold as measured")));
+            notes.extend(
+                phase.leaning().map(|word| text!("{word}, but within the threshold as measured", word)),
+            );
             if case.same_output == Some(false) {
-                notes.push("outputs differ".to_owned());
+                notes.push(text!("outputs differ"));
             }
             notes.extend(phase.basis.map(basis_words));
             for (side, row) in [(comparison.base(), &phase.a), (comparison.other(pair), &phase.b)] {
                 let lengths = [row.batch, row.input_tokens, row.output_tokens];
                 let error = modelled::error_at(side.run(), row.phase, row.tp, lengths);
-                notes.extend(
-                    error.map(|error| format!("{} modelled{}", side.letter, modelled::words(Some(error)))),
-                );
+                notes.extend(error.map(|error| {
+                    text!(
+                        "{letter} modelled{error}",
+                        letter = side.letter,
+                        error = modelled::words(Some(error))
+                    )
+                }));
             }
             rows.push(ComparisonRow {
                 subject: case.name(),
@@ -292,9 +299,9 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
                 p: phase.p,
                 p_holm: phase.p_holm,
                 threshold: phase.interval.map(|_| comparison.options.threshold()),
-                verdict: Some(phase.verdict.to_string()),
+                verdict: Some(phase.verdict.to_text().to_string()),
                 same_output: case.same_output,
-                note: notes.join("; "),
+                note: joined(notes, "; ").to_string(),
                 ..ComparisonRow::blank(comparison, pair, "speed")
             });
         }
@@ -303,13 +310,15 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
 }
 
 /// The kind of evidence, formatted.
-pub(super) fn basis_words(basis: Basis) -> String {
+pub(super) fn basis_words(basis: Basis) -> Text {
     match basis {
-        Basis::Blocks(n) => format!("by {n} blocks"),
-        Basis::Runs(a, b) => format!("by {a} and {b} runs"),
-        Basis::Floor(floor) => format!("against a floor of {:.1} % between equal runs", 100.0 * floor),
-        Basis::Apart => "by runs that were not timed in turn".to_owned(),
-        Basis::Unlike => "on unlike machines".to_owned(),
+        Basis::Blocks(n) => text!("by {n} blocks", n),
+        Basis::Runs(a, b) => text!("by {a} and {b} runs", a, b),
+        Basis::Floor(floor) => {
+            text!("against a floor of {floor} % between equal runs", floor = format!("{:.1}", 100.0 * floor))
+        }
+        Basis::Apart => text!("by runs that were not timed in turn"),
+        Basis::Unlike => text!("on unlike machines"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What fits: the largest batches by memory and by time per token, side by side.
 
 use super::{Comparison, Pair, Side};
+use crate::language::{Text, ToText, cells, joined, text, texts};
 use crate::record::{PerfRow, PerformanceCase, Phase};
 use crate::report::format::{NONE, bytes, or_none};
 use crate::report::modelled;
@@ -17,43 +18,37 @@ pub(super) fn table(comparison: &Comparison, pair: &Pair) -> Table {
     let ranks = ranks(comparison, pair);
     let shapes: BTreeSet<(u32, u32)> = cases(sides[0]).chain(cases(sides[1])).map(lengths).collect();
     let letters = sides.map(|side| side.letter);
-    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut rows: Vec<Vec<Text>> = Vec::new();
     for shape in shapes {
         for of_sides in &ranks {
             let own = [0, 1].map(|side: usize| of(sides[side], shape, of_sides[side]));
             if own.iter().any(Vec::is_empty) {
                 continue;
             }
-            let mut cells = vec![shape.0.to_string(), shape.1.to_string()];
+            let mut cells = cells![shape.0, shape.1];
             cells.push(if of_sides[0] == of_sides[1] {
-                of_sides[0].to_string()
+                of_sides[0].to_text()
             } else {
-                format!("{} / {}", of_sides[0], of_sides[1])
+                format!("{} / {}", of_sides[0], of_sides[1]).into()
             });
-            cells.extend(own.each_ref().map(|cases| largest(cases)));
+            cells.extend(own.each_ref().map(|cases| largest(cases).into()));
             cells.extend([0, 1].map(|side: usize| within(sides[side], &own[side])));
             cells.extend(memory(sides, [&own[0], &own[1]]));
             rows.push(cells);
         }
     }
-    let named = |what: &str| letters.map(|letter| format!("{letter} {what}"));
-    let limit = format!("at {READABLE_MS:.0} ms");
-    let names: Vec<String> = ["In", "Out", "Ranks"]
-        .map(str::to_owned)
+    let at = format!("{READABLE_MS:.0}");
+    let names: Vec<Text> = texts!["In", "Out", "Ranks"]
         .into_iter()
-        .chain(named("fits"))
-        .chain(named(&limit))
-        .chain(named("memory"))
+        .chain(letters.map(|letter| text!("{letter} fits", letter)))
+        .chain(letters.map(|letter| text!("{letter} at {at} ms", letter, at)))
+        .chain(letters.map(|letter| text!("{letter} memory", letter)))
         .collect();
     let told: Vec<usize> =
         (0..names.len()).filter(|&column| rows.iter().any(|row| row[column] != NONE)).collect();
-    let kept = |cells: &[String]| told.iter().map(|&column| cells[column].clone()).collect::<Vec<_>>();
-    let heads = kept(&names);
-    let mut table = Table::new(
-        format!("What fits: the largest batch{}", errors(sides)),
-        &[],
-        &heads.iter().map(String::as_str).collect::<Vec<_>>(),
-    );
+    let kept = |cells: &[Text]| told.iter().map(|&column| cells[column].clone()).collect::<Vec<_>>();
+    let mut table =
+        Table::new(text!("What fits: the largest batch{errors}", errors = errors(sides)), &[], &kept(&names));
     // Lengths and ranks alone say nothing.
     if told.iter().any(|column| *column > 2) {
         rows.iter().for_each(|row| table.push(false, kept(row)));
@@ -62,16 +57,16 @@ pub(super) fn table(comparison: &Comparison, pair: &Pair) -> Table {
 }
 
 /// What the title says of modelled times per token. Empty for measured ones.
-fn errors(sides: [&Side; 2]) -> String {
+fn errors(sides: [&Side; 2]) -> Text {
     let words = sides.iter().filter_map(|side| {
         let span = modelled::span(side.run(), side.summary.performance.iter(), Phase::Decode);
-        (!span.is_empty()).then(|| format!("{}{span}", side.letter))
+        (!span.is_empty()).then(|| side.letter.to_text() + span)
     });
-    let words: Vec<String> = words.collect();
+    let words: Vec<Text> = words.collect();
     if words.is_empty() {
-        String::new()
+        Text::EMPTY
     } else {
-        format!(" (times per token modelled: {})", words.join(", "))
+        text!(" (times per token modelled: {errors})", errors = joined(&words, ", "))
     }
 }
 
@@ -110,21 +105,21 @@ fn row<'a>(side: &'a Side, case: &PerformanceCase, phase: Phase) -> Option<&'a P
 }
 
 /// The largest timed batch within the limit: `16`, `≥ 64` if it is the largest that was timed, `none`.
-fn within(side: &Side, cases: &[&PerformanceCase]) -> String {
+fn within(side: &Side, cases: &[&PerformanceCase]) -> Text {
     let timed: Vec<(u32, f64)> = cases
         .iter()
         .filter_map(|case| Some((case.batch, per_token_ns(row(side, case, Phase::Decode)?)? / 1e6)))
         .collect();
-    let Some(most) = timed.iter().map(|(batch, _)| *batch).max() else { return NONE.to_owned() };
+    let Some(most) = timed.iter().map(|(batch, _)| *batch).max() else { return NONE.into() };
     match timed.iter().filter(|(_, ms)| *ms <= READABLE_MS).map(|(batch, _)| *batch).max() {
-        None => "none".to_owned(),
-        Some(batch) if batch == most => format!("≥ {batch}"),
-        Some(batch) => batch.to_string(),
+        None => text!("none"),
+        Some(batch) if batch == most => format!("≥ {batch}").into(),
+        Some(batch) => batch.to_text(),
     }
 }
 
 /// Peak memory of both at the largest batch that both timed.
-fn memory(sides: [&Side; 2], cases: [&[&PerformanceCase]; 2]) -> [String; 2] {
+fn memory(sides: [&Side; 2], cases: [&[&PerformanceCase]; 2]) -> [Text; 2] {
     let peak = |side: usize, batch: u32| {
         let case = cases[side].iter().find(|case| case.batch == batch)?;
         row(sides[side], case, Phase::E2e)?.peak_memory_bytes()
@@ -132,7 +127,7 @@ fn memory(sides: [&Side; 2], cases: [&[&PerformanceCase]; 2]) -> [String; 2] {
     let batches: BTreeSet<u32> = cases[0].iter().map(|case| case.batch).collect();
     let both = |batch: &u32| Some((*batch, peak(0, *batch)?, peak(1, *batch)?));
     match batches.iter().rev().find_map(both) {
-        Some((batch, a, b)) => [a, b].map(|peak| format!("{} at {batch}", bytes(peak))),
-        None => [NONE, NONE].map(str::to_owned),
+        Some((batch, a, b)) => [a, b].map(|peak| text!("{peak} at {batch}", peak = bytes(peak), batch)),
+        None => [NONE, NONE].map(Text::from),
     }
 }

@@ -1,5 +1,6 @@
 //! Noise floors: how far two runs of the same thing differ on a machine, measured or given.
 
+use crate::language::{Text, text};
 use crate::record::{Noise, NoiseFloor, Phase, Provenance};
 use crate::stats::null_floor;
 
@@ -45,19 +46,21 @@ impl NoiseFloors {
     }
 
     /// Says why the floors do not apply to these runs, if they do not.
-    pub(super) fn foreign(&self, runs: [&Provenance; 2]) -> Option<String> {
+    pub(super) fn foreign(&self, runs: [&Provenance; 2]) -> Option<Text> {
         let Known::Machine(noise) = &self.0 else { return None };
         let fields = |run: &Provenance| {
             [
-                ("host", noise.host.clone(), run.host.clone()),
-                ("CPU", noise.cpu_model.clone(), run.cpu_model.clone()),
-                ("device", noise.device.to_string(), run.device.to_string()),
-                ("kernels", noise.kernel.clone(), run.kernel.clone()),
-                ("threads", noise.threads.to_string(), run.threads.to_string()),
+                (text!("host"), noise.host.clone(), run.host.clone()),
+                (text!("CPU"), noise.cpu_model.clone(), run.cpu_model.clone()),
+                (text!("device"), noise.device.to_string(), run.device.to_string()),
+                (text!("kernels"), noise.kernel.clone(), run.kernel.clone()),
+                (text!("threads"), noise.threads.to_string(), run.threads.to_string()),
             ]
         };
         let differs = runs.into_iter().flat_map(fields).find(|(_, here, there)| here != there);
-        differs.map(|(name, here, there)| format!("the noise floor is of {name} {here}, a run of {there}"))
+        differs.map(|(name, here, there)| {
+            text!("the noise floor is of {name} {here}, a run of {there}", name, here, there)
+        })
     }
 
     /// Returns the difference, as a share above 1, that equal runs seldom exceed in any of `phases` phases. Applies

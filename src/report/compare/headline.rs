@@ -2,15 +2,16 @@
 
 use super::speed::SpeedVerdict;
 use super::{Comparison, Pair, answer};
+use crate::language::{Text, joined, text};
 use crate::report::Verdict;
-use crate::report::format::counted;
 
 /// Returns the sentences of the headline: the answer on each pair, what searches and loads found, and what would decide the rest.
 /// They also say why a run's figures may not be used or are incomplete.
-pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
+pub(super) fn sentences(comparison: &Comparison) -> Vec<Text> {
     let answers = comparison.pairs.iter().map(|pair| answer::sentence(comparison, pair));
     let unsound = comparison.sides.iter().filter(|side| side.summary.verdict() != Verdict::Valid);
-    let unsound = unsound.map(|side| format!("{}: {}", side.label(), side.summary.verdict_sentence()));
+    let unsound = unsound
+        .map(|side| text!("{run}: {verdict}", run = side.label(), verdict = side.summary.verdict_sentence()));
     let rest = comparison
         .pairs
         .iter()
@@ -19,16 +20,17 @@ pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
 }
 
 /// What the searches and loads found, in a sentence.
-fn others(comparison: &Comparison, pair: &Pair) -> Option<String> {
-    let parts: Vec<String> =
+fn others(comparison: &Comparison, pair: &Pair) -> Option<Text> {
+    let parts: Vec<Text> =
         pair.workloads.iter().flat_map(|common| common.headline(comparison, pair)).collect();
     let (a, b) = (comparison.base(), comparison.other(pair));
     let names = [b, a].map(|side| answer::name(comparison, side));
-    (!parts.is_empty()).then(|| format!("{} against {}: {}.", names[0], names[1], parts.join("; ")))
+    (!parts.is_empty())
+        .then(|| text!("{b} against {a}: {parts}.", b = names[0], a = names[1], parts = joined(&parts, "; ")))
 }
 
 /// `3 phases faster, 12 same, 1 cannot tell`.
-pub(super) fn counts(verdicts: &[SpeedVerdict]) -> String {
+pub(super) fn counts(verdicts: &[SpeedVerdict]) -> Text {
     let kinds = [
         SpeedVerdict::Faster,
         SpeedVerdict::Same,
@@ -42,11 +44,11 @@ pub(super) fn counts(verdicts: &[SpeedVerdict]) -> String {
     ];
     let seen = kinds.into_iter().map(|kind| (kind, verdicts.iter().filter(|v| **v == kind).count()));
     let mut seen = seen.filter(|(_, count)| *count > 0);
-    let Some((first, count)) = seen.next() else { return String::new() };
+    let Some((first, count)) = seen.next() else { return Text::EMPTY };
     let first = match first {
-        SpeedVerdict::ModelledRatio => format!("{count} modelled ratios, no verdicts"),
-        kind => format!("{} {kind}", counted(count as u64, "timed phase")),
+        SpeedVerdict::ModelledRatio => text!("{count} modelled ratios, no verdicts", count),
+        kind => text!("{count} timed phase{count:s} {verdict}", count, verdict = kind),
     };
-    let rest = seen.map(|(kind, count)| format!("{count} {kind}"));
-    std::iter::once(first).chain(rest).collect::<Vec<_>>().join(", ")
+    let rest = seen.map(|(kind, count)| text!("{count} {verdict}", count, verdict = kind));
+    joined(std::iter::once(first).chain(rest), ", ")
 }

@@ -26,6 +26,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use crate::language::{Language, Text, ToText, text};
 pub use accuracy::{AccuracyVerdict, GroupComparison, MacroMean, TaskComparison};
 pub use deciding::{command, same_command};
 pub use differences::{Field, PairDifferences};
@@ -69,6 +70,8 @@ pub struct Options {
     pub further_runs: Vec<Vec<PathBuf>>,
     /// Folder for the files of [`render`]. Default: a new folder beside the base run.
     pub out: Option<PathBuf>,
+    /// The language of pages and charts.
+    pub language: Language,
 }
 
 /// Default threshold of a comparison of times.
@@ -85,6 +88,7 @@ impl Default for Options {
             beside: Vec::new(),
             further_runs: Vec::new(),
             out: None,
+            language: Language::default(),
         }
     }
 }
@@ -124,33 +128,33 @@ pub struct Pair {
     /// The common tasks, in the base's order.
     pub tasks: Vec<TaskComparison>,
     /// The perplexities of the common tasks whose items have no right answer, in words.
-    pub perplexities: Vec<String>,
+    pub perplexities: Vec<Text>,
     /// The common timed cases, in the base's order.
     pub cases: Vec<CaseComparison>,
     /// The common cases of the other workloads.
     pub(crate) workloads: Vec<Box<dyn Compared>>,
     /// What only one of them has, and other remarks, one sentence each.
-    pub notes: Vec<String>,
+    pub notes: Vec<Text>,
     /// What would decide the speed of phases without a verdict, with the command.
-    pub advice: Option<String>,
+    pub advice: Option<Text>,
 }
 
 /// Result of a gate, as the comparison shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Judgement {
     /// The gate and its subject, such as `accuracy drop of ceval`.
-    pub gate: String,
+    pub gate: Text,
     /// The letter of the judged run.
     pub run: String,
     /// The limit, formatted.
-    pub limit: String,
+    pub limit: Text,
     /// What was found.
-    pub found: String,
+    pub found: Text,
     /// The outcome.
     pub outcome: GateOutcome,
     /// For an undecided gate: what decides it, with the command.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub decide: Option<String>,
+    pub decide: Option<Text>,
 }
 
 /// Outcome of a gate.
@@ -165,13 +169,13 @@ pub enum GateOutcome {
     Undecided,
 }
 
-impl std::fmt::Display for GateOutcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Pass => "pass",
-            Self::Fail => "FAIL",
-            Self::Undecided => "undecided",
-        })
+impl ToText for GateOutcome {
+    fn to_text(&self) -> Text {
+        match self {
+            Self::Pass => text!("pass"),
+            Self::Fail => text!("FAIL"),
+            Self::Undecided => text!("undecided"),
+        }
     }
 }
 
@@ -181,13 +185,13 @@ pub struct ComparisonSummary {
     /// Where its files are.
     pub folder: PathBuf,
     /// The findings, one sentence each.
-    pub headline: Vec<String>,
+    pub headline: Vec<Text>,
     /// The tables to print.
     pub tables: Vec<Table>,
     /// The rows of `comparison.csv`.
     pub rows: Vec<ComparisonRow>,
     /// Differing identity fields, one line each. Empty if the runs have the same identity.
-    pub mismatches: Vec<String>,
+    pub mismatches: Vec<Text>,
     /// The worst verdict of any run.
     pub verdict: Verdict,
     /// The change of a measured time that counts as one, formatted.
@@ -374,15 +378,17 @@ impl Comparison {
     }
 
     /// Differing identity fields, one line each.
-    pub fn mismatches(&self) -> Vec<String> {
+    pub fn mismatches(&self) -> Vec<Text> {
         let of_pair = |pair: &Pair| {
             let (a, b) = (self.base().letter, self.other(pair).letter);
             let line = move |field: &Field| {
-                format!(
-                    "{}: {a} {}, {b} {}",
-                    field.name,
-                    shown(field.left.as_ref()),
-                    shown(field.right.as_ref())
+                text!(
+                    "{field}: {a} {left}, {b} {right}",
+                    field = field.name,
+                    a,
+                    left = shown(field.left.as_ref()),
+                    b,
+                    right = shown(field.right.as_ref())
                 )
             };
             pair.differences.identity.iter().map(line).collect::<Vec<_>>()
@@ -392,6 +398,6 @@ impl Comparison {
 }
 
 /// A value, or `none`.
-fn shown(value: Option<&String>) -> &str {
-    value.map_or("none", String::as_str)
+fn shown(value: Option<&Text>) -> Text {
+    value.cloned().unwrap_or_else(|| text!("none"))
 }

@@ -1,5 +1,6 @@
 //! Reads one run of a comparison.
 
+use crate::language::{Text, ToText, joined, text};
 use crate::record::{Clock, Contents, RequestRecord, RunDir, RunRecord, SampleRecord};
 use crate::report::workloads::{self, Workloads};
 use crate::report::{ReportError, Summary, sealed};
@@ -20,7 +21,7 @@ pub struct Side {
     /// Its timed cases, by workload.
     pub(crate) workloads: Workloads,
     /// Name beside the letter: what distinguishes the run from the others.
-    pub name: String,
+    pub name: Text,
     /// Further runs of the same thing. They show how much equal runs differ.
     pub further_runs: Vec<FurtherRun>,
 }
@@ -53,9 +54,12 @@ impl Side {
     }
 
     /// Letter and name, marked if its times are modelled.
-    pub fn label(&self) -> String {
-        let modelled = if self.is_modelled() { ", modelled" } else { "" };
-        format!("{} {}{modelled}", self.letter, self.name)
+    pub fn label(&self) -> Text {
+        if self.is_modelled() {
+            text!("{letter} {name}, modelled", letter = self.letter, name = self.name)
+        } else {
+            text!("{letter} {name}", letter = self.letter, name = self.name)
+        }
     }
 
     /// What it has to compare, for messages.
@@ -123,20 +127,20 @@ pub(super) fn read(path: &Path) -> Result<Read, ReportError> {
 
 /// Returns a name for each run. Runs of one command: their configurations, if these are distinct. Other runs: the
 /// device, followed by whatever else distinguishes some of them.
-fn names(runs: &[&RunRecord]) -> Vec<String> {
+fn names(runs: &[&RunRecord]) -> Vec<Text> {
     if let Some(names) = configuration_names(runs) {
         return names;
     }
-    type Part = fn(&RunRecord) -> String;
-    const WHEN: Part = |run| run.provenance.started.clone();
-    let first: Part = |run| run.provenance.device.to_string();
+    type Part = fn(&RunRecord) -> Text;
+    const WHEN: Part = |run| run.provenance.started.to_text();
+    let first: Part = |run| run.provenance.device.to_text();
     let more: [Part; 6] = [
-        |run| run.provenance.dtype.to_string(),
-        |run| run.provenance.model.clone(),
-        |run| format!("tp {}", run.provenance.tp),
-        |run| format!("{} threads", run.provenance.threads),
-        |run| run.provenance.engine.clone(),
-        |run| run.provenance.kernel.clone(),
+        |run| run.provenance.dtype.to_text(),
+        |run| run.provenance.model.to_text(),
+        |run| format!("tp {}", run.provenance.tp).into(),
+        |run| text!("{threads} threads", threads = run.provenance.threads),
+        |run| run.provenance.engine.to_text(),
+        |run| run.provenance.kernel.to_text(),
     ];
     let varies = |part: &Part| runs.windows(2).any(|pair| part(pair[0]) != part(pair[1]));
     let mut telling: Vec<&Part> = more.iter().filter(|part| varies(part)).collect();
@@ -147,31 +151,32 @@ fn names(runs: &[&RunRecord]) -> Vec<String> {
         let mut words = vec![first(run)];
         words.extend(telling.iter().map(|part| part(run)).filter(|word| !word.is_empty()));
         words.dedup();
-        words.join(" ")
+        joined(words, " ")
     };
     runs.iter().map(name).collect()
 }
 
 /// Returns the configurations' names. A typed one (`device=cpu,dtype=fp16`) loses the words that all runs share.
 /// `None` if a run has no configuration or two names are equal.
-fn configuration_names(runs: &[&RunRecord]) -> Option<Vec<String>> {
+fn configuration_names(runs: &[&RunRecord]) -> Option<Vec<Text>> {
     let words: Vec<Vec<&str>> = runs
         .iter()
         .map(|run| Some(run.provenance.group.as_ref()?.configuration.split(',').collect()))
         .collect::<Option<_>>()?;
     let everywhere = |word: &&str| words.iter().all(|of_run| of_run.contains(word));
     let short = |word: &str| match word.split_once('=') {
-        Some(("device" | "dtype", value)) => value.to_owned(),
-        Some(("threads", "1")) => "1 thread".to_owned(),
-        Some(("threads", value)) => format!("{value} threads"),
-        Some((key, value)) => format!("{key} {value}"),
-        None => word.to_owned(),
+        Some(("device" | "dtype", value)) => value.into(),
+        Some(("threads", "1")) => text!("1 thread"),
+        Some(("threads", value)) => text!("{threads} threads", threads = value),
+        Some((key, value)) => format!("{key} {value}").into(),
+        None => word.into(),
     };
     let name = |of_run: &Vec<&str>| {
         let own = of_run.iter().filter(|word| !everywhere(word));
-        own.map(|word| short(word)).collect::<Vec<_>>().join(" ")
+        joined(own.map(|word| short(word)), " ")
     };
-    let names: Vec<String> = words.iter().map(name).collect();
-    let distinct: BTreeSet<&String> = names.iter().filter(|name| !name.is_empty()).collect();
+    let names: Vec<Text> = words.iter().map(name).collect();
+    let distinct: BTreeSet<String> =
+        names.iter().filter(|name| !name.is_empty()).map(ToString::to_string).collect();
     (distinct.len() == names.len()).then_some(names)
 }

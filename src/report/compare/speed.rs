@@ -2,8 +2,8 @@
 
 use super::evidence::{Basis, Evidence, Joined, Metric};
 use super::{Options, Pair, Side};
+use crate::language::{Text, ToText, text};
 use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
-use crate::report::format::counted;
 use crate::report::performance::Repetitions;
 use crate::stats::{
     Change, Interval, Shift, adjusted, blocks_needed, geometric_mean, median, rules_out, runs_needed,
@@ -34,19 +34,19 @@ pub enum SpeedVerdict {
     Invalid,
 }
 
-impl std::fmt::Display for SpeedVerdict {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Faster => "faster",
-            Self::Same => "same",
-            Self::Slower => "slower",
-            Self::CannotTell => "cannot tell",
-            Self::NotInTurn => "not timed in turn",
-            Self::Unstable => "unstable",
-            Self::ModelledRatio => "modelled ratio",
-            Self::NotComparable => "not comparable: measured vs modelled",
-            Self::Invalid => "invalid",
-        })
+impl ToText for SpeedVerdict {
+    fn to_text(&self) -> Text {
+        match self {
+            Self::Faster => text!("faster"),
+            Self::Same => text!("same"),
+            Self::Slower => text!("slower"),
+            Self::CannotTell => text!("cannot tell"),
+            Self::NotInTurn => text!("not timed in turn"),
+            Self::Unstable => text!("unstable"),
+            Self::ModelledRatio => text!("modelled ratio"),
+            Self::NotComparable => text!("not comparable: measured vs modelled"),
+            Self::Invalid => text!("invalid"),
+        }
     }
 }
 
@@ -73,20 +73,20 @@ pub struct PhaseComparison {
     /// The kind of evidence. `None` if there is nothing to test.
     pub basis: Option<Basis>,
     /// Why there is no verdict, and other remarks.
-    pub notes: Vec<String>,
+    pub notes: Vec<Text>,
     /// The evidence with all values.
     evidence: Option<Evidence>,
 }
 
 impl PhaseComparison {
     /// `slower` or `faster` if the test rejects "no difference" but the threshold is not exceeded.
-    pub fn leaning(&self) -> Option<&'static str> {
+    pub fn leaning(&self) -> Option<Text> {
         let ratio = self.ratio.filter(|_| self.verdict == SpeedVerdict::CannotTell && self.differs())?;
-        Some(if ratio > 1.0 { "slower" } else { "faster" })
+        Some(if ratio > 1.0 { text!("slower") } else { text!("faster") })
     }
 
     /// Reasons for an unstable phase, a few words each.
-    pub fn unstable(&self) -> &[String] {
+    pub fn unstable(&self) -> &[Text] {
         let evidence = self.evidence.as_ref().filter(|_| self.verdict == SpeedVerdict::Unstable);
         evidence.map_or(&[], |evidence| &evidence.unstable)
     }
@@ -148,7 +148,7 @@ impl CaseComparison {
 }
 
 /// Cases that both runs have timed, with the same shape and ranks. If no rank count is common, with the same shape.
-pub(super) fn joined<'a>(a: &'a Side, b: &'a Side, notes: &mut Vec<String>) -> Vec<Joined<'a>> {
+pub(super) fn joined<'a>(a: &'a Side, b: &'a Side, notes: &mut Vec<Text>) -> Vec<Joined<'a>> {
     let (cases_a, cases_b) = (&a.run().plan.performance, &b.run().plan.performance);
     let ranks = |cases: &[PerformanceCase]| cases.iter().map(|case| case.tp).collect::<BTreeSet<u32>>();
     let (ranks_a, ranks_b) = (ranks(cases_a), ranks(cases_b));
@@ -172,20 +172,18 @@ pub(super) fn joined<'a>(a: &'a Side, b: &'a Side, notes: &mut Vec<String>) -> V
     }
     if by_shape_only && !joined.is_empty() {
         let listed = |ranks: &BTreeSet<u32>| ranks.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-        notes.push(format!(
-            "No tensor-parallel size is common: {} has tp {}, {} has tp {}; cases are joined by shape alone.",
-            a.letter,
-            listed(&ranks_a),
-            b.letter,
-            listed(&ranks_b)
-        ));
+        notes.push(text!("No tensor-parallel size is common: {a} has tp {ranks_a}, {b} has tp {ranks_b}; cases are joined by shape alone.", a = a.letter, ranks_a = listed(&ranks_a), b = b.letter, ranks_b = listed(&ranks_b)));
     }
     let alone = |cases: &[PerformanceCase], others: &[PerformanceCase]| {
         cases.iter().filter(|case| !others.iter().any(|other| equal(case, other))).count()
     };
     for (side, count) in [(a, alone(cases_a, cases_b)), (b, alone(cases_b, cases_a))] {
         if count > 0 {
-            notes.push(format!("{} only in {}, left out.", counted(count as u64, "timed case"), side.letter));
+            notes.push(text!(
+                "{count} timed case{count:s} only in {letter}, left out.",
+                count,
+                letter = side.letter
+            ));
         }
     }
     joined
@@ -240,7 +238,7 @@ fn compare_phase(
     for (letter, row) in joined.rows(phase) {
         if row.valid == Some(false) {
             let reason = row.invalid_reason.clone().unwrap_or_default();
-            compared.notes.push(format!("{letter}: {reason}"));
+            compared.notes.push(text!("{letter}: {reason}", letter, reason));
             compared.verdict = SpeedVerdict::Invalid;
         }
     }
@@ -291,30 +289,42 @@ fn tested(phase: &PhaseComparison) -> Option<&Shift> {
 }
 
 /// `5 blocks cannot decide 24 phases; at least 10 are needed`. `None` if there are enough.
-pub(super) fn too_few(pair: &Pair, phases: usize) -> Option<String> {
+pub(super) fn too_few(pair: &Pair, phases: usize) -> Option<Text> {
     let fewest = |of: fn(Basis) -> Option<usize>| {
         let bases = pair.cases.iter().flat_map(|case| &case.phases).filter_map(|phase| phase.basis);
         bases.filter_map(of).min()
     };
     let blocks = fewest(|basis| if let Basis::Blocks(n) = basis { Some(n) } else { None });
     let runs = fewest(|basis| if let Basis::Runs(a, b) = basis { Some(a.min(b)) } else { None });
-    let words = |have: Option<usize>, needed: usize, unit: &str, each: &str| {
-        let have = have.filter(|have| *have < needed)?;
-        let (units, phases) = (counted(have as u64, unit), counted(phases as u64, "phase"));
-        Some(format!("{units}{each} cannot decide {phases}; at least {needed} are needed"))
-    };
-    words(blocks, blocks_needed(phases), "block", "")
-        .or_else(|| words(runs, runs_needed(phases), "run", " a side"))
+    let needed = blocks_needed(phases);
+    if let Some(blocks) = blocks.filter(|have| *have < needed) {
+        return Some(text!(
+            "{blocks} block{blocks:s} cannot decide {phases} phase{phases:s}; at least {needed} are needed",
+            blocks,
+            phases,
+            needed
+        ));
+    }
+    let needed = runs_needed(phases);
+    runs.filter(|have| *have < needed).map(|runs| {
+        text!(
+            "{runs} run{runs:s} a side cannot decide {phases} phase{phases:s}; at least {needed} are needed",
+            runs,
+            phases,
+            needed
+        )
+    })
 }
 
 /// Notes for medians that hide two speeds.
-fn two_speeds(sides: &[(char, &[f64])]) -> Vec<String> {
+fn two_speeds(sides: &[(char, &[f64])]) -> Vec<Text> {
     let modes = |(side, times): &(char, &[f64])| {
         let modes = two_modes(times)?;
-        Some(format!(
-            "{side} has two speeds ({:.0} % of repetitions {:.1} % slower)",
-            100.0 * modes.high_share,
-            100.0 * (modes.high / modes.low - 1.0)
+        Some(text!(
+            "{side} has two speeds ({share} % of repetitions {slower} % slower)",
+            side,
+            share = format!("{:.0}", 100.0 * modes.high_share),
+            slower = format!("{:.1}", 100.0 * (modes.high / modes.low - 1.0))
         ))
     };
     sides.iter().filter_map(modes).collect()

@@ -1,6 +1,7 @@
 //! How many times as fast the other run of a pair is, by phase and batch.
 
 use super::{Comparison, Pair};
+use crate::language::{Text, text};
 use crate::record::{Clock, PerfRow, Phase};
 use crate::report::modelled::{self, RatioError};
 use crate::stats::{Interval, geometric_mean};
@@ -19,11 +20,11 @@ pub(in crate::report) enum Grounds {
 
 impl Grounds {
     /// The grounds in words.
-    pub(in crate::report) fn words(self) -> &'static str {
+    pub(in crate::report) fn words(self) -> Text {
         match self {
-            Self::Cards => "card against card",
-            Self::Chips => "chip against chip",
-            Self::Cases => "equal cases",
+            Self::Cards => text!("card against card"),
+            Self::Chips => text!("chip against chip"),
+            Self::Cases => text!("equal cases"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::accuracy::{AccuracyVerdict, GroupComparison, MacroMean, TaskComparison};
 use super::speed::{CaseComparison, PhaseComparison, SpeedVerdict};
 use super::{Basis, Comparison, Field, Judgement, Pair, Side, answer};
+use crate::language::{Text, ToText, cells, joined, text, texts};
 use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::accuracy::ALL;
 use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent, times};
@@ -30,21 +31,25 @@ pub(super) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> 
 
 /// The runs by letter.
 pub(super) fn runs(comparison: &Comparison) -> Table {
-    let mut table =
-        Table::new("Runs".into(), &["", "Name", "Model", "Run", "Device", "Type", "Clock", "Validity"], &[]);
+    let mut table = Table::new(
+        text!("Runs"),
+        &[&[Text::EMPTY][..], &texts!["Name", "Model", "Run", "Device", "Type", "Clock", "Validity"]]
+            .concat(),
+        &[],
+    );
     for side in &comparison.sides {
         let from = &side.run().provenance;
         table.push(
             false,
-            vec![
-                side.letter.to_string(),
-                side.name.clone(),
-                from.model.clone(),
-                side.run().run_id.clone(),
-                from.device.to_string(),
-                from.dtype.to_string(),
-                from.clock.to_string(),
-                side.summary.short_verdict().to_owned(),
+            cells![
+                side.letter,
+                side.name,
+                from.model,
+                side.run().run_id,
+                from.device,
+                from.dtype,
+                from.clock,
+                side.summary.short_verdict(),
             ],
         );
     }
@@ -52,10 +57,10 @@ pub(super) fn runs(comparison: &Comparison) -> Table {
 }
 
 /// Differing fields, one row each.
-pub(super) fn fields(title: String, (a, b): (&Side, &Side), fields: &[Field]) -> Table {
-    let mut table = Table::new(title, &["Field", &a.letter.to_string(), &b.letter.to_string()], &[]);
+pub(super) fn fields(title: Text, (a, b): (&Side, &Side), fields: &[Field]) -> Table {
+    let mut table = Table::new(title, &[text!("Field"), a.letter.to_text(), b.letter.to_text()], &[]);
     for field in fields {
-        let value = |value: &Option<String>| or_none(value.clone(), |text| text);
+        let value = |value: &Option<Text>| or_none(value.clone(), |words| words);
         table.push(false, vec![field.name.clone(), value(&field.left), value(&field.right)]);
     }
     table
@@ -63,17 +68,11 @@ pub(super) fn fields(title: String, (a, b): (&Side, &Side), fields: &[Field]) ->
 
 /// The outcomes of the gates.
 pub fn gates(judgements: &[Judgement]) -> Table {
-    let mut table = Table::new("Gates".into(), &["Gate", "Run", "Limit", "Found", "Outcome"], &[]);
+    let mut table = Table::new(text!("Gates"), &texts!["Gate", "Run", "Limit", "Found", "Outcome"], &[]);
     for judgement in judgements {
         table.push(
             false,
-            vec![
-                judgement.gate.clone(),
-                judgement.run.clone(),
-                judgement.limit.clone(),
-                judgement.found.clone(),
-                judgement.outcome.to_string(),
-            ],
+            cells![judgement.gate, judgement.run, judgement.limit, judgement.found, judgement.outcome],
         );
     }
     table
@@ -86,37 +85,40 @@ fn words_last(table: &mut Table) {
     }
 }
 
-fn against(comparison: &Comparison, pair: &Pair) -> String {
-    format!("{} against {}", comparison.other(pair).label(), comparison.base().label())
+fn against(comparison: &Comparison, pair: &Pair) -> Text {
+    text!("{b} against {a}", b = comparison.other(pair).label(), a = comparison.base().label())
 }
 
 /// Every common task: all items, and the mean over subjects.
 pub(super) fn accuracy(comparison: &Comparison, pair: &Pair) -> Table {
     let (a, b) = (comparison.base().letter, comparison.other(pair).letter);
-    let (name_a, name_b) = (format!("{a} %"), format!("{b} %"));
+    let names = [a, b].map(|letter| Text::from(format!("{letter} %")));
+    let tests = texts!["Change", "95 % interval", "Lost", "Gained", "p", "p (Holm)", "Verdict"].into_iter();
     let mut table = Table::new(
-        format!("Accuracy in percent, {}", against(comparison, pair)),
-        &["Task", "Over"],
-        &["Items", &name_a, &name_b, "Change", "95 % interval", "Lost", "Gained", "p", "p (Holm)", "Verdict"],
+        text!("Accuracy in percent, {against}", against = against(comparison, pair)),
+        &texts!["Task", "Over"],
+        &[text!("Items")].into_iter().chain(names).chain(tests).collect::<Vec<_>>(),
     );
     words_last(&mut table);
     for task in &pair.tasks {
         let whole = task.whole();
         let named = task.task.ends_with(&task.protocol);
         let name = if named { task.task.clone() } else { format!("{} ({})", task.task, task.protocol) };
-        let mut cells = vec![name, "items".into()];
+        let mut cells = cells![name, text!("items")];
         cells.extend(group_cells(whole));
-        cells.extend([probability(task.p), probability(task.p_holm), answer::shown(task)]);
+        cells.extend(cells![probability(task.p), probability(task.p_holm), answer::shown(task)]);
         table.push(true, cells);
         if let Some(MacroMean { a, b, difference }) = task.macro_mean {
-            let mut cells = vec![String::new(), "subjects".into(), String::new()];
-            cells.extend([
+            let mut cells = cells![
+                Text::EMPTY,
+                text!("subjects"),
+                Text::EMPTY,
                 percent(a),
                 percent(b),
                 points(difference.value),
                 points_interval(difference.interval),
-            ]);
-            cells.extend((0..5).map(|_| String::new()));
+            ];
+            cells.extend((0..5).map(|_| Text::EMPTY));
             table.push(false, cells);
         }
     }
@@ -126,29 +128,33 @@ pub(super) fn accuracy(comparison: &Comparison, pair: &Pair) -> Table {
 /// One task by category and subject. Without tests, because there would be many.
 pub(super) fn groups(comparison: &Comparison, pair: &Pair, task: &TaskComparison) -> Table {
     let (a, b) = (comparison.base().letter, comparison.other(pair).letter);
-    let (name_a, name_b) = (format!("{a} %"), format!("{b} %"));
+    let names = [a, b].map(|letter| Text::from(format!("{letter} %")));
+    let rest = texts!["Change, points", "95 % interval", "Lost", "Gained"].into_iter();
     let mut table = Table::new(
-        format!("{} by subject, {}", task.task, against(comparison, pair)),
-        &["Category", "Subject"],
-        &["Items", &name_a, &name_b, "Change, points", "95 % interval", "Lost", "Gained"],
+        text!("{task} by subject, {against}", task = task.task, against = against(comparison, pair)),
+        &texts!["Category", "Subject"],
+        &[text!("Items")].into_iter().chain(names).chain(rest).collect::<Vec<_>>(),
     );
     for group in task.groups.iter().skip(1) {
-        let mut cells = vec![group.category.clone(), group.subject.clone()];
+        let mut cells = cells![
+            crate::report::tables::group(&group.category),
+            crate::report::tables::group(&group.subject)
+        ];
         cells.extend(group_cells(group));
         table.push(group.subject == ALL, cells);
     }
     table
 }
 
-fn group_cells(group: &GroupComparison) -> Vec<String> {
-    vec![
-        group.counts.n.to_string(),
+fn group_cells(group: &GroupComparison) -> Vec<Text> {
+    cells![
+        group.counts.n,
         share_with_interval(group.a),
         share_with_interval(group.b),
         points(group.difference.value),
         points_interval(group.difference.interval),
-        group.counts.only_a.to_string(),
-        group.counts.only_b.to_string(),
+        group.counts.only_a,
+        group.counts.only_b,
     ]
 }
 
@@ -170,61 +176,63 @@ pub(super) fn probability(p: f64) -> String {
 }
 
 /// Notes below a task's row.
-pub(super) fn task_notes(task: &TaskComparison) -> Vec<String> {
+pub(super) fn task_notes(task: &TaskComparison) -> Vec<Text> {
     let counts = task.whole().counts;
     let discordant = counts.only_a + counts.only_b;
     let mut notes = Vec::new();
     if task.is_identical() {
-        notes.push("every answer is identical".to_owned());
+        notes.push(text!("every answer is identical"));
     } else if discordant < LEAST_DISCORDANT {
-        notes.push(format!(
-            "{discordant} items flipped: with fewer than {LEAST_DISCORDANT} the exact test cannot come below 0.05, whatever they say"
-        ));
+        notes.push(text!("{discordant} items flipped: with fewer than {fewest} the exact test cannot come below 0.05, whatever they say", discordant, fewest = LEAST_DISCORDANT));
     }
     if task.join.answers_differ > 0 {
-        notes.push(format!("{} more answers changed, right or wrong as before", task.join.answers_differ));
+        notes.push(text!(
+            "{answers_differ} more answers changed, right or wrong as before",
+            answers_differ = task.join.answers_differ
+        ));
     }
     if let Some(least) = task.detectable.filter(|_| !task.is_identical()) {
-        notes.push(format!(
-            "{} items with so many flips find a true difference of {:.1} points four times in five",
-            counts.n,
-            100.0 * least
+        notes.push(text!(
+            "{n} items with so many flips find a true difference of {least} points four times in five",
+            n = counts.n,
+            least = format!("{:.1}", 100.0 * least)
         ));
     }
     if matches!(task.verdict, AccuracyVerdict::Better | AccuracyVerdict::Worse)
         && task.whole().difference.value.abs() < 0.01
     {
-        notes.push("a real difference, of less than a point".to_owned());
+        notes.push(text!("a real difference, of less than a point"));
     }
     notes
 }
 
 /// Every common case and phase.
 pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
-    let column = |side: &Side| format!("{}, {} ms", side.letter, side.clock());
-    let (name_a, name_b) = (column(comparison.base()), column(comparison.other(pair)));
+    let column = |side: &Side| text!("{letter}, {clock} ms", letter = side.letter, clock = side.clock());
+    let times_of = [column(comparison.base()), column(comparison.other(pair))];
     let modelled = comparison.base().is_modelled() && comparison.other(pair).is_modelled();
-    let change = if modelled { "Time, modelled" } else { "Time" };
-    let title = format!("Speed, {}", against(comparison, pair));
+    let title = text!("Speed, {against}", against = against(comparison, pair));
     let tested = !comparison.base().is_modelled() && !comparison.other(pair).is_modelled();
     let comparable = tested || modelled;
-    let numbers: &[&str] = match (tested, modelled) {
-        (true, _) => &[&name_a, &name_b, "× as fast", change, "95 % interval", "p (Holm)", "n", "Verdict"],
-        (_, true) => &[&name_a, &name_b, "× as fast", change, "n", "Verdict"],
-        _ => &[&name_a, &name_b, "n", "Verdict"],
+    let rest = match (tested, modelled) {
+        (true, _) => texts!["× as fast", "Time", "95 % interval", "p (Holm)", "n", "Verdict"].to_vec(),
+        (_, true) => texts!["× as fast", "Time, modelled", "n", "Verdict"].to_vec(),
+        _ => texts!["n", "Verdict"].to_vec(),
     };
-    let mut table = Table::new(title, &["Case", "Phase"], numbers);
+    let numbers: Vec<Text> = times_of.into_iter().chain(rest).collect();
+    let mut table = Table::new(title, &texts!["Case", "Phase"], &numbers);
     words_last(&mut table);
     for case in &pair.cases {
         for (index, phase) in case.phases.iter().enumerate() {
             let name = if index == 0 { case.name() } else { String::new() };
-            let mut cells = vec![name, phase.phase.to_string()];
+            let mut cells = cells![name, phase.phase];
             let sides = [comparison.base().run(), comparison.other(pair).run()];
             let [a, b, ratio, ends, p, n, verdict] =
                 phase_cells(sides, case, phase, comparison.options.threshold());
             cells.extend([a, b]);
-            let speed = phase.ratio.filter(|ratio| *ratio > 0.0).map(|ratio| times(1.0 / ratio));
-            cells.extend(comparable.then(|| [or_none(speed, |speed| speed), ratio]).into_iter().flatten());
+            let speed = phase.ratio.filter(|ratio| *ratio > 0.0);
+            let speed = or_none(speed, |ratio| times(1.0 / ratio));
+            cells.extend(comparable.then(|| [speed, ratio]).into_iter().flatten());
             cells.extend(if tested { vec![ends, p] } else { vec![] });
             cells.extend([n, verdict]);
             table.push(phase.phase == Phase::E2e, cells);
@@ -238,39 +246,50 @@ fn phase_cells(
     case: &CaseComparison,
     phase: &PhaseComparison,
     threshold: f64,
-) -> [String; 7] {
+) -> [Text; 7] {
     let (a, b) = (phase.a.reps, phase.b.reps);
     let n = match phase.basis {
-        Some(Basis::Blocks(n)) => format!("{n} blocks"),
-        Some(Basis::Runs(a, b)) if a == b => format!("{a} runs"),
-        Some(Basis::Runs(a, b)) => format!("{a}+{b} runs"),
-        _ if a == b => a.to_string(),
-        _ => format!("{a}+{b}"),
+        Some(Basis::Blocks(n)) => text!("{n} blocks", n),
+        Some(Basis::Runs(a, b)) if a == b => text!("{a} runs", a),
+        Some(Basis::Runs(a, b)) => text!("{a}+{b} runs", a, b),
+        _ if a == b => a.to_text(),
+        _ => format!("{a}+{b}").into(),
     };
     let leaning = match phase.leaning() {
-        Some(word) => format!(" ({word}, by less than {:.1} %)", 100.0 * threshold),
-        None => String::new(),
+        Some(word) => text!(
+            " ({word}, by less than {threshold} %)",
+            word,
+            threshold = format!("{:.1}", 100.0 * threshold)
+        ),
+        None => Text::EMPTY,
     };
     let reason = match phase.unstable() {
-        [] => String::new(),
-        [reason] => format!(": {reason}"),
-        [reason, ..] => format!(": {reason}; …"),
+        [] => Text::EMPTY,
+        [reason] => text!(": {reason}", reason),
+        [reason, ..] => text!(": {reason}; …", reason),
     };
-    let differs = if case.same_output == Some(false) { "; outputs differ" } else { "" };
+    let differs = if case.same_output == Some(false) { text!("; outputs differ") } else { Text::EMPTY };
     [
-        time(sides[0], &phase.a),
-        time(sides[1], &phase.b),
+        time(sides[0], &phase.a).into(),
+        time(sides[1], &phase.b).into(),
         or_none(phase.ratio, |ratio| {
             let error = RatioError::between([(sides[0], &phase.a), (sides[1], &phase.b)]);
             error.map(|error| error.ends(ratio)).map_or_else(
-                || change(ratio),
-                |of| format!("{} ({} to {})", change(ratio), change(of.low), change(of.high)),
+                || change(ratio).into(),
+                |of| {
+                    text!(
+                        "{ratio} ({low} to {high})",
+                        ratio = change(ratio),
+                        low = change(of.low),
+                        high = change(of.high)
+                    )
+                },
             )
         }),
-        interval(phase.interval, change),
-        or_none(phase.p_holm, probability),
+        interval(phase.interval, change).into(),
+        or_none(phase.p_holm, probability).into(),
         n,
-        format!("{}{reason}{leaning}{differs}", phase.verdict),
+        phase.verdict.to_text() + reason + leaning + differs,
     ]
 }
 
@@ -301,27 +320,35 @@ pub(super) fn change(ratio: f64) -> String {
 }
 
 /// Notes below the speed table: why there is no verdict, remarks on the samples, geometric means.
-pub(super) fn speed_notes(comparison: &Comparison, pair: &Pair) -> Vec<String> {
+pub(super) fn speed_notes(comparison: &Comparison, pair: &Pair) -> Vec<Text> {
     let mut notes = Vec::new();
     for case in &pair.cases {
         for phase in case.phases.iter().filter(|phase| !phase.notes.is_empty()) {
-            notes.push(format!("{} {}: {}.", case.name(), phase.phase, phase.notes.join("; ")));
+            notes.push(text!(
+                "{case} {phase}: {notes}.",
+                case = case.name(),
+                phase = phase.phase,
+                notes = joined(&phase.notes, "; ")
+            ));
         }
     }
     let verdicts = pair.cases.iter().flat_map(|case| &case.phases).map(|phase| phase.verdict);
     if verdicts.clone().any(|v| v == SpeedVerdict::NotComparable) {
-        notes.push("A measured time and a modelled one are not comparable; they are shown side by side and given no verdict.".into());
+        notes.push(text!(
+            "A measured time and a modelled one are not comparable; they are shown side by side and given no verdict."
+        ));
     }
     if verdicts.clone().any(|v| v == SpeedVerdict::ModelledRatio) {
-        notes.push(
+        notes.push(text!(
             "Both clocks are modelled: the ratio is one of two profiles, exact and without noise, and says nothing of hardware \
              beyond what the profiles assume. After a time stands the error of its model (* extrapolated), after a ratio its range by \
              both errors."
-                .into(),
-        );
+        ));
         let sides = [comparison.base(), comparison.other(pair)];
-        let errors =
-            sides.map(|side| modelled::sentence(side.run()).map(|words| format!("{}: {words}", side.letter)));
+        let errors = sides.map(|side| {
+            let words = modelled::sentence(side.run())?;
+            Some(text!("{letter}: {words}", letter = side.letter, words))
+        });
         notes.extend(errors.into_iter().flatten());
         let (a, b) = (&comparison.base().summary, &comparison.other(pair).summary);
         notes.extend(modelled::cards_sentence((&a.run, &a.performance), (&b.run, &b.performance)));
@@ -331,7 +358,7 @@ pub(super) fn speed_notes(comparison: &Comparison, pair: &Pair) -> Vec<String> {
 }
 
 /// The geometric mean of each phase's ratios, with a caveat.
-fn geomeans(comparison: &Comparison, pair: &Pair) -> Option<String> {
+fn geomeans(comparison: &Comparison, pair: &Pair) -> Option<Text> {
     let (a, b) = (comparison.base(), comparison.other(pair));
     if a.clock() != b.clock() {
         return None;
@@ -347,21 +374,25 @@ fn geomeans(comparison: &Comparison, pair: &Pair) -> Option<String> {
         let own = phases.filter(|phase| phase.phase == of && phase.ratio.is_some());
         RatioError::mean(own.map(|phase| RatioError::between([(a.run(), &phase.a), (b.run(), &phase.b)])))
     };
-    let words: Vec<String> = means
+    let words: Vec<Text> = means
         .iter()
         .map(|(phase, mean, n)| {
             let ends = error(*phase).map(|error| error.ends(*mean));
-            let range = ends.map(|of| format!(" ({} to {})", change(of.low), change(of.high)));
-            format!("{phase} {}{} over {n} cases", change(*mean), range.unwrap_or_default())
+            let range =
+                ends.map(|of| text!(" ({low} to {high})", low = change(of.low), high = change(of.high)));
+            text!(
+                "{phase} {mean}{range} over {n} cases",
+                phase,
+                mean = change(*mean),
+                range = range.unwrap_or_default(),
+                n
+            )
         })
         .collect();
-    let clock = if a.is_modelled() { " modelled" } else { "" };
+    let clock = if a.is_modelled() { text!(" modelled") } else { Text::EMPTY };
     (!words.is_empty()).then(|| {
-        format!(
-            "Geometric mean of the{clock} time ratios: {}. It weighs every case alike, however seldom it is met, and hides a case \
-             that moved the other way; it is no verdict.",
-            words.join(", ")
-        )
+        text!("Geometric mean of the{clock} time ratios: {words}. It weighs every case alike, however seldom it is met, and hides a case \
+             that moved the other way; it is no verdict.", clock, words = joined(&words, ", "))
     })
 }
 
@@ -373,9 +404,9 @@ pub(super) fn cards(comparison: &Comparison, pair: &Pair) -> Option<Table> {
 
 /// Peak memory, one row per case.
 pub(super) fn memory(comparison: &Comparison, pair: &Pair) -> Table {
-    let (a, b) = (comparison.base().letter.to_string(), comparison.other(pair).letter.to_string());
-    let title = format!("Peak memory, {}", against(comparison, pair));
-    let mut table = Table::new(title, &["Case"], &[&a, &b, "Change"]);
+    let (a, b) = (comparison.base().letter, comparison.other(pair).letter);
+    let title = text!("Peak memory, {against}", against = against(comparison, pair));
+    let mut table = Table::new(title, &texts!["Case"], &[a.to_text(), b.to_text(), text!("Change")]);
     for case in &pair.cases {
         let Some(phase) = case.phases.iter().find(|phase| phase.phase == Phase::E2e) else { continue };
         let (a, b) = (phase.a.peak_memory_bytes(), phase.b.peak_memory_bytes());
@@ -401,18 +432,19 @@ fn run_word(side: &Side) -> String {
 /// Flipped items, farthest moved first, each with the command that shows it.
 pub(super) fn flips(comparison: &Comparison, pair: &Pair, task: &TaskComparison) -> Table {
     let (a, b) = (comparison.base(), comparison.other(pair));
-    let title = format!(
-        "{}: {} items that flipped, farthest moved first, {}",
-        task.task,
-        task.flips.len(),
-        against(comparison, pair)
+    let title = text!(
+        "{task}: {items} items that flipped, farthest moved first, {against}",
+        task = task.task,
+        items = task.flips.len(),
+        against = against(comparison, pair)
     );
-    let (name_a, name_b) = (a.letter.to_string(), b.letter.to_string());
-    let (margin_a, margin_b) = (format!("Margin {name_a}"), format!("Margin {name_b}"));
+    let margins = [a, b].map(|side| text!("Margin {letter}", letter = side.letter));
+    let [item, right] = texts!["Item", "Right"];
+    let [moved, look] = texts!["Moved", "Look at it"];
     let mut table = Table::new(
         title,
-        &["", "Item", "Right", &name_a, &name_b],
-        &[&margin_a, &margin_b, "Moved", "Look at it"],
+        &[Text::EMPTY, item, right, a.letter.to_text(), b.letter.to_text()],
+        &margins.into_iter().chain([moved, look]).collect::<Vec<_>>(),
     );
     words_last(&mut table);
     let answer = |pred: &Option<String>| pred.clone().unwrap_or_else(|| NONE.to_owned());
@@ -420,10 +452,10 @@ pub(super) fn flips(comparison: &Comparison, pair: &Pair, task: &TaskComparison)
     for flip in task.flips.iter().take(FLIPS_SHOWN) {
         table.push(
             false,
-            vec![
-                if flip.lost { "lost" } else { "gained" }.into(),
-                flip.doc_id.clone(),
-                flip.gold.clone(),
+            cells![
+                if flip.lost { text!("lost") } else { text!("gained") },
+                flip.doc_id,
+                flip.gold,
                 answer(&flip.pred_a),
                 answer(&flip.pred_b),
                 nats(flip.margin_a),

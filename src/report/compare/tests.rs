@@ -142,11 +142,15 @@ fn a_comparison_is_written_whole() {
     insta::assert_snapshot!("flips.csv", text("flips.csv"));
     insta::assert_snapshot!("summary.md", text("summary.md"));
     let html = text("report.html");
-    assert_whole_page(&html);
+    assert_whole_page(&html, Language::En);
     assert!(html.contains("−0.4 &lt;b&gt;"), "escaped");
     assert_eq!(html.matches("<svg").count(), 9);
     assert_eq!(
-        summary.tables.iter().map(|t| t.title.split(',').next().unwrap()).collect::<Vec<_>>(),
+        summary
+            .tables
+            .iter()
+            .map(|t| t.title.to_string().split(',').next().unwrap().to_owned())
+            .collect::<Vec<_>>(),
         ["Runs", "Gates", "Accuracy in percent", "Speed"]
     );
     // serde's own headers must be the same, so no column can be misplaced.

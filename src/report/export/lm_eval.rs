@@ -168,7 +168,12 @@ impl Task<'_> {
         if matches!(self.kind, Kind::Text) {
             let name = OF_TEXTS.iter().find(|(known, ..)| *known == metric).map(|(_, name, _)| *name);
             let all = perplexities(self.samples.iter().copied());
-            return (all.iter().find(|(known, ..)| Some(*known) == name).map(|(_, figure, _)| *figure), None);
+            return (
+                all.iter()
+                    .find(|(known, ..)| name.is_some_and(|name| *known == name))
+                    .map(|(_, figure, _)| *figure),
+                None,
+            );
         }
         // A measure is of the items that have it.
         let has = |sample: &&&SampleRecord| {

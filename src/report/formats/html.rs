@@ -1,6 +1,7 @@
 //! `report.html`: one self-contained page.
 
 use super::{ComparisonPage, Format, Picture, ReportError, RunPage, Table};
+use crate::language::Language;
 use crate::report::charts::LEADING;
 use crate::report::compare;
 use crate::report::page::{fill, inline, table, words};
@@ -16,23 +17,26 @@ impl Format for Html {
     fn run(&self, page: RunPage<'_>) -> Result<String, ReportError> {
         fill(
             "report.html",
+            page.language,
             context! {
                 style => style(),
                 pictures => pictures(page.pictures.iter()),
-                details => tables(page.details),
-                ..words(page.summary)
+                details => tables(page.details, page.language),
+                ..words(page.summary, page.language)
             },
         )
     }
 
     fn comparison(&self, page: ComparisonPage<'_>) -> Result<String, ReportError> {
+        let language = page.comparison.options.language;
         fill(
             "comparison.html",
+            language,
             context! {
                 style => style(),
                 leading => pictures(page.pictures.iter().filter(|picture| is_leading(picture))),
                 pictures => pictures(page.pictures.iter().filter(|picture| !is_leading(picture))),
-                details => tables(&compare::page::details(page.comparison)),
+                details => tables(&compare::page::details(page.comparison), language),
                 ..compare::page::words(page.comparison, page.judgements)
             },
         )
@@ -43,8 +47,8 @@ fn style() -> Value {
     Value::from_safe_string(include_str!("../templates/style.css").to_owned())
 }
 
-fn tables(of: &[Table]) -> Vec<Value> {
-    of.iter().map(table).collect()
+fn tables(of: &[Table], language: Language) -> Vec<Value> {
+    of.iter().map(|of| table(of, language)).collect()
 }
 
 /// Whether a chart of a comparison belongs to its answer.

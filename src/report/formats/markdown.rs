@@ -12,10 +12,11 @@ impl Format for Markdown {
     }
 
     fn run(&self, page: RunPage<'_>) -> Result<String, ReportError> {
-        fill("summary.md", words(page.summary))
+        fill("summary.md", page.language, words(page.summary, page.language))
     }
 
     fn comparison(&self, page: ComparisonPage<'_>) -> Result<String, ReportError> {
-        fill("comparison.md", compare::page::words(page.comparison, page.judgements))
+        let language = page.comparison.options.language;
+        fill("comparison.md", language, compare::page::words(page.comparison, page.judgements))
     }
 }

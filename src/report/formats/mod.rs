@@ -9,6 +9,7 @@ use super::charts::Picture;
 use super::compare::{Comparison, Judgement};
 use super::tables::Table;
 use super::{ReportError, Summary};
+use crate::language::Language;
 use crate::record::write_whole;
 use std::path::Path;
 
@@ -22,6 +23,7 @@ pub(super) struct RunPage<'a> {
     /// The tables that only a page with room for them shows.
     pub(super) details: &'a [Table],
     pub(super) pictures: &'a [Picture],
+    pub(super) language: Language,
 }
 
 /// What the page of a comparison shows.
@@ -91,8 +93,8 @@ mod tests {
     fn a_format_is_written_beside_the_others() {
         let root = tempfile::tempdir().unwrap();
         let dir = fixture::write(root.path(), &fixture::realistic());
-        let summary = render(dir.path()).unwrap();
-        let page = RunPage { summary: &summary, details: &[], pictures: &[] };
+        let summary = render(dir.path(), Language::En).unwrap();
+        let page = RunPage { summary: &summary, details: &[], pictures: &[], language: Language::En };
         write(&[&Toy], dir.path(), |format| format.run(page)).unwrap();
         let expected = format!("{}\n{} tables\n", summary.title(), summary.tables.len());
         assert_eq!(std::fs::read_to_string(dir.file("toy.txt")).unwrap(), expected);

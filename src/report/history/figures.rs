@@ -238,7 +238,7 @@ impl RunFigures {
             journals: journal_sizes(dir.path()),
             run_id: run.run_id.clone(),
             standing,
-            verdict: summary.verdict_sentence(),
+            verdict: summary.verdict_sentence().to_string(),
             suite: of.suite.clone(),
             model: of.model.clone(),
             form: of.dtype.to_string(),

@@ -7,12 +7,13 @@ use super::judged::{Against, Verdict};
 use super::lines::{LeftOut, Line, Run, Source};
 use super::picture::{Span, svg, thinned};
 use super::words::{
-    DEFINITIONS, caption, change_words, class, group_title, headline, interval_words, link, p_words, ratio,
-    relation, value_words,
+    DEFINITIONS, caption, change_words, class, counted, group_title, headline, interval_words, link, p_words,
+    ratio, relation, value_words,
 };
+use crate::language::Language;
 use crate::record::{Clock, unix_seconds};
 use crate::report::ReportError;
-use crate::report::format::{counted, significant};
+use crate::report::format::significant;
 use crate::report::page::fill;
 use crate::stats::{STEP_ALPHA, STEP_LEAST};
 use minijinja::{Value, context};
@@ -88,6 +89,7 @@ impl<'a> Page<'a> {
         let more_lines = lines.split_off(lines.len().min(FIRST_ROWS));
         let html = fill(
             "history.html",
+            Language::En,
             context! {
                 style => Value::from_safe_string(style),
                 title,

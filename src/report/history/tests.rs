@@ -5,6 +5,7 @@ use super::figures::{Figure, Kind, RunFigures, Standing};
 use super::found::Reads;
 use super::marks::Marks;
 use super::*;
+use crate::language::Language;
 use crate::record::{Clock, SampleRecord, rfc3339_utc};
 use crate::report::{fixture, render};
 use crate::stats::Rng;
@@ -324,7 +325,7 @@ fn runs_that_do_not_count_are_listed_with_their_reason() {
             page.headline.last().unwrap(),
             "Without lines: 1 INVALID, 2 broken, 1 copy, 1 incomplete."
         );
-        crate::report::tests::assert_whole_page(&page.html);
+        crate::report::tests::assert_whole_page(&page.html, Language::En);
     });
     // A folder without any valid run has a page as well.
     with_tables(&known[1..3], |tables| {
@@ -382,7 +383,7 @@ fn page_and_tables_are_as_committed() {
     with_tables(&many(), |tables| {
         tables.write(folder.path()).unwrap();
         let html = page::Page::of(tables).fill("reports", "index").unwrap().html;
-        crate::report::tests::assert_whole_page(&html);
+        crate::report::tests::assert_whole_page(&html, Language::En);
         assert!(!html.contains("<script") && !html.contains("http://") && !html.contains("https://"));
         // The style is that of all reports, and in its own file.
         let (begin, end) = (html.find("<style>").unwrap(), html.find("</style>").unwrap());
@@ -414,7 +415,7 @@ fn two_runs(root: &Path) -> Vec<PathBuf> {
             fixture::write(root, &(run, samples, requests)).path().to_owned()
         };
     let paths = vec![of(0, fixture::quiet()), of(1, fixture::realistic())];
-    paths.iter().for_each(|path| drop(render(path).unwrap()));
+    paths.iter().for_each(|path| drop(render(path, Language::En).unwrap()));
     paths
 }
 

@@ -3,7 +3,8 @@
 use super::figures::Kind;
 use super::files::Tables;
 use super::judged::{Against, Verdict};
-use crate::report::format::{NONE, counted, percent, significant};
+use crate::language::{Text, text, texts};
+use crate::report::format::{NONE, percent, significant};
 use crate::report::tables::Table;
 use std::collections::BTreeMap;
 
@@ -65,6 +66,11 @@ pub(super) fn headline(tables: Tables<'_>) -> Vec<String> {
     ));
     said.extend(left_out(tables));
     said
+}
+
+/// `1 line`, `2 lines`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// `Without lines: 2 broken, 1 incomplete.`
@@ -201,9 +207,9 @@ pub(super) const DEFINITIONS: [(&str, &str); 6] = [
 /// Makes a table of few cells for the terminal.
 pub(super) fn terminal(tables: Tables<'_>) -> Table {
     let mut out = Table::new(
-        "Last run against the one before and the best".to_owned(),
-        &["Line", "What"],
-        &["Runs", "Last", "Against previous", "Against best"],
+        text!("Last run against the one before and the best"),
+        &texts!["Line", "What"],
+        &texts!["Runs", "Last", "Against previous", "Against best"],
     );
     for (line, judged) in tables.lines.iter().zip(tables.judged) {
         let kind = line.key.kind;
@@ -224,6 +230,7 @@ pub(super) fn terminal(tables: Tables<'_>) -> Table {
             words(&judged.previous),
             words(&judged.best),
         ];
+        let cells = cells.into_iter().map(Text::data).collect();
         out.push(is_news(&judged.previous) || is_news(&judged.best), cells);
     }
     out

@@ -1,5 +1,6 @@
 //! Card with card: every chip of one card against every chip of another, and chip with chip.
 
+use crate::language::{Text, cells, joined, text, texts};
 use glmbench_calibrate::modelled::is_shipped;
 
 use super::{RatioError, basis_of, cell, profile_of, span};
@@ -75,14 +76,18 @@ pub(in crate::report) fn beside<'a>(
     Some((one, other, found))
 }
 
-fn chips(card: &Card) -> String {
-    format!("{}, {} chip{}", card.name, card.chips, if card.chips == 1 { "" } else { "s" })
+fn chips(card: &Card) -> Text {
+    text!("{name}, {chips} chip{chips:s}", name = card.name, chips = card.chips)
 }
 
-fn power(card: &Card) -> String {
+fn power(card: &Card) -> Text {
     // The data sheet of the A2 is that of the card with 64 GB.
-    let of = if card.profile == "800i-a2" { " for the 64 GB card" } else { "" };
-    format!("{:.0} W, published{of}", card.watts)
+    let watts = format!("{:.0}", card.watts);
+    if card.profile == "800i-a2" {
+        text!("{watts} W, published for the 64 GB card", watts)
+    } else {
+        text!("{watts} W, published", watts)
+    }
 }
 
 /// Returns what stands after a ratio, or after a mean of ratios: ` ± 25 %`. Empty if an error is not known.
@@ -93,19 +98,19 @@ fn after(error: Option<RatioError>) -> String {
 /// Returns a table that compares two modelled runs card with card (every chip of a card) and chip with chip.
 pub(in crate::report) fn cards(a: Side<'_>, b: Side<'_>) -> Option<Table> {
     let (one, other, found) = beside(a, b)?;
-    let numbers = [
+    let numbers = texts![
         "Batch", "In", "Out", "A ms", "A error", "B ms", "B error", "A ÷ B", "A per W", "B per W",
         "A per GB", "B per GB",
     ];
-    let title = format!(
-        "Card with card and chip with chip, modelled (A: {}; B: {}; per W and per GB of a card: tokens/s; power of a card: A {}, \
-         B {}; A ÷ B ± the root of the sum of the squares of both errors; * extrapolated)",
-        chips(one),
-        chips(other),
-        power(one),
-        power(other)
+    let title = text!(
+        "Card with card and chip with chip, modelled (A: {a}; B: {b}; per W and per GB of a card: tokens/s; power of a card: A {power_a}, \
+         B {power_b}; A ÷ B ± the root of the sum of the squares of both errors; * extrapolated)",
+        a = chips(one),
+        b = chips(other),
+        power_a = power(one),
+        power_b = power(other)
     );
-    let mut table = Table::new(title, &["Compared", "Phase"], &numbers);
+    let mut table = Table::new(title, &texts!["Compared", "Phase"], &numbers);
     for Beside { cards, a: row, b: beside, ratio } in &found {
         let ms = |row: &PerfRow| fixed(row.median_ns.map(|ns| ns as f64 / 1e6), 1);
         let error = |run: &RunRecord, row: &PerfRow| {
@@ -115,12 +120,12 @@ pub(in crate::report) fn cards(a: Side<'_>, b: Side<'_>) -> Option<Table> {
             |row: &PerfRow, of: f64| fixed(row.tokens_per_s.map(|rate| rate / of).filter(|_| *cards), 2);
         table.push(
             false,
-            vec![
-                if *cards { "card with card" } else { "chip with chip" }.to_owned(),
-                row.phase.to_string(),
-                row.batch.to_string(),
-                row.input_tokens.to_string(),
-                row.output_tokens.to_string(),
+            cells![
+                if *cards { text!("card with card") } else { text!("chip with chip") },
+                row.phase,
+                row.batch,
+                row.input_tokens,
+                row.output_tokens,
                 ms(row),
                 error(a.0, row),
                 ms(beside),
@@ -137,7 +142,7 @@ pub(in crate::report) fn cards(a: Side<'_>, b: Side<'_>) -> Option<Table> {
 }
 
 /// Returns the geometric means of [`cards`] in a sentence, each with its error, and the least and the largest error of its times.
-pub(in crate::report) fn cards_sentence(a: Side<'_>, b: Side<'_>) -> Option<String> {
+pub(in crate::report) fn cards_sentence(a: Side<'_>, b: Side<'_>) -> Option<Text> {
     let (one, other, found) = beside(a, b)?;
     let of = |cards: bool, phase: Phase| {
         let own: Vec<&Beside<'_>> =
@@ -150,29 +155,32 @@ pub(in crate::report) fn cards_sentence(a: Side<'_>, b: Side<'_>) -> Option<Stri
             span(b.0, own.iter().map(|pair| pair.b), phase),
         ];
         (!own.is_empty()).then(|| {
-            format!(
-                "{phase} {:.2}{} (A{}, B{}; {} shape{})",
-                (logs / own.len() as f64).exp(),
-                after(error),
-                errors[0],
-                errors[1],
-                own.len(),
-                if own.len() == 1 { "" } else { "s" }
+            text!(
+                "{phase} {mean}{error} (A{error_a}, B{error_b}; {count} shape{count:s})",
+                phase,
+                mean = format!("{:.2}", (logs / own.len() as f64).exp()),
+                error = after(error),
+                error_a = errors[0],
+                error_b = errors[1],
+                count = own.len()
             )
         })
     };
     let words = |cards| {
-        let phases: Vec<String> =
+        let phases: Vec<Text> =
             [Phase::Prefill, Phase::Decode].into_iter().filter_map(|p| of(cards, p)).collect();
-        (!phases.is_empty()).then(|| phases.join(", "))
+        (!phases.is_empty()).then(|| joined(phases, ", "))
     };
     let parts = [
-        words(true).map(|words| format!("card with card (A: {}; B: {}): {words}", chips(one), chips(other))),
-        words(false).map(|words| format!("chip with chip: {words}")),
+        words(true).map(|words| {
+            text!("card with card (A: {a}; B: {b}): {words}", a = chips(one), b = chips(other), words)
+        }),
+        words(false).map(|words| text!("chip with chip: {words}", words)),
     ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    (!parts.is_empty())
-        .then(|| format!("Time of A over time of B, geometric means, modelled. {}.", parts.join("; ")))
+    let parts: Vec<Text> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| {
+        text!("Time of A over time of B, geometric means, modelled. {parts}.", parts = joined(&parts, "; "))
+    })
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! The evidence behind modelled times: published speeds beside the modelled ones, and the figures of the profile.
 
+use crate::language::{Language, Text, cells, text, texts};
 use glmbench_calibrate::cases::batches_of;
-use glmbench_calibrate::modelled::{Residual, residuals};
+use glmbench_calibrate::modelled::{Group, Residual, residuals};
 use glmbench_calibrate::published::{self, Phase as PublishedPhase};
 use glmbench_calibrate::residuals::{Spread, summaries};
 
 use super::{basis_of, cell, profile_of};
 use crate::record::{PerfRow, Phase, ProfileFigure, RunRecord};
 use crate::report::charts::ratios::{Dot, RatioChart, RatioRow};
-use crate::report::format::{bytes, counted, fixed, or_none};
+use crate::report::format::{bytes, fixed, or_none};
 use crate::report::tables::{Table, per_token_ns};
 
 /// Name of the suite that times the published shapes. Its report lists every published row.
@@ -38,27 +39,36 @@ pub(in crate::report) fn tables(run: &RunRecord) -> Vec<Table> {
 
 /// Names the card of a modelled run, its memory and the marks of its figures: `Atlas 300I DUO, 96 GB (2 x Ascend 310P3), 48.0 GiB a
 /// chip (figures: 9 published, 5 derived, 2 calibrated, 11 assumed)`. `None` if the record does not say.
-pub(super) fn card_words(run: &RunRecord) -> Option<String> {
+pub(super) fn card_words(run: &RunRecord) -> Option<Text> {
     let by = run.provenance.modelled_by.as_ref()?;
     let memory = by.figures.iter().find(|figure| figure.key == "memory_bytes");
-    let memory = memory.map_or_else(String::new, |of| format!(", {} a chip", bytes(of.value as u64)));
-    let of_mark = |mark: &&str| by.figures.iter().filter(|figure| figure.mark == **mark).count();
-    let marks = ["published", "derived", "calibrated", "assumed"];
-    let counts = marks.iter().map(|mark| format!("{} {mark}", of_mark(mark)));
-    Some(format!("{}{memory} (figures: {})", by.title, counts.collect::<Vec<_>>().join(", ")))
+    let memory = memory.map_or(Text::EMPTY, |of| text!(", {memory} a chip", memory = bytes(of.value as u64)));
+    let of_mark = |mark: &str| by.figures.iter().filter(|figure| figure.mark == mark).count();
+    let counts = text!(
+        "{published} published, {derived} derived, {calibrated} calibrated, {assumed} assumed",
+        published = of_mark("published"),
+        derived = of_mark("derived"),
+        calibrated = of_mark("calibrated"),
+        assumed = of_mark("assumed")
+    );
+    Some(text!("{card}{memory} (figures: {counts})", card = by.title, memory, counts))
 }
 
 /// Returns the figures of a run's profile with their marks.
 fn figures(run: &RunRecord) -> Option<Table> {
     let by = run.provenance.modelled_by.as_ref()?;
-    let title = format!("The profile behind the modelled times: {}, {}", profile_of(run)?, by.title);
-    let mut table = Table::new(title, &["Figure", "Unit", "Mark", "Source"], &["Value", "Rows", "Error"]);
+    let title = text!(
+        "The profile behind the modelled times: {profile}, {title}",
+        profile = profile_of(run)?,
+        title = by.title
+    );
+    let mut table =
+        Table::new(title, &texts!["Figure", "Unit", "Mark", "Source"], &texts!["Value", "Rows", "Error"]);
     let row = |figure: &ProfileFigure| {
         let ProfileFigure { key, value, unit, mark, source, rows, error } = figure;
         let value = if *value >= 1e7 { format!("{value:.4e}") } else { value.to_string() };
         let error = or_none(*error, |share| format!("± {:.0} %", 100.0 * share));
-        let text = [key, unit, mark, source].map(String::clone).into_iter();
-        text.chain([value, or_none(*rows, |rows| rows.to_string()), error]).collect()
+        cells![key, unit, Text::term(mark), source, value, or_none(*rows, |rows| rows.to_string()), error]
     };
     by.figures.iter().for_each(|figure| table.push(false, row(figure)));
     (!table.rows.is_empty()).then_some(table)
@@ -70,8 +80,8 @@ pub(in crate::report) fn timed(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
     let basis = basis_of(run)?;
     let from = &run.provenance;
     let (shape, chip) = (from.model_details.get("shape")?, from.device_details.get("chip")?);
-    let text = ["Model", "Chip", "Launches", "Phase", "Use"];
-    let numbers = [
+    let text = texts!["Model", "Chip", "Launches", "Phase", "Use"];
+    let numbers = texts![
         "Chips",
         "Batch",
         "In",
@@ -82,7 +92,7 @@ pub(in crate::report) fn timed(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
         "Ratio",
         "Ratio, fit's table",
     ];
-    let title = "Published rows that this run times: modelled over published time".to_owned();
+    let title = text!("Published rows that this run times: modelled over published time");
     let mut table = Table::new(title, &text, &numbers);
     let published = published::rows().unwrap_or_default();
     for (row, residual) in published.iter().zip(residuals()) {
@@ -92,16 +102,16 @@ pub(in crate::report) fn timed(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
         let Some((ms, of)) = is_own.then(|| time_of(row, rows)).flatten() else { continue };
         table.push(
             false,
-            vec![
-                row.model.clone(),
-                row.chip.clone(),
-                residual.mode.clone(),
-                residual.phase.clone(),
-                residual.purpose.clone(),
-                row.chips.to_string(),
-                row.batch.to_string(),
-                residual.input_tokens.clone(),
-                residual.output_tokens.clone(),
+            cells![
+                row.model,
+                row.chip,
+                Text::term(&residual.mode),
+                Text::term(&residual.phase),
+                Text::term(&residual.purpose),
+                row.chips,
+                row.batch,
+                residual.input_tokens,
+                residual.output_tokens,
                 fixed(Some(row.value), 1),
                 fixed(Some(ms), 1),
                 cell(basis, of, of.phase),
@@ -136,7 +146,7 @@ fn time_of<'a>(row: &published::Row, rows: &'a [PerfRow]) -> Option<(f64, &'a Pe
 
 /// Returns the published speeds against the modelled ones by chip, number of chips and phase.
 fn summary(rows: &[Residual]) -> Table {
-    let numbers = [
+    let numbers = texts![
         "Rows",
         "Models",
         "Before: mean",
@@ -147,15 +157,17 @@ fn summary(rows: &[Residual]) -> Table {
         "worst",
     ];
     let mut table =
-        Table::new("Modelled against published time, by ratio".into(), &["Chip and phase"], &numbers);
-    let range = |of: Spread| format!("{:.2} to {:.2}", of.least, of.most);
+        Table::new(text!("Modelled against published time, by ratio"), &texts!["Chip and phase"], &numbers);
+    let range = |of: Spread| {
+        text!("{least} to {most}", least = format!("{:.2}", of.least), most = format!("{:.2}", of.most))
+    };
     for group in summaries(rows) {
         table.push(
             false,
-            vec![
-                group.of,
-                group.rows.to_string(),
-                group.models.to_string(),
+            cells![
+                group_words(&group.of),
+                group.rows,
+                group.models,
                 fixed(Some(group.before.mean), 2),
                 range(group.before),
                 fixed(Some(group.after.mean), 2),
@@ -170,25 +182,26 @@ fn summary(rows: &[Residual]) -> Table {
 
 /// Returns every published row.
 fn every(rows: &[Residual]) -> Table {
-    let text = ["Model", "Chip", "Type", "Launches", "Phase", "Use", "Why not timed, or only reported"];
-    let numbers = ["Chips", "Batch", "In", "Out", "Published ms", "Before", "Shipped", "Left out"];
-    let mut table = Table::new("Every published row: modelled over published time".into(), &text, &numbers);
+    let text =
+        texts!["Model", "Chip", "Type", "Launches", "Phase", "Use", "Why not timed, or only reported",];
+    let numbers = texts!["Chips", "Batch", "In", "Out", "Published ms", "Before", "Shipped", "Left out"];
+    let mut table = Table::new(text!("Every published row: modelled over published time"), &text, &numbers);
     for row in rows {
         let ratio = |ratio: Option<f64>| fixed(ratio, 2);
         table.push(
             false,
-            vec![
-                row.model.clone(),
-                row.chip.clone(),
-                row.dtype.clone(),
-                row.mode.clone(),
-                row.phase.clone(),
-                row.purpose.clone(),
-                row.reason.clone(),
-                row.chips.to_string(),
-                row.batch.to_string(),
-                row.input_tokens.clone(),
-                row.output_tokens.clone(),
+            cells![
+                row.model,
+                row.chip,
+                row.dtype,
+                Text::term(&row.mode),
+                Text::term(&row.phase),
+                Text::term(&row.purpose),
+                Text::term(&row.reason),
+                row.chips,
+                row.batch,
+                row.input_tokens,
+                row.output_tokens,
                 fixed(Some(row.published_ms), 1),
                 ratio(row.before),
                 ratio(row.ratio),
@@ -201,13 +214,13 @@ fn every(rows: &[Residual]) -> Table {
 
 /// Returns the chart *modelled against published*: the ratio of every row that can be timed, by chip, number of chips, phase and
 /// model, with geometric mean and range. `None` for runs with measured times.
-pub(in crate::report) fn chart(run: &RunRecord) -> Option<RatioChart> {
-    profile_of(run).map(|_| chart_of(residuals()))
+pub(in crate::report) fn chart(run: &RunRecord, language: Language) -> Option<RatioChart> {
+    profile_of(run).map(|_| chart_of(residuals(), language))
 }
 
-fn chart_of(rows: &[Residual]) -> RatioChart {
+fn chart_of(rows: &[Residual], language: Language) -> RatioChart {
     let summaries = summaries(rows);
-    let mut groups: Vec<String> = summaries.iter().map(|group| group.of.clone()).collect();
+    let mut groups: Vec<Group> = summaries.iter().map(|group| group.of.clone()).collect();
     // Some groups have only rows that do not count.
     for of in rows.iter().filter(|row| row.ratio.is_some()).map(Residual::group) {
         if !groups.contains(&of) {
@@ -217,36 +230,62 @@ fn chart_of(rows: &[Residual]) -> RatioChart {
     let mut all = Vec::new();
     for of in groups {
         let summary = summaries.iter().find(|group| group.of == of);
-        let words = summary.map_or_else(String::new, |group| {
+        let words = summary.map_or(Text::EMPTY, |group| {
             let Spread { mean, least, most } = group.after;
-            let error = group.error.map_or_else(String::new, |of| {
-                format!("; ± {:.0} %, worst {:.0} %", 100.0 * of.rms, 100.0 * of.worst)
+            let error = group.error.map_or(Text::EMPTY, |of| {
+                text!(
+                    "; ± {error} %, worst {worst} %",
+                    error = format!("{:.0}", 100.0 * of.rms),
+                    worst = format!("{:.0}", 100.0 * of.worst)
+                )
             });
-            format!("{mean:.2} [{least:.2} to {most:.2}], {}{error}", counted(group.rows as u64, "row"))
+            text!(
+                "{mean} [{least} to {most}], {rows} row{rows:s}{error}",
+                mean = format!("{mean:.2}"),
+                least = format!("{least:.2}"),
+                most = format!("{most:.2}"),
+                rows = group.rows,
+                error
+            )
         });
         let own: Vec<&Residual> =
             rows.iter().filter(|row| row.ratio.is_some() && row.group() == of).collect();
         let mean = summary.map(|group| group.after);
-        all.push(RatioRow { label: of, strong: true, dots: Vec::new(), mean, words });
+        let label = group_words(&of).in_language(language);
+        let words = words.in_language(language);
+        all.push(RatioRow { label, strong: true, dots: Vec::new(), mean, words });
         let mut models: Vec<&str> = Vec::new();
         for row in &own {
             if !models.contains(&row.model.as_str()) {
                 models.push(&row.model);
             }
         }
-        all.extend(models.into_iter().map(|model| model_row(model, &own)));
+        all.extend(models.into_iter().map(|model| model_row(model, &own, language)));
     }
     RatioChart {
-        title: "Modelled against published".to_owned(),
-        subtitle: "modelled over published time, by factors; above 1: modelled slower; bar: range, tick: geometric mean of the rows \
-                   that count; ±: error on unseen models"
-            .to_owned(),
+        title: text!("Modelled against published").in_language(language),
+        subtitle: text!(
+            "modelled over published time, by factors; above 1: modelled slower; bar: range, tick: geometric mean of the rows \
+             that count; ±: error on unseen models"
+        )
+        .in_language(language),
+        x_name: text!("modelled ÷ published time").in_language(language),
+        keys: Dot::NAMES.map(|(dot, name)| (dot, name.in_language(language))),
         rows: all,
     }
 }
 
+/// The rows of a line that sums up: `310P3, 2 chips, decode`.
+fn group_words(Group { chip, chips, phase }: &Group) -> Text {
+    let phase = Text::term(phase);
+    match chips {
+        Some(chips) => text!("{chip}, {chips} chip{chips:s}, {phase}", chip, chips, phase),
+        None => text!("{chip}, {phase}, all models", chip, phase),
+    }
+}
+
 /// Returns the line of one model: the ratios of its rows.
-fn model_row(model: &str, rows: &[&Residual]) -> RatioRow {
+fn model_row(model: &str, rows: &[&Residual], language: Language) -> RatioRow {
     let rows: Vec<&&Residual> = rows.iter().filter(|row| row.model == model).collect();
     let of = |ratio: &dyn Fn(&Residual) -> Option<f64>, dot: fn(f64) -> Dot| -> Vec<Dot> {
         rows.iter().filter_map(|row| ratio(row)).map(dot).collect()
@@ -264,10 +303,11 @@ fn model_row(model: &str, rows: &[&Residual]) -> RatioRow {
         .concat(),
         mean: None,
         words: match rows.len() - counts {
-            0 => counted(counts as u64, "row"),
-            aside if counts == 0 => format!("{} reported only", counted(aside as u64, "row")),
-            aside => format!("{}, {aside} reported only", counted(counts as u64, "row")),
-        },
+            0 => text!("{rows} row{rows:s}", rows = counts),
+            aside if counts == 0 => text!("{aside} row{aside:s} reported only", aside),
+            aside => text!("{counts} row{counts:s}, {aside} reported only", counts, aside),
+        }
+        .in_language(language),
     }
 }
 
@@ -280,7 +320,7 @@ mod tests {
     #[test]
     fn the_evidence_is_of_runs_with_modelled_times() {
         let (mut run, _, requests) = fixture::realistic();
-        assert!(tables(&run).is_empty() && chart(&run).is_none());
+        assert!(tables(&run).is_empty() && chart(&run, Language::En).is_none());
         run.provenance.clock = Clock::Modelled;
         run.provenance.clock_profile = Some("300i-duo sha256:00".into());
         assert_eq!(tables(&run).len(), 1);
@@ -314,15 +354,14 @@ mod tests {
         assert!(timed(&run, &timed_rows[1..]).is_none());
         timed_rows.push(row(Phase::Decode, 502, 5, 40));
         let found = timed(&run, &timed_rows).unwrap();
-        let cells: Vec<[&str; 2]> =
-            found.rows.iter().map(|row| [row.cells[3].as_str(), row.cells[10].as_str()]).collect();
+        let cells: Vec<[&Text; 2]> = found.rows.iter().map(|row| [&row.cells[3], &row.cells[10]]).collect();
         assert_eq!(cells, [["prefill", "60.0"], ["decode", "10.0"]]);
     }
 
     #[test]
     fn every_row_that_can_be_timed_is_in_the_chart_once() {
         let rows = residuals();
-        let chart = chart_of(rows);
+        let chart = chart_of(rows, Language::En);
         let now = chart
             .rows
             .iter()

@@ -96,7 +96,9 @@ fn row<'a>(run: &'a RunRecord, basis: Basis<'a>, figure: &'a Figure) -> ErrorRow
         worst: share(|of| of.worst),
         rows: stated.map(|of| of.rows),
         models: stated.map(|of| of.models),
-        extrapolated: stated.map_or_else(String::new, |of| of.beyond.join("; ")),
+        extrapolated: stated.map_or_else(String::new, |of| {
+            of.beyond.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        }),
         problem: error.as_ref().err().copied().unwrap_or_default(),
     }
 }

@@ -1,5 +1,6 @@
 //! The memory of a card as a result: the peak of every case, what the case takes alone, and the largest batch that fits.
 
+use crate::language::{Language, text, texts};
 use std::collections::BTreeMap;
 
 use crate::record::{PerfRow, PerformanceCase, Phase, RunRecord};
@@ -10,10 +11,12 @@ use crate::report::tables::Table;
 /// Returns the memory of the card's chips, one row per case. `None` off a card.
 pub(in crate::report) fn table(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
     let numbers =
-        ["Batch", "In", "Out", "TP", "Peak of a chip", "Of the case alone", "Largest batch that fits"];
-    let title = "Memory of a card: the peak has what the engine holds for the whole plan; the case alone and the largest batch are by \
-                 estimate";
-    let mut table = Table::new(title.into(), &[], &numbers);
+        texts!["Batch", "In", "Out", "TP", "Peak of a chip", "Of the case alone", "Largest batch that fits"];
+    let title = text!(
+        "Memory of a card: the peak has what the engine holds for the whole plan; the case alone and the largest batch are by \
+                 estimate"
+    );
+    let mut table = Table::new(title, &[], &numbers);
     for case in &run.plan.performance {
         let Some(largest) = case.largest_batch else { continue };
         let row = rows.iter().find(|row| row.case_id == case.case_id && row.phase == Phase::E2e);
@@ -24,7 +27,7 @@ pub(in crate::report) fn table(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
             or_none(case.alone_bytes, bytes),
             largest.to_string(),
         ]);
-        table.push(false, cells.collect());
+        table.push(false, cells.collect::<Vec<String>>());
     }
     (!table.rows.is_empty()).then_some(table)
 }
@@ -33,7 +36,7 @@ pub(in crate::report) fn table(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
 pub(in crate::report) type Lines = BTreeMap<(u32, u32, u32), Vec<(f64, f64)>>;
 
 /// Returns the charts of a card's memory: that of a case alone against the batch, and the largest batch against the length.
-pub(in crate::report) fn charts(run: &RunRecord) -> Vec<(String, Chart)> {
+pub(in crate::report) fn charts(run: &RunRecord, language: Language) -> Vec<(String, Chart)> {
     let cases = || run.plan.performance.iter().filter(|case| case.largest_batch.is_some());
     let mut alone = Lines::new();
     let mut largest = Lines::new();
@@ -52,7 +55,7 @@ pub(in crate::report) fn charts(run: &RunRecord) -> Vec<(String, Chart)> {
         points.dedup();
     }
     largest.values_mut().for_each(|points| points.retain(|(_, fits)| *fits > 0.0));
-    cards_memory(run, &alone, &largest)
+    cards_memory((run, language), &alone, &largest)
 }
 
 #[cfg(test)]
@@ -64,14 +67,14 @@ mod tests {
     fn a_card_has_a_row_for_every_case_and_a_process_none() {
         let (mut run, _, requests) = fixture::realistic();
         let rows = perf_rows(&run, &requests);
-        assert!(table(&run, &rows).is_none() && charts(&run).is_empty());
+        assert!(table(&run, &rows).is_none() && charts(&run, Language::En).is_empty());
         for case in &mut run.plan.performance {
             (case.largest_batch, case.alone_bytes) = (Some(40), Some((13 << 30) + u64::from(case.batch)));
         }
         let found = table(&run, &rows).unwrap();
         assert_eq!(found.rows.len(), run.plan.performance.len());
         assert_eq!(&found.rows[0].cells[5..], ["13.0 GiB", "40"]);
-        let names: Vec<String> = charts(&run).into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = charts(&run, Language::En).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["memory-batch", "memory-largest-batch"]);
     }
 }

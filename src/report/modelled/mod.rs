@@ -12,7 +12,10 @@ pub(crate) mod figures;
 pub(crate) mod memory;
 mod ratio;
 
-use glmbench_calibrate::modelled::{Ground, Of, Shape, UNKNOWN, is_shipped, stated};
+use crate::language::{Text, joined, text};
+use glmbench_calibrate::modelled::{
+    Basis as ErrorBasis, Beyond, Ground, Of, Outside, Shape, UNKNOWN, is_shipped, stated,
+};
 use glmbench_device::{ClockFit, DeviceInfo};
 
 use super::format::NONE;
@@ -139,22 +142,77 @@ pub(crate) fn short(error: Option<Known>) -> String {
     error.map_or_else(|| NONE.to_owned(), |error| error.map_or_else(|_| NONE.to_owned(), |of| of.short()))
 }
 
+/// Returns an error in words: `± 12 % (19 rows of 3 models; worst 34 %)`.
+pub(crate) fn stated_words(stated: &Stated) -> Text {
+    let Stated { error, worst, rows, models, of, pooled, beyond } = stated;
+    let (rows, models) = match of {
+        ErrorBasis::Published => {
+            (text!("{rows} row{rows:s}", rows), text!("{models} model{models:s}", models))
+        }
+        ErrorBasis::Fitted => {
+            (text!("{rows} measured time{rows:s}", rows), text!("{shapes} shape{shapes:s}", shapes = models))
+        }
+    };
+    let pooled = if *pooled { text!(", over all numbers of chips") } else { Text::EMPTY };
+    let beyond = match beyond.as_slice() {
+        [] => Text::EMPTY,
+        all => text!("; extrapolated: {beyond}", beyond = joined(all.iter().map(beyond_words), ", ")),
+    };
+    text!(
+        "± {error} % ({rows} of {models}{pooled}; worst {worst} %{beyond})",
+        error = format!("{:.0}", 100.0 * error),
+        rows,
+        models,
+        pooled,
+        worst = format!("{:.0}", 100.0 * worst),
+        beyond
+    )
+}
+
+/// Says where a figure is outside the times that its error rests on.
+fn beyond_words(beyond: &Beyond) -> Text {
+    let known = match beyond.of {
+        ErrorBasis::Published => text!("published"),
+        ErrorBasis::Fitted => text!("fitted"),
+    };
+    match &beyond.what {
+        Outside::Chips(own, chips) => {
+            text!("TP {own} ({known}: {chips})", own, known, chips = joined(chips, ", "))
+        }
+        Outside::Parameters(own, [least, most]) if least == most => {
+            text!("model of {own} parameters ({known} {least} B)", own, known, least)
+        }
+        Outside::Parameters(own, [least, most]) => {
+            text!("model of {own} parameters ({known} {least} to {most} B)", own, known, least, most)
+        }
+        Outside::Launches { as_graphs: true } => text!("launched as graphs ({known}: one by one)", known),
+        Outside::Launches { as_graphs: false } => text!("launched one by one ({known}: as graphs)", known),
+        Outside::QuantisedWeights => text!("quantised weights ({known}: none)", known),
+        Outside::Batch(own, most) => text!("batch {own} ({known} up to {most})", own, known, most),
+        Outside::Tokens(own, most) => text!("{own} tokens ({known} up to {most})", own, known, most),
+    }
+}
+
 /// Returns an error as it follows a figure in a sentence. Empty for measured figures, and where no error of the profile is known:
 /// [`sentence`] says so once.
-pub(crate) fn words(error: Option<Known>) -> String {
+pub(crate) fn words(error: Option<Known>) -> Text {
     match error {
-        None | Some(Err(UNKNOWN)) => String::new(),
-        Some(Ok(stated)) => format!(" {}", stated.words()),
-        Some(Err(why)) => format!(" ({why})"),
+        None | Some(Err(UNKNOWN)) => Text::EMPTY,
+        Some(Ok(stated)) => text!(" {error}", error = stated_words(&stated)),
+        Some(Err(why)) => text!(" ({why})", why = Text::term(why)),
     }
 }
 
 /// Returns what follows a modelled time where it stands alone, such as in a gate: `, modelled ± 12 %`. Empty for measured times.
-pub(crate) fn marked(error: Option<&Known>) -> String {
-    match error {
-        None => String::new(),
-        Some(Ok(stated)) => format!(", modelled {}", stated.short()),
-        Some(Err(why)) => format!(", modelled, {why}"),
+pub(crate) fn marked(error: Option<&Known>) -> Text {
+    error.map_or(Text::EMPTY, |known| text!(", {remark}", remark = remark(known)))
+}
+
+/// Says that a time is modelled, and its error: `modelled ± 12 %`.
+pub(crate) fn remark(known: &Known) -> Text {
+    match known {
+        Ok(stated) => text!("modelled {error}", error = stated.short()),
+        Err(why) => text!("modelled, {why}", why = Text::term(*why)),
     }
 }
 
@@ -164,61 +222,71 @@ pub(super) fn cell(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> String {
 }
 
 /// Returns what follows a modelled time in a sentence: ` ± 12 % (19 rows of 3 models; worst 34 %)`. Empty for measured times.
-pub(super) fn after(run: &RunRecord, row: &PerfRow, phase: Phase) -> String {
+pub(super) fn after(run: &RunRecord, row: &PerfRow, phase: Phase) -> Text {
     words(basis_of(run).map(|basis| error_of(basis, row, phase)))
 }
 
 /// Returns what follows a chart's clock: the least and the largest error of its rows. Empty for measured times.
-pub(super) fn span<'a>(run: &RunRecord, rows: impl Iterator<Item = &'a PerfRow>, phase: Phase) -> String {
-    let Some(basis) = basis_of(run) else { return String::new() };
+pub(super) fn span<'a>(run: &RunRecord, rows: impl Iterator<Item = &'a PerfRow>, phase: Phase) -> Text {
+    let Some(basis) = basis_of(run) else { return Text::EMPTY };
     span_of(rows.filter(|row| row.phase == phase).map(|row| Some(error_of(basis, row, phase))))
 }
 
 /// Returns the least and the largest of errors: ` ± 9 to 20 %`. Empty if none is known.
-pub(crate) fn span_of(errors: impl Iterator<Item = Option<Known>>) -> String {
+pub(crate) fn span_of(errors: impl Iterator<Item = Option<Known>>) -> Text {
     let errors: Vec<Stated> = errors.filter_map(|error| error?.ok()).collect();
     let percents = errors.iter().map(|stated| (100.0 * stated.error).round());
     let (least, most) = percents.fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(x), b.max(x)));
-    let beyond =
-        if errors.iter().any(|stated| !stated.beyond.is_empty()) { ", partly extrapolated" } else { "" };
-    if errors.is_empty() {
-        String::new()
-    } else if least >= most {
-        format!(" ± {most:.0} %{beyond}")
+    let beyond = if errors.iter().any(|stated| !stated.beyond.is_empty()) {
+        text!(", partly extrapolated")
     } else {
-        format!(" ± {least:.0} to {most:.0} %{beyond}")
+        Text::EMPTY
+    };
+    let (shown_least, shown_most) = (format!("{least:.0}"), format!("{most:.0}"));
+    if errors.is_empty() {
+        Text::EMPTY
+    } else if least >= most {
+        text!(" ± {most} %{beyond}", most = shown_most, beyond)
+    } else {
+        text!(" ± {least} to {most} %{beyond}", least = shown_least, most = shown_most, beyond)
     }
 }
 
 /// Returns a sentence on the errors of a run's modelled times, by phase, without regard to shapes.
-pub(super) fn sentence(run: &RunRecord) -> Option<String> {
+pub(super) fn sentence(run: &RunRecord) -> Option<Text> {
     let basis = basis_of(run)?;
     let mut chips: Vec<u32> = run.plan.performance.iter().map(|case| case.tp).collect();
     chips.push(run.provenance.tp);
     chips.sort_unstable();
     chips.dedup();
     let of = |chips: u32| {
-        let words = |of| {
-            let stated = basis.error(of, chips, [1, 256, 256]);
-            stated.map_or_else(str::to_owned, |stated| stated.words())
+        let words = |of| match basis.error(of, chips, [1, 256, 256]) {
+            Ok(stated) => stated_words(&stated),
+            Err(why) => Text::term(why),
         };
-        format!("TP {chips}: prefill {}, decode {}", words(Of::Prefill), words(Of::Decode))
+        text!(
+            "TP {chips}: prefill {prefill}, decode {decode}",
+            chips,
+            prefill = words(Of::Prefill),
+            decode = words(Of::Decode)
+        )
     };
-    let known: Vec<String> = chips.into_iter().map(of).collect();
+    let known = joined(chips.into_iter().map(of), "; ");
     let against = match (is_shipped(basis.profile), basis.fits.is_empty()) {
-        (true, _) => "published speeds of models that the fit has not seen",
+        (true, _) => text!("published speeds of models that the fit has not seen"),
         (false, false) => {
-            "the times of the card that the profile is fitted to, on shapes left out of the fit"
+            text!("the times of the card that the profile is fitted to, on shapes left out of the fit")
         }
         // The record has no error of such a profile.
         (false, true) => {
-            let words = "Times are modelled by a profile that is neither a shipped one of this version nor fitted to a card: their \
-                         error is unknown here.";
-            return Some(words.to_owned());
+            return Some(text!(
+                "Times are modelled by a profile that is neither a shipped one of this version nor fitted to a card: their \
+                 error is unknown here."
+            ));
         }
     };
-    let card = evidence::card_words(run).map_or_else(String::new, |card| format!(" on an {card}"));
-    Some(format!("Times are modelled{card}. Their error against {against}: {}.", known.join("; ")))
+    let card = evidence::card_words(run).map_or(Text::EMPTY, |card| text!(" on an {card}", card));
+    Some(text!("Times are modelled{card}. Their error against {against}: {known}.", card, against, known))
 }
 
 #[cfg(test)]
@@ -238,7 +306,7 @@ mod tests {
     fn measured_times_carry_no_model_error_and_unknown_profiles_say_so() {
         let (mut run, _, requests) = fixture::realistic();
         let rows = perf_rows(&run, &requests);
-        assert_eq!((after(&run, &rows[0], Phase::Prefill), sentence(&run)), (String::new(), None));
+        assert_eq!((after(&run, &rows[0], Phase::Prefill), sentence(&run)), (Text::EMPTY, None));
         let file = |run: &RunRecord| figures::csv(run, &figures::of(run, &rows, &[])).unwrap();
         assert!(file(&run).is_none());
         run.provenance.clock = Clock::Modelled;

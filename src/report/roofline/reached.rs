@@ -1,5 +1,6 @@
 //! Compares a figure with its limit and decides whether a target is met.
 
+use crate::language::{Text, joined, text};
 use crate::record::{RequestRecord, RooflineSample, RooflineSamples, Target};
 use crate::stats::{Interval, median};
 
@@ -36,16 +37,12 @@ pub(super) struct Reached {
     pub(super) repetitions: usize,
     /// Ratios of each of these repetitions to the limit before it, and to the limit after it.
     pub(super) each: Vec<f64>,
-    pub(super) note: Option<String>,
+    pub(super) note: Option<Text>,
 }
 
 impl Reached {
     /// Compares one value with one limit. A missing one gives its reason as the note.
-    pub(super) fn of(
-        value: Result<f64, String>,
-        limit: Result<f64, String>,
-        limit_of: Option<String>,
-    ) -> Self {
+    pub(super) fn of(value: Result<f64, Text>, limit: Result<f64, Text>, limit_of: Option<String>) -> Self {
         let note = value.as_ref().err().or(limit.as_ref().err()).cloned();
         let (value, limit) = (value.ok(), limit.ok());
         let ratio = value.zip(limit).map(|(value, limit)| value / limit);
@@ -58,9 +55,9 @@ impl Reached {
     /// cases. Repetitions with different prompts are not trials of one thing, so their median is compared with the
     /// median limit.
     pub(super) fn by_trials(
-        trials: Result<Vec<Trial<'_>>, String>,
+        trials: Result<Vec<Trial<'_>>, Text>,
         limit: impl Fn(&RooflineSample) -> Option<f64>,
-        before: Result<f64, String>,
+        before: Result<f64, Text>,
         limit_of: Option<String>,
     ) -> Self {
         let trials = match trials {
@@ -72,16 +69,20 @@ impl Reached {
         let repetitions = rates.len();
         if repetitions == 0 {
             let rates: Vec<f64> = trials.iter().map(|trial| trial.rate).collect();
-            let value = median(&rates).ok_or_else(|| "not measured".to_owned());
+            let value = median(&rates).ok_or_else(|| text!("not measured"));
             let tried = before.is_ok() && trials.iter().any(|trial| trial.roofline_samples.is_some());
             let reached = Self::of(value, before, limit_of);
-            let note = tried.then(|| {
-                "the limit is that before the cases: it could not be measured around them".to_owned()
-            });
+            let note = tried
+                .then(|| text!("the limit is that before the cases: it could not be measured around them"));
             return Self { note: reached.note.or(note), ..reached };
         }
-        let note = (repetitions < trials.len())
-            .then(|| format!("the limit was measured around {repetitions} of {} repetitions", trials.len()));
+        let note = (repetitions < trials.len()).then(|| {
+            text!(
+                "the limit was measured around {repetitions} of {trials} repetitions",
+                repetitions,
+                trials = trials.len()
+            )
+        });
         let (value, middle) = (median(&rates), median(&limits));
         let reached = Self { value, limit: middle, limit_of, repetitions, note, ..Self::default() };
         if trials.iter().any(|trial| trial.group != trials[0].group) {
@@ -117,13 +118,18 @@ impl Reached {
     }
 
     /// Notes on the result, and why a verdict is open.
-    pub(super) fn notes(&self, target: &Target) -> Option<String> {
+    pub(super) fn notes(&self, target: &Target) -> Option<Text> {
         let range = self.range().filter(|_| self.meets(target).is_none());
         let open = range.map(|range| {
-            format!("{:.3} to {:.3} over {} repetitions", range.low, range.high, self.repetitions)
+            text!(
+                "{low} to {high} over {repetitions} repetitions",
+                low = format!("{:.3}", range.low),
+                high = format!("{:.3}", range.high),
+                repetitions = self.repetitions
+            )
         });
-        let notes: Vec<String> = open.into_iter().chain(self.note.clone()).collect();
-        (!notes.is_empty()).then(|| notes.join("; "))
+        let notes: Vec<Text> = open.into_iter().chain(self.note.clone()).collect();
+        (!notes.is_empty()).then(|| joined(notes, "; "))
     }
 }
 
@@ -176,7 +182,7 @@ mod tests {
             [(0.5, Some(true)), (0.75, Some(true)), (0.76, None), (0.9, None), (0.91, Some(false))]
         {
             assert_eq!(reached.meets(&at_least(least)), met, "{least}");
-            let note = met.is_none().then(|| "0.750 to 0.900 over 3 repetitions".to_owned());
+            let note = met.is_none().then(|| "0.750 to 0.900 over 3 repetitions".into());
             assert_eq!(reached.notes(&at_least(least)), note, "{least}");
         }
     }
@@ -233,7 +239,9 @@ mod tests {
     fn what_could_not_be_measured_is_said() {
         let none = reached(&[(54, Some([None, None])), (54, Some([None, None]))]);
         assert_eq!((none.ratio, none.meets(&at_least(0.9))), (Some(0.9), Some(true)));
-        assert!(none.notes(&at_least(0.9)).unwrap().ends_with("it could not be measured around them"));
+        assert!(
+            none.notes(&at_least(0.9)).unwrap().to_string().ends_with("it could not be measured around them")
+        );
         // One side of a repetition is enough. A repetition without any does not count.
         let some = reached(&[(20, Some([None, Some(40)])), (30, Some(around(30, 30))), (54, None)]);
         assert_eq!((some.ratio, some.range()), (Some(0.75), Some(Interval { low: 0.5, high: 1.0 })));

@@ -24,8 +24,8 @@ impl Section for Accuracy {
     }
 
     fn charts(&self, of: Material<'_>) -> Vec<(String, Chart)> {
-        let mut all = charts::of_scores(of.run(), &of.summary.accuracy);
-        all.extend(charts::of_grids(of.run(), of.samples));
+        let mut all = charts::of_scores(of.run(), &of.summary.accuracy, of.language);
+        all.extend(charts::of_grids(of.run(), of.samples, of.language));
         all
     }
 }

@@ -18,6 +18,7 @@ use super::charts::Chart;
 use super::tables::Table;
 use super::workloads::Csv;
 use super::{ReportError, Summary};
+use crate::language::{Language, Text};
 use crate::record::{RecordError, RequestRecord, RunDir, RunRecord, SampleRecord, write_whole};
 
 /// The sections, in the order of the report.
@@ -39,6 +40,8 @@ pub(super) struct Material<'a> {
     pub(super) summary: &'a Summary,
     pub(super) samples: &'a [SampleRecord],
     pub(super) requests: &'a [RequestRecord],
+    /// The language of the charts. Tables are put into one where they are written.
+    pub(super) language: Language,
 }
 
 impl<'a> Material<'a> {
@@ -48,7 +51,7 @@ impl<'a> Material<'a> {
 }
 
 /// Name and text of a figure's definition.
-type Definition = (&'static str, &'static str);
+type Definition = (Text, Text);
 
 /// A section. One without data returns nothing, and tables without rows are left out.
 trait Section: Sync {

@@ -19,7 +19,8 @@ impl Section for Modelled {
 
     fn charts(&self, of: Material<'_>) -> Vec<(String, Chart)> {
         let run = of.run();
-        let published = evidence::chart(run).map(|chart| (evidence::CHART.to_owned(), Chart::Ratios(chart)));
-        memory::charts(run).into_iter().chain(published).collect()
+        let published =
+            evidence::chart(run, of.language).map(|chart| (evidence::CHART.to_owned(), Chart::Ratios(chart)));
+        memory::charts(run, of.language).into_iter().chain(published).collect()
     }
 }

@@ -28,6 +28,6 @@ impl Section for Performance {
     }
 
     fn charts(&self, of: Material<'_>) -> Vec<(String, Chart)> {
-        charts::of_times(of.run(), &of.summary.performance)
+        charts::of_times(of.run(), &of.summary.performance, of.language)
     }
 }

@@ -27,7 +27,7 @@ impl Toy {
 
 impl Section for Toy {
     fn tables(&self, of: Material<'_>) -> Vec<Table> {
-        let mut table = Table::new("Prompts".to_owned(), &["Case"], &["Tokens"]);
+        let mut table = Table::new("Prompts".into(), &["Case".into()], &["Tokens".into()]);
         for row in Self::rows(&of) {
             table.push(false, vec![row.case_id.to_owned(), row.input_tokens.to_string()]);
         }
@@ -53,13 +53,17 @@ impl Section for Toy {
 
     fn definitions(&self, run: &RunRecord) -> Vec<Definition> {
         let shown = run.provenance.suite == SUITE;
-        shown.then_some(("Prompts", "input tokens of one sequence of a case")).into_iter().collect()
+        shown
+            .then(|| ("Prompts".into(), "input tokens of one sequence of a case".into()))
+            .into_iter()
+            .collect()
     }
 }
 
 /// The walk of a section: to the terminal's tables, the page, the Markdown summary, the CSV file, and the chart.
 mod tests {
     use super::SUITE;
+    use crate::language::Language;
     use crate::report::{fixture, render};
     use std::fs;
 
@@ -70,9 +74,12 @@ mod tests {
         records.0.provenance.suite = SUITE.to_owned();
         let case = records.0.plan.performance[0].clone();
         let dir = fixture::write(root.path(), &records);
-        let summary = render(dir.path()).unwrap();
+        let summary = render(dir.path(), Language::En).unwrap();
         let table = summary.tables.last().unwrap();
-        assert_eq!((table.title.as_str(), table.rows.len()), ("Prompts", records.0.plan.performance.len()));
+        assert_eq!(
+            (table.title.to_string().as_str(), table.rows.len()),
+            ("Prompts", records.0.plan.performance.len())
+        );
         let text = |name: &str| fs::read_to_string(dir.file(name)).unwrap();
         let first = format!("case_id,input_tokens\n{},{}\n", case.case_id, case.input_tokens);
         assert!(text("toy-prompts.csv").starts_with(&first), "{}", text("toy-prompts.csv"));
@@ -88,7 +95,7 @@ mod tests {
     fn a_report_without_it_shows_nothing_of_it() {
         let root = tempfile::tempdir().unwrap();
         let dir = fixture::write(root.path(), &fixture::realistic());
-        render(dir.path()).unwrap();
+        render(dir.path(), Language::En).unwrap();
         assert!(!dir.file("toy-prompts.csv").exists());
         assert!(!fs::read_to_string(dir.file("summary.md")).unwrap().contains("Prompts"));
     }

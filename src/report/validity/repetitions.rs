@@ -1,6 +1,7 @@
 //! The conditions on repeated measurements: enough of them, without drift, outliers or wide intervals.
 
 use super::{Check, Outcome, found_in, yes_if};
+use crate::language::{Text, text};
 use crate::record::{Clock, Phase, RequestRecord, RunRecord, Status};
 use crate::report::performance::{Repetitions, phase_ns};
 use crate::stats::{Outlier, drift, median, median_interval, outliers};
@@ -33,28 +34,28 @@ pub(super) fn of_repetitions(run: &RunRecord, requests: &[RequestRecord]) -> Vec
     };
     checks.extend([
         timed(
-            "5 repetitions",
-            "Every case has at least 5 timed repetitions",
+            text!("5 repetitions"),
+            text!("Every case has at least 5 timed repetitions"),
             &|r| Some(r.good.len() < FEW_REPETITIONS),
-            "Raise the suite's repetitions: a median of fewer says little.",
+            text!("Raise the suite's repetitions: a median of fewer says little."),
         ),
         timed(
-            "medians within ± 5 %",
-            "Every end-to-end median is known to ± 5 %",
+            text!("medians within ± 5 %"),
+            text!("Every end-to-end median is known to ± 5 %"),
             &|r| is_wide(&e2e(r)),
-            "Raise the repetitions, or find what else the machine is doing.",
+            text!("Raise the repetitions, or find what else the machine is doing."),
         ),
         timed(
-            "no drift",
-            "No case grew slower or faster by 5 % as it was repeated",
+            text!("no drift"),
+            text!("No case grew slower or faster by 5 % as it was repeated"),
             &|r| drift(&e2e(r)).map(|drift| drift.exceeds(DRIFT_SHARE)),
-            "Warm up longer; watch temperature and frequency.",
+            text!("Warm up longer; watch temperature and frequency."),
         ),
         timed(
-            "no outliers",
-            "No repetition stands apart from the others of its case",
+            text!("no outliers"),
+            text!("No repetition stands apart from the others of its case"),
             &|r| has_outlier(&e2e(r)),
-            "Outliers are kept in every figure; other load on the machine is the usual cause.",
+            text!("Outliers are kept in every figure; other load on the machine is the usual cause."),
         ),
     ]);
     checks
@@ -67,18 +68,18 @@ fn whole_cases(run: &RunRecord, cases: &[Case<'_>]) -> Check {
     let spoilt: Vec<&str> = cases.iter().filter(|(_, r)| is_spoilt(r)).map(|(id, _)| *id).collect();
     let first = cases.iter().find(|(_, r)| is_spoilt(r)).and_then(|(_, r)| r.invalid.clone());
     Check {
-        name: "cases whole, outputs equal",
-        condition: "Every case ran without error and always gave the same output",
+        name: text!("cases whole, outputs equal"),
+        condition: text!("Every case ran without error and always gave the same output"),
         outcome: match cases {
             [] => Outcome::DoesNotApply,
             cases if cases.iter().all(|(_, r)| r.unrun) && spoilt.is_empty() => Outcome::Unknown,
             _ => yes_if(spoilt.is_empty()),
         },
         found: match first {
-            Some(reason) => format!("{reason}; {}", found_in(&spoilt, cases.len())),
+            Some(reason) => text!("{reason}; {cases}", reason, cases = found_in(&spoilt, cases.len())),
             None => found_in(&spoilt, cases.len()),
         },
-        advice: "The rows concerned say what happened; their times must not be used.",
+        advice: text!("The rows concerned say what happened; their times must not be used."),
         required: true,
     }
 }
@@ -88,11 +89,11 @@ fn none_left_out(run: &RunRecord) -> Check {
     let cases = &run.plan.performance;
     let unfit: Vec<&str> = cases.iter().filter(|c| c.unfit.is_some()).map(|c| c.case_id.as_str()).collect();
     Check {
-        name: "no case left out",
-        condition: "No case was left out",
+        name: text!("no case left out"),
+        condition: text!("No case was left out"),
         outcome: yes_if(unfit.is_empty()),
         found: found_in(&unfit, cases.len()),
-        advice: "The headline says why; `--over-budget` runs those that take too long.",
+        advice: text!("The headline says why; `--over-budget` runs those that take too long."),
         required: false,
     }
 }
@@ -105,7 +106,7 @@ fn stability(
     cases: &[Case<'_>],
     modelled: bool,
     is_spoilt: &dyn Fn(&Repetitions<'_>) -> Option<bool>,
-) -> (Outcome, String) {
+) -> (Outcome, Text) {
     // Cases without a good repetition belong to another condition.
     let timed: Vec<(&str, Option<bool>)> =
         cases.iter().filter(|(_, r)| !r.good.is_empty()).map(|(id, r)| (*id, is_spoilt(r))).collect();
@@ -114,11 +115,11 @@ fn stability(
     };
     let (spoilt, untold) = (are(Some(true)), are(None));
     match timed.len() {
-        _ if modelled => (Outcome::DoesNotApply, "a virtual clock has no noise".to_owned()),
-        0 => (Outcome::DoesNotApply, "no case has times".to_owned()),
+        _ if modelled => (Outcome::DoesNotApply, text!("a virtual clock has no noise")),
+        0 => (Outcome::DoesNotApply, text!("no case has times")),
         all if !spoilt.is_empty() => (Outcome::No, found_in(&spoilt, all)),
         all if !untold.is_empty() => {
-            (Outcome::Unknown, format!("too few repetitions to tell: {}", found_in(&untold, all)))
+            (Outcome::Unknown, text!("too few repetitions to tell: {found}", found = found_in(&untold, all)))
         }
         all => (Outcome::Yes, found_in(&[], all)),
     }

@@ -5,9 +5,11 @@ use crate::record::{
     Audit, Clock, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objective, Objectives, ProbeOutcome,
     ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SealState, SearchCase,
 };
+use crate::report::compare::{Comparison, Options, compare, write};
 use crate::report::validity::{Outcome, Verdict};
 use crate::report::{fixture, render};
 use std::fs;
+use std::path::Path;
 
 fn search(id: &str) -> SearchCase {
     SearchCase {
@@ -133,7 +135,7 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
     let mut dir = fixture::write(root.path(), &(run, Vec::new(), Vec::new()));
     probes.iter().try_for_each(|probe| dir.append_probe(probe)).unwrap();
     levels.iter().try_for_each(|level| dir.append_load(level)).unwrap();
-    let summary = render(dir.path()).unwrap();
+    let summary = render(dir.path(), Language::En).unwrap();
     let text = |name: &str| fs::read_to_string(dir.file(name)).unwrap();
     insta::assert_snapshot!("max_batch.csv", text("max_batch.csv"));
     insta::assert_snapshot!("load.csv", text("load.csv"));
@@ -142,8 +144,10 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
         .iter()
         .filter(|table| !table.title.starts_with("Performance"))
         .map(|table| {
-            let columns = table.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" | ");
-            let rows = table.rows.iter().map(|row| row.cells.join(" | ")).collect::<Vec<_>>().join("\n");
+            let columns = joined(table.columns.iter().map(|column| &column.name), " | ");
+            let rows: Vec<String> =
+                table.rows.iter().map(|row| joined(&row.cells, " | ").to_string()).collect();
+            let rows = rows.join("\n");
             format!("{}\n{columns}\n{rows}\n", table.title)
         })
         .collect();
@@ -173,29 +177,39 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
     assert_eq!(own(&|w| w.serialize(&load_rows[0]).unwrap()), LoadRow::HEADER);
 }
 
-#[test]
-fn two_runs_are_compared_side_by_side_and_exported() {
-    use crate::report::compare::{Options, compare, write};
-    let root = tempfile::tempdir().unwrap();
+/// Two runs in the folder `root`: the second fits half the batch of the first search, has other limits for the second, and has one
+/// rate more and one less.
+fn planted_runs(root: &Path) -> [RunDir; 2] {
     let written =
         |id: &str, (mut run, probes, levels): (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>)| {
             run.run_id = id.into();
             run.plan.performance.clear();
             run.plan.accuracy.clear();
-            let mut dir = fixture::write(root.path(), &(run, Vec::new(), Vec::new()));
+            let mut dir = fixture::write(root, &(run, Vec::new(), Vec::new()));
             probes.iter().try_for_each(|probe| dir.append_probe(probe)).unwrap();
             levels.iter().try_for_each(|level| dir.append_load(level)).unwrap();
             dir
         };
     let base = written("a", planted());
     let (mut run, mut probes, mut levels) = planted();
-    // B fits half the batch of the first search, has other limits for the second, and has one rate more and one less.
     probes.retain(|p| p.search_id != "max-batch-i256-o33" || p.batch <= 16);
     probes.push(probe("max-batch-i256-o33", 9, 17, ProbeOutcome::TooSlow));
     run.plan.searches[1].limit_tpot = Objective::of_ns(1);
     levels.remove(1);
     levels.push(level(3, Some(4.0), 0));
-    let other = written("b", (run, probes, levels));
+    [base, written("b", (run, probes, levels))]
+}
+
+/// The comparison of two such runs.
+pub(in crate::report) fn planted_pair(root: &Path, language: Language) -> Comparison {
+    let paths = planted_runs(root).map(|dir| dir.path().to_owned());
+    compare(&paths, &Options { language, ..Options::default() }).unwrap()
+}
+
+#[test]
+fn two_runs_are_compared_side_by_side_and_exported() {
+    let root = tempfile::tempdir().unwrap();
+    let [base, other] = planted_runs(root.path());
     let paths = [base.path().to_owned(), other.path().to_owned()];
     let comparison = compare(&paths, &Options::default()).unwrap();
     let out = root.path().join("out");
@@ -209,11 +223,11 @@ fn two_runs_are_compared_side_by_side_and_exported() {
     assert!(pair.contains("max-batch-i256-o33: 16 against 25"), "{:?}", summary.headline);
     assert!(comparison.pairs[0].notes.iter().any(|n| n.contains("max-batch-i512-o33 is asked otherwise")));
     let html = fs::read_to_string(out.join("report.html")).unwrap();
-    crate::report::tests::assert_whole_page(&html);
+    crate::report::tests::assert_whole_page(&html, Language::En);
     let csv = crate::report::export::find("csv").unwrap();
     let records = crate::report::export::Records::read(&base).unwrap();
     let exported = crate::report::export::files(csv, &records).unwrap();
-    render(base.path()).unwrap();
+    render(base.path(), Language::En).unwrap();
     for name in ["max_batch.csv", "load.csv"] {
         let file = exported.iter().find(|file| file.path == name).unwrap();
         assert_eq!(file.bytes, fs::read(base.file(name)).unwrap(), "{name}");
@@ -224,7 +238,7 @@ fn two_runs_are_compared_side_by_side_and_exported() {
 fn what_was_found_is_said_and_what_contradicts_is_not_hidden() {
     let (run, probes, levels) = planted();
     let mut summary = summary(run, probes, levels);
-    let said = summary.headline.join("\n");
+    let said = summary.headline.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     for sentence in [
         "256 in, 33 out: 25 is the largest batch of 1 to 64 within the limits (TPOT 50.0 ms, 26 is too slow), measured on cpu in fp16.",
         "the largest batch of 1 to 64 within the limits is not known, 1 to 2: its probes contradict one another, batch 2 is too slow (probe 1), batch 2 fits (probe 2)",
@@ -302,7 +316,7 @@ fn a_load_that_fails_throughout_says_why() {
     assert_eq!(said, "poisson-i128-o3-b8: 360 of 360 requests failed (logits not finite).");
     let check = summary.checks.last().unwrap();
     assert_eq!(
-        (check.outcome, check.found.as_str()),
+        (check.outcome, check.found.to_string().as_str()),
         (Outcome::No, "logits not finite; 360 of 360 requests failed; not 1 of 1: poisson-i128-o3-b8")
     );
 }

@@ -1,8 +1,9 @@
 //! Validity conditions of loads.
 
 use super::report::FirstFailure;
+use crate::language::{Text, text};
 use crate::record::{LoadRow, RunRecord};
-use crate::report::format::{counted, significant};
+use crate::report::format::significant;
 use crate::report::validity::{Check, Outcome, found_in, yes_if};
 
 /// The validity conditions of the loads. `failures` holds the first failure of each load that has any.
@@ -12,20 +13,29 @@ pub(super) fn checks(run: &RunRecord, rows: &[LoadRow], failures: &[FirstFailure
     }
     let spoilt: Vec<&str> = failures.iter().map(|failure| failure.load_id.as_str()).collect();
     let found = match failures {
-        [] if rows.is_empty() => "no load has a level yet".to_owned(),
-        [] => format!("all {}", counted(rows.iter().map(|row| row.requests).sum(), "request")),
+        [] if rows.is_empty() => text!("no load has a level yet"),
+        [] => {
+            let requests: u64 = rows.iter().map(|row| row.requests).sum();
+            text!("all {requests} request{requests:s}", requests)
+        }
         [FirstFailure { reason, .. }, ..] => {
             let failed: u64 = rows.iter().map(|row| row.failed).sum();
-            let all = counted(rows.iter().map(|row| row.requests).sum(), "request");
-            format!("{reason}; {failed} of {all} failed; {}", found_in(&spoilt, run.plan.loads.len()))
+            let all: u64 = rows.iter().map(|row| row.requests).sum();
+            text!(
+                "{reason}; {failed} of {all} request{all:s} failed; {loads}",
+                reason,
+                failed,
+                all,
+                loads = found_in(&spoilt, run.plan.loads.len())
+            )
         }
     };
     let served = Check {
-        name: "every request served",
-        condition: "Every request under load was served to its end",
+        name: text!("every request served"),
+        condition: text!("Every request under load was served to its end"),
         outcome: if rows.is_empty() { Outcome::Unknown } else { yes_if(spoilt.is_empty()) },
         found,
-        advice: "The requests concerned say why in load.jsonl; they stand outside all times.",
+        advice: text!("The requests concerned say why in load.jsonl; they stand outside all times."),
         required: true,
     };
     std::iter::once(served).chain(on_time(rows)).collect()
@@ -38,19 +48,24 @@ fn on_time<'a>(rows: &'a [LoadRow]) -> Option<Check> {
     let of_rates: Vec<(&LoadRow, f64, f64)> = rows.iter().filter_map(moved).collect();
     let (worst, by_ns, _) = of_rates.iter().max_by(|a, b| (a.1 / a.2).total_cmp(&(b.1 / b.2)))?;
     let ms = |ns: f64| significant(ns / 1e6, 3);
-    let late =
-        f64_of(worst.late_p99_ns).map_or_else(String::new, |ns| format!(", and up to {} ms late", ms(ns)));
+    let late = f64_of(worst.late_p99_ns)
+        .map_or_else(Text::default, |ns| text!(", and up to {ms} ms late", ms = ms(ns)));
     Some(Check {
-        name: "requests sent on time",
-        condition: "Late sending moved no stated quantile of TTFT (50, 90, 99 %) by more than 1 ms or 1 % of it",
-        outcome: yes_if(of_rates.iter().all(|(_, by, limit)| by <= limit)),
-        found: format!(
-            "moved by up to {} ms{late}, at {}/s of {}",
-            ms(*by_ns),
-            worst.rate_words(),
-            worst.load_id
+        name: text!("requests sent on time"),
+        condition: text!(
+            "Late sending moved no stated quantile of TTFT (50, 90, 99 %) by more than 1 ms or 1 % of it"
         ),
-        advice: "This program did not keep its own schedule. Offer a lower rate, or give it a machine or a core of its own.",
+        outcome: yes_if(of_rates.iter().all(|(_, by, limit)| by <= limit)),
+        found: text!(
+            "moved by up to {ms} ms{late}, at {rate}/s of {load}",
+            ms = ms(*by_ns),
+            late,
+            rate = worst.rate_words(),
+            load = worst.load_id
+        ),
+        advice: text!(
+            "This program did not keep its own schedule. Offer a lower rate, or give it a machine or a core of its own."
+        ),
         required: true,
     })
 }

@@ -1,6 +1,7 @@
 //! Compares loads in two runs. One pass at each rate has no interval. It is shown without a verdict.
 
 use super::sentences::{Sustained, best_closed, sustained};
+use crate::language::{Text, cells, joined, text};
 use crate::record::{LoadCase, LoadRow};
 use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::{NONE, fixed, or_none, percent};
@@ -26,7 +27,7 @@ struct LoadComparison {
 struct Loads(Vec<LoadComparison>);
 
 /// Compares loads of both runs. `notes` names those that only one has, or with other objectives.
-pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Box<dyn Compared> {
+pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Box<dyn Compared> {
     let (ours, theirs) = (&a.run().plan.loads, &b.run().plan.loads);
     // A search for saturation chooses its rates by its findings, so rates may differ.
     let same = |x: &LoadCase, y: &LoadCase| LoadCase { rates: y.rates.clone(), ..x.clone() } == *y;
@@ -64,23 +65,28 @@ impl LoadComparison {
     }
 
     /// `12.3 at concurrency 16`: the requests per second of each side where its throughput is highest.
-    fn best_words(&self) -> [String; 2] {
-        let of =
-            |row: &LoadRow| format!("{} at concurrency {}", fixed(row.achieved_per_s, 2), row.rate_words());
+    fn best_words(&self) -> [Text; 2] {
+        let of = |row: &LoadRow| {
+            text!(
+                "{rate} at concurrency {concurrency}",
+                rate = fixed(row.achieved_per_s, 2),
+                concurrency = row.rate_words()
+            )
+        };
         [0, 1].map(|side: usize| or_none(self.best[side].as_ref(), of))
     }
 
     /// What the load does best, by name, and each side's words.
-    fn peak(&self) -> (&'static str, [String; 2]) {
+    fn peak(&self) -> (Text, [Text; 2]) {
         if self.is_closed() {
-            ("highest throughput", self.best_words())
+            (text!("highest throughput"), self.best_words())
         } else {
-            ("highest sustained", [0, 1].map(|side: usize| self.sustained[side].words()))
+            (text!("highest sustained"), [0, 1].map(|side: usize| self.sustained[side].words()))
         }
     }
 
     /// The errors of modelled levels, by run.
-    fn errors(&self, comparison: &Comparison, pair: &Pair) -> Option<String> {
+    fn errors(&self, comparison: &Comparison, pair: &Pair) -> Option<Text> {
         model_errors(comparison, pair, |side, run| {
             let rows = self.rates.iter().filter_map(move |rows| rows[side].as_ref());
             rows.map(|row| modelled::error_of_load(run, row)).collect::<Vec<_>>()
@@ -88,9 +94,9 @@ impl LoadComparison {
     }
 
     /// The level of two rows: `20`, `all at once`, `concurrency 4`.
-    fn level_words(&self, rows: &[Option<LoadRow>; 2]) -> String {
-        let words = rows.iter().flatten().next().map_or_else(|| NONE.to_owned(), LoadRow::rate_words);
-        if self.is_closed() { format!("concurrency {words}") } else { words }
+    fn level_words(&self, rows: &[Option<LoadRow>; 2]) -> Text {
+        let words = rows.iter().flatten().next().map_or_else(|| NONE.into(), LoadRow::rate_words);
+        if self.is_closed() { text!("concurrency {words}", words) } else { words }
     }
 }
 
@@ -102,41 +108,41 @@ impl Compared for Loads {
     /// One row per load with what it does best, followed by a row for each rate or concurrency.
     fn table(&self, comparison: &Comparison, pair: &Pair) -> Table {
         let letters = [comparison.base().letter, comparison.other(pair).letter];
-        let named = |what: &str| letters.map(|letter| format!("{letter} {what}"));
-        let [served, good, ttft, full] = ["served /s", "goodput %", "TTFT p50 ms", "saturated"].map(named);
-        let numbers = [&served[0], &served[1], &good[0], &good[1], &ttft[0], &ttft[1], &full[0], &full[1]];
+        let served = letters.map(|letter| text!("{letter} served /s", letter));
+        let good = letters.map(|letter| text!("{letter} goodput %", letter));
+        let ttft = letters.map(|letter| text!("{letter} TTFT p50 ms", letter));
+        let full = letters.map(|letter| text!("{letter} saturated", letter));
         let errors = self.0.iter().map(|load| load.errors(comparison, pair)).max_by_key(Option::is_some);
-        let errors = errors.flatten().map_or_else(String::new, |words| format!("; {words}"));
+        let errors = errors.flatten().map_or(Text::EMPTY, |errors| text!("; {errors}", errors));
+        let is_closed = self.0.iter().any(LoadComparison::is_closed);
         let mut table = Table::new(
-            format!(
-                "Load, {}{errors}; no verdict, one pass at a rate has no interval",
-                against(comparison, pair)
+            text!(
+                "Load, {against}{errors}; no verdict, one pass at a rate has no interval",
+                against = against(comparison, pair),
+                errors
             ),
-            &[
-                "Load",
-                if self.0.iter().any(LoadComparison::is_closed) { "Rate /s, concurrency" } else { "Rate /s" },
-            ],
-            &numbers.map(String::as_str),
+            &[text!("Load"), if is_closed { text!("Rate /s, concurrency") } else { text!("Rate /s") }],
+            &[served, good, ttft, full].concat(),
         );
         for load in &self.0 {
             let (peak, words) = load.peak();
-            let mut cells = vec![load.case.load_id.clone(), peak.to_owned()];
+            let mut cells = cells![load.case.load_id, peak];
             cells.extend(words);
-            cells.extend((0..6).map(|_| String::new()));
+            cells.extend((0..6).map(|_| Text::EMPTY));
             table.push(true, cells);
             for rows in &load.rates {
-                let each = |cell: fn(&LoadRow) -> String| {
+                let each = |cell: fn(&LoadRow) -> Text| {
                     rows.iter().map(move |row| or_none(row.as_ref(), cell)).collect::<Vec<_>>()
                 };
-                let mut cells = vec![String::new(), load.level_words(rows)];
-                cells.extend(each(|row| fixed(row.achieved_per_s, 2)));
-                cells.extend(each(|row| or_none(row.goodput_share, percent)));
+                let mut cells = cells![Text::EMPTY, load.level_words(rows)];
+                cells.extend(each(|row| fixed(row.achieved_per_s, 2).into()));
+                cells.extend(each(|row| or_none(row.goodput_share, percent).into()));
                 let runs = [comparison.base().run(), comparison.other(pair).run()];
                 cells.extend(rows.iter().zip(runs).map(|(row, run)| {
                     or_none(row.as_ref(), |row| {
                         let error = modelled::error_of_load(run, row).and_then(Result::ok);
                         let error = error.map_or_else(String::new, |error| format!(" {}", error.short()));
-                        or_none(row.ttft_p50_ns, |ns| short_ms(ns) + &error)
+                        or_none(row.ttft_p50_ns, |ns| Text::from(short_ms(ns) + &error))
                     })
                 }));
                 cells.extend(each(LoadRow::saturated_words));
@@ -161,11 +167,13 @@ impl Compared for Loads {
                 unit: "requests/s",
                 a: best(0),
                 b: best(1),
-                note: [Some(format!("A {}; B {}", words[0], words[1])), load.errors(comparison, pair)]
-                    .into_iter()
-                    .flatten()
-                    .collect::<Vec<_>>()
-                    .join("; "),
+                note: joined(
+                    [Some(text!("A {a}; B {b}", a = words[0], b = words[1])), load.errors(comparison, pair)]
+                        .into_iter()
+                        .flatten(),
+                    "; ",
+                )
+                .to_string(),
                 ..blank()
             });
             for [a, b] in &load.rates {
@@ -177,7 +185,7 @@ impl Compared for Loads {
                 let requests = |row: &Option<LoadRow>| row.as_ref().map_or(0, |row| row.requests);
                 let mut notes = vec![failures(a.as_ref(), b.as_ref())];
                 if !load.is_closed() {
-                    notes.insert(0, format!("saturated: A {}, B {}", saturated(a), saturated(b)));
+                    notes.insert(0, text!("saturated: A {a}, B {b}", a = saturated(a), b = saturated(b)));
                 }
                 notes.extend(model_errors(comparison, pair, |side, run| {
                     [a, b][side].iter().map(|row| modelled::error_of_load(run, row)).collect::<Vec<_>>()
@@ -188,14 +196,14 @@ impl Compared for Loads {
                     ("goodput", "share", of(|row| row.goodput_share)),
                 ] {
                     rows.push(ComparisonRow {
-                        part: rate.clone(),
+                        part: rate.to_string(),
                         figure,
                         unit,
                         n_a: requests(a),
                         n_b: requests(b),
                         a: value_a,
                         b: value_b,
-                        note: notes.join("; "),
+                        note: joined(&notes, "; ").to_string(),
                         ..blank()
                     });
                 }
@@ -204,35 +212,42 @@ impl Compared for Loads {
         rows
     }
 
-    fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<String> {
+    fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<Text> {
         let words = |load: &LoadComparison| {
             let untold = |sustained: &Sustained| sustained.good.or(sustained.bad).is_none();
             if !load.is_closed() && load.sustained.iter().all(untold) {
-                return format!("{}: sustained rates cannot be told: too few requests", load.case.load_id);
+                return text!(
+                    "{load_id}: sustained rates cannot be told: too few requests",
+                    load_id = load.case.load_id
+                );
             }
             let (_, [a, b]) = load.peak();
-            let or_unknown = |side: usize, words: String| match &load.sustained[side] {
+            let or_unknown = |side: usize, words: Text| match &load.sustained[side] {
                 sustained if !load.is_closed() && untold(sustained) => {
-                    "an unknown rate (too few requests)".into()
+                    text!("an unknown rate (too few requests)")
                 }
                 _ => words,
             };
             let (a, b) = (or_unknown(0, a), or_unknown(1, b));
-            let verb = if load.is_closed() { "serves" } else { "sustains" };
             let errors = load.errors(comparison, pair);
-            let errors = errors.map_or_else(String::new, |words| format!(" ({words})"));
-            format!("{} {verb} {b} against {a} requests/s{errors}", load.case.load_id)
+            let errors = errors.map_or(Text::EMPTY, |errors| text!(" ({errors})", errors));
+            let load_id = &load.case.load_id;
+            if load.is_closed() {
+                text!("{load} serves {b} against {a} requests/s{errors}", load = load_id, b, a, errors)
+            } else {
+                text!("{load} sustains {b} against {a} requests/s{errors}", load = load_id, b, a, errors)
+            }
         };
         self.0.iter().map(words).collect()
     }
 }
 
 /// `failed: A 0 of 20, B 3 of 20`. Empty if no request failed.
-fn failures(a: Option<&LoadRow>, b: Option<&LoadRow>) -> String {
+fn failures(a: Option<&LoadRow>, b: Option<&LoadRow>) -> Text {
     let failed = |row: Option<&LoadRow>| row.map_or(0, |row| row.failed);
     if failed(a) + failed(b) == 0 {
-        return String::new();
+        return Text::EMPTY;
     }
-    let words = |row: &LoadRow| format!("{} of {}", row.failed, row.requests);
-    format!("failed: A {}, B {}", or_none(a, words), or_none(b, words))
+    let words = |row: &LoadRow| text!("{done} of {all}", done = row.failed, all = row.requests);
+    text!("failed: A {a}, B {b}", a = or_none(a, words), b = or_none(b, words))
 }

@@ -1,6 +1,7 @@
 //! What a level of a load offers, and which level comes next.
 
 use super::record::{LoadCase, LoadLevelRecord};
+use crate::language::{Text, ToText, text};
 use std::fmt;
 
 /// A search for saturation ends when the lowest saturated rate is within this factor of the highest sustained one.
@@ -34,6 +35,16 @@ impl Level {
         match self {
             Self::Concurrency(requests) => Some(requests),
             Self::AtOnce | Self::Rate(_) => None,
+        }
+    }
+}
+
+impl ToText for Level {
+    fn to_text(&self) -> Text {
+        match self {
+            Self::AtOnce => text!("all at once"),
+            Self::Rate(rate) => format!("{}/s", rate_text(*rate)).into(),
+            Self::Concurrency(requests) => text!("concurrency {requests}", requests),
         }
     }
 }

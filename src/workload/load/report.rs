@@ -1,5 +1,6 @@
 //! Loads in a report: their definitions, and where their tables, sentences, conditions and charts come from.
 
+use crate::language::{Language, Text, text};
 use std::collections::BTreeMap;
 
 use crate::record::{LoadCase, LoadLevelRecord, LoadRow, Phase, RunRecord};
@@ -17,44 +18,56 @@ use super::sentences::sentences;
 use super::tables::{quantiles, requests, resends, summary, wire};
 
 /// Definitions at the foot of a report with loads.
-const DEFINITIONS: &[(&str, &str)] = &[
+const DEFINITIONS: &[(Text, Text)] = &[
     (
-        "Load",
-        "requests arrive by a schedule made from the seed, whether or not the engine keeps up (an open loop). All times of a \
+        text!("Load"),
+        text!(
+            "requests arrive by a schedule made from the seed, whether or not the engine keeps up (an open loop). All times of a \
          request count from its arrival by that schedule, not from when the engine was free to hear of it. The scheduler \
          prefills new prompts before it goes on decoding, so an arrival shows as a long gap (ITL) of those running. In a \
-         closed loop a fixed number of requests is under way, and a request arrives when one before it ends.",
+         closed loop a fixed number of requests is under way, and a request arrives when one before it ends."
+        ),
     ),
     (
-        "TTFT, TPOT, ITL, E2E under load",
-        "TTFT: arrival to first token, the queue included. TPOT: (last token − first) ÷ (tokens − 1), one value a request. ITL: \
+        text!("TTFT, TPOT, ITL, E2E under load"),
+        text!(
+            "TTFT: arrival to first token, the queue included. TPOT: (last token − first) ÷ (tokens − 1), one value a request. ITL: \
          each gap between two tokens of a request, the first token's own time in none of them. E2E: arrival to last token. \
-         Queue: arrival to the begin of its first step.",
+         Queue: arrival to the begin of its first step."
+        ),
     ),
     (
-        "Offered, served",
-        "rate: of the schedule. Offered: (requests − 1) ÷ (last arrival − first). Served: requests ÷ time from the schedule's \
-         begin to the last request's end, so a short run shows less than its rate.",
+        text!("Offered, served"),
+        text!(
+            "rate: of the schedule. Offered: (requests − 1) ÷ (last arrival − first). Served: requests ÷ time from the schedule's \
+         begin to the last request's end, so a short run shows less than its rate."
+        ),
     ),
     (
-        "Over a wire",
-        "TTFT, TPOT and E2E count events that carry text or tokens, as they arrive at this program; role, usage and end \
+        text!("Over a wire"),
+        text!(
+            "TTFT, TPOT and E2E count events that carry text or tokens, as they arrive at this program; role, usage and end \
          events count for nothing. TTFT and E2E from sent begin with the last byte of the request. Late: from the scheduled arrival \
          until this program began to connect, its own delay. The run is invalid if it moved a stated quantile of TTFT by more than \
          1 ms and by more than 1 % of it. Connect: address, TCP and TLS; 0 for a reused connection. Events a \
          token counts those that arrive together once. Below 0.95, gaps between events are not gaps between tokens. ITL and TPOT \
-         are then empty, and E2E ends with the answer.",
+         are then empty, and E2E ends with the answer."
+        ),
     ),
     (
-        "Goodput",
-        "share of all requests that keep every stated objective; a failed one keeps none. Empty if an objective is for TPOT and \
-         tokens of a request arrived together.",
+        text!("Goodput"),
+        text!(
+            "share of all requests that keep every stated objective; a failed one keeps none. Empty if an objective is for TPOT and \
+         tokens of a request arrived together."
+        ),
     ),
     (
-        "Saturated",
-        "E2E surely grows by more than 5 % of the time that passes, so that fewer than 95 % of the requests offered are served. \
+        text!("Saturated"),
+        text!(
+            "E2E surely grows by more than 5 % of the time that passes, so that fewer than 95 % of the requests offered are served. \
          Surely: by least squares over the means of ten blocks, the first quarter left out, with a one-sided 95 % bound above 0. \
-         Needs 100 requests that do not all arrive at once.",
+         Needs 100 requests that do not all arrive at once."
+        ),
     ),
 ];
 
@@ -99,7 +112,7 @@ impl Part for LoadReport {
         checks(run, &self.rows, &self.failures)
     }
 
-    fn sentences(&self, run: &RunRecord) -> Vec<String> {
+    fn sentences(&self, run: &RunRecord) -> Vec<Text> {
         sentences(run, &self.rows, &self.failures)
     }
 
@@ -122,14 +135,14 @@ impl Part for LoadReport {
         super::history::figures(run, &self.rows)
     }
 
-    fn charts(&self, run: &RunRecord) -> Vec<(String, LineChart)> {
-        super::charts::describe(run, &self.rows)
+    fn charts(&self, run: &RunRecord, language: Language) -> Vec<(String, LineChart)> {
+        super::charts::describe(run, &self.rows, language)
     }
 }
 
 impl Reported for LoadReport {
     type Case = LoadCase;
-    const DEFINITIONS: &'static [(&'static str, &'static str)] = DEFINITIONS;
+    const DEFINITIONS: &'static [(Text, Text)] = DEFINITIONS;
     const NAMES: [&'static str; 2] = ["load", "loads"];
 
     fn of(run: &RunRecord, levels: &[LoadLevelRecord]) -> Self {
@@ -142,7 +155,7 @@ impl Reported for LoadReport {
         Self { rows: load_rows(run, levels), failures, resends }
     }
 
-    fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Option<Box<dyn Compared>> {
+    fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {
         Some(super::compare::compare(a, b, notes))
     }
 }

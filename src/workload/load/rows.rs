@@ -1,5 +1,6 @@
 //! The rows of `load.csv`, from the levels of a run.
 
+use crate::language::{Text, ToText, text};
 use crate::record::{
     LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objective, RunRecord, SCHEMA, rate_text,
 };
@@ -186,11 +187,11 @@ fn offered_per_s(level: &LoadLevelRecord) -> Option<f64> {
 
 impl LoadRow {
     /// The rate or concurrency, formatted.
-    pub(crate) fn rate_words(&self) -> String {
+    pub(crate) fn rate_words(&self) -> Text {
         match (self.concurrency, self.rate_per_s) {
-            (Some(requests), _) => requests.to_string(),
-            (None, Some(rate)) => rate_text(rate),
-            (None, None) => "all at once".to_owned(),
+            (Some(requests), _) => requests.to_text(),
+            (None, Some(rate)) => rate_text(rate).into(),
+            (None, None) => text!("all at once"),
         }
     }
 
@@ -205,16 +206,15 @@ impl LoadRow {
     }
 
     /// `yes`, `no`, or why it is unknown.
-    pub(crate) fn saturated_words(&self) -> String {
+    pub(crate) fn saturated_words(&self) -> Text {
         match self.saturated {
-            Some(true) => "yes",
-            Some(false) => "no",
+            Some(true) => text!("yes"),
+            Some(false) => text!("no"),
             None if (self.requests as usize) < LEAST_FOR_GROWTH && self.rate_per_s.is_some() => {
-                "too few to say"
+                text!("too few to say")
             }
-            None => NONE,
+            None => NONE.into(),
         }
-        .to_owned()
     }
 }
 

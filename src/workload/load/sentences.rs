@@ -1,5 +1,6 @@
 //! Sentences about a load: which rates are sustained, and the best concurrency.
 
+use crate::language::{Text, text};
 use crate::record::{LoadCase, LoadRow, RunRecord, rate_text};
 use crate::report::format::{or_none, percent, significant};
 use crate::report::modelled;
@@ -19,12 +20,14 @@ pub struct Sustained {
 
 impl Sustained {
     /// `12.5, not 14`.
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn words(&self) -> Text {
         match (self.good, self.bad) {
-            (Some(good), Some(bad)) => format!("{}, not {}", rate_text(good), rate_text(bad)),
-            (Some(good), None) => format!("{} and more", rate_text(good)),
-            (None, Some(bad)) => format!("less than {}", rate_text(bad)),
-            (None, None) => "too few to say".to_owned(),
+            (Some(good), Some(bad)) => {
+                text!("{good}, not {bad}", good = rate_text(good), bad = rate_text(bad))
+            }
+            (Some(good), None) => text!("{good} and more", good = rate_text(good)),
+            (None, Some(bad)) => text!("less than {bad}", bad = rate_text(bad)),
+            (None, None) => text!("too few to say"),
         }
     }
 }
@@ -49,35 +52,37 @@ pub(super) fn best_closed<'a>(rows: impl Iterator<Item = &'a LoadRow>) -> Option
 }
 
 /// The throughput of a closed loop at its best concurrency.
-fn closed_sentence(run: &RunRecord, case: &LoadCase, own: &[&LoadRow]) -> Option<String> {
+fn closed_sentence(run: &RunRecord, case: &LoadCase, own: &[&LoadRow]) -> Option<Text> {
     let best = best_closed(own.iter().copied())?;
     let ms = |ns: Option<u64>| or_none(ns, |ns| significant(ns as f64 / 1e6, 3));
-    Some(format!(
-        "{}: {} output tokens/s at concurrency {} (there TTFT {} ms and TPOT {} ms in the median), {}{} on {} in {}{}.",
-        case.load_id,
-        or_none(best.output_tokens_per_s, |rate| significant(rate, 3)),
-        best.rate_words(),
-        ms(best.ttft_p50_ns),
-        ms(best.tpot_p50_ns),
-        best.clock,
-        modelled::words(modelled::error_of_load(run, best)),
-        best.device,
-        best.dtype,
-        failed_words(own)
+    Some(text!(
+        "{load}: {rate} output tokens/s at concurrency {concurrency} (there TTFT {ttft} ms and TPOT {tpot} ms in the median), {clock}{error} on {device} in {dtype}{failed}.",
+        load = case.load_id,
+        rate = or_none(best.output_tokens_per_s, |rate| significant(rate, 3)),
+        concurrency = best.rate_words(),
+        ttft = ms(best.ttft_p50_ns),
+        tpot = ms(best.tpot_p50_ns),
+        clock = best.clock,
+        error = modelled::words(modelled::error_of_load(run, best)),
+        device = best.device,
+        dtype = best.dtype,
+        failed = failed_words(own)
     ))
 }
 
 /// `; 3 of 200 requests failed`. Empty if none did.
-fn failed_words(own: &[&LoadRow]) -> String {
+fn failed_words(own: &[&LoadRow]) -> Text {
     let count = |of: fn(&LoadRow) -> u64| own.iter().map(|row| of(row)).sum::<u64>();
     match count(|row| row.failed) {
-        0 => String::new(),
-        failed => format!("; {failed} of {} requests failed", count(|row| row.requests)),
+        0 => Text::EMPTY,
+        failed => {
+            text!("; {failed} of {requests} requests failed", failed, requests = count(|row| row.requests))
+        }
     }
 }
 
 /// One sentence per load with rows: which rates are sustained and which are not, or why nothing was served.
-pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[FirstFailure]) -> Vec<String> {
+pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[FirstFailure]) -> Vec<Text> {
     let from = &run.provenance;
     let sentence = |case: &LoadCase| {
         let own = of_load(case, rows);
@@ -85,7 +90,13 @@ pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[FirstFail
         let (failed, requests) = (count(|row| row.failed), count(|row| row.requests));
         let failure = failures.iter().find(|failure| failed == requests && failure.load_id == case.load_id);
         if let Some(FirstFailure { reason, .. }) = failure {
-            return Some(format!("{}: {failed} of {requests} requests failed ({reason}).", case.load_id));
+            return Some(text!(
+                "{load_id}: {failed} of {requests} requests failed ({reason}).",
+                load_id = case.load_id,
+                failed,
+                requests,
+                reason
+            ));
         }
         if !case.concurrency.is_empty() {
             return closed_sentence(run, case, &own);
@@ -93,38 +104,51 @@ pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[FirstFail
         let Sustained { good, bad } = sustained(own.iter().copied());
         let words = match (good, bad) {
             (Some(good), Some(bad)) => {
-                format!("sustains {} requests/s, and not {}", rate_text(good), rate_text(bad))
+                text!(
+                    "sustains {good} requests/s, and not {bad}",
+                    good = rate_text(good),
+                    bad = rate_text(bad)
+                )
             }
             (Some(good), None) => {
-                format!("sustains every rate offered, up to {} requests/s", rate_text(good))
+                text!("sustains every rate offered, up to {good} requests/s", good = rate_text(good))
             }
             (None, Some(bad)) => {
-                format!("sustains no rate offered; {} requests/s is too much already", rate_text(bad))
+                text!("sustains no rate offered; {bad} requests/s is too much already", bad = rate_text(bad))
             }
             (None, None) => {
-                format!("too few requests to say what is sustained ({LEAST_FOR_GROWTH} at a rate would do)")
+                text!(
+                    "too few requests to say what is sustained ({fewest} at a rate would do)",
+                    fewest = LEAST_FOR_GROWTH
+                )
             }
         };
         let row = own.iter().rfind(|row| good.or(bad).is_none_or(|rate| row.rate_per_s == Some(rate)))?;
         let ms = |ns: Option<u64>| or_none(ns, |ns| significant(ns as f64 / 1e6, 3));
         let goodput = match row.goodput_share {
-            Some(share) => format!(", {} % of requests served well", percent(share)),
+            Some(share) => text!(", {share} % of requests served well", share = percent(share)),
             None if row.slo_tpot_ns.is_some() => {
-                ", goodput unknown because tokens arrived together and tell no TPOT".to_owned()
+                text!(", goodput unknown because tokens arrived together and tell no TPOT")
             }
-            None => String::new(),
+            None => Text::EMPTY,
         };
-        Some(format!(
-            "{}: {words} ({} TTFT {} ms and E2E {} ms in the median{goodput}), {}{} on {} in {}{}.",
-            case.load_id,
-            if good.or(bad).is_some() { "there".to_owned() } else { format!("at {}", row.rate_words()) },
-            ms(row.ttft_p50_ns),
-            ms(row.e2e_p50_ns),
-            from.clock,
-            modelled::words(modelled::error_of_load(run, row)),
-            from.device,
-            from.dtype,
-            failed_words(&own)
+        Some(text!(
+            "{load}: {words} ({place} TTFT {ttft} ms and E2E {e2e} ms in the median{goodput}), {clock}{error} on {device} in {dtype}{failed}.",
+            load = case.load_id,
+            words,
+            place = if good.or(bad).is_some() {
+                text!("there")
+            } else {
+                text!("at {rate}", rate = row.rate_words())
+            },
+            ttft = ms(row.ttft_p50_ns),
+            e2e = ms(row.e2e_p50_ns),
+            goodput,
+            clock = from.clock,
+            error = modelled::words(modelled::error_of_load(run, row)),
+            device = from.device,
+            dtype = from.dtype,
+            failed = failed_words(&own)
         ))
     };
     run.plan.loads.iter().filter_map(sentence).collect()

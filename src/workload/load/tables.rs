@@ -1,5 +1,6 @@
 //! Tables of a load: one row for each level.
 
+use crate::language::{Text, ToText, text};
 use crate::record::{Clock, LoadCase, LoadLevelRecord, LoadRow, Objectives, RunRecord};
 use crate::report::format::{decimals, fixed, or_none, percent};
 use crate::report::modelled;
@@ -22,25 +23,25 @@ pub(super) fn resends(case: &LoadCase, levels: &[LoadLevelRecord]) -> u64 {
 /// Numeric columns from rows, each with aligned decimal points.
 struct Columns<'a> {
     rows: &'a [&'a LoadRow],
-    columns: Vec<(&'static str, Vec<String>)>,
+    columns: Vec<(Text, Vec<Text>)>,
 }
 
 impl Columns<'_> {
-    fn add(&mut self, name: &'static str, value: impl Fn(&LoadRow) -> Option<f64>) {
+    fn add(&mut self, name: Text, value: impl Fn(&LoadRow) -> Option<f64>) {
         let values: Vec<Option<f64>> = self.rows.iter().map(|row| value(row)).collect();
         let places = decimals(values.iter().flatten().copied());
-        self.columns.push((name, values.into_iter().map(|value| fixed(value, places)).collect()));
+        self.columns.push((name, values.into_iter().map(|value| fixed(value, places).into()).collect()));
     }
 
-    fn add_ms(&mut self, name: &'static str, value: impl Fn(&LoadRow) -> Option<u64>) {
+    fn add_ms(&mut self, name: Text, value: impl Fn(&LoadRow) -> Option<u64>) {
         self.add(name, |row| value(row).map(|ns| ns as f64 / 1e6));
     }
 
-    fn add_text(&mut self, name: &'static str, text: impl Fn(&LoadRow) -> String) {
+    fn add_text(&mut self, name: Text, text: impl Fn(&LoadRow) -> Text) {
         self.columns.push((name, self.rows.iter().map(|row| text(row)).collect()));
     }
 
-    fn table(self, title: String) -> Table {
+    fn table(self, title: Text) -> Table {
         let row = |i: usize| Row {
             cells: self.columns.iter().map(|(_, cells)| cells[i].clone()).collect(),
             strong: false,
@@ -51,7 +52,7 @@ impl Columns<'_> {
             columns: self
                 .columns
                 .iter()
-                .map(|(name, _)| Column { name: (*name).to_owned(), numeric: true })
+                .map(|(name, _)| Column { name: name.clone(), numeric: true })
                 .collect(),
         }
     }
@@ -60,14 +61,14 @@ impl Columns<'_> {
 fn columns<'a>(rows: &'a [&'a LoadRow]) -> Columns<'a> {
     let mut columns = Columns { rows, columns: Vec::new() };
     let closed = rows.iter().any(|row| row.concurrency.is_some());
-    columns.add_text(if closed { "Concurrency" } else { "Rate /s" }, LoadRow::rate_words);
+    columns.add_text(if closed { text!("Concurrency") } else { text!("Rate /s") }, LoadRow::rate_words);
     columns
 }
 
 /// Adds the error of modelled times: that of the steps behind them.
 fn add_error(table: &mut Columns<'_>, run: &RunRecord) {
     if run.provenance.clock == Clock::Modelled {
-        table.add_text("Model error", |row| modelled::short(modelled::error_of_load(run, row)));
+        table.add_text(text!("Model error"), |row| modelled::short(modelled::error_of_load(run, row)).into());
     }
 }
 
@@ -75,23 +76,28 @@ fn add_error(table: &mut Columns<'_>, run: &RunRecord) {
 pub(super) fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
     let mut table = columns(&own);
-    table.add("Served /s", |row| row.achieved_per_s);
-    table.add_ms("TTFT p50 ms", |row| row.ttft_p50_ns);
-    table.add_ms("TTFT p90 ms", |row| row.ttft_p90_ns);
-    table.add_ms("TPOT p50 ms", |row| row.tpot_p50_ns);
-    table.add_ms("TPOT p90 ms", |row| row.tpot_p90_ns);
-    table.add_ms("E2E p50 ms", |row| row.e2e_p50_ns);
-    table.add_ms("E2E p90 ms", |row| row.e2e_p90_ns);
+    table.add(text!("Served /s"), |row| row.achieved_per_s);
+    table.add_ms(text!("TTFT p50 ms"), |row| row.ttft_p50_ns);
+    table.add_ms(text!("TTFT p90 ms"), |row| row.ttft_p90_ns);
+    table.add_ms(text!("TPOT p50 ms"), |row| row.tpot_p50_ns);
+    table.add_ms(text!("TPOT p90 ms"), |row| row.tpot_p90_ns);
+    table.add_ms(text!("E2E p50 ms"), |row| row.e2e_p50_ns);
+    table.add_ms(text!("E2E p90 ms"), |row| row.e2e_p90_ns);
     if !case.objectives.is_empty() {
-        table.add_text("Goodput %", |row| or_none(row.goodput_share, percent));
+        table.add_text(text!("Goodput %"), |row| or_none(row.goodput_share, percent).into());
     }
     if case.concurrency.is_empty() {
-        table.add_text("Saturated", LoadRow::saturated_words);
+        table.add_text(text!("Saturated"), LoadRow::saturated_words);
     }
     add_error(&mut table, run);
     let slo =
-        objectives(&case.objectives).map_or_else(String::new, |words| format!(", served well: {words}"));
-    table.table(format!("Load {}, {}{slo}", case.load_id, run.provenance.clock))
+        objectives(&case.objectives).map_or(Text::EMPTY, |words| text!(", served well: {words}", words));
+    table.table(text!(
+        "Load {load_id}, {clock}{slo}",
+        load_id = case.load_id,
+        clock = run.provenance.clock,
+        slo
+    ))
 }
 
 /// One row per rate of one load: requests, queueing and output tokens.
@@ -99,23 +105,28 @@ pub(super) fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Ta
     let own = of_load(case, rows);
     let mut table = columns(&own);
     if case.concurrency.is_empty() {
-        table.add("Offered /s", |row| row.offered_per_s);
+        table.add(text!("Offered /s"), |row| row.offered_per_s);
     }
-    table.add("Served /s", |row| row.achieved_per_s);
-    table.add_text("Requests", |row| row.requests.to_string());
-    table.add_text("Failed", |row| row.failed.to_string());
-    table.add("Output tokens/s", |row| row.output_tokens_per_s);
+    table.add(text!("Served /s"), |row| row.achieved_per_s);
+    table.add_text(text!("Requests"), |row| row.requests.to_text());
+    table.add_text(text!("Failed"), |row| row.failed.to_text());
+    table.add(text!("Output tokens/s"), |row| row.output_tokens_per_s);
     // A server does not tell how long a request waited.
     if !own.iter().any(|row| row.is_over_wire()) {
-        table.add_ms("Queue p50 ms", |row| row.queue_p50_ns);
-        table.add_ms("p90", |row| row.queue_p90_ns);
-        table.add_ms("max", |row| row.queue_max_ns);
+        table.add_ms(text!("Queue p50 ms"), |row| row.queue_p50_ns);
+        table.add_ms(text!("p90"), |row| row.queue_p90_ns);
+        table.add_ms(text!("max"), |row| row.queue_max_ns);
     }
     if case.concurrency.is_empty() {
-        table.add("E2E growth %", |row| row.growth_slope.map(|slope| 100.0 * slope));
+        table.add(text!("E2E growth %"), |row| row.growth_slope.map(|slope| 100.0 * slope));
     }
     add_error(&mut table, run);
-    table.table(format!("Requests of {}, {}: {}", case.load_id, run.provenance.clock, case.prompts))
+    table.table(text!(
+        "Requests of {load_id}, {clock}: {prompts}",
+        load_id = case.load_id,
+        clock = run.provenance.clock,
+        prompts = case.prompts
+    ))
 }
 
 /// One row per level of one load over a wire: what this program and the network add, and what was counted. `None` for an
@@ -126,38 +137,48 @@ pub(super) fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow], resends: 
         return None;
     }
     let mut table = columns(&own);
-    table.add_ms("TTFT from sent p50 ms", |row| row.ttft_sent_p50_ns);
-    table.add_ms("p99", |row| row.ttft_sent_p99_ns);
-    table.add_ms("E2E from sent p50 ms", |row| row.e2e_sent_p50_ns);
-    table.add_ms("p99", |row| row.e2e_sent_p99_ns);
-    table.add_ms("Connect p50 ms", |row| row.connect_p50_ns);
-    table.add_ms("Late p99 ms", |row| row.late_p99_ns);
-    table.add("Events a token", |row| row.events_per_token);
+    table.add_ms(text!("TTFT from sent p50 ms"), |row| row.ttft_sent_p50_ns);
+    table.add_ms(text!("p99"), |row| row.ttft_sent_p99_ns);
+    table.add_ms(text!("E2E from sent p50 ms"), |row| row.e2e_sent_p50_ns);
+    table.add_ms(text!("p99"), |row| row.e2e_sent_p99_ns);
+    table.add_ms(text!("Connect p50 ms"), |row| row.connect_p50_ns);
+    table.add_ms(text!("Late p99 ms"), |row| row.late_p99_ns);
+    table.add(text!("Events a token"), |row| row.events_per_token);
     let again = match resends {
-        0 => String::new(),
-        count => format!(
-            "; {count} sent again, because the server had closed their connection, and counted as failed"
+        0 => Text::EMPTY,
+        count => text!(
+            "; {count} sent again, because the server had closed their connection, and counted as failed",
+            count
         ),
     };
-    Some(table.table(format!("Over the wire: {}, {}{again}", case.load_id, run.provenance.clock)))
+    Some(table.table(text!(
+        "Over the wire: {load_id}, {clock}{again}",
+        load_id = case.load_id,
+        clock = run.provenance.clock,
+        again
+    )))
 }
 
 /// One row per rate of one load: the gaps between tokens, and the upper quantiles of the rest.
 pub(super) fn quantiles(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
     let mut table = columns(&own);
-    table.add_ms("ITL p50 ms", |row| row.itl_p50_ns);
-    table.add_ms("p90", |row| row.itl_p90_ns);
-    table.add_ms("p99", |row| row.itl_p99_ns);
-    table.add_ms("max", |row| row.itl_max_ns);
-    table.add_ms("TTFT p99 ms", |row| row.ttft_p99_ns);
-    table.add_ms("max", |row| row.ttft_max_ns);
-    table.add_ms("TPOT p99 ms", |row| row.tpot_p99_ns);
-    table.add_ms("max", |row| row.tpot_max_ns);
-    table.add_ms("E2E p99 ms", |row| row.e2e_p99_ns);
-    table.add_ms("max", |row| row.e2e_max_ns);
+    table.add_ms(text!("ITL p50 ms"), |row| row.itl_p50_ns);
+    table.add_ms(text!("p90"), |row| row.itl_p90_ns);
+    table.add_ms(text!("p99"), |row| row.itl_p99_ns);
+    table.add_ms(text!("max"), |row| row.itl_max_ns);
+    table.add_ms(text!("TTFT p99 ms"), |row| row.ttft_p99_ns);
+    table.add_ms(text!("max"), |row| row.ttft_max_ns);
+    table.add_ms(text!("TPOT p99 ms"), |row| row.tpot_p99_ns);
+    table.add_ms(text!("max"), |row| row.tpot_max_ns);
+    table.add_ms(text!("E2E p99 ms"), |row| row.e2e_p99_ns);
+    table.add_ms(text!("max"), |row| row.e2e_max_ns);
     add_error(&mut table, run);
-    table.table(format!("Quantiles of {}, {}", case.load_id, run.provenance.clock))
+    table.table(text!(
+        "Quantiles of {load_id}, {clock}",
+        load_id = case.load_id,
+        clock = run.provenance.clock
+    ))
 }
 
 /// `TTFT ≤ 200 ms, E2E ≤ 1000 ms`. `None` without objectives.

@@ -1,5 +1,6 @@
 //! The charts of max-batch searches.
 
+use crate::language::{Language, Text, text};
 use crate::record::{Clock, Phase, ProbeRow, RunRecord, SearchCase};
 use crate::report::charts::cases::{label, point, subtitle};
 use crate::report::charts::lines::{LineChart, Point, Scale, Series};
@@ -10,17 +11,17 @@ use crate::stats::{Interval, median};
 use std::collections::BTreeMap;
 
 /// Describes TPOT against batch for each search.
-pub(super) fn describe(run: &RunRecord, probes: &[ProbeRow]) -> Vec<(String, LineChart)> {
+pub(super) fn describe(run: &RunRecord, probes: &[ProbeRow], language: Language) -> Vec<(String, LineChart)> {
     let of_case = |case: &SearchCase| {
         let own: Vec<&ProbeRow> = probes.iter().filter(|p| p.search_id == case.search_id).collect();
-        (plain_name(&case.search_id), search_chart(run, &own))
+        (plain_name(&case.search_id), search_chart((run, language), &own))
     };
     run.plan.searches.iter().map(of_case).collect()
 }
 
 /// Every measured batch, and a line at the limit. A batch that was probed several times has its median, and whiskers to the least
 /// and the most.
-fn search_chart(run: &RunRecord, probes: &[&ProbeRow]) -> LineChart {
+fn search_chart((run, language): (&RunRecord, Language), probes: &[&ProbeRow]) -> LineChart {
     let ms = |ns: u64| ns as f64 / 1e6;
     let mut by_batch: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     for probe in probes {
@@ -37,34 +38,35 @@ fn search_chart(run: &RunRecord, probes: &[&ProbeRow]) -> LineChart {
         vec![point(first, ms(p.limit_tpot_ns)), point(last, ms(p.limit_tpot_ns))]
     });
     let modelled = run.provenance.clock == Clock::Modelled;
-    let mut series = vec![Series { label: label("TPOT", modelled), modelled, points }];
+    let mut series =
+        vec![Series { label: label("TPOT".into(), modelled).in_language(language), modelled, points }];
     if !limit.is_empty() {
-        series.push(Series { label: "limit".to_owned(), modelled: false, points: limit });
+        series.push(Series { label: text!("limit").in_language(language), modelled: false, points: limit });
     }
     let errors = probes
         .iter()
         .map(|p| modelled::error_at(run, Phase::Decode, p.tp, [p.batch, p.input_tokens, p.output_tokens]));
-    let whiskers = if is_repeated { "; whiskers: least and most of the probes of a batch" } else { "" };
+    let unit = if is_repeated {
+        text!("ms per token after the first; whiskers: least and most of the probes of a batch")
+    } else {
+        text!("ms per token after the first")
+    };
     LineChart {
-        title: title(probes),
-        subtitle: subtitle(
-            run,
-            &format!("ms per token after the first{whiskers}"),
-            &modelled::span_of(errors),
-        ),
-        x_name: "batch",
+        title: title(probes).in_language(language),
+        subtitle: subtitle(run, unit, modelled::span_of(errors)).in_language(language),
+        x_name: text!("batch").in_language(language),
         x_scale: Scale::Log2,
         series,
     }
 }
 
 /// `Batch 25 is the largest within 50 ms a token, 256 in, 33 out`.
-fn title(probes: &[&ProbeRow]) -> String {
-    let Some(first) = probes.first() else { return "Probes of a max-batch search".to_owned() };
-    let lengths = format!("{} in, {} out", first.input_tokens, first.output_tokens);
-    let limit = format!("{} a token", milliseconds(first.limit_tpot_ns as f64 / 1e6));
+fn title(probes: &[&ProbeRow]) -> Text {
+    let Some(first) = probes.first() else { return text!("Probes of a max-batch search") };
+    let lengths = text!("{input} in, {output} out", input = first.input_tokens, output = first.output_tokens);
+    let limit = text!("{time} a token", time = milliseconds(first.limit_tpot_ns as f64 / 1e6));
     match probes.iter().filter(|probe| probe.answer).map(|probe| probe.batch).max() {
-        Some(batch) => format!("Batch {batch} is the largest within {limit}, {lengths}"),
-        None => format!("No batch was found within {limit}, {lengths}"),
+        Some(batch) => text!("Batch {batch} is the largest within {limit}, {lengths}", batch, limit, lengths),
+        None => text!("No batch was found within {limit}, {lengths}", limit, lengths),
     }
 }

@@ -1,6 +1,7 @@
 //! Compares max-batch searches in two runs. One answer of a search has no interval. It is shown without a verdict.
 
 use super::report::{SearchOutcome, outcome};
+use crate::language::{Text, cells, text, texts};
 use crate::record::{Phase, SearchCase};
 use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::or_none;
@@ -24,7 +25,7 @@ struct SearchComparison {
 struct Searches(Vec<SearchComparison>);
 
 /// Compares searches of both runs. `notes` names those that only one has, or with other limits.
-pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Box<dyn Compared> {
+pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Box<dyn Compared> {
     let (ours, theirs) = (&a.run().plan.searches, &b.run().plan.searches);
     let same = |x: &SearchCase, y: &SearchCase| {
         let of = |case: &SearchCase| (case.low, case.high, case.limit_tpot, case.limit_ttft);
@@ -41,7 +42,7 @@ pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Box<dyn Co
 
 impl SearchComparison {
     /// The errors of the modelled times per token, by run.
-    fn errors(&self, comparison: &Comparison, pair: &Pair) -> Option<String> {
+    fn errors(&self, comparison: &Comparison, pair: &Pair) -> Option<Text> {
         model_errors(comparison, pair, |side, run| {
             let SearchCase { input_tokens, output_tokens, tp, .. } = self.case;
             let batch = [&self.a, &self.b][side].batch.unwrap_or_default();
@@ -58,16 +59,17 @@ impl Compared for Searches {
     /// One row per search.
     fn table(&self, comparison: &Comparison, pair: &Pair) -> Table {
         let (a, b) = (comparison.base().letter, comparison.other(pair).letter);
-        let [batch_a, batch_b] = [a, b].map(|letter| format!("{letter} largest"));
-        let [tpot_a, tpot_b] = [a, b].map(|letter| format!("{letter} TPOT ms"));
-        let [stop_a, stop_b] = [a, b].map(|letter| format!("{letter} stopped by"));
+        let batches = [a, b].map(|letter| text!("{letter} largest", letter));
+        let tpots = [a, b].map(|letter| text!("{letter} TPOT ms", letter));
+        let stops = [a, b].map(|letter| text!("{letter} stopped by", letter));
+        let searches = texts!["Search", "Range", "Limits"];
         let mut table = Table::new(
-            format!(
-                "Largest batch within limits, {}; no verdict, a search has no interval",
-                against(comparison, pair)
+            text!(
+                "Largest batch within limits, {against}; no verdict, a search has no interval",
+                against = against(comparison, pair)
             ),
-            &["Search", "Range", "Limits", &stop_a, &stop_b],
-            &[&batch_a, &batch_b, &tpot_a, &tpot_b],
+            &searches.into_iter().chain(stops).collect::<Vec<_>>(),
+            &[batches, tpots].concat(),
         );
         for SearchComparison { case, a, b } in &self.0 {
             let ttft = case.limit_ttft.map_or_else(String::new, |most| format!(", TTFT {} ms", most.ms()));
@@ -83,12 +85,12 @@ impl Compared for Searches {
             };
             table.push(
                 false,
-                vec![
-                    case.search_id.clone(),
-                    format!("{} to {}", case.low, case.high),
+                cells![
+                    case.search_id,
+                    text!("{low} to {high}", low = case.low, high = case.high),
                     format!("TPOT {} ms{ttft}", case.limit_tpot.ms()),
-                    a.stopped.clone(),
-                    b.stopped.clone(),
+                    a.stopped,
+                    b.stopped,
                     batch(a),
                     batch(b),
                     tpot(comparison.base(), a),
@@ -103,7 +105,7 @@ impl Compared for Searches {
         let row = |search: &SearchComparison| {
             let SearchComparison { case, a, b } = search;
             let errors = search.errors(comparison, pair);
-            let errors = errors.map_or_else(String::new, |words| format!("; TPOT {words}"));
+            let errors = errors.map_or(Text::EMPTY, |errors| text!("; TPOT {errors}", errors));
             ComparisonRow {
                 part: "all".into(),
                 figure: "largest",
@@ -112,20 +114,27 @@ impl Compared for Searches {
                 n_b: b.probes,
                 a: a.batch.map(f64::from),
                 b: b.batch.map(f64::from),
-                note: format!("A stopped by {}; B by {}{errors}", a.stopped, b.stopped),
+                note: text!("A stopped by {a}; B by {b}{errors}", a = a.stopped, b = b.stopped, errors)
+                    .to_string(),
                 ..blank((comparison, pair), "max_batch", &case.search_id, case.tp)
             }
         };
         self.0.iter().map(row).collect()
     }
 
-    fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<String> {
+    fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<Text> {
         let batch = |found: Option<u32>| found.unwrap_or_default();
         let words = |search: &SearchComparison| {
             let SearchComparison { case, a, b } = search;
             let errors = search.errors(comparison, pair);
-            let errors = errors.map_or_else(String::new, |words| format!(" (TPOT {words})"));
-            format!("{}: {} against {}{errors}", case.search_id, batch(b.batch), batch(a.batch))
+            let errors = errors.map_or(Text::EMPTY, |errors| text!(" (TPOT {errors})", errors));
+            text!(
+                "{search}: {b} against {a}{errors}",
+                search = case.search_id,
+                b = batch(b.batch),
+                a = batch(a.batch),
+                errors
+            )
         };
         self.0.iter().map(words).collect()
     }

@@ -1,5 +1,6 @@
 //! Max-batch searches of the plan, their probes, and the rows of `max_batch.csv`.
 
+use crate::language::{Text, ToText, text};
 use crate::record::course::{Course, Timed};
 use crate::record::{Clock, Keyed, Objective, RecordError, RunDir, Word};
 use glmbench_device::{DeviceName, Precision};
@@ -47,12 +48,12 @@ pub enum ProbeOutcome {
 
 impl ProbeOutcome {
     /// Returns the words used in tables.
-    pub fn words(self) -> &'static str {
+    pub fn words(self) -> Text {
         match self {
-            Self::Fits => "fits",
-            Self::TooSlow => "too slow",
-            Self::OutOfMemory => "out of memory",
-            Self::Failed => "failed",
+            Self::Fits => text!("fits"),
+            Self::TooSlow => text!("too slow"),
+            Self::OutOfMemory => text!("out of memory"),
+            Self::Failed => text!("failed"),
         }
     }
 }
@@ -65,6 +66,15 @@ pub enum ProbePurpose {
     Search,
     /// To measure both sides of the boundary once more.
     Verify,
+}
+
+impl ToText for ProbePurpose {
+    fn to_text(&self) -> Text {
+        match self {
+            Self::Search => text!("search"),
+            Self::Verify => text!("verify"),
+        }
+    }
 }
 
 impl fmt::Display for ProbePurpose {
@@ -185,9 +195,9 @@ pub struct SearchAnswer {
     /// The largest batch that fits, provided that no batch at or below it does not fit; 0 if there is none.
     pub batch: u32,
     /// Two probes that contradict each other, assuming that a larger batch is never easier.
-    pub contradiction: Option<String>,
+    pub contradiction: Option<Text>,
     /// The error that ended the search early.
-    pub failure: Option<String>,
+    pub failure: Option<Text>,
 }
 
 /// Derives the result of a search from its probes, in order.
@@ -199,22 +209,24 @@ pub fn search_answer(probes: &[ProbeRecord]) -> SearchAnswer {
     let most_good = probes.iter().filter(fits).max_by_key(|p| p.batch);
     let contradiction =
         most_good.zip(least_bad).filter(|(good, bad)| good.batch >= bad.batch).map(|(good, bad)| {
-            format!(
-                "batch {} {} (probe {}), batch {} fits (probe {})",
-                bad.batch,
-                match bad.outcome {
-                    ProbeOutcome::TooSlow => "is too slow",
-                    ProbeOutcome::OutOfMemory => "is out of memory",
-                    ProbeOutcome::Failed | ProbeOutcome::Fits => "failed",
+            text!(
+                "batch {bad} {how} (probe {bad_probe}), batch {good} fits (probe {good_probe})",
+                bad = bad.batch,
+                how = match bad.outcome {
+                    ProbeOutcome::TooSlow => text!("is too slow"),
+                    ProbeOutcome::OutOfMemory => text!("is out of memory"),
+                    ProbeOutcome::Failed | ProbeOutcome::Fits => text!("failed"),
                 },
-                bad.probe,
-                good.batch,
-                good.probe
+                bad_probe = bad.probe,
+                good = good.batch,
+                good_probe = good.probe
             )
         });
     let failed = probes.iter().find(|p| p.outcome == ProbeOutcome::Failed);
-    let failure = failed
-        .map(|p| format!("batch {}: {}", p.batch, p.reason.as_deref().unwrap_or("no reason was recorded")));
+    let failure = failed.map(|p| {
+        let reason = p.reason.as_ref().map_or_else(|| text!("no reason was recorded"), Text::from);
+        text!("batch {batch}: {reason}", batch = p.batch, reason)
+    });
     SearchAnswer { batch, contradiction, failure }
 }
 
@@ -383,6 +395,9 @@ mod tests {
         assert_eq!(answer.batch, 3);
         assert_eq!(answer.contradiction.unwrap(), "batch 4 is too slow (probe 2), batch 4 fits (probe 0)");
         let answer = of(&[(4, Fits), (8, Failed)]);
-        assert_eq!((answer.batch, answer.failure.unwrap().as_str()), (4, "batch 8: TPOT 61 ms, limit 50 ms"));
+        assert_eq!(
+            (answer.batch, answer.failure.unwrap().to_string().as_str()),
+            (4, "batch 8: TPOT 61 ms, limit 50 ms")
+        );
     }
 }

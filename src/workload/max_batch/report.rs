@@ -1,12 +1,13 @@
 //! Max-batch searches: turns probes into the rows of `max_batch.csv`, tables, sentences and conditions.
 
+use crate::language::{Language, Text, ToText, cells, text, texts};
 use crate::record::{
     Clock, Objective, Phase, ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer,
     SearchCase, Status, search_answer,
 };
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
-use crate::report::format::{bytes, counted, decimals, fixed, or_none, significant};
+use crate::report::format::{bytes, decimals, fixed, or_none, significant};
 use crate::report::history;
 use crate::report::modelled::{self, Figure};
 use crate::report::tables::{Column, Row, Table};
@@ -14,23 +15,29 @@ use crate::report::validity::{Check, Outcome, found_in, yes_if};
 use crate::report::workloads::{Compared, Csv, Part, Reported};
 
 /// Definitions at the foot of a report with searches.
-const DEFINITIONS: &[(&str, &str)] = &[
+const DEFINITIONS: &[(Text, Text)] = &[
     (
-        "Largest batch",
-        "the largest batch of the range that keeps the limits in every probe of it and of smaller batches. The limits are on the \
+        text!("Largest batch"),
+        text!(
+            "the largest batch of the range that keeps the limits in every probe of it and of smaller batches. The limits are on the \
          median TPOT, decode time ÷ (output tokens − 1), ModelTest's non-first token time. Where stated, they are also on the \
          median TTFT of the whole batch. Found on one loaded model by doubling and halving; at the end it and its neighbour are \
-         measured once more. One warm-up before the repetitions of each probe.",
+         measured once more. One warm-up before the repetitions of each probe."
+        ),
     ),
     (
-        "Card memory",
-        "peak memory in use on one card during the repetitions of a probe, by the runtime (emulated: by the emulator's \
-         allocator) and this program's allocations. The KV blocks are those of the largest batch of the range that fits.",
+        text!("Card memory"),
+        text!(
+            "peak memory in use on one card during the repetitions of a probe, by the runtime (emulated: by the emulator's \
+         allocator) and this program's allocations. The KV blocks are those of the largest batch of the range that fits."
+        ),
     ),
     (
-        "Out of memory, too slow",
-        "out of memory: the KV blocks for the batch were not to be had, by the estimate before loading or by the device. Too \
-         slow: it ran and passed a limit. Neither is taken for the other; any other error ends a search.",
+        text!("Out of memory, too slow"),
+        text!(
+            "out of memory: the KV blocks for the batch were not to be had, by the estimate before loading or by the device. Too \
+         slow: it ran and passed a limit. Neither is taken for the other; any other error ends a search."
+        ),
     ),
 ];
 
@@ -61,7 +68,7 @@ impl Part for SearchReport {
         checks(run, &self.probes)
     }
 
-    fn sentences(&self, run: &RunRecord) -> Vec<String> {
+    fn sentences(&self, run: &RunRecord) -> Vec<Text> {
         sentences(run, &self.probes)
     }
 
@@ -84,21 +91,21 @@ impl Part for SearchReport {
         super::history::figures(run, &self.probes)
     }
 
-    fn charts(&self, run: &RunRecord) -> Vec<(String, LineChart)> {
-        super::charts::describe(run, &self.rows)
+    fn charts(&self, run: &RunRecord, language: Language) -> Vec<(String, LineChart)> {
+        super::charts::describe(run, &self.rows, language)
     }
 }
 
 impl Reported for SearchReport {
     type Case = SearchCase;
-    const DEFINITIONS: &'static [(&'static str, &'static str)] = DEFINITIONS;
+    const DEFINITIONS: &'static [(Text, Text)] = DEFINITIONS;
     const NAMES: [&'static str; 2] = ["max-batch search", "max-batch searches"];
 
     fn of(run: &RunRecord, probes: &[ProbeRecord]) -> Self {
         Self { probes: probes.to_vec(), rows: probe_rows(run, probes) }
     }
 
-    fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Option<Box<dyn Compared>> {
+    fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {
         Some(super::compare::compare(a, b, notes))
     }
 }
@@ -171,21 +178,17 @@ pub struct SearchOutcome {
     /// Number of probes.
     pub probes: u64,
     /// What stopped the search: `17: too slow`, the end of the range, or a failure. Also names contradictory probes.
-    pub stopped: String,
+    pub stopped: Text,
 }
 
 /// Returns the result of one search of a run.
 pub(super) fn outcome(case: &SearchCase, probes: &[ProbeRecord]) -> SearchOutcome {
     let probes = own(case, probes);
     let found = Found { case, answer: search_answer(&probes), probes };
-    let next = || {
-        found
-            .next()
-            .map_or_else(|| "the range's end".to_owned(), |p| format!("{}: {}", p.batch, p.outcome.words()))
-    };
+    let next = || found.next().map_or_else(|| text!("the range's end"), outcome_words);
     let stopped = match (&found.answer.failure, &found.answer.contradiction) {
-        (Some(failure), _) => format!("a failure, {failure}"),
-        (None, Some(these)) => format!("{}, but {these}", next()),
+        (Some(failure), _) => text!("a failure, {failure}", failure),
+        (None, Some(these)) => text!("{next}, but {these}", next = next(), these),
         (None, None) => next(),
     };
     SearchOutcome {
@@ -194,6 +197,11 @@ pub(super) fn outcome(case: &SearchCase, probes: &[ProbeRecord]) -> SearchOutcom
         probes: found.probes.len() as u64,
         stopped,
     }
+}
+
+/// `17: too slow`.
+fn outcome_words(probe: &ProbeRecord) -> Text {
+    text!("{batch}: {outcome}", batch = probe.batch, outcome = probe.outcome.words())
 }
 
 /// A search of the plan with its probes and answer.
@@ -218,11 +226,11 @@ impl Found<'_> {
     }
 
     /// The largest batch, formatted.
-    fn batch_words(&self) -> String {
+    fn batch_words(&self) -> Text {
         match self.perhaps() {
-            _ if self.probes.is_empty() => crate::report::format::NONE.to_owned(),
-            Some(perhaps) => format!("{} to {perhaps}", self.answer.batch),
-            None => self.answer.batch.to_string(),
+            _ if self.probes.is_empty() => crate::report::format::NONE.into(),
+            Some(perhaps) => text!("{batch} to {perhaps}", batch = self.answer.batch, perhaps),
+            None => self.answer.batch.to_text(),
         }
     }
 
@@ -250,9 +258,9 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
     let best = |of: fn(&ProbeRecord) -> Option<f64>| -> Vec<Option<f64>> {
         all.iter().map(|f| f.best().and_then(of)).collect()
     };
-    let cells = |values: Vec<Option<f64>>| -> Vec<String> {
+    let cells = |values: Vec<Option<f64>>| -> Vec<Text> {
         let places = decimals(values.iter().flatten().copied());
-        values.into_iter().map(|value| fixed(value, places)).collect()
+        values.into_iter().map(|value| fixed(value, places).into()).collect()
     };
     let (tpot, ttft) = (cells(best(|p| p.tpot_ns.map(ms))), cells(best(|p| p.ttft_ns.map(ms))));
     let rate = cells(best(decode_rate));
@@ -260,34 +268,36 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
     let on_card = memory.iter().any(Option::is_some);
     let row = |(i, f): (usize, &Found<'_>)| {
         let case = f.case;
-        let next = or_none(f.next(), |p| format!("{}: {}", p.batch, p.outcome.words()));
+        let next = or_none(f.next(), outcome_words);
         let agreement = match (&f.answer.failure, &f.answer.contradiction) {
-            (Some(_), _) => "FAILED",
-            (None, Some(_)) => "NO",
-            (None, None) => "yes",
+            (Some(_), _) => text!("FAILED"),
+            (None, Some(_)) => text!("NO"),
+            (None, None) => text!("yes"),
         };
-        let mut cells = vec![
-            case.tp.to_string(),
-            case.input_tokens.to_string(),
-            case.output_tokens.to_string(),
-            format!("{} to {}", case.low, case.high),
+        let mut cells = cells![
+            case.tp,
+            case.input_tokens,
+            case.output_tokens,
+            text!("{low} to {high}", low = case.low, high = case.high),
             limit(case.limit_tpot),
             or_none(case.limit_ttft, limit),
             f.batch_words(),
-            tpot[i].clone(),
-            ttft[i].clone(),
-            rate[i].clone(),
+            tpot[i],
+            ttft[i],
+            rate[i],
         ];
         for phase in [Phase::Decode, Phase::Prefill] {
             // Without an answer there is no time.
             let error = error_of(run, case, f.answer.batch, phase);
-            cells.extend(error.map(|error| modelled::short(Some(error).filter(|_| f.best().is_some()))));
+            cells.extend(
+                error.map(|error| modelled::short(Some(error).filter(|_| f.best().is_some())).into()),
+            );
         }
-        cells.extend(on_card.then(|| or_none(memory[i], bytes)));
-        cells.extend([f.probes.len().to_string(), next, agreement.to_owned()]);
+        cells.extend(on_card.then(|| or_none(memory[i], bytes).into()));
+        cells.extend(cells![f.probes.len(), next, agreement]);
         Row { cells, strong: false }
     };
-    let numeric = [
+    let numeric = texts![
         "TP",
         "In",
         "Out",
@@ -300,13 +310,17 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
         "Decode tokens/s",
     ];
     let modelled = run.provenance.clock == Clock::Modelled;
-    let errors = modelled.then_some(["TPOT error", "TTFT error"]).into_iter().flatten();
-    let names = numeric.into_iter().chain(errors).chain(on_card.then_some("Card memory")).chain(["Probes"]);
-    let columns = names.map(|name| Column { name: name.to_owned(), numeric: true });
-    let text = ["Smallest that does not fit", "Probes agree"]
-        .map(|name| Column { name: name.to_owned(), numeric: false });
+    let errors = modelled.then_some(texts!["TPOT error", "TTFT error"]).into_iter().flatten();
+    let names = numeric
+        .into_iter()
+        .chain(errors)
+        .chain(on_card.then_some(text!("Card memory")))
+        .chain([text!("Probes")]);
+    let columns = names.map(|name| Column { name, numeric: true });
+    let text =
+        texts!["Smallest that does not fit", "Probes agree"].map(|name| Column { name, numeric: false });
     Table {
-        title: format!("Largest batch within limits, {} (medians)", run.provenance.clock),
+        title: text!("Largest batch within limits, {clock} (medians)", clock = run.provenance.clock),
         columns: columns.chain(text).collect(),
         rows: all.iter().enumerate().map(row).collect(),
     }
@@ -330,82 +344,93 @@ fn limit(most: Objective) -> String {
 /// One row per probe of one search, in order.
 fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecord]) -> Table {
     let own = own(case, probes);
-    let cells = |of: fn(&ProbeRecord) -> Option<f64>| -> Vec<String> {
+    let cells = |of: fn(&ProbeRecord) -> Option<f64>| -> Vec<Text> {
         let values: Vec<Option<f64>> = own.iter().map(of).collect();
         let places = decimals(values.iter().flatten().copied());
-        values.into_iter().map(|value| fixed(value, places)).collect()
+        values.into_iter().map(|value| fixed(value, places).into()).collect()
     };
     let (tpot, ttft) = (cells(|p| p.tpot_ns.map(ms)), cells(|p| p.ttft_ns.map(ms)));
     let rate = cells(decode_rate);
     let on_card = own.iter().any(|p| p.device_memory_bytes.is_some());
     let row = |(i, p): (usize, &ProbeRecord)| {
         let wanted = or_none(p.wanted_bytes, bytes);
-        let mut cells = vec![
-            p.probe.to_string(),
-            p.batch.to_string(),
-            p.repetitions.len().to_string(),
-            tpot[i].clone(),
-            ttft[i].clone(),
-            rate[i].clone(),
-        ];
-        cells.extend(error_of(run, case, p.batch, Phase::Decode).map(|error| modelled::short(Some(error))));
-        cells.extend(on_card.then(|| or_none(p.device_memory_bytes, bytes)));
-        cells.extend([
-            wanted,
-            p.purpose.to_string(),
-            p.outcome.words().to_owned(),
-            p.reason.clone().unwrap_or_default(),
-        ]);
+        let mut cells = cells![p.probe, p.batch, p.repetitions.len(), tpot[i], ttft[i], rate[i],];
+        cells.extend(
+            error_of(run, case, p.batch, Phase::Decode).map(|error| modelled::short(Some(error)).into()),
+        );
+        cells.extend(on_card.then(|| or_none(p.device_memory_bytes, bytes).into()));
+        cells.extend(cells![wanted, p.purpose, p.outcome.words(), p.reason.clone().unwrap_or_default()]);
         Row { cells, strong: false }
     };
-    let numeric = ["Probe", "Batch", "Repetitions", "TPOT ms", "TTFT ms", "Decode tokens/s"];
-    let modelled = (run.provenance.clock == Clock::Modelled).then_some("TPOT error");
-    let names =
-        numeric.into_iter().chain(modelled).chain(on_card.then_some("Card memory")).chain(["Memory wanted"]);
-    let columns = names.map(|name| Column { name: name.to_owned(), numeric: true });
-    let text = ["To", "Outcome", "Why"].map(|name| Column { name: name.to_owned(), numeric: false });
+    let numeric = texts!["Probe", "Batch", "Repetitions", "TPOT ms", "TTFT ms", "Decode tokens/s"];
+    let modelled = (run.provenance.clock == Clock::Modelled).then_some(text!("TPOT error"));
+    let names = numeric
+        .into_iter()
+        .chain(modelled)
+        .chain(on_card.then_some(text!("Card memory")))
+        .chain([text!("Memory wanted")]);
+    let columns = names.map(|name| Column { name, numeric: true });
+    let text = texts!["To", "Outcome", "Why"].map(|name| Column { name, numeric: false });
     Table {
-        title: format!("Probes of {}, {}", case.search_id, run.provenance.clock),
+        title: text!(
+            "Probes of {search_id}, {clock}",
+            search_id = case.search_id,
+            clock = run.provenance.clock
+        ),
         columns: columns.chain(text).collect(),
         rows: own.iter().enumerate().map(row).collect(),
     }
 }
 
 /// One sentence per search with probes.
-fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<String> {
+fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<Text> {
     let from = &run.provenance;
     let sentence = |f: &Found<'_>| {
         let SearchCase { input_tokens, output_tokens, low, high, .. } = f.case;
         let next = match f.next() {
-            Some(p) => format!("{} is {}", p.batch, p.outcome.words()),
-            None => "the range ends there".to_owned(),
+            Some(p) => text!("{batch} is {outcome}", batch = p.batch, outcome = p.outcome.words()),
+            None => text!("the range ends there"),
         };
         let how = match f.best() {
-            _ if f.perhaps().is_some() => format!(
-                "the largest batch of {low} to {high} within the limits is not known, {} to {}",
-                f.answer.batch,
-                or_none(f.perhaps(), |batch| batch.to_string())
+            _ if f.perhaps().is_some() => text!(
+                "the largest batch of {low} to {high} within the limits is not known, {from} to {to}",
+                low,
+                high,
+                from = f.answer.batch,
+                to = or_none(f.perhaps(), |batch| batch.to_string())
             ),
             Some(best) => {
                 let error = modelled::words(error_of(run, f.case, best.batch, Phase::Decode));
-                let tpot = best
-                    .tpot_ns
-                    .map_or_else(String::new, |ns| format!("TPOT {} ms{error}, ", significant(ms(ns), 3)));
-                format!(
-                    "{} is the largest batch of {low} to {high} within the limits ({tpot}{next})",
-                    best.batch
+                let tpot = best.tpot_ns.map_or(Text::EMPTY, |ns| {
+                    text!("TPOT {ms} ms{error}, ", ms = significant(ms(ns), 3), error)
+                });
+                text!(
+                    "{batch} is the largest batch of {low} to {high} within the limits ({tpot}{next})",
+                    batch = best.batch,
+                    low,
+                    high,
+                    tpot,
+                    next
                 )
             }
-            None => format!("no batch of {low} to {high} was found within the limits ({next})"),
+            None => {
+                text!("no batch of {low} to {high} was found within the limits ({next})", low, high, next)
+            }
         };
         let doubt = match (&f.answer.failure, &f.answer.contradiction) {
-            (Some(failure), _) => format!("; the search failed, {failure}"),
-            (None, Some(these)) => format!(": its probes contradict one another, {these}"),
-            (None, None) => String::new(),
+            (Some(failure), _) => text!("; the search failed, {failure}", failure),
+            (None, Some(these)) => text!(": its probes contradict one another, {these}", these),
+            (None, None) => Text::EMPTY,
         };
-        format!(
-            "{input_tokens} in, {output_tokens} out: {how}{doubt}, {} on {} in {}.",
-            from.clock, from.device, from.dtype
+        text!(
+            "{input_tokens} in, {output_tokens} out: {how}{doubt}, {clock} on {device} in {dtype}.",
+            input_tokens,
+            output_tokens,
+            how,
+            doubt,
+            clock = from.clock,
+            device = from.device,
+            dtype = from.dtype
         )
     };
     found(run, probes).iter().filter(|f| !f.probes.is_empty()).map(sentence).collect()
@@ -426,27 +451,32 @@ fn checks(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<Check> {
     // A search that an unfinished run has not reached says nothing.
     let begun = complete || all.iter().any(|f| !f.probes.is_empty());
     let outcome = |spoilt: &[&str]| if begun { yes_if(spoilt.is_empty()) } else { Outcome::Unknown };
-    let told = |spoilt: &[&str], first: Option<&String>| match (spoilt, first) {
-        ([], _) if !begun => "no search has begun".to_owned(),
-        ([], _) => format!("all {}", counted(all.len() as u64, "search").replace("searchs", "searches")),
-        (spoilt, Some(first)) => format!("{first}; {}", found_in(spoilt, all.len())),
+    let told = |spoilt: &[&str], first: Option<&Text>| match (spoilt, first) {
+        ([], _) if !begun => text!("no search has begun"),
+        ([], _) if all.len() == 1 => text!("all 1 search"),
+        ([], _) => text!("all {searches} searches", searches = all.len()),
+        (spoilt, Some(first)) => {
+            text!("{first}; {searches}", first, searches = found_in(spoilt, all.len()))
+        }
         (spoilt, None) => found_in(spoilt, all.len()),
     };
     vec![
         Check {
-            name: "searches answered",
-            condition: "Every max-batch search came to an answer",
+            name: text!("searches answered"),
+            condition: text!("Every max-batch search came to an answer"),
             outcome: outcome(&broken),
             found: told(&broken, all.iter().find_map(|f| f.answer.failure.as_ref())),
-            advice: "The probe concerned says what went wrong; it was neither memory nor speed.",
+            advice: text!("The probe concerned says what went wrong; it was neither memory nor speed."),
             required: true,
         },
         Check {
-            name: "searches agree with themselves",
-            condition: "No max-batch search contradicts itself",
+            name: text!("searches agree with themselves"),
+            condition: text!("No max-batch search contradicts itself"),
             outcome: outcome(&contradicted),
             found: told(&contradicted, all.iter().find_map(|f| f.answer.contradiction.as_ref())),
-            advice: "A larger batch fitted where a smaller one did not: raise the repetitions, or find what else the machine does.",
+            advice: text!(
+                "A larger batch fitted where a smaller one did not: raise the repetitions, or find what else the machine does."
+            ),
             required: false,
         },
     ]

@@ -1,5 +1,6 @@
 //! Turns timed repetitions into the rows of `perf.csv`.
 
+use crate::language::{Text, joined, text};
 use crate::record::{
     Clock, Cost, PerfRow, PerformanceCase, Phase, Provenance, RepetitionKind, RequestRecord, Roofline,
     RooflineSample, RunRecord, SCHEMA,
@@ -86,7 +87,7 @@ pub(crate) struct Repetitions<'a> {
     /// No timed repetition was run, good or bad, and no warm-up failed.
     pub(crate) unrun: bool,
     /// Why the figures may not be used.
-    pub(crate) invalid: Option<String>,
+    pub(crate) invalid: Option<Text>,
 }
 
 impl<'a> Repetitions<'a> {
@@ -99,12 +100,17 @@ impl<'a> Repetitions<'a> {
         let unrun = timed.is_empty() && failed.is_none();
         let (good, bad): (Vec<_>, Vec<_>) = timed.into_iter().partition(|r| fault(case, r).is_none());
         let invalid = match bad.first().and_then(|r| fault(case, r)) {
-            Some(first) => Some(format!("{} of {} repetitions: {first}", bad.len(), bad.len() + good.len())),
+            Some(first) => Some(text!(
+                "{bad} of {all} repetitions: {first}",
+                bad = bad.len(),
+                all = bad.len() + good.len(),
+                first
+            )),
             None if failed.is_some() => {
-                failed.and_then(|r| r.error.as_ref()).map(|e| format!("warm-up: {e}"))
+                failed.and_then(|r| r.error.as_ref()).map(|error| text!("warm-up: {error}", error))
             }
             None if case.unfit.is_some() => None,
-            None if good.is_empty() => Some("no timed repetition finished".to_owned()),
+            None if good.is_empty() => Some(text!("no timed repetition finished")),
             None => unequal_outputs(&good),
         };
         Self { good, warmups, unrun, invalid }
@@ -112,23 +118,27 @@ impl<'a> Repetitions<'a> {
 }
 
 /// Returns what makes a repetition's times meaningless.
-fn fault(case: &PerformanceCase, request: &RequestRecord) -> Option<String> {
+fn fault(case: &PerformanceCase, request: &RequestRecord) -> Option<Text> {
     if let Some(error) = &request.error {
-        return Some(error.clone());
+        return Some(error.into());
     }
     // Real prompts have their own lengths.
     let input_tokens = if request.prompts.is_some() { case.input_tokens } else { request.input_tokens };
     let shape = (request.batch, input_tokens, request.output_tokens);
     let wanted = (case.batch, case.input_tokens, case.output_tokens);
     if shape != wanted {
-        return Some(format!("batch, input and output of {shape:?} where {wanted:?} was asked for"));
+        return Some(text!(
+            "batch, input and output of {shape} where {wanted} was asked for",
+            shape = format!("{shape:?}"),
+            wanted = format!("{wanted:?}")
+        ));
     }
     let forward = request.start_ns <= request.first_token_ns && request.first_token_ns <= request.end_ns;
-    (!forward).then(|| "its clock ran backwards".to_owned())
+    (!forward).then(|| text!("its clock ran backwards"))
 }
 
 /// Equal prompts with greedy decoding: a repetition with another output did other or wrong work.
-fn unequal_outputs(good: &[&RequestRecord]) -> Option<String> {
+fn unequal_outputs(good: &[&RequestRecord]) -> Option<Text> {
     let mut groups: BTreeMap<Option<u32>, BTreeMap<&str, u32>> = BTreeMap::new();
     for request in good {
         let group = request.prompts.as_ref().map(|prompts| prompts.group);
@@ -136,7 +146,7 @@ fn unequal_outputs(good: &[&RequestRecord]) -> Option<String> {
     }
     let counts = groups.values().find(|counts| counts.len() > 1)?;
     let parts: Vec<String> = counts.iter().map(|(hash, count)| format!("{hash} × {count}")).collect();
-    Some(format!("output differs between repetitions: {}", parts.join(", ")))
+    Some(text!("output differs between repetitions: {parts}", parts = joined(&parts, ", ")))
 }
 
 /// Tokens that a phase of a repetition processes.
@@ -228,8 +238,8 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         invalid_reason: repetitions
             .invalid
             .clone()
-            .or_else(|| case.unfit.clone())
-            .or_else(|| absent.then(|| "no decode phase: one output token".to_owned())),
+            .or_else(|| case.unfit.as_ref().map(Text::from))
+            .or_else(|| absent.then(|| text!("no decode phase: one output token"))),
         host: run.host_of(&case.case_id).to_owned(),
     }
 }
@@ -444,7 +454,10 @@ mod tests {
         let rows = perf_rows(&run, std::slice::from_ref(&request));
         assert_eq!(tpot_ns(&request), None);
         assert_eq!((rows[1].median_ns, rows[1].reps, rows[1].valid), (None, 0, None));
-        assert_eq!(rows[1].invalid_reason.as_deref(), Some("no decode phase: one output token"));
+        assert_eq!(
+            rows[1].invalid_reason.as_ref().map(ToString::to_string).as_deref(),
+            Some("no decode phase: one output token")
+        );
         assert_eq!((rows[0].valid, rows[2].valid), (Some(true), Some(true)));
     }
 

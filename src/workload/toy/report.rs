@@ -1,6 +1,7 @@
 //! Toy cases: one table, and one CSV file.
 
 use super::record::{Toss, ToyCase};
+use crate::language::Text;
 use crate::record::RunRecord;
 use crate::report::format::fixed;
 use crate::report::tables::Table;
@@ -24,8 +25,8 @@ struct Row<'a> {
 
 impl Part for ToyReport {
     fn tables(&self, run: &RunRecord) -> Vec<Table> {
-        let title = format!("Toy, {}", run.provenance.clock);
-        let mut table = Table::new(title, &["Case"], &["Tosses", "Median ms"]);
+        let title = format!("Toy, {}", run.provenance.clock).into();
+        let mut table = Table::new(title, &["Case".into()], &["Tosses".into(), "Median ms".into()]);
         for case in &run.plan.toys {
             let own = self.tosses.iter().filter(|toss| toss.toy_id == case.toy_id);
             let times: Vec<f64> = own.map(|toss| (toss.end_ns - toss.start_ns) as f64 / 1e6).collect();
@@ -34,9 +35,9 @@ impl Part for ToyReport {
         vec![table]
     }
 
-    fn sentences(&self, run: &RunRecord) -> Vec<String> {
+    fn sentences(&self, run: &RunRecord) -> Vec<Text> {
         let planned: u32 = run.plan.toys.iter().map(|case| case.tosses).sum();
-        vec![format!("{} of {planned} tosses were made.", self.tosses.len())]
+        vec![format!("{} of {planned} tosses were made.", self.tosses.len()).into()]
     }
 
     fn csv(&self) -> Result<Option<Csv>, csv::Error> {

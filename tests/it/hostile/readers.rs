@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use glmbench::bundle::Bundle;
 use glmbench::cli::prompts::read_prompts;
 use glmbench::dataset::{BOOLQ, Benchmark, CEVAL, Source, catalogue, prepare, read_questions};
+use glmbench::language::Language;
 use glmbench::record::{Noise, RunDir, TelemetryRow};
 use glmbench::report::compare::{self, Options};
 use glmbench::report::export::{self, EXPORTS, Records};
@@ -406,7 +407,7 @@ fn read_run(dir: &Path) -> Result<(), String> {
     drop(rescore(&records.run, &records.samples, None, std::time::SystemTime::UNIX_EPOCH));
     // Pages take longer, so only one run in eight gets them, chosen by its bytes.
     if sink.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).is_multiple_of(8) {
-        let _ = render(dir);
+        let _ = render(dir, Language::En);
         let options = Options { allow_mismatch: true, out: Some(dir.join("compared")), ..Options::default() };
         drop(compare::render(&[dir.parent().unwrap().join("base"), dir.to_path_buf()], &options));
     }

@@ -3,7 +3,7 @@
 use glmbench_device::ClockFit;
 
 use super::row::Residual;
-use super::{Basis, LogError, Shape, Stated, over_models};
+use super::{Basis, Beyond, LogError, Outside, Shape, Stated, over_models};
 
 /// The fewest rows that state an error. They are of two models at least.
 const FEWEST_ROWS: usize = 3;
@@ -88,50 +88,41 @@ impl Known {
     }
 
     /// Where a figure is outside the times that its error rests on: all, or those on its own number of chips.
-    fn beyond(&self, used: &[&Time], phase: &str, shape: Shape) -> Vec<String> {
-        let known = self.of.words()[2];
+    fn beyond(&self, used: &[&Time], phase: &str, shape: Shape) -> Vec<Beyond> {
         let mut beyond = Vec::new();
         if self.times.iter().all(|time| time.chips != shape.chips) {
             let mut chips: Vec<usize> = self.times.iter().map(|time| time.chips).collect();
             chips.sort_unstable();
             chips.dedup();
-            let chips: Vec<String> = chips.iter().map(usize::to_string).collect();
-            beyond.push(format!("TP {} ({known}: {})", shape.chips, chips.join(", ")));
+            beyond.push(Outside::Chips(shape.chips, chips));
         }
         let sizes = || used.iter().filter_map(|time| time.parameters);
         if let (Some(own), Some(smallest), Some(largest)) =
             (shape.parameters, sizes().reduce(f64::min), sizes().reduce(f64::max))
             && !(smallest / NEAR..=NEAR * largest).contains(&own)
         {
-            let (smallest, largest) = (smallest / 1e9, largest / 1e9);
             // Three digits after the point, without zeros at the end.
-            let short = |billions: f64| ((billions * 1e3).round() / 1e3).to_string();
-            let range = if smallest < largest {
-                format!("{} to {}", short(smallest), short(largest))
-            } else {
-                short(smallest)
-            };
-            beyond.push(format!("model of {} parameters ({known} {range} B)", scaled(own)));
+            let short = |parameters: f64| ((parameters / 1e6).round() / 1e3).to_string();
+            beyond.push(Outside::Parameters(scaled(own), [short(smallest), short(largest)]));
         }
-        if let Some(graphs) = shape.graphs
-            && used.iter().all(|time| time.graphs != graphs)
+        if let Some(as_graphs) = shape.graphs
+            && used.iter().all(|time| time.graphs != as_graphs)
         {
-            let (own, other) = if graphs { ("as graphs", "one by one") } else { ("one by one", "as graphs") };
-            beyond.push(format!("launched {own} ({known}: {other})"));
+            beyond.push(Outside::Launches { as_graphs });
         }
         if shape.quantised == Some(true) && used.iter().all(|time| time.quantised == Some(false)) {
-            beyond.push(format!("quantised weights ({known}: none)"));
+            beyond.push(Outside::QuantisedWeights);
         }
         let batch = used.iter().map(|time| time.batch).max().unwrap_or(0);
         if shape.batch > batch {
-            beyond.push(format!("batch {} ({known} up to {batch})", shape.batch));
+            beyond.push(Outside::Batch(shape.batch, batch));
         }
         let tokens = used.iter().map(|time| time.tokens).max().unwrap_or(0);
         let own = shape.input_tokens + if phase == "decode" { shape.output_tokens } else { 0 };
         if own > tokens {
-            beyond.push(format!("{own} tokens ({known} up to {tokens})"));
+            beyond.push(Outside::Tokens(own, tokens));
         }
-        beyond
+        beyond.into_iter().map(|what| Beyond { what, of: self.of }).collect()
     }
 }
 

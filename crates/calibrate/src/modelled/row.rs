@@ -1,10 +1,9 @@
 //! The committed table: every published speed with its ratios.
 
+use std::fmt;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
-
-use super::counted;
 
 /// The text of the table.
 pub(super) const TABLE: &str = include_str!("../../../ascend-emulator/calibration/residuals.csv");
@@ -53,6 +52,29 @@ pub struct Residual {
     pub reason: String,
 }
 
+/// The rows that are summarised together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The chip.
+    pub chip: String,
+    /// The number of chips; `None` for all numbers.
+    pub chips: Option<usize>,
+    /// `prefill` or `decode`.
+    pub phase: String,
+}
+
+/// `310P3, 2 chips, decode`, or `310P3, decode, all models`.
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { chip, chips, phase } = self;
+        match chips {
+            Some(1) => write!(f, "{chip}, 1 chip, {phase}"),
+            Some(chips) => write!(f, "{chip}, {chips} chips, {phase}"),
+            None => write!(f, "{chip}, {phase}, all models"),
+        }
+    }
+}
+
 impl Residual {
     /// Returns the ratio by a fit that has not seen the row's model: that with the model left out if the row was fitted, else that of
     /// the shipped profile.
@@ -71,10 +93,9 @@ impl Residual {
         !["fp16", "bf16"].contains(&self.dtype.as_str())
     }
 
-    /// Names the rows that it is summarised with: `310P3, 2 chips, decode`.
-    pub fn group(&self) -> String {
-        let Self { chip, chips, phase, .. } = self;
-        format!("{chip}, {}, {phase}", counted(*chips, "chip"))
+    /// Returns the rows that it is summarised with.
+    pub fn group(&self) -> Group {
+        Group { chip: self.chip.clone(), chips: Some(self.chips), phase: self.phase.clone() }
     }
 
     /// Whether the row counts towards the stated error.

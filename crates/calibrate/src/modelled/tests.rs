@@ -25,6 +25,14 @@ fn of(rows: &[Residual], phase: &str, shape: Shape) -> Result<Stated, &'static s
     stated_of(&Known::published(rows, "910B4", phase), phase, shape)
 }
 
+/// The error, the times and models behind it, the worst of them, and where it is extrapolated.
+fn said(stated: &Stated) -> String {
+    let Stated { rows, models, worst, beyond, .. } = stated;
+    let beyond: Vec<String> = beyond.iter().map(ToString::to_string).collect();
+    let beyond = if beyond.is_empty() { String::new() } else { format!("; {}", beyond.join(", ")) };
+    format!("{}, {rows} of {models}, worst {:.0} %{beyond}", stated.short(), 100.0 * worst)
+}
+
 #[test]
 fn a_profile_fitted_to_a_card_states_the_error_of_its_fit() {
     let fit = |phase: &str, chips, error| ClockFit {
@@ -50,14 +58,13 @@ fn a_profile_fitted_to_a_card_states_the_error_of_its_fit() {
         graphs: Some(false),
         quantised: Some(false),
     };
-    let words = |of, shape| stated(ground, of, shape).unwrap().words();
-    assert_eq!(words(Of::Decode, shape), "± 3 % (9 measured times of 9 shapes; worst 6 %)");
-    assert_eq!(words(Of::Both, shape), "± 3 % (9 measured times of 9 shapes; worst 6 %)");
+    let of = |of, shape| said(&stated(ground, of, shape).unwrap());
+    assert_eq!(of(Of::Decode, shape), "± 3 %, 9 of 9, worst 6 %");
+    assert_eq!(of(Of::Both, shape), "± 3 %, 9 of 9, worst 6 %");
     let outside = Shape { chips: 4, batch: 64, graphs: Some(true), ..shape };
     assert_eq!(
-        words(Of::Decode, outside),
-        "± 4 % (18 measured times of 18 shapes, over all numbers of chips; worst 10 %; extrapolated: TP 4 (fitted: 1, 2), \
-         launched as graphs (fitted: one by one), batch 64 (fitted up to 32))"
+        of(Of::Decode, outside),
+        "± 4 % *, 18 of 18, worst 10 %; TP 4 (fitted: 1, 2), launched as graphs (fitted: one by one), batch 64 (fitted up to 32)"
     );
     assert!(
         stated(Ground { fits: &fits[..1], ..ground }, Of::Decode, shape)
@@ -85,20 +92,19 @@ fn the_error_is_that_of_models_left_out_and_says_where_it_extrapolates() {
         quantised: Some(false),
     };
     let inside = of(&rows, "decode", shape).unwrap();
-    assert_eq!(inside.words(), "± 10 % (3 rows of 2 models; worst 10 %)");
+    assert_eq!(said(&inside), "± 10 %, 3 of 2, worst 10 %");
     assert_eq!(inside.short(), "± 10 %");
     let other = Shape { parameters: Some(0.8e6), graphs: Some(false), quantised: Some(true), ..shape };
     assert_eq!(
-        of(&rows, "decode", other).unwrap().words(),
-        "± 10 % (3 rows of 2 models; worst 10 %; extrapolated: model of 0.8 M parameters (published 7 to 13 B), launched one \
-         by one (published: as graphs), quantised weights (published: none))"
+        said(&of(&rows, "decode", other).unwrap()),
+        "± 10 % *, 3 of 2, worst 10 %; model of 0.8 M parameters (published 7 to 13 B), launched one by one (published: as \
+         graphs), quantised weights (published: none)"
     );
     let outside = Shape { chips: 4, batch: 16, input_tokens: 8192, output_tokens: 1, ..shape };
     let outside = of(&rows, "decode", outside).unwrap();
     assert_eq!(
-        outside.words(),
-        "± 41 % (4 rows of 3 models, over all numbers of chips; worst 69 %; extrapolated: TP 4 (published: 1, 8), batch 16 \
-         (published up to 8), 8193 tokens (published up to 2048))"
+        said(&outside),
+        "± 41 % *, 4 of 3, worst 69 %; TP 4 (published: 1, 8), batch 16 (published up to 8), 8193 tokens (published up to 2048)"
     );
     assert_eq!(outside.short(), "± 41 % *");
     // One row says nothing of its own number of chips.

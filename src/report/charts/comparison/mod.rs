@@ -8,12 +8,14 @@ mod speedup;
 
 use super::axis::{Axis, Division};
 use super::panels::{Key, Line, Look, Mark, Panel, PanelChart, without_lone_points};
+use super::times::BATCH;
 use super::{Chart, Picture, draw};
+use crate::language::{Text, ToText, text};
 use crate::record::{Clock, PerfRow, Phase};
 use crate::report::ReportError;
 use crate::report::compare::answer::name;
 use crate::report::compare::{Comparison, Side};
-use crate::report::format::times;
+use crate::report::format::times_number;
 use crate::report::modelled::{self, evidence};
 use crate::report::tables::per_token_ns;
 use crate::stats::Interval;
@@ -36,7 +38,8 @@ pub(in crate::report) const LEADING: [&str; 2] = ["speedup", "accuracy"];
 /// Describes every chart for which the comparison has data.
 pub(super) fn described(comparison: &Comparison) -> Vec<(String, Chart)> {
     let looks = looks(comparison);
-    let evidence = comparison.sides.iter().find_map(|side| evidence::chart(side.run()));
+    let evidence =
+        comparison.sides.iter().find_map(|side| evidence::chart(side.run(), comparison.options.language));
     let charts: [(&str, Option<Chart>); 11] = [
         ("speedup", speedup::bars(comparison, &looks).map(Chart::Bars)),
         ("accuracy", accuracy::tasks(comparison, &looks).map(Chart::Forest)),
@@ -71,27 +74,31 @@ fn looks(comparison: &Comparison) -> Vec<Look> {
 
 fn keys(comparison: &Comparison, looks: &[Look]) -> Vec<Key> {
     let named = comparison.sides.iter().zip(looks);
-    named.map(|(side, look)| Key { label: side.label(), look: *look }).collect()
+    named.map(|(side, look)| Key { label: say(comparison, &side.label()), look: *look }).collect()
 }
 
 /// The clocks of the chart's series. Every subtitle names them.
-fn clocks(comparison: &Comparison) -> String {
-    let clocks: BTreeSet<String> = comparison.sides.iter().map(|side| side.clock().to_string()).collect();
-    let dotted = match (clocks.contains("modelled"), clocks.len()) {
-        (false, _) => "",
-        (true, 1) => " (dotted, hollow)",
-        (true, _) => " (modelled: dotted, hollow)",
-    };
-    format!("{}{dotted}", clocks.into_iter().collect::<Vec<_>>().join(" and "))
+fn clocks(comparison: &Comparison) -> Text {
+    let is_modelled = |modelled: bool| comparison.sides.iter().any(|side| side.is_modelled() == modelled);
+    match (is_modelled(false), is_modelled(true)) {
+        (true, true) => text!("measured and modelled (modelled: dotted, hollow)"),
+        (false, true) => text!("modelled (dotted, hollow)"),
+        (_, false) => Clock::Measured.to_text(),
+    }
 }
 
 /// Returns what follows the clocks: the errors of modelled times of a phase, by run. Empty without modelled runs.
-fn errors(comparison: &Comparison, phase: Phase) -> String {
+fn errors(comparison: &Comparison, phase: Phase) -> Text {
     let of = |side: &Side| {
-        let words = modelled::span(side.run(), side.summary.performance.iter(), phase);
-        (!words.is_empty()).then(|| format!(", {}{words}", side.letter))
+        let error = modelled::span(side.run(), side.summary.performance.iter(), phase);
+        (!error.is_empty()).then(|| text!(", {letter}{error}", letter = side.letter, error))
     };
     comparison.sides.iter().filter_map(of).collect()
+}
+
+/// Puts words into the language of the comparison.
+fn say(comparison: &Comparison, words: &Text) -> String {
+    words.in_language(comparison.options.language)
 }
 
 /// Rows that may be drawn.
@@ -102,9 +109,12 @@ fn usable(side: &Side, phase: Phase) -> impl Iterator<Item = &PerfRow> {
 /// Input and output length, then ranks.
 type PanelKey = (u32, u32, u32);
 
-fn panel_title((input, output, tp): PanelKey) -> String {
-    let ranks = if tp > 1 { format!(", TP {tp}") } else { String::new() };
-    format!("{input} in, {output} out{ranks}")
+fn panel_title((input, output, tp): PanelKey) -> Text {
+    if tp > 1 {
+        text!("{input} in, {output} out, TP {tp}", input, output, tp)
+    } else {
+        text!("{input} in, {output} out", input, output)
+    }
 }
 
 /// Panels by lengths and ranks, with one line per run of the marks of its rows. Panels of single points are left out, and their
@@ -129,16 +139,17 @@ fn panels_by_lengths(
         }
     }
     let drawn = panels.into_iter().filter(|(_, lines)| lines.iter().any(|line| !line.points.is_empty()));
-    let drawn = drawn.map(|(key, lines)| Panel { title: panel_title(key), lines }).collect();
+    let drawn =
+        drawn.map(|(key, lines)| Panel { title: say(comparison, &panel_title(key)), lines }).collect();
     without_lone_points(drawn)
 }
 
 /// What follows a subtitle if panels were left out.
-pub(super) fn left_out(lone: usize) -> String {
+pub(super) fn left_out(lone: usize) -> Text {
     match lone {
-        0 => String::new(),
-        1 => "; one shape with a single point is in the tables".to_owned(),
-        several => format!("; {several} shapes with a single point are in the tables"),
+        0 => Text::EMPTY,
+        1 => text!("; one shape with a single point is in the tables"),
+        several => text!("; {several} shapes with a single point are in the tables", several),
     }
 }
 
@@ -164,14 +175,14 @@ fn y_axis(heights: Vec<f64>) -> Axis {
 /// unlike clocks. `speed` turns a row into what is higher for the faster run.
 fn leader(
     comparison: &Comparison,
-    what: &str,
-    general: &str,
+    (what, general): (Text, Text),
     phase: Phase,
     speed: impl Fn(&PerfRow) -> Option<f64>,
-) -> String {
-    let [a, b] = comparison.sides.as_slice() else { return format!("{what}: {general}") };
+) -> Text {
+    let general = text!("{what}: {general}", what, general);
+    let [a, b] = comparison.sides.as_slice() else { return general };
     if a.clock() != b.clock() {
-        return format!("{what}: {general}");
+        return general;
     }
     let shape = |row: &PerfRow| (row.batch, row.input_tokens, row.output_tokens, row.tp);
     let mut ratios: Vec<f64> = Vec::new();
@@ -180,25 +191,35 @@ fn leader(
         let both = other.and_then(|other| Some((speed(row)?, speed(other)?)));
         ratios.extend(both.filter(|(x, _)| *x > 0.0).map(|(x, y)| y / x));
     }
-    let Some(range) = Interval::spanning(ratios) else { return format!("{what}: {general}") };
+    let Some(range) = Interval::spanning(ratios) else { return general };
     let band = comparison.options.threshold();
-    // A rank of a card is a chip. The headline compares whole cards.
-    let are_cards = [a, b].iter().all(|side| modelled::card_of(side.run()).is_some());
-    let at = if are_cards { "at equal batch, chip against chip" } else { "at equal batch and ranks" };
-    if range.low > 1.0 + band {
-        format!("{what}: {} leads, {} as fast {at}", name(comparison, b), between(range))
+    let (a_name, b_name) = (name(comparison, a), name(comparison, b));
+    let (card, times) = if range.low > 1.0 + band {
+        (b_name, between(range))
     } else if range.high < 1.0 / (1.0 + band) {
-        let between = between(range.map_decreasing(f64::recip));
-        format!("{what}: {} leads, {between} as fast {at}", name(comparison, a))
+        (a_name, between(range.map_decreasing(f64::recip)))
     } else {
-        format!("{what}: {} is {} as fast as {}", name(comparison, b), between(range), name(comparison, a))
+        let times = between(range);
+        return text!(
+            "{what}: {card} is {times} as fast as {base}",
+            what,
+            card = b_name,
+            times,
+            base = a_name
+        );
+    };
+    // A rank of a card is a chip. The headline compares whole cards.
+    if [a, b].iter().all(|side| modelled::card_of(side.run()).is_some()) {
+        text!("{what}: {card} leads, {times} as fast at equal batch, chip against chip", what, card, times)
+    } else {
+        text!("{what}: {card} leads, {times} as fast at equal batch and ranks", what, card, times)
     }
 }
 
 /// `3.9 to 4.3 ×`, or one multiple if both look alike.
-pub(super) fn between(multiples: Interval) -> String {
-    let [first, last] = multiples.ends().map(times);
-    if first == last { last } else { format!("{} to {last}", first.trim_end_matches(" ×")) }
+pub(super) fn between(multiples: Interval) -> Text {
+    let [first, last] = multiples.ends().map(times_number);
+    if first == last { text!("{times} ×", times = last) } else { text!("{first} to {last} ×", first, last) }
 }
 
 fn throughput(comparison: &Comparison, looks: &[Look], phase: Phase) -> Option<PanelChart> {
@@ -208,22 +229,32 @@ fn throughput(comparison: &Comparison, looks: &[Look], phase: Phase) -> Option<P
         Some(Mark { x: f64::from(row.batch), y: row.tokens_per_s_median?, interval, letters: String::new() })
     });
     let batches: Vec<f64> = marks(&panels).map(|mark| mark.x).collect();
-    let (name, unit) = match phase {
-        Phase::E2e => ("End to end", "output tokens/s"),
-        Phase::Decode => ("Decode", "tokens/s after the first"),
-        Phase::Prefill => ("Prefill", "prompt tokens/s"),
+    let (what, unit) = match phase {
+        Phase::E2e => (text!("End to end"), text!("output tokens/s")),
+        Phase::Decode => (text!("Decode"), text!("tokens/s after the first")),
+        Phase::Prefill => (text!("Prefill"), text!("prompt tokens/s")),
     };
     let whiskers = whiskers(&panels);
     (!panels.is_empty()).then(|| PanelChart {
-        title: leader(comparison, name, "throughput against batch", phase, |row| row.tokens_per_s_median),
-        subtitle: format!(
-            "{unit}{whiskers}, {}{}{}",
-            clocks(comparison),
-            errors(comparison, phase),
-            left_out(lone)
+        title: say(
+            comparison,
+            &leader(comparison, (what, text!("throughput against batch")), phase, |row| {
+                row.tokens_per_s_median
+            }),
+        ),
+        subtitle: say(
+            comparison,
+            &text!(
+                "{unit}{whiskers}, {clocks}{errors}{left_out}",
+                unit,
+                whiskers,
+                clocks = clocks(comparison),
+                errors = errors(comparison, phase),
+                left_out = left_out(lone)
+            ),
         ),
         x: Axis::of(Division::Log, batches.clone()).naming(batches),
-        x_name: "batch",
+        x_name: say(comparison, &BATCH),
         y: y_axis(heights(&panels)),
         panels,
         keys: keys(comparison, looks),
@@ -232,8 +263,8 @@ fn throughput(comparison: &Comparison, looks: &[Look], phase: Phase) -> Option<P
 }
 
 /// What the subtitle says of whiskers, if there are any.
-fn whiskers(panels: &[Panel]) -> &'static str {
-    if marks(panels).any(|mark| mark.interval.is_some()) { " with 95 % interval" } else { "" }
+fn whiskers(panels: &[Panel]) -> Text {
+    if marks(panels).any(|mark| mark.interval.is_some()) { text!(" with 95 % interval") } else { Text::EMPTY }
 }
 
 /// Time to the first token against batch.
@@ -252,15 +283,27 @@ fn ttft(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     let speed = |row: &PerfRow| row.median_ns.filter(|ns| *ns > 0).map(|ns| 1.0 / ns as f64);
     let whiskers = whiskers(&panels);
     (!panels.is_empty()).then(|| PanelChart {
-        title: leader(comparison, "First token (prefill)", "latency against batch", Phase::Prefill, speed),
-        subtitle: format!(
-            "ms of the whole batch's prefill{whiskers}, lower is better, {}{}{}",
-            clocks(comparison),
-            errors(comparison, Phase::Prefill),
-            left_out(lone)
+        title: say(
+            comparison,
+            &leader(
+                comparison,
+                (text!("First token (prefill)"), text!("latency against batch")),
+                Phase::Prefill,
+                speed,
+            ),
+        ),
+        subtitle: say(
+            comparison,
+            &text!(
+                "ms of the whole batch's prefill{whiskers}, lower is better, {clocks}{errors}{left_out}",
+                whiskers,
+                clocks = clocks(comparison),
+                errors = errors(comparison, Phase::Prefill),
+                left_out = left_out(lone)
+            ),
         ),
         x: Axis::of(Division::Log, batches.clone()).naming(batches),
-        x_name: "batch",
+        x_name: say(comparison, &BATCH),
         y: Axis::of(Division::Log, heights(&panels)),
         panels,
         keys: keys(comparison, looks),
@@ -275,15 +318,21 @@ fn pareto(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     });
     let across: Vec<f64> = marks(&panels).map(|mark| mark.x).collect();
     (!panels.is_empty()).then(|| PanelChart {
-        title: "What a higher throughput costs in time per token: up and left is better".to_owned(),
-        subtitle: format!(
-            "decode tokens/s of the batch against TPOT; numbers: batch; {}{}{}",
-            clocks(comparison),
-            errors(comparison, Phase::Decode),
-            left_out(lone)
+        title: say(
+            comparison,
+            &text!("What a higher throughput costs in time per token: up and left is better"),
+        ),
+        subtitle: say(
+            comparison,
+            &text!(
+                "decode tokens/s of the batch against TPOT; numbers: batch; {clocks}{errors}{left_out}",
+                clocks = clocks(comparison),
+                errors = errors(comparison, Phase::Decode),
+                left_out = left_out(lone)
+            ),
         ),
         x: Axis::of(Division::Log, across),
-        x_name: "TPOT, ms per token",
+        x_name: say(comparison, &text!("TPOT, ms per token")),
         y: Axis::of(Division::Log, heights(&panels)),
         panels,
         keys: keys(comparison, looks),

@@ -1,7 +1,8 @@
 //! Arithmetic intensity against the rate reached, under each run's own limits.
 
 use super::super::axis::{Axis, Division};
-use super::{Line, Look, Mark, Panel, PanelChart, clocks, errors, heights, keys, marks, usable};
+use super::{Line, Look, Mark, Panel, PanelChart, clocks, errors, heights, keys, marks, say, usable};
+use crate::language::{Text, joined, text};
 use crate::record::{PerfRow, PerformanceCase, Phase, Roofline};
 use crate::report::compare::answer::name;
 use crate::report::compare::{Comparison, Side};
@@ -19,18 +20,19 @@ pub(super) fn panels(comparison: &Comparison, looks: &[Look]) -> Option<PanelCha
     // Terascale rates read in TFLOP/s.
     let (unit, per) = if most >= 1e12 { ("TFLOP/s", 1e12) } else { ("GFLOP/s", 1e9) };
     let mut panels = Vec::new();
-    for (title, of_phase) in ["Decode", "Prefill"].into_iter().zip(all.chunks(comparison.sides.len().max(1)))
-    {
+    let by_phase = all.chunks(comparison.sides.len().max(1));
+    for (phase, of_phase) in [Phase::Decode, Phase::Prefill].into_iter().zip(by_phase) {
         let lines = looks.iter().zip(of_phase).map(|(look, points)| {
             let mark = |point: &Reached| Mark {
                 x: point.intensity,
                 y: point.rate / per,
                 interval: None,
-                letters: letters(point, points, title == "Decode"),
+                letters: letters(point, points, phase == Phase::Decode),
             };
             Line { look: *look, points: points.iter().map(mark).collect(), joined: false, marked: true }
         });
-        panels.push(Panel { title: title.to_owned(), lines: lines.collect() });
+        let title = if phase == Phase::Decode { text!("Decode") } else { text!("Prefill") };
+        panels.push(Panel { title: say(comparison, &title), lines: lines.collect() });
     }
     let across: Vec<f64> = marks(&panels).map(|mark| mark.x).collect();
     if across.is_empty() {
@@ -46,28 +48,34 @@ pub(super) fn panels(comparison: &Comparison, looks: &[Look]) -> Option<PanelCha
     }
     let y = Axis::of(Division::Log, heights(&panels));
     let modelled = if comparison.sides.iter().any(Side::is_modelled) {
-        "; a modelled card's roof is its profile's, a line for each number of ranks"
+        text!("; a modelled card's roof is its profile's, a line for each number of ranks")
     } else {
-        ""
+        Text::EMPTY
     };
     let measured = comparison.sides.iter().map(|side| !side.is_modelled()).cycle();
     let above = all.iter().zip(measured).filter(|(_, measured)| *measured).flat_map(|(points, _)| points);
     let above = above.into_iter().any(|point| point.share.is_some_and(|share| share > 1.0));
     // The roof is that of memory: what lies in caches does not come from there.
     let above = if above {
-        "; above its roof: the case reads from the processor's caches what the roof counts from memory"
+        text!("; above its roof: the case reads from the processor's caches what the roof counts from memory")
     } else {
-        ""
+        Text::EMPTY
     };
     Some(PanelChart {
-        title: title(comparison, &all),
-        subtitle: format!(
-            "{unit} reached, under each run's limits; numbers: decode: batch, prefill: prompt tokens of the batch{modelled}{above}; {}{}",
-            clocks(comparison),
-            errors(comparison, Phase::E2e)
+        title: say(comparison, &title(comparison, &all)),
+        subtitle: say(
+            comparison,
+            &text!(
+                "{unit} reached, under each run's limits; numbers: decode: batch, prefill: prompt tokens of the batch{modelled}{above}; {clocks}{errors}",
+                unit,
+                modelled,
+                above,
+                clocks = clocks(comparison),
+                errors = errors(comparison, Phase::E2e)
+            ),
         ),
         x,
-        x_name: "FLOP per byte that must cross the memory bus",
+        x_name: say(comparison, &text!("FLOP per byte that must cross the memory bus")),
         y,
         panels,
         keys: keys(comparison, looks),
@@ -76,21 +84,23 @@ pub(super) fn panels(comparison: &Comparison, looks: &[Look]) -> Option<PanelCha
 }
 
 /// `Roofline: in decode A reaches up to 71 % of its roof, B up to 64 %`.
-fn title(comparison: &Comparison, all: &[Vec<Reached>]) -> String {
-    let words = ["decode", "prefill"].into_iter().zip(all.chunks(comparison.sides.len().max(1)));
-    let of_phase = |(phase, of_sides): (&str, &[Vec<Reached>])| {
+fn title(comparison: &Comparison, all: &[Vec<Reached>]) -> Text {
+    let by_phase = all.chunks(comparison.sides.len().max(1));
+    let of_phase = |(phase, of_sides): (Phase, &[Vec<Reached>])| {
         let most = comparison.sides.iter().zip(of_sides).filter_map(|(side, points)| {
             let share = points.iter().filter_map(|point| point.share).reduce(f64::max)?;
-            Some(format!("{} {:.0} %", name(comparison, side), 100.0 * share))
+            let share = format!("{:.0} %", 100.0 * share);
+            Some(text!("{run} {share}", run = name(comparison, side), share))
         });
-        let most: Vec<String> = most.collect();
-        (!most.is_empty()).then(|| format!("in {phase} {}", most.join(", ")))
+        let most: Vec<Text> = most.collect();
+        (!most.is_empty()).then(|| text!("in {phase} {shares}", phase, shares = joined(most, ", ")))
     };
-    let parts: Vec<String> = words.filter_map(of_phase).collect();
+    let parts: Vec<Text> =
+        [Phase::Decode, Phase::Prefill].into_iter().zip(by_phase).filter_map(of_phase).collect();
     if parts.is_empty() {
-        "Roofline".to_owned()
+        text!("Roofline")
     } else {
-        format!("Most of the roof reached: {}", parts.join("; "))
+        text!("Most of the roof reached: {parts}", parts = joined(parts, "; "))
     }
 }
 

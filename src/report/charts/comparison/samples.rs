@@ -1,7 +1,8 @@
 //! Raw end-to-end samples of the measured runs.
 
 use super::super::strips::{Strip, StripChart, StripRow};
-use super::{Look, clocks, keys};
+use super::{Look, clocks, keys, say};
+use crate::language::text;
 use crate::record::{Clock, PerformanceCase, Phase};
 use crate::report::compare::{Comparison, Side};
 use crate::report::performance::{Repetitions, phase_ns};
@@ -22,11 +23,15 @@ pub(super) fn strips(comparison: &Comparison, looks: &[Look]) -> Option<StripCha
         rows.extend(strip_row(comparison, looks, case));
     }
     (!rows.is_empty()).then(|| StripChart {
-        title: "Every end-to-end time: left of 1 is faster than the base".to_owned(),
-        subtitle: format!(
-            "dots: repetitions; bars: median with 95 % interval; band: ± {:.1} %; {}",
-            100.0 * comparison.options.threshold(),
-            clocks(comparison)
+        title: say(comparison, &text!("Every end-to-end time: left of 1 is faster than the base")),
+        x_name: say(comparison, &text!("time ÷ the base's median")),
+        subtitle: say(
+            comparison,
+            &text!(
+                "dots: repetitions; bars: median with 95 % interval; band: ± {threshold} %; {clocks}",
+                threshold = format!("{:.1}", 100.0 * comparison.options.threshold()),
+                clocks = clocks(comparison)
+            ),
         ),
         keys: keys(comparison, looks),
         rows,
@@ -35,9 +40,9 @@ pub(super) fn strips(comparison: &Comparison, looks: &[Look]) -> Option<StripCha
 }
 
 fn strip_row(comparison: &Comparison, looks: &[Look], case: &PerformanceCase) -> Option<StripRow> {
-    let joined = |index: usize| -> Option<&PerformanceCase> {
+    let case_of = |index: usize| -> Option<&PerformanceCase> {
         let pair = comparison.pairs.iter().find(|pair| pair.other == index)?;
-        pair.cases.iter().find(|joined| joined.a.case_id == case.case_id).map(|joined| &joined.b)
+        pair.cases.iter().find(|common| common.a.case_id == case.case_id).map(|common| &common.b)
     };
     let row_of = |side: &Side, case: &PerformanceCase| {
         side.summary.performance.iter().find(|r| r.case_id == case.case_id && r.phase == Phase::E2e).cloned()
@@ -46,7 +51,7 @@ fn strip_row(comparison: &Comparison, looks: &[Look], case: &PerformanceCase) ->
     let mut strips = Vec::new();
     for (index, (side, look)) in comparison.sides.iter().zip(looks).enumerate() {
         // A modelled time never appears on a scale of measured ones.
-        let Some(case) = (if index == 0 { Some(case) } else { joined(index) }) else { continue };
+        let Some(case) = (if index == 0 { Some(case) } else { case_of(index) }) else { continue };
         if side.clock() != comparison.base().clock() {
             continue;
         }

@@ -1,10 +1,12 @@
 //! What more tensor-parallel ranks bring: the multiple of the fewest ranks' throughput, against batch.
 
 use super::super::axis::{Axis, Division};
+use super::super::times::BATCH;
 use super::{
-    Line, Look, Mark, Panel, PanelChart, between, clocks, errors, heights, keys, left_out, marks, usable,
-    without_lone_points,
+    Line, Look, Mark, Panel, PanelChart, between, clocks, errors, heights, keys, left_out, marks, say,
+    usable, without_lone_points,
 };
+use crate::language::{Text, joined, text};
 use crate::record::Phase;
 use crate::report::compare::Comparison;
 use crate::report::compare::answer::name;
@@ -41,38 +43,35 @@ pub(super) fn panels(comparison: &Comparison, looks: &[Look]) -> Option<PanelCha
     let ideal = panels.keys().map(|(.., tp, fewest)| f64::from(*tp) / f64::from(*fewest)).fold(1.0, f64::max);
     let same = panels.keys().all(|(.., tp, fewest)| f64::from(*tp) / f64::from(*fewest) == ideal);
     let titled = panels.into_iter().map(|((input, output, tp, fewest), lines)| Panel {
-        title: format!("{input} in, {output} out: TP {tp} over TP {fewest}"),
+        title: say(
+            comparison,
+            &text!("{input} in, {output} out: TP {tp} over TP {fewest}", input, output, tp, fewest),
+        ),
         lines,
     });
     let (panels, lone) = without_lone_points(titled.collect());
     let batches: Vec<f64> = marks(&panels).map(|mark| mark.x).collect();
     (!panels.is_empty()).then(|| PanelChart {
-        title: title(comparison, looks, &panels),
-        subtitle: format!(
-            "end-to-end tokens/s as a multiple of that of the fewest ranks, at the same batch; {}{}{}",
-            clocks(comparison),
-            errors(comparison, Phase::E2e),
-            left_out(lone)
-        ),
+        title: say(comparison, &title(comparison, looks, &panels)),
+        subtitle: say(comparison, &text!("end-to-end tokens/s as a multiple of that of the fewest ranks, at the same batch; {clocks}{errors}{left_out}", clocks = clocks(comparison), errors = errors(comparison, Phase::E2e), left_out = left_out(lone))),
         x: Axis::of(Division::Log, batches.clone()).naming(batches),
-        x_name: "batch",
+        x_name: say(comparison, &BATCH),
         y: Axis::of(Division::FromZero, heights(&panels).into_iter().chain([1.0, ideal])),
         panels,
         keys: keys(comparison, looks),
-        level: same.then_some((ideal, "in proportion")),
+        level: same.then(|| (ideal, say(comparison, &text!("in proportion")))),
     })
 }
 
 /// `More ranks: A gains 1.6 to 1.9 ×, B 1.2 to 1.7 ×`.
-fn title(comparison: &Comparison, looks: &[Look], panels: &[Panel]) -> String {
+fn title(comparison: &Comparison, looks: &[Look], panels: &[Panel]) -> Text {
     let gain = |look: &Look| {
         let lines = panels.iter().flat_map(|panel| &panel.lines).filter(|line| line.look == *look);
         Interval::spanning(lines.flat_map(|line| &line.points).map(|mark| mark.y))
     };
-    let words = comparison
-        .sides
-        .iter()
-        .zip(looks)
-        .filter_map(|(side, look)| Some(format!("{} {}", name(comparison, side), between(gain(look)?))));
-    format!("Gain of more ranks: {}", words.collect::<Vec<_>>().join(", "))
+    let words = comparison.sides.iter().zip(looks).filter_map(|(side, look)| {
+        let gain = between(gain(look)?);
+        Some(text!("{run} {gain}", run = name(comparison, side), gain))
+    });
+    text!("Gain of more ranks: {words}", words = joined(words, ", "))
 }

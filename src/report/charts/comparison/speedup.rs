@@ -1,7 +1,8 @@
 //! How many times as fast, by phase and batch.
 
 use super::super::bars::{Bar, BarChart, BarGroup};
-use super::{Look, between};
+use super::{Look, between, say};
+use crate::language::{Text, text};
 use crate::record::{Clock, Phase};
 use crate::report::compare::answer::{PHASES, name};
 use crate::report::compare::speedup::{Multiple, Speedups};
@@ -31,70 +32,82 @@ pub(super) fn bars(comparison: &Comparison, looks: &[Look]) -> Option<BarChart> 
         let bars = of_pairs.iter().flat_map(|(other, speedups)| {
             let letter =
                 if several { format!("{}, ", comparison.sides[*other].letter) } else { String::new() };
-            let bar = move |label: &str, strong: bool, of: Multiple, look: Look| Bar {
-                label: format!("{letter}{label}"),
+            let bar = move |label: Text, strong: bool, of: Multiple, look: Look| Bar {
+                label: format!("{letter}{}", say(comparison, &label)),
                 look,
                 value: of.times,
                 interval: of.interval,
                 strong,
             };
             let look = looks[*other];
-            let mean = speedups.mean(phase, None).map(|of| bar("all", true, of, look));
+            let mean = speedups.mean(phase, None).map(|of| bar(text!("all"), true, of, look));
             let batches = speedups.batches(phase).into_iter().filter_map(move |batch| {
                 let of = speedups.mean(phase, Some(batch))?;
                 Some((batch, of))
             });
             let batches: Vec<(u32, Multiple)> = batches.collect();
             let batches =
-                batches.into_iter().map(|(batch, of)| bar(&format!("batch {batch}"), false, of, look));
+                batches.into_iter().map(|(batch, of)| bar(text!("batch {batch}", batch), false, of, look));
             mean.into_iter().chain(batches).collect::<Vec<_>>()
         });
         let bars: Vec<Bar> = bars.collect();
-        (!bars.is_empty()).then(|| BarGroup { title: phase_title(phase).to_owned(), bars })
+        (!bars.is_empty()).then(|| BarGroup { title: say(comparison, &phase_title(phase)), bars })
     };
     let groups: Vec<BarGroup> = PHASES.into_iter().filter_map(group).collect();
     let (_, first) = of_pairs.first()?;
     (!groups.is_empty()).then(|| BarChart {
-        title: title(comparison, base, &of_pairs),
-        subtitle: subtitle(
-            first,
-            groups.iter().flat_map(|group| &group.bars).any(|bar| bar.interval.is_some()),
+        title: say(comparison, &title(comparison, base, &of_pairs)),
+        subtitle: say(
+            comparison,
+            &subtitle(first, groups.iter().flat_map(|group| &group.bars).any(|bar| bar.interval.is_some())),
         ),
-        x_name: format!("times as fast as {}", name(comparison, base)),
+        x_name: say(comparison, &text!("times as fast as {base}", base = name(comparison, base))),
         groups,
     })
 }
 
-fn phase_title(phase: Phase) -> &'static str {
+fn phase_title(phase: Phase) -> Text {
     match phase {
-        Phase::Decode => "Decode (time per token)",
-        Phase::Prefill => "Prefill (time to the first token)",
-        Phase::E2e => "End to end",
+        Phase::Decode => text!("Decode (time per token)"),
+        Phase::Prefill => text!("Prefill (time to the first token)"),
+        Phase::E2e => text!("End to end"),
     }
 }
 
 /// `Decode: B is 3.9 to 4.3 × as fast as A; prefill: 4.1 to 4.6 ×`.
-fn title(comparison: &Comparison, base: &Side, of_pairs: &[(usize, Speedups)]) -> String {
+fn title(comparison: &Comparison, base: &Side, of_pairs: &[(usize, Speedups)]) -> Text {
     let base = name(comparison, base);
-    let [(other, speedups)] = of_pairs else { return format!("Speed as multiples of {base}") };
-    let ranges = PHASES.into_iter().filter_map(|phase| Some((phase, speedups.range(phase)?)));
-    let words = ranges.enumerate().map(|(index, (phase, range))| {
-        let than = if index == 0 { format!(" as fast as {base}") } else { String::new() };
-        format!("{}{than} in {phase}", between(range))
-    });
-    let words = words.collect::<Vec<_>>().join(", ");
-    format!("{} is {words}", name(comparison, &comparison.sides[*other]))
+    let [(other, speedups)] = of_pairs else { return text!("Speed as multiples of {base}", base) };
+    let ranges: Vec<(Phase, Text)> =
+        PHASES.into_iter().filter_map(|phase| Some((phase, between(speedups.range(phase)?)))).collect();
+    let card = name(comparison, &comparison.sides[*other]);
+    match ranges.as_slice() {
+        [(phase, times), (other_phase, other), ..] => text!(
+            "{card} is {times} as fast as {base} in {phase}, {other} in {other_phase}",
+            card,
+            times,
+            base,
+            phase,
+            other,
+            other_phase
+        ),
+        [(phase, times)] => text!("{card} is {times} as fast as {base} in {phase}", card, times, base, phase),
+        [] => text!("Speed as multiples of {base}", base),
+    }
 }
 
-fn subtitle(of: &Speedups, has_whiskers: bool) -> String {
+fn subtitle(of: &Speedups, has_whiskers: bool) -> Text {
     let whiskers = match of.clock {
-        _ if !has_whiskers => "no interval is known",
-        Clock::Modelled => "whiskers: error of the model",
-        Clock::Measured => "whiskers: 95 % interval, over several lengths from the least to the largest end",
+        _ if !has_whiskers => text!("no interval is known"),
+        Clock::Modelled => text!("whiskers: error of the model"),
+        Clock::Measured => {
+            text!("whiskers: 95 % interval, over several lengths from the least to the largest end")
+        }
     };
-    format!(
-        "geometric mean over the lengths; {}; {}; {whiskers}; right of 1 × is faster",
-        of.clock,
-        of.grounds.words()
+    text!(
+        "geometric mean over the lengths; {clock}; {grounds}; {whiskers}; right of 1 × is faster",
+        clock = of.clock,
+        grounds = of.grounds.words(),
+        whiskers
     )
 }

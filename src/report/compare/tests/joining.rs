@@ -81,7 +81,7 @@ fn items_are_joined_by_content_and_what_cannot_be_is_told() {
         answers_differ: 0,
     };
     assert_eq!(*join, wanted);
-    let notes = pair.notes.join(" ");
+    let notes = pair.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     for says in
         ["only in A", "other content (such as val-advanced_mathematics-1)", "failed", "different prompts"]
     {

@@ -107,5 +107,5 @@ fn three_runs_are_held_against_the_first() {
     // The answer on each pair, then a piece of advice for each.
     assert_eq!((summary.headline.len(), summary.folder), (4, root.path().join("out")));
     assert!(summary.headline[1].starts_with("C "), "{:?}", summary.headline);
-    assert_whole_page(&fs::read_to_string(root.path().join("out/report.html")).unwrap());
+    assert_whole_page(&fs::read_to_string(root.path().join("out/report.html")).unwrap(), Language::En);
 }

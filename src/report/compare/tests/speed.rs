@@ -28,7 +28,7 @@ fn measured_and_modelled_times_never_get_a_verdict() {
         phases().all(|p| p.verdict == SpeedVerdict::ModelledRatio && p.interval.is_none() && p.p.is_none())
     );
     assert!((phases().nth(1).unwrap().ratio.unwrap() - 0.5).abs() < 1e-3);
-    let said = headline::sentences(&both).join(" ");
+    let said = headline::sentences(&both).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     assert!(said.contains("2.0 × as fast as") && said.contains("(modelled, error unknown;"), "{said}");
     let summary = write(&both, &[], root.path()).unwrap();
     let speed = summary.tables.last().unwrap();
@@ -53,7 +53,7 @@ fn chart_and_sentence_hold_the_faster_run_against_the_slower() {
     let (quick, tardy) = (("800i-a2", 1.0), ("300i-duo", 2.0));
     for [a, b] in [[quick, tardy], [tardy, quick]] {
         let both = compared(of(a.0, a.1), of(b.0, b.1), &Options::default()).unwrap();
-        let said = headline::sentences(&both).remove(0);
+        let said = headline::sentences(&both).remove(0).to_string();
         let (fast, rest) = said.split_once(" is 2.0 × as fast as ").unwrap_or_else(|| panic!("{said}"));
         let slower = rest.split(" in ").next().unwrap();
         assert_ne!(fast, slower);
@@ -104,7 +104,8 @@ fn two_runs_that_were_not_timed_in_turn_have_a_ratio_and_the_command_that_decide
     assert_eq!(decode.verdict, SpeedVerdict::NotInTurn);
     assert!((decode.ratio.unwrap() - 2.0).abs() < 0.01);
     assert_eq!((decode.interval, decode.p, decode.p_holm), (None, None, None));
-    let said = headline::sentences(&comparison).join("\n");
+    let said =
+        headline::sentences(&comparison).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(said.contains("36 timed phases not timed in turn"), "{said}");
     let command = "`glmbench run suites/quickstart.toml --interleave --configuration device=cpu,dtype=fp16,threads=2 \
          --configuration device=cpu,dtype=bf16,threads=2`";
@@ -130,7 +131,7 @@ fn too_few_blocks_say_how_many_would_do() {
         advice.starts_with("5 blocks cannot decide 36 phases; at least 11 are needed: `glmbench run"),
         "{advice}"
     );
-    assert!(advice.ends_with("--blocks 11`"), "{advice}");
+    assert!(advice.to_string().ends_with("--blocks 11`"), "{advice}");
     // Five blocks can still show "same".
     let found = verdicts(&comparison);
     assert_eq!((found[0], found[1]), (SpeedVerdict::Same, SpeedVerdict::CannotTell));

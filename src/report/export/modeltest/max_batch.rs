@@ -103,6 +103,6 @@ fn figures(search: &SearchCase, probe: &ProbeRecord) -> Result<Figures, String> 
         Some((total_ns, prefill_ns, middle(|r| r.end_ns.saturating_sub(r.first_token_ns))?))
     };
     let (total_ns, prefill_ns, decode_ns) =
-        times().ok_or_else(|| probe.reason.clone().unwrap_or_else(|| probe.outcome.words().to_owned()))?;
+        times().ok_or_else(|| probe.reason.clone().unwrap_or_else(|| probe.outcome.words().to_string()))?;
     Ok(Figures::of(probe.batch, search.output_tokens, total_ns / 1e9, prefill_ns / 1e6, decode_ns / 1e6))
 }

@@ -114,7 +114,7 @@ fn outcome<'a>(records: &Records, case: &'a PerformanceCase, notes: &mut Vec<Str
     }
     let modelled = |r: &RequestRecord| r.case_id == case.case_id && r.clock == Clock::Modelled;
     let clock = if records.requests.iter().any(modelled) { Clock::Modelled } else { Clock::Measured };
-    let reason = repetitions.invalid.unwrap_or_default();
+    let reason = repetitions.invalid.unwrap_or_default().to_string();
     let figures = figures(case, &repetitions.good);
     if figures.is_some() && !reason.is_empty() {
         notes.push(format!("case {} has figures that are not valid: {reason}", case.case_id));

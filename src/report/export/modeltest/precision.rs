@@ -6,7 +6,6 @@ use super::super::{File, Records};
 use super::{Prompts, folder, plain, table};
 use crate::dataset::{Benchmark, ModelTestFiles, ModelTestRows};
 use crate::record::{AccuracyCase, SampleRecord, SampleState};
-use crate::report::format::counted;
 
 /// Columns of the result files.
 const RESULT: [&str; 4] = ["file_name", "value", "correct", "sum"];
@@ -73,8 +72,11 @@ fn case_notes(case: &AccuracyCase, samples: &[&SampleRecord], prompts: &Prompts<
     }
     let failed = samples.iter().filter(|s| s.state == SampleState::Failed).count();
     if failed > 0 {
-        let items = counted(failed as u64, "item");
-        notes.push(format!("{}: {items} without an answer, which ModelTest counts as wrong", case.task));
+        let items = if failed == 1 { "item" } else { "items" };
+        notes.push(format!(
+            "{}: {failed} {items} without an answer, which ModelTest counts as wrong",
+            case.task
+        ));
     }
     let has_prompt = |s: &&SampleRecord| prompts.contains_key(&(s.task.as_str(), s.doc_id.as_str()));
     if !samples.is_empty() && !samples.iter().any(has_prompt) {

@@ -1,0 +1,287 @@
+//! Tests of whole reports in Chinese, and the golden files of every table in both languages.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use super::charts::gallery::{judged, sweep, two_cards, two_runs};
+use super::workloads::tests::{planted, planted_pair};
+use super::*;
+use crate::language::english::english_words;
+use crate::record::{
+    Figure, LoadFacts, MeasuredRate, MeasuredRoofline, MeasuredUnit, OperatorRecord, Phase, Roofline, Target,
+};
+use crate::report::compare::Comparison;
+use crate::report::tests::assert_whole_page;
+
+/// Rows of a long table that a golden file has.
+const ROWS: usize = 8;
+
+/// A run with timed operators, and targets on the limits of its machine.
+fn profiled() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
+    let (mut run, samples, mut requests) = fixture::quiet();
+    run.run_id += "-profiled";
+    let rate = |median: f64| MeasuredRate { median, low: 0.9 * median, high: median };
+    run.provenance.roofline = Some(Roofline {
+        bandwidth_bytes_per_s: 2e10,
+        peak_flops_per_s: 1e11,
+        measured: Some(MeasuredRoofline {
+            threads: 2,
+            method: "v1".into(),
+            bandwidth: rate(2e10),
+            bandwidth_one_thread: rate(1e10),
+            units: vec![MeasuredUnit {
+                unit: "fp32-avx2".into(),
+                all_threads: rate(1e11),
+                one_thread: rate(5e10),
+            }],
+            peak_unit: Some("fp32-avx2".into()),
+            peak_products: 1,
+            reader: "v1".into(),
+        }),
+    });
+    run.provenance.load = Some(LoadFacts {
+        load_ns: 2_000_000_000,
+        peak_rss_bytes: Some(5_000_000_000),
+        weight_bytes: 3_000_000_000,
+        kv_bytes: 1_000_000_000,
+        working_bytes: 1,
+        made: true,
+    });
+    let case = run.plan.performance[0].case_id.clone();
+    let target = |figure, unit: Option<&str>| Target {
+        figure,
+        case_id: Some(case.clone()),
+        over: None,
+        unit: unit.map(str::to_owned),
+        at_least: Some(0.5),
+        at_most: None,
+    };
+    run.plan.targets = vec![
+        target(Figure::DecodeBandwidth, None),
+        target(Figure::PrefillPeak, None),
+        target(Figure::PrefillPeak, Some("amx-bf16")),
+        Target { over: Some(case.clone()), ..target(Figure::PrefillRate, None) },
+        target(Figure::AttentionBandwidth, None),
+        Target { over: Some(case.clone()), ..target(Figure::DecodeSpeedup, None) },
+        Target { case_id: Some("b9-i9-o9".into()), ..target(Figure::DecodeBandwidth, None) },
+        Target { case_id: None, at_least: None, at_most: Some(1.5), ..target(Figure::LoadTime, None) },
+        Target { case_id: None, at_least: None, at_most: Some(1.5), ..target(Figure::LoadMemory, None) },
+    ];
+    for request in &mut requests {
+        let record = |phase, operator: &str, time_ns| OperatorRecord {
+            phase,
+            operator: operator.into(),
+            calls: 28,
+            time_ns,
+            bytes: 90,
+            flops: 30,
+        };
+        request.operators = vec![
+            record(Phase::Prefill, "qkv", 30),
+            record(Phase::Decode, "qkv", 60),
+            record(Phase::Decode, "rest", 20),
+        ];
+    }
+    (run, samples, requests)
+}
+
+/// Writes a run of each kind below `root`.
+fn runs(root: &Path) -> Vec<(&'static str, RunDir)> {
+    let duo = include_str!("../../crates/ascend-emulator/profiles/300i-duo.toml");
+    let (card, timed) = sweep("300i-duo", duo, "300i-duo (emulated)", 1.0);
+    let (found, probes, loads) = planted();
+    let mut searches = fixture::write(&root.join("searches"), &(found, Vec::new(), Vec::new()));
+    probes.iter().try_for_each(|probe| searches.append_probe(probe)).unwrap();
+    loads.iter().try_for_each(|level| searches.append_load(level)).unwrap();
+    vec![
+        ("measured", fixture::write(&root.join("measured"), &fixture::realistic())),
+        ("modelled", fixture::write(&root.join("modelled"), &(card, Vec::new(), timed))),
+        ("profiled", fixture::write(&root.join("profiled"), &profiled())),
+        ("searches", searches),
+    ]
+}
+
+fn comparisons(root: &Path, language: Language) -> Vec<(&'static str, Comparison)> {
+    vec![
+        ("cards", two_cards(&root.join("cards"), language)),
+        ("runs", two_runs(&root.join("runs"), language)),
+        ("workloads", planted_pair(&root.join("workloads"), language)),
+    ]
+}
+
+/// Every table of a run's page.
+fn tables_of(dir: &RunDir) -> Vec<Table> {
+    let contents = Contents::read(dir).unwrap();
+    let workloads = Workloads::of(&contents);
+    let Contents { run, samples, requests, .. } = contents;
+    let mut summary = Summary::of(run, &samples, &requests);
+    workloads.add_to(&mut summary);
+    let material =
+        Material { summary: &summary, samples: &samples, requests: &requests, language: Language::En };
+    let mut details = sections::details(material);
+    details.extend(workloads.details(&summary.run));
+    [summary.tables.clone(), details].concat()
+}
+
+/// The tables in a language: title, columns and rows.
+fn shown(tables: &[Table], language: Language) -> String {
+    let mut all = String::new();
+    for table in tables {
+        let line = |cells: &mut dyn Iterator<Item = &Text>| {
+            cells.map(|cell| cell.in_language(language)).collect::<Vec<_>>().join(" | ")
+        };
+        writeln!(all, "## {}", table.title.in_language(language)).unwrap();
+        writeln!(all, "{}", line(&mut table.columns.iter().map(|column| &column.name))).unwrap();
+        for row in table.rows.iter().take(ROWS) {
+            writeln!(all, "{}", line(&mut row.cells.iter())).unwrap();
+        }
+        if table.rows.len() > ROWS {
+            writeln!(all, "({} more)", table.rows.len() - ROWS).unwrap();
+        }
+        all.push('\n');
+    }
+    all
+}
+
+/// The text of a page: without style, tags, and what is quoted as code.
+fn text_of(html: &str) -> String {
+    let mut text = html.to_owned();
+    for element in ["style", "code", "pre", "title"] {
+        let (open, close) = (format!("<{element}"), format!("</{element}>"));
+        while let Some(start) = text.find(&open) {
+            let end = start + text[start..].find(&close).unwrap() + close.len();
+            text.replace_range(start..end, " ");
+        }
+    }
+    let outside = text.split('<').map(|part| part.split_once('>').map_or(part, |(_, outside)| outside));
+    outside.collect::<Vec<_>>().join("\n").replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")
+}
+
+/// What the fixtures record in English: reasons and names, which a page quotes.
+const RECORDED: &[&str] = &[
+    "prompt of 2311 tokens, context of 2048",
+    "needs 20.1 GiB, 17.2 GiB are free",
+    "as planted, \"too slow\"",
+    "as planted, \"out of memory\"",
+    "300i-duo (emulated)",
+    "800i-a2 (emulated)",
+    "Xeon Platinum 8481C",
+    "random tokens",
+    "800I A2 card 32 GB",
+];
+/// Names of models, devices, tasks, subjects, operators, and of fields of the record.
+const NAMES: &[&str] = &[
+    "demo",
+    "DUO",
+    "show",
+    "dummy",
+    "cpu",
+    "quickstart",
+    "rustc",
+    "Linux",
+    "ceval",
+    "boolq",
+    "BoolQ",
+    "C-Eval",
+    "loglikelihood",
+    "val",
+    "physician",
+    "law",
+    "qkv",
+    "rest",
+    "yes",
+    "no",
+    "weights",
+    "tokenizer",
+    "suite",
+    "rope",
+    "model",
+    "quantisation",
+    "none",
+    "limit",
+    "dtype",
+];
+/// An audit's faults are errors, and errors are English.
+const FAULTS: &str = "与计划不符：";
+
+/// The lines of a text with English words, each with the words.
+fn english_lines(text: &str) -> Vec<String> {
+    let said = |line: &str| {
+        let line =
+            line.split(FAULTS).next().unwrap_or_default().replace("&quot;", "\"").replace("&#x2f;", "/");
+        RECORDED.iter().fold(line, |line, quoted| line.replace(quoted, " "))
+    };
+    let words = |line: &str| {
+        english_words(&said(line))
+            .into_iter()
+            .filter(|word| !NAMES.contains(&word.as_str()))
+            .collect::<Vec<_>>()
+    };
+    let lines = text.lines().map(|line| (line.trim(), words(line)));
+    lines.filter(|(_, words)| !words.is_empty()).map(|(line, words)| format!("{words:?} in {line}")).collect()
+}
+
+#[test]
+fn the_tables_are_as_committed_in_both_languages() {
+    let root = tempfile::tempdir().unwrap();
+    for language in Language::ALL {
+        let root = root.path().join(language.name());
+        for (name, dir) in runs(&root) {
+            let tables = shown(&tables_of(&dir), language);
+            insta::assert_snapshot!(format!("tables.{name}.{}", language.name()), tables);
+        }
+        for (name, comparison) in comparisons(&root, language) {
+            let tables = shown(&compare::page::tables(&comparison, &judged()), language);
+            let tables = tables.replace(root.to_str().unwrap(), "ROOT");
+            insta::assert_snapshot!(format!("tables.compared-{name}.{}", language.name()), tables);
+        }
+    }
+}
+
+#[test]
+fn a_chinese_page_and_its_charts_have_no_english_words_but_proper_terms() {
+    let root = tempfile::tempdir().unwrap();
+    let mut left = Vec::new();
+    let mut look = |name: &str, folder: &Path| {
+        let html = fs::read_to_string(folder.join("report.html")).unwrap();
+        assert_whole_page(&html, Language::Zh);
+        let markdown = fs::read_to_string(folder.join("summary.md")).unwrap();
+        for line in [english_lines(&text_of(&html)), english_lines(&markdown)].concat() {
+            left.push(format!("{name}: {line}"));
+        }
+    };
+    for (name, dir) in runs(root.path()) {
+        render(dir.path(), Language::Zh).unwrap();
+        look(name, dir.path());
+    }
+    for (name, comparison) in comparisons(root.path(), Language::Zh) {
+        let out = root.path().join("out").join(name);
+        compare::write(&comparison, &[], &out).unwrap();
+        look(name, &out);
+    }
+    left.dedup();
+    assert!(left.is_empty(), "{}", left.join("\n"));
+}
+
+/// CSV files and records are formats: their words are the same in every language.
+#[test]
+fn files_of_rows_are_the_same_in_every_language() {
+    let root = tempfile::tempdir().unwrap();
+    let files = |language: Language| {
+        let mut all = Vec::new();
+        for (_, dir) in runs(&root.path().join(language.name())) {
+            render(dir.path(), language).unwrap();
+            for folder in [dir.path().to_owned(), dir.path().join("tables")] {
+                let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+                let rows = files.filter(|path| path.extension().is_some_and(|end| end == "csv"));
+                all.extend(rows.map(|path| (path.file_name().unwrap().to_owned(), fs::read(&path).unwrap())));
+            }
+        }
+        all.sort();
+        all
+    };
+    let english = files(Language::En);
+    assert!(english.len() > 20);
+    assert!(english == files(Language::Zh));
+}
