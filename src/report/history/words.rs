@@ -3,7 +3,7 @@
 use super::figures::Kind;
 use super::files::Tables;
 use super::judged::{Against, Verdict};
-use crate::language::{Text, text, texts};
+use crate::language::Text;
 use crate::report::format::{NONE, percent, significant};
 use crate::report::tables::Table;
 use std::collections::BTreeMap;
@@ -207,9 +207,9 @@ pub(super) const DEFINITIONS: [(&str, &str); 6] = [
 /// Makes a table of few cells for the terminal.
 pub(super) fn terminal(tables: Tables<'_>) -> Table {
     let mut out = Table::new(
-        text!("Last run against the one before and the best"),
-        &texts!["Line", "What"],
-        &texts!["Runs", "Last", "Against previous", "Against best"],
+        Text::data("Last run against the one before and the best"),
+        &["Line", "What"].map(Text::data),
+        &["Runs", "Last", "Against previous", "Against best"].map(Text::data),
     );
     for (line, judged) in tables.lines.iter().zip(tables.judged) {
         let kind = line.key.kind;
