@@ -46,7 +46,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
     // A test.
     ("toy_walk", &["backend", "dataset", "record", "report", "run", "suite", "task"]),
     // The list itself, and the tests of the example. The files of a workload belong to the rooms in `LAYERS`.
-    ("workload", &["backend", "record", "report", "run", "suite"]),
+    ("workload", &["backend", "language", "record", "report", "run", "suite"]),
 ];
 
 /// Each room of the CPU device and the other rooms that it may use. The crate root may use all.
