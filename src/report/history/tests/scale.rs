@@ -50,7 +50,7 @@ fn write(root: &Path, count: usize) {
 /// Returns the seconds of the command and the bytes of the page.
 fn timed(root: &Path) -> (f64, u64, Reads) {
     let begin = Instant::now();
-    let history = index(root).unwrap();
+    let history = index(root, Language::En).unwrap();
     (begin.elapsed().as_secs_f64(), history.page.metadata().unwrap().len(), history.reads)
 }
 
