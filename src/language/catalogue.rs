@@ -48,12 +48,12 @@ pub(super) fn pieces(template: &str) -> impl Iterator<Item = Piece<'_>> {
         if rest.is_empty() {
             return None;
         }
-        let (piece, after) = match rest.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-            Some((hole, after)) => (hole.strip_suffix(":s").map_or(Piece::Hole(hole), Piece::Plural), after),
-            None => {
-                let end = rest.find('{').filter(|at| *at > 0).unwrap_or(rest.len());
-                (Piece::Letters(&rest[..end]), &rest[end..])
-            }
+        let hole = rest.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let (piece, after) = if let Some((hole, after)) = hole {
+            (hole.strip_suffix(":s").map_or(Piece::Hole(hole), Piece::Plural), after)
+        } else {
+            let end = rest.find('{').filter(|at| *at > 0).unwrap_or(rest.len());
+            (Piece::Letters(&rest[..end]), &rest[end..])
         };
         rest = after;
         Some(piece)

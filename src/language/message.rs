@@ -95,7 +95,7 @@ impl Text {
                         Piece::Letters(letters) => out.push_str(letters),
                         Piece::Hole(name) => of(name).into_iter().for_each(|text| text.write(language, out)),
                         Piece::Plural(name) => {
-                            let one = of(name).is_some_and(|count| count.to_string() == "1");
+                            let one = of(name).is_some_and(|count| *count == "1");
                             out.push_str(if one { "" } else { "s" });
                         }
                     }

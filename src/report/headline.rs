@@ -37,10 +37,10 @@ fn extent(run: &RunRecord, whole: &Plan) -> Text {
     let items = |plan: &Plan| plan.accuracy.iter().map(|case| case.items).sum::<u64>();
     let timed = |plan: &Plan| plan.timed_ids().len() as u64;
     let (taken, all) = (items(&run.plan), items(whole));
-    let of_items = (all > 0).then(|| text!(", {taken} of {all} item{all:s}", taken, all)).unwrap_or_default();
+    let of_items = if all > 0 { text!(", {taken} of {all} item{all:s}", taken, all) } else { Text::EMPTY };
     let (taken, all) = (timed(&run.plan), timed(whole));
     let of_cases =
-        (all > 0).then(|| text!(", {taken} of {all} timed case{all:s}", taken, all)).unwrap_or_default();
+        if all > 0 { text!(", {taken} of {all} timed case{all:s}", taken, all) } else { Text::EMPTY };
     of_items + of_cases
 }
 

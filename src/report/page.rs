@@ -173,9 +173,12 @@ fn notes(run: &RunRecord) -> Vec<Text> {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let note = |case: &AccuracyCase| {
         let part = case.part_of();
-        let expected = |share: f64| match &part {
-            Some(_) => text!("{share} expected over all items, so not of these", share = percent(share)),
-            None => text!("{share} expected", share = percent(share)),
+        let expected = |share: f64| {
+            if part.is_some() {
+                text!("{share} expected over all items, so not of these", share = percent(share))
+            } else {
+                text!("{share} expected", share = percent(share))
+            }
         };
         let AccuracyCase { task, dataset, shots, items, .. } = case;
         let parts = [
@@ -279,9 +282,11 @@ fn limits(clock: Clock, limit: &Roofline) -> Text {
         Clock::Measured => text!("as measured"),
         Clock::Modelled => text!("of one chip by the profile, modelled"),
     };
-    let how = limit.measured.as_ref().map(|of| match of.peak_words() {
-        Some(unit) => text!(" (peak of {unit}; {method})", unit, method = of.method),
-        None => text!(" ({method})", method = of.method),
+    let how = limit.measured.as_ref().map(|of| {
+        of.peak_words().map_or_else(
+            || text!(" ({method})", method = of.method),
+            |unit| text!(" (peak of {unit}; {method})", unit, method = of.method),
+        )
     });
     text!(
         "{memory} GB/s streamed, {arithmetic} GFLOP/s, {from}{how}",

@@ -232,7 +232,7 @@ fn a_partial_merge_says_so_everywhere() {
     // The advice begins with what is to be done first.
     let advice = |summary: &Summary| {
         let check = summary.checks.iter().find(|check| check.name == "whole plan run").unwrap();
-        check.advice.to_owned()
+        check.advice.clone()
     };
     let (of_shard, of_merged) = (advice(&render(&stopped.runs[0], Language::En).unwrap()), advice(&summary));
     assert!(of_shard.starts_with("Run the same command with --resume") && of_shard.contains("other shards"));

@@ -213,10 +213,10 @@ fn facts(sample: &SampleRecord, views: &[View<'_>], language: Language) -> Strin
 /// Formats a choice's answer and token: `A, id 316`.
 fn choice_name(views: &[View<'_>], sample: &SampleRecord, index: usize) -> Text {
     let tokens = views.first().and_then(|v| v.run.records.run.choice_tokens.get(&sample.task));
-    match tokens.and_then(|tokens| tokens.get(index)) {
-        Some(token) => text!("{text}, id {id}", text = token.text, id = token.id),
-        None => text!("choice {number}", number = index + 1),
-    }
+    tokens.and_then(|tokens| tokens.get(index)).map_or_else(
+        || text!("choice {number}", number = index + 1),
+        |token| text!("{text}, id {id}", text = token.text, id = token.id),
+    )
 }
 
 /// A part of the listing: its head, and the lines below it.

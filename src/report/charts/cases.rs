@@ -25,7 +25,7 @@ pub(crate) fn point(x: f64, y: f64) -> Point {
 
 /// Returns the subtitle of a chart of a workload: unit, clock, device and type. `error` is that of modelled times, which follows the
 /// clock.
-pub(crate) fn subtitle(run: &RunRecord, unit: Text, error: Text) -> Text {
+pub(crate) fn subtitle(run: &RunRecord, unit: &Text, error: &Text) -> Text {
     let from = &run.provenance;
     text!(
         "{unit}, {clock}{error}, {device} {dtype}",

@@ -242,7 +242,7 @@ mod tests {
         let chart = |y| LineChart {
             title: String::new(),
             subtitle: String::new(),
-            x_name: "".to_string(),
+            x_name: String::new(),
             x_scale: Scale::Linear,
             series: vec![Series {
                 label: String::new(),

@@ -65,9 +65,9 @@ impl Times<'_> {
         self.rows.iter().copied().filter(move |row| row.phase == phase)
     }
 
-    fn subtitle(&self, unit: Text, phase: Phase) -> Text {
+    fn subtitle(&self, unit: &Text, phase: Phase) -> Text {
         let error = modelled::span(self.run, self.rows.iter().copied(), phase);
-        subtitle(self.run, unit, error)
+        subtitle(self.run, unit, &error)
     }
 
     fn say(&self, words: &Text) -> String {
@@ -110,7 +110,7 @@ impl Times<'_> {
             })
             .collect();
         let title = title(&curves);
-        let subtitle = self.subtitle(unit, phase);
+        let subtitle = self.subtitle(&unit, phase);
         if curves.is_empty() {
             return None;
         }
@@ -167,7 +167,7 @@ impl Times<'_> {
             .filter(|curve| !curve.points.is_empty())
             .collect();
         let (title, subtitle) =
-            (prefill(&curves), self.subtitle(text!("ms of the whole batch"), Phase::Prefill));
+            (prefill(&curves), self.subtitle(&text!("ms of the whole batch"), Phase::Prefill));
         if curves.is_empty() {
             return None;
         }
@@ -288,14 +288,14 @@ fn growth(curves: &[Curve]) -> Option<Growth> {
 }
 
 fn end_to_end(curves: &[Curve]) -> Text {
-    rises(text!("End-to-end throughput"), curves)
+    rises(&text!("End-to-end throughput"), curves)
 }
 
 fn decode(curves: &[Curve]) -> Text {
-    rises(text!("Decode throughput"), curves)
+    rises(&text!("Decode throughput"), curves)
 }
 
-fn rises(what: Text, curves: &[Curve]) -> Text {
+fn rises(what: &Text, curves: &[Curve]) -> Text {
     growth(curves).map_or_else(
         || text!("{what} against batch", what),
         |Growth { multiples, from, to }| {

@@ -232,7 +232,7 @@ pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
             cells.extend([a, b]);
             let speed = phase.ratio.filter(|ratio| *ratio > 0.0);
             let speed = or_none(speed, |ratio| times(1.0 / ratio));
-            cells.extend(comparable.then(|| [speed, ratio]).into_iter().flatten());
+            cells.extend(comparable.then_some([speed, ratio]).into_iter().flatten());
             cells.extend(if tested { vec![ends, p] } else { vec![] });
             cells.extend([n, verdict]);
             table.push(phase.phase == Phase::E2e, cells);

@@ -278,9 +278,10 @@ fn chart_of(rows: &[Residual], language: Language) -> RatioChart {
 /// The rows of a line that sums up: `310P3, 2 chips, decode`.
 fn group_words(Group { chip, chips, phase }: &Group) -> Text {
     let phase = Text::term(phase);
-    match chips {
-        Some(chips) => text!("{chip}, {chips} chip{chips:s}, {phase}", chip, chips, phase),
-        None => text!("{chip}, {phase}, all models", chip, phase),
+    if let Some(chips) = chips {
+        text!("{chip}, {chips} chip{chips:s}, {phase}", chip, chips, phase)
+    } else {
+        text!("{chip}, {phase}, all models", chip, phase)
     }
 }
 

@@ -46,7 +46,7 @@ fn load_chart((run, language): (&RunRecord, Language), levels: &[&LoadRow]) -> L
     let errors = modelled::span_of(levels.iter().map(|level| modelled::error_of_load(run, level)));
     LineChart {
         title: title(is_closed, series.first().map_or(&[], |series| &series.points)).in_language(language),
-        subtitle: subtitle(run, unit, errors).in_language(language),
+        subtitle: subtitle(run, &unit, &errors).in_language(language),
         x_name: x_name.in_language(language),
         x_scale,
         series: series.into(),

@@ -53,7 +53,7 @@ fn search_chart((run, language): (&RunRecord, Language), probes: &[&ProbeRow]) -
     };
     LineChart {
         title: title(probes).in_language(language),
-        subtitle: subtitle(run, unit, modelled::span_of(errors)).in_language(language),
+        subtitle: subtitle(run, &unit, &modelled::span_of(errors)).in_language(language),
         x_name: text!("batch").in_language(language),
         x_scale: Scale::Log2,
         series,
@@ -65,8 +65,9 @@ fn title(probes: &[&ProbeRow]) -> Text {
     let Some(first) = probes.first() else { return text!("Probes of a max-batch search") };
     let lengths = text!("{input} in, {output} out", input = first.input_tokens, output = first.output_tokens);
     let limit = text!("{time} a token", time = milliseconds(first.limit_tpot_ns as f64 / 1e6));
-    match probes.iter().filter(|probe| probe.answer).map(|probe| probe.batch).max() {
-        Some(batch) => text!("Batch {batch} is the largest within {limit}, {lengths}", batch, limit, lengths),
-        None => text!("No batch was found within {limit}, {lengths}", limit, lengths),
+    if let Some(batch) = probes.iter().filter(|probe| probe.answer).map(|probe| probe.batch).max() {
+        text!("Batch {batch} is the largest within {limit}, {lengths}", batch, limit, lengths)
+    } else {
+        text!("No batch was found within {limit}, {lengths}", limit, lengths)
     }
 }

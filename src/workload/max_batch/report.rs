@@ -387,10 +387,10 @@ fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<Text> {
     let from = &run.provenance;
     let sentence = |f: &Found<'_>| {
         let SearchCase { input_tokens, output_tokens, low, high, .. } = f.case;
-        let next = match f.next() {
-            Some(p) => text!("{batch} is {outcome}", batch = p.batch, outcome = p.outcome.words()),
-            None => text!("the range ends there"),
-        };
+        let next = f.next().map_or_else(
+            || text!("the range ends there"),
+            |p| text!("{batch} is {outcome}", batch = p.batch, outcome = p.outcome.words()),
+        );
         let how = match f.best() {
             _ if f.perhaps().is_some() => text!(
                 "the largest batch of {low} to {high} within the limits is not known, {from} to {to}",
