@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::runs::ROOT;
+use super::settings::LanguageArgs;
 use super::tables::drawn;
 use super::{emit, say};
-use crate::language::Language;
 use crate::report::history::{History, Reads, index};
 use crate::text::one_line;
 
@@ -17,6 +17,8 @@ pub struct Args {
     /// The folder of runs. Gets index.html, and tables and a cache in index/
     #[arg(value_name = "DIR", default_value = ROOT)]
     folder: PathBuf,
+    #[command(flatten)]
+    language: LanguageArgs,
 }
 
 /// Most broken folders to name; the page has all.
@@ -25,12 +27,13 @@ const NAMED: usize = 8;
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let begin = Instant::now();
-    let History { page, headline, lines, reads, broken } = index(&args.folder)?;
+    let LanguageArgs { language } = args.language;
+    let History { page, headline, lines, reads, broken } = index(&args.folder, language)?;
     let news =
         crate::report::Table { rows: lines.rows.into_iter().filter(|row| row.strong).collect(), ..lines };
     let mut words = String::new();
     if !news.rows.is_empty() {
-        words += &format!("{}\n{}\n\n", one_line(&news.title.to_string()), drawn(&news, Language::En));
+        words += &format!("{}\n{}\n\n", one_line(&news.title.in_language(language)), drawn(&news, language));
     }
     words += &headline.iter().map(|sentence| one_line(sentence).into_owned()).collect::<Vec<_>>().join("\n");
     emit(&words)?;

@@ -2,15 +2,7 @@
 
 use super::cases::Plan;
 use super::duration::{Counted, task_work};
-
-/// A case to come.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ahead {
-    /// Its name, as [`Observer::case`](super::Observer::case) gets it.
-    pub case: String,
-    /// Its work at most, in a unit that is the same for all cases of the request. At least 1.
-    pub work: f64,
-}
+use super::observer::Ahead;
 
 /// Prompt tokens that a server computes in the time of one generated token, to add up the work of cases there. A rough figure: a
 /// prompt's tokens share the reading of the weights.

@@ -84,11 +84,10 @@ mod weights_hash;
 pub(crate) use self::session::Session;
 
 pub use self::accuracy::AccuracyRun;
-pub use self::ahead::Ahead;
 pub use self::directory::{Resume, open_dir};
 pub use self::error::RunError;
 pub use self::execute::{Reload, conclude, execute};
-pub use self::observer::{Observer, Progress, Silent};
+pub use self::observer::{Ahead, Observer, Progress, Silent};
 pub use self::request::{RunRequest, RunsEnd};
 pub use self::resume::{
     Found, NOT_COMPARED, Unreadable, Wanted, comparison_folder, find, find_group, finished, finished_shard,

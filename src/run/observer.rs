@@ -6,7 +6,14 @@ use std::path::Path;
 use crate::report::Summary;
 use crate::report::compare::ComparisonSummary;
 
-use super::ahead::Ahead;
+/// A case to come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ahead {
+    /// Its name, as [`Observer::case`] gets it.
+    pub case: String,
+    /// Its work at most, in a unit that is the same for all cases of the request. At least 1.
+    pub work: f64,
+}
 
 /// Receives the progress, the messages and the results of runs.
 pub trait Observer {

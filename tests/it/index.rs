@@ -2,6 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
+
+use glmbench::record::hex;
+use sha2::{Digest, Sha256};
 
 use crate::support::{Answer, glmbench};
 
@@ -41,7 +45,8 @@ fn a_folder_of_quickstarts_becomes_a_page_with_tables() {
     let names = |folder: &Path| {
         let entries =
             fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = entries.filter(|name| name.contains("quickstart-cpu")).collect();
+        let mut names: Vec<String> =
+            entries.filter(|name| name.contains("quickstart-cpu") && !name.contains("compare")).collect();
         names.sort();
         names
     };
@@ -97,4 +102,79 @@ fn a_folder_that_is_none_or_has_no_run_says_so() {
     assert!(empty.out.contains("No valid run here"), "{}", empty.out);
     fs::write(root.path().join("file"), "").unwrap();
     index(&root.path().join("file")).expect(2, &["cannot read the folder of runs"]);
+}
+
+/// Makes `count` runs of one real run: other names, times of start, models and speeds. With `figures`, each has its `history.json`.
+fn multiply(run: &Path, reports: &Path, count: usize, figures: bool) {
+    let text = fs::read_to_string(run.join("run.json")).unwrap();
+    let kept: serde_json::Value =
+        serde_json::from_slice(&fs::read(run.join("history.json")).unwrap()).unwrap();
+    let name = kept["run_id"].as_str().unwrap();
+    for index in 0..count {
+        let folder = reports.join(format!("r{index:05}"));
+        fs::create_dir_all(&folder).unwrap();
+        let own = text.replace(name, &format!("r{index:05}"));
+        fs::write(folder.join("run.json"), &own).unwrap();
+        if !figures {
+            for journal in ["samples.jsonl", "prompts.jsonl", "requests.jsonl"] {
+                fs::copy(run.join(journal), folder.join(journal)).unwrap();
+            }
+            continue;
+        }
+        let mut of = kept.clone();
+        of["run_json"] = hex(&Sha256::digest(own.as_bytes())).into();
+        of["run_id"] = format!("r{index:05}").into();
+        of["journals"] = serde_json::json!({});
+        let (day, hour) = (index / 24, index % 24);
+        of["started"] =
+            format!("{}-{:02}-{:02}T{hour:02}:00:00Z", 2024 + day / 336, 1 + day / 28 % 12, 1 + day % 28)
+                .into();
+        of["model"] = format!("model-{}", index % 20).into();
+        let figure = of["figures"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|figure| figure["kind"] == "decode")
+            .unwrap()
+            .clone();
+        for shape in 0..8 {
+            let mut more = figure.clone();
+            // A value that differs from run to run, and falls half-way.
+            let noise = (index * 7919 + shape * 104_729) % 1000;
+            let value = (100.0 + noise as f64 / 500.0) * if index > count / 2 { 0.9 } else { 1.0 };
+            more["case"] = format!("batch {shape}, 512 in, 128 out").into();
+            (more["value"], more["low"], more["high"]) =
+                (value.into(), (0.99 * value).into(), (1.01 * value).into());
+            of["figures"].as_array_mut().unwrap().push(more);
+        }
+        fs::write(folder.join("history.json"), of.to_string()).unwrap();
+    }
+}
+
+/// Seconds of the command.
+fn seconds(reports: &Path, says: &str) -> f64 {
+    let begin = Instant::now();
+    index(reports).expect(0, &[says]);
+    begin.elapsed().as_secs_f64()
+}
+
+/// `cargo test --release --test it -- --ignored --nocapture ten_thousand_runs`, on a quiet machine.
+#[test]
+#[ignore = "writes ten thousand runs and measures times"]
+fn ten_thousand_runs_are_a_page_in_seconds() {
+    let root = tempfile::tempdir().unwrap();
+    quickstart(root.path(), &[]).expect(0, &[]);
+    let first = root.path().join("reports");
+    let run = fs::read_dir(&first).unwrap().next().unwrap().unwrap().path();
+    let many = root.path().join("many");
+    multiply(&run, &many, 10_000, true);
+    let cold = seconds(&many, "10000 by their history.json");
+    let warm = seconds(&many, "10000 from the cache");
+    let bytes = fs::metadata(many.join("index.html")).unwrap().len();
+    eprintln!("10,000 runs: {cold:.2} s cold, {warm:.2} s with the cache, page {:.2} MB", bytes as f64 / 1e6);
+    // Runs of older programs: without history.json. Each has 12 items and one timed case.
+    let older = root.path().join("older");
+    multiply(&run, &older, 500, false);
+    eprintln!("500 runs from their records: {:.2} s", seconds(&older, "500 from their records"));
+    assert!(cold <= 10.0 && warm <= 2.0 && bytes <= 5_000_000, "{cold:.2} s, {warm:.2} s, {bytes} bytes");
 }

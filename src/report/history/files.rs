@@ -56,13 +56,13 @@ struct LineRow<'a> {
     previous_change: Option<f64>,
     previous_verdict: Option<&'static str>,
     previous_p: Option<f64>,
-    previous_evidence: Option<&'a str>,
+    previous_evidence: Option<String>,
     best_run: Option<&'a str>,
     best_value: Option<f64>,
     best_change: Option<f64>,
     best_verdict: Option<&'static str>,
     best_p: Option<f64>,
-    best_evidence: Option<&'a str>,
+    best_evidence: Option<String>,
 }
 
 /// A row of `points.csv`: a value.
@@ -220,13 +220,13 @@ impl<'a> Tables<'a> {
             previous_change: previous.map(|against| against.change),
             previous_verdict: previous.map(verdict),
             previous_p: previous.and_then(|against| against.p),
-            previous_evidence: previous.map(|against| against.why.as_str()),
+            previous_evidence: previous.map(|against| against.why.to_string()),
             best_run: best.map(run),
             best_value: best.map(value),
             best_change: best.map(|against| against.change),
             best_verdict: best.map(verdict),
             best_p: best.and_then(|against| against.p),
-            best_evidence: best.map(|against| against.why.as_str()),
+            best_evidence: best.map(|against| against.why.to_string()),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The filters of the page, in HTML and CSS alone: radio buttons, and rules that hide what has another value.
 
+use crate::language::{Language, Text, text};
+
 use super::picture::{FIXED, FRAME, Period, Span};
 use minijinja::{Value, context};
 use std::collections::{BTreeMap, HashMap};
@@ -8,32 +10,39 @@ use std::fmt::Write;
 /// Most values of a filter. Rarer ones are put together.
 const MOST_CHOICES: usize = 24;
 
+/// Letter of the filter of clocks.
+pub(super) const CLOCK: char = 's';
+
 /// A filter: its values, each with its number.
 pub(super) struct Filter {
     /// The letter of its data attribute.
     letter: char,
-    name: &'static str,
-    values: Vec<String>,
+    name: Text,
+    values: Vec<Text>,
     places: HashMap<String, usize>,
 }
 
 impl Filter {
     /// Makes a filter of the values that occur, frequent ones first where there are too many.
-    pub(super) fn of(letter: char, name: &'static str, found: impl Iterator<Item = String>) -> Self {
+    pub(super) fn of(letter: char, name: Text, found: impl Iterator<Item = String>) -> Self {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         found.for_each(|value| *counts.entry(value).or_default() += 1);
         let mut values: Vec<String> = counts.keys().cloned().collect();
         let mut places = HashMap::new();
+        let mut others = None;
         if values.len() > MOST_CHOICES {
             values.sort_by_key(|value| std::cmp::Reverse(counts[value]));
             let rare = values.split_off(MOST_CHOICES - 1);
             values.sort();
             places.extend(rare.iter().map(|value| (value.clone(), values.len())));
-            values.push(format!("{} others", rare.len()));
+            others = Some(text!("{rare} others", rare = rare.len()));
         }
         for (place, value) in values.iter().enumerate() {
             places.entry(value.clone()).or_insert(place);
         }
+        // Clocks are words. Models, forms and devices are names.
+        let said = |value| if letter == CLOCK { Text::term(value) } else { Text::data(value) };
+        let values = values.into_iter().map(said).chain(others).collect();
         Self { letter, name, values, places }
     }
 
@@ -41,8 +50,9 @@ impl Filter {
         self.places.get(value).copied().unwrap_or(0)
     }
 
-    pub(super) fn value(&self) -> Value {
-        context! { letter => self.letter.to_string(), name => self.name, values => self.values.clone() }
+    pub(super) fn value(&self, language: Language) -> Value {
+        let values: Vec<String> = self.values.iter().map(|value| value.in_language(language)).collect();
+        context! { letter => self.letter.to_string(), name => self.name.in_language(language), values }
     }
 
     /// The rules that hide what has another value.
@@ -95,7 +105,7 @@ mod tests {
     fn rare_values_are_put_together() {
         let many =
             (0..100).flat_map(|model: usize| std::iter::repeat_n(format!("model-{model:02}"), 200 - model));
-        let filter = Filter::of('m', "Model", many);
+        let filter = Filter::of('m', text!("Model"), many);
         assert_eq!(filter.values.len(), MOST_CHOICES);
         assert_eq!(filter.values[0], "model-00");
         assert_eq!(filter.values[MOST_CHOICES - 1], "77 others");
@@ -103,7 +113,10 @@ mod tests {
             (filter.place("model-22"), filter.place("model-23"), filter.place("model-99")),
             (22, 23, 23)
         );
-        let few = Filter::of('m', "Model", ["b", "a", "b"].map(str::to_owned).into_iter());
-        assert_eq!((few.values.as_slice(), few.place("b")), (["a".to_owned(), "b".to_owned()].as_slice(), 1));
+        let few = Filter::of('m', text!("Model"), ["b", "a", "b"].map(str::to_owned).into_iter());
+        assert_eq!(
+            (few.values.as_slice(), few.place("b")),
+            ([Text::data("a"), Text::data("b")].as_slice(), 1)
+        );
     }
 }

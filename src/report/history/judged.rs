@@ -7,6 +7,7 @@
 use super::figures::Kind;
 use super::lines::Line;
 use super::marks::Marks;
+use crate::language::{Text, text};
 use crate::report::format::percent;
 use crate::stats::{STEP_ALPHA, STEP_LEAST, holm, mcnemar_exact, null_floor, rank_sum, spread_between};
 use std::collections::HashSet;
@@ -42,6 +43,11 @@ impl Verdict {
             (Self::CannotTell, _) => "cannot tell",
         }
     }
+
+    /// The same, for the page.
+    pub(super) fn text(self, kind: Kind) -> Text {
+        Text::term(self.word(kind))
+    }
 }
 
 /// The last run against another.
@@ -53,7 +59,7 @@ pub(super) struct Against {
     pub(super) change: f64,
     pub(super) verdict: Verdict,
     /// The evidence.
-    pub(super) why: String,
+    pub(super) why: Text,
     /// The p-value, adjusted. `None` where the verdict rests on the spread of runs.
     pub(super) p: Option<f64>,
 }
@@ -95,7 +101,10 @@ fn settle(lines: &[Line<'_>], all: &mut [Judged]) {
             _ if p < ALPHA => Verdict::Worse,
             _ => Verdict::WithinNoise,
         };
-        against.why += &format!(", p = {p:.3}");
+        if against.verdict != Verdict::Same {
+            let why = std::mem::take(&mut against.why);
+            against.why = text!("{why}, p = {p}", why, p = format!("{p:.3}"));
+        }
     }
 }
 
@@ -117,15 +126,20 @@ fn by_item(line: &Line<'_>, other: usize, choices: usize) -> Against {
     let change = of_last.value - of_other.value;
     let marks = of_other.marks.as_ref().zip(of_last.marks.as_ref());
     let Some(counts) = marks.and_then(|(a, b)| a.against(b)) else {
-        let why = "the records do not tell which items were right".to_owned();
+        let why = text!("the records do not tell which items were right");
         return Against { other, change, verdict: Verdict::CannotTell, why, p: None };
     };
     let p = (mcnemar_exact(counts.only_a, counts.only_b) * choices as f64).min(1.0);
     let same = counts.discordant() == 0;
     let why = if same {
-        format!("all {} items as before", counts.n)
+        text!("all {items} items as before", items = counts.n)
     } else {
-        format!("{} items gained, {} lost of {}", counts.only_b, counts.only_a, counts.n)
+        text!(
+            "{gained} gained, {lost} lost of {items} items",
+            gained = counts.only_b,
+            lost = counts.only_a,
+            items = counts.n
+        )
     };
     let verdict = if same { Verdict::Same } else { Verdict::CannotTell };
     Against { other, change, verdict, why, p: Some(p) }
@@ -159,9 +173,9 @@ fn values(line: &Line<'_>, lines: usize) -> Judged {
 fn by_spread(line: &Line<'_>, other: usize, reference: f64, floor: Option<f64>) -> Against {
     let change = line.last().figure.value / reference;
     let (verdict, why) = match floor {
-        _ if change == 1.0 => (Verdict::Same, "the same value".to_owned()),
+        _ if change == 1.0 => (Verdict::Same, text!("the same value")),
         None => {
-            let needs = format!("needs {} runs of one level before the last", STEP_LEAST);
+            let needs = text!("needs {runs} runs of one level before the last", runs = STEP_LEAST);
             (Verdict::CannotTell, needs)
         }
         Some(floor) => {
@@ -172,7 +186,7 @@ fn by_spread(line: &Line<'_>, other: usize, reference: f64, floor: Option<f64>) 
                 (true, true) => Verdict::Better,
                 (true, false) => Verdict::Worse,
             };
-            (verdict, format!("repeats differ by up to {} %", percent(floor)))
+            (verdict, text!("repeats differ by up to {percent} %", percent = percent(floor)))
         }
     };
     Against { other, change, verdict, why, p: None }
@@ -191,7 +205,8 @@ fn of_best(line: &Line<'_>, values: &[f64], floor: Option<f64>) -> Against {
     let (start, end, median) = line.levels[best];
     if best == present {
         let mut against = by_spread(line, other, median, floor);
-        against.why += "; against the median of its best level, the present one";
+        let why = std::mem::take(&mut against.why);
+        against.why = text!("{why}; against the median of its best level, the present one", why);
         return against;
     }
     // The steps between say that the levels differ. The two may not be neighbours, and one was chosen.
@@ -203,6 +218,10 @@ fn of_best(line: &Line<'_>, values: &[f64], floor: Option<f64>) -> Against {
         None => Verdict::CannotTell,
     };
     let change = line.levels[present].2 / median;
-    let why = format!("median of {} runs now, of {} runs at its best level", now.len(), end - start);
+    let why = text!(
+        "median of {now} runs now, of {then} runs at its best level",
+        now = now.len(),
+        then = end - start
+    );
     Against { other, change, verdict, why, p }
 }

@@ -2,6 +2,7 @@
 
 use super::cache::{Known, What};
 use super::figures::{Figure, Kind, RunFigures, Standing};
+use crate::language::{Text, text};
 use crate::record::{Clock, unix_seconds};
 use crate::stats::{Step, levels, steps};
 use std::collections::{BTreeMap, HashMap};
@@ -138,15 +139,22 @@ impl<'a> Line<'a> {
     }
 
     /// The case with its kind: `Decode, batch 8, 512 in, 128 out`.
-    pub(super) fn name(&self) -> String {
-        format!("{}, {}", self.key.kind.title(), self.key.case)
+    pub(super) fn name(&self) -> Text {
+        Text::list([Text::term(self.key.kind.title()), Text::data(self.key.case.to_owned())], ", ")
     }
 
     /// What ran it: `demo in fp16 on cpu, 2 ranks, measured`.
-    pub(super) fn place(&self) -> String {
+    pub(super) fn place(&self) -> Text {
         let Key { model, form, device, tp, source, .. } = &self.key;
-        let ranks = if *tp > 1 { format!(", {tp} ranks") } else { String::new() };
-        format!("{model} in {form} on {device}{ranks}, {}", source.word())
+        let ranks = if *tp > 1 { text!(", {tp} ranks", tp) } else { Text::EMPTY };
+        text!(
+            "{model} in {form} on {device}{ranks}, {source}",
+            model,
+            form,
+            device,
+            ranks,
+            source = Text::term(source.word())
+        )
     }
 }
 

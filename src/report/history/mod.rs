@@ -29,6 +29,7 @@ pub(crate) use figures::{Figure, Kind};
 pub use found::Reads;
 
 use super::{ReportError, Summary, Table};
+use crate::language::Language;
 use crate::record::{RecordError, RunDir, SampleRecord, read_whole, write_whole};
 use figures::RunFigures;
 use files::{Tables, changes, line_id};
@@ -70,11 +71,11 @@ pub(super) fn keep(
     Ok(write_whole(&path, &bytes)?)
 }
 
-/// Reads all runs of a folder and writes their history into it.
+/// Reads all runs of a folder and writes their history into it. The page is in `language`; the CSV files are English.
 ///
 /// # Errors
 /// The folder cannot be read or written, or has another `index.html`. A run that cannot be read is no error.
-pub fn index(root: &Path) -> Result<History, ReportError> {
+pub fn index(root: &Path, language: Language) -> Result<History, ReportError> {
     let page_path = root.join(PAGE);
     refuse_another(&page_path)?;
     let beside = root.join(BESIDE);
@@ -102,7 +103,7 @@ pub fn index(root: &Path) -> Result<History, ReportError> {
         ids: &ids,
     };
     tables.write(&beside)?;
-    let filled = page::Page::of(tables).fill(&name_of(root), BESIDE)?;
+    let filled = page::Page::of(tables, language).fill(&name_of(root), BESIDE)?;
     write_whole(&page_path, filled.html.as_bytes())?;
     let broken = left_out.iter().filter(|left| left.standing == "broken");
     Ok(History {

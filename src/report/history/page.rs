@@ -2,15 +2,15 @@
 
 use super::figures::{Kind, RunFigures};
 use super::files::{Change, Tables};
-use super::filters::{Filter, period_labels, period_style};
+use super::filters::{CLOCK, Filter, period_labels, period_style};
 use super::judged::{Against, Verdict};
 use super::lines::{LeftOut, Line, Run, Source};
 use super::picture::{Span, svg, thinned};
 use super::words::{
-    DEFINITIONS, caption, change_words, class, counted, group_title, headline, interval_words, link, p_words,
-    ratio, relation, value_words,
+    DEFINITIONS, caption, change_words, class, group_title, headline, interval_words, link, p_words, ratio,
+    relation, value_words,
 };
-use crate::language::Language;
+use crate::language::{Language, Text, text};
 use crate::record::{Clock, unix_seconds};
 use crate::report::ReportError;
 use crate::report::format::significant;
@@ -32,6 +32,7 @@ const NAMED: usize = 4;
 /// All that the page shows.
 pub(super) struct Page<'a> {
     tables: Tables<'a>,
+    language: Language,
     span: Span,
     model: Filter,
     form: Filter,
@@ -46,19 +47,25 @@ pub(super) struct Filled {
 }
 
 impl<'a> Page<'a> {
-    pub(super) fn of(tables: Tables<'a>) -> Self {
+    pub(super) fn of(tables: Tables<'a>, language: Language) -> Self {
         let all =
             || tables.runs.iter().map(|run| run.of).chain(tables.left_out.iter().filter_map(|left| left.of));
         let times = tables.runs.iter().map(|run| run.at);
         let sources = tables.lines.iter().map(|line| line.key.source.word().to_owned());
         Self {
             span: Span::of(times).unwrap_or(Span { first: 0, last: 0 }),
-            model: Filter::of('m', "Model", all().map(|of| of.model.clone())),
-            form: Filter::of('f', "Form", all().map(|of| of.form.clone())),
-            device: Filter::of('d', "Device", all().map(|of| of.device.clone())),
-            source: Filter::of('s', "Clock", sources.chain(all().map(|of| of.clock.to_string()))),
+            model: Filter::of('m', text!("Model"), all().map(|of| of.model.clone())),
+            form: Filter::of('f', text!("Form"), all().map(|of| of.form.clone())),
+            device: Filter::of('d', text!("Device"), all().map(|of| of.device.clone())),
+            source: Filter::of(CLOCK, text!("Clock"), sources.chain(all().map(|of| of.clock.to_string()))),
             tables,
+            language,
         }
+    }
+
+    /// Puts a text into the language of the page.
+    fn say(&self, text: &Text) -> String {
+        text.in_language(self.language)
     }
 
     /// Fills the page's template. `title` is the folder's name, `beside` that of the folder with the tables.
@@ -66,7 +73,7 @@ impl<'a> Page<'a> {
     /// # Errors
     /// The template cannot be filled.
     pub(super) fn fill(&self, title: &str, beside: &str) -> Result<Filled, ReportError> {
-        let headline = headline(self.tables);
+        let headline: Vec<String> = headline(self.tables).iter().map(|text| self.say(text)).collect();
         let shown = self.shown_lines();
         let most = (MOST_POINTS / shown.len().max(1)).max(LEAST_POINTS);
         let thin = shown.iter().filter(|place| self.tables.lines[**place].points.len() > most).count();
@@ -76,7 +83,7 @@ impl<'a> Page<'a> {
         };
         let groups: Vec<Value> = Kind::ALL
             .into_iter()
-            .map(|kind| context! { title => group_title(kind), charts => charts(kind) })
+            .map(|kind| context! { title => self.say(&group_title(kind)), charts => charts(kind) })
             .filter(|group| group.get_attr("charts").is_ok_and(|charts| charts.len() > Some(0)))
             .collect();
         let style = format!(
@@ -89,14 +96,14 @@ impl<'a> Page<'a> {
         let more_lines = lines.split_off(lines.len().min(FIRST_ROWS));
         let html = fill(
             "history.html",
-            Language::En,
+            self.language,
             context! {
                 style => Value::from_safe_string(style),
                 title,
                 beside,
                 headline => headline.clone(),
-                filters => [&self.model, &self.form, &self.device, &self.source].map(Filter::value),
-                periods => self.span.periods().iter().map(|period| context! { days => period.days, name => period.name }).collect::<Vec<_>>(),
+                filters => [&self.model, &self.form, &self.device, &self.source].map(|filter| filter.value(self.language)),
+                periods => self.span.periods().iter().map(|period| context! { days => period.days, name => self.say(&period.name()) }).collect::<Vec<_>>(),
                 labels => Value::from_safe_string(period_labels(self.span)),
                 groups,
                 lines => lines,
@@ -104,8 +111,8 @@ impl<'a> Page<'a> {
                 changes => self.change_rows(),
                 runs => self.run_rows(),
                 left_out => self.left_out_rows(),
-                notes => self.notes(thin, most, shown.len()),
-                definitions => DEFINITIONS.map(|(name, text)| context! { name, text }),
+                notes => self.notes(thin, most, shown.len()).iter().map(|text| self.say(text)).collect::<Vec<_>>(),
+                definitions => DEFINITIONS.map(|(name, text)| context! { name => self.say(&name), text => self.say(&text) }),
             },
         )?;
         Ok(Filled { html, headline })
@@ -159,8 +166,8 @@ impl<'a> Page<'a> {
         let (line, id) = (&self.tables.lines[place], &self.tables.ids[place]);
         let points = thinned(line, most);
         let drawing = svg(line, &points, self.span, id);
-        let caption = caption(self.tables, place);
-        let note = self.chart_note(place, points.len() < line.points.len());
+        let caption = self.say(&caption(self.tables, place));
+        let note = self.say(&self.chart_note(place, points.len() < line.points.len()));
         context! {
             id => id.as_str(),
             attributes => self.line_attributes(line),
@@ -171,23 +178,24 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn chart_note(&self, place: usize, is_thin: bool) -> String {
+    fn chart_note(&self, place: usize, is_thin: bool) -> Text {
         let line = &self.tables.lines[place];
         let mut words = vec![line.place()];
         if !line.key.by.is_empty() {
-            words.push(line.key.by.to_owned());
+            words.push(Text::data(line.key.by.to_owned()));
         }
-        words.push(counted(line.points.len() as u64, "run"));
+        words.push(text!("{runs} run{runs:s}", runs = line.points.len()));
         let changes = self.tables.changes.iter().filter(|change| change.line == place);
         for change in changes.take(NAMED) {
             let started = &self.tables.runs[line.points[change.at].run].of.started;
-            let change = relation(line.key.kind, ratio(line.key.kind, change.levels), "the level before");
-            words.push(format!("changed on {}: {change}", &started[..10]));
+            let change =
+                relation(line.key.kind, ratio(line.key.kind, change.levels), text!("the level before"));
+            words.push(text!("changed on {date}: {change}", date = &started[..10], change));
         }
         if is_thin {
-            words.push("older runs in groups: median, intervals joined".to_owned());
+            words.push(text!("older runs in groups: median, intervals joined"));
         }
-        words.join("; ")
+        Text::list(words, "; ")
     }
 
     fn line_rows(&self, shown: &[usize]) -> Vec<Value> {
@@ -199,11 +207,11 @@ impl<'a> Page<'a> {
                 of.as_ref().map(|of| {
                     let other = &line.points[of.other];
                     context! {
-                        value => value_words(kind, other.figure.value),
-                        change => change_words(kind, of.change),
-                        word => of.verdict.word(kind),
+                        value => self.say(&value_words(kind, other.figure.value)),
+                        change => self.say(&change_words(kind, of.change)),
+                        word => self.say(&of.verdict.text(kind)),
                         class => class(of.verdict),
-                        why => of.why.as_str(),
+                        why => self.say(&of.why),
                         run => self.tables.runs[other.run].folder,
                     }
                 })
@@ -211,11 +219,11 @@ impl<'a> Page<'a> {
             context! {
                 id => self.tables.ids[*place].as_str(),
                 attributes => self.line_attributes(line),
-                name => line.name(),
-                place => line.place(),
+                name => self.say(&line.name()),
+                place => self.say(&line.place()),
                 runs => line.points.len(),
                 changes => line.steps.len(),
-                last => value_words(kind, last.figure.value),
+                last => self.say(&value_words(kind, last.figure.value)),
                 interval => interval_words(kind, last.figure.interval().map(|ends| (ends.low, ends.high))),
                 run => self.tables.runs[last.run].folder,
                 previous => against(&judged.previous),
@@ -248,14 +256,14 @@ impl<'a> Page<'a> {
                 date => run.of.started[..10].to_owned(),
                 run => run.folder,
                 link => link(run.folder),
-                name => line.name(),
-                place => line.place(),
-                before => value_words(kind, change.levels.0),
-                after => value_words(kind, change.levels.1),
-                change => change_words(kind, ratio(kind, change.levels)),
+                name => self.say(&line.name()),
+                place => self.say(&line.place()),
+                before => self.say(&value_words(kind, change.levels.0)),
+                after => self.say(&value_words(kind, change.levels.1)),
+                change => self.say(&change_words(kind, ratio(kind, change.levels))),
                 runs => format!("{}, {}", change.runs.0, change.runs.1),
                 p => p_words(change.p),
-                differs => if change.differs.is_empty() { "nothing recorded" } else { change.differs.as_str() },
+                differs => if change.differs.is_empty() { self.say(&text!("nothing recorded")) } else { change.differs.clone() },
             }
         };
         self.tables.changes.iter().take(MOST_ROWS).map(row).collect()
@@ -271,7 +279,7 @@ impl<'a> Page<'a> {
                 model => run.of.model.as_str(),
                 form => run.of.form.as_str(),
                 device => run.of.device.as_str(),
-                clock => run.of.clock.to_string(),
+                clock => self.say(&Text::term(run.of.clock.to_string())),
                 suite => run.of.suite.as_str(),
                 program => run.of.facts.get("program").cloned().unwrap_or_default(),
                 figures => run.of.figures.len(),
@@ -300,7 +308,7 @@ impl<'a> Page<'a> {
                 run => left.folder,
                 link => link(left.folder),
                 has_report => left.of.is_some(),
-                standing => left.standing,
+                standing => self.say(&Text::term(left.standing)),
                 why => left.why.as_str(),
             }
         };
@@ -308,30 +316,37 @@ impl<'a> Page<'a> {
     }
 
     /// What the page leaves out, and how many false change points to expect.
-    fn notes(&self, thin: usize, most: usize, charts: usize) -> Vec<String> {
+    fn notes(&self, thin: usize, most: usize, charts: usize) -> Vec<Text> {
         let Tables { runs, left_out, lines, changes, .. } = self.tables;
         let mut notes = Vec::new();
-        let mut cut = |all: usize, shown: usize, what: &str, file: &str| {
+        let mut cut = |all: usize, shown: usize, what: Text, file: &'static str| {
             if all > shown {
-                notes.push(format!("The page has {shown} of {all} {what}; {file} has all."));
+                notes.push(text!(
+                    "The page has {shown} of {all} {what}; {file} has all.",
+                    shown,
+                    all,
+                    what,
+                    file
+                ));
             }
         };
-        cut(lines.len(), charts, "lines, those of the latest runs", "lines.csv");
-        cut(changes.len(), MOST_ROWS, "change points, the newest", "changes.csv");
-        cut(runs.len(), MOST_ROWS, "valid runs, the newest", "runs.csv");
-        cut(left_out.len(), MOST_ROWS, "folders without lines", "runs.csv");
+        cut(lines.len(), charts, text!("lines, those of the latest runs"), "lines.csv");
+        cut(changes.len(), MOST_ROWS, text!("change points, the newest"), "changes.csv");
+        cut(runs.len(), MOST_ROWS, text!("valid runs, the newest"), "runs.csv");
+        cut(left_out.len(), MOST_ROWS, text!("folders without lines"), "runs.csv");
         if thin > 0 {
-            notes.push(format!(
-                "{} drawn with at most {most} points each: the newer half as they are, older runs in groups. points.csv has every value.",
-                if thin == 1 { "1 line is".to_owned() } else { format!("{thin} lines are") }
+            notes.push(text!(
+                "Drawn with at most {most} points each: {thin} line{thin:s}; the newer half as they are, older runs in groups. points.csv has every value.",
+                most,
+                thin
             ));
         }
         let searched = lines.iter().filter(|line| line.points.len() >= 2 * STEP_LEAST).count();
         if searched > 0 {
-            notes.push(format!(
-                "{} had enough runs to be searched for change points. If none had changed, up to {} would still show one.",
-                counted(searched as u64, "line"),
-                significant((searched as f64 * STEP_ALPHA).max(0.01), 2)
+            notes.push(text!(
+                "{searched} line{searched:s} had enough runs to be searched for change points. If none had changed, up to {false_ones} would still show one.",
+                searched,
+                false_ones = significant((searched as f64 * STEP_ALPHA).max(0.01), 2)
             ));
         }
         notes

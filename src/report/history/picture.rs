@@ -6,6 +6,7 @@
 
 use super::figures::Kind;
 use super::lines::{Line, Source};
+use crate::language::{Text, text};
 use crate::record::rfc3339_utc;
 use crate::report::charts::axis::{Axis, Division, tick_name};
 use crate::stats::{Interval, median};
@@ -41,16 +42,22 @@ pub(super) struct Span {
 pub(super) struct Period {
     /// Number of days; 0 for all time.
     pub(super) days: u64,
-    pub(super) name: &'static str,
+}
+
+impl Period {
+    /// What the filter calls it.
+    pub(super) fn name(self) -> Text {
+        match self.days {
+            0 => text!("all"),
+            365 => text!("last year"),
+            days => text!("last {days} days", days),
+        }
+    }
 }
 
 /// The periods, the shortest first.
-const PERIODS: [Period; 4] = [
-    Period { days: 7, name: "last 7 days" },
-    Period { days: 30, name: "last 30 days" },
-    Period { days: 90, name: "last 90 days" },
-    Period { days: 365, name: "last year" },
-];
+const PERIODS: [Period; 4] =
+    [Period { days: 7 }, Period { days: 30 }, Period { days: 90 }, Period { days: 365 }];
 
 const DAY: u64 = 86_400;
 
@@ -67,7 +74,7 @@ impl Span {
     /// Returns the periods that leave something out, then all time.
     pub(super) fn periods(self) -> Vec<Period> {
         let shorter = PERIODS.into_iter().filter(|period| period.days * DAY < self.seconds());
-        shorter.chain([Period { days: 0, name: "all" }]).collect()
+        shorter.chain([Period { days: 0 }]).collect()
     }
 
     /// Returns how far a period stretches the points.

@@ -179,7 +179,7 @@ fn the_order_of_reading_does_not_matter() {
         let folder = tempfile::tempdir().unwrap();
         with_tables(known, |tables| {
             tables.write(folder.path()).unwrap();
-            let page = page::Page::of(tables).fill("reports", "index").unwrap().html;
+            let page = page::Page::of(tables, Language::En).fill("reports", "index").unwrap().html;
             let files = ["lines.csv", "points.csv", "changes.csv", "runs.csv"];
             (page, files.map(|name| fs::read_to_string(folder.path().join(name)).unwrap()))
         })
@@ -205,7 +205,7 @@ fn a_step_is_reported_at_its_run_with_what_else_changed() {
         assert!((change.levels.1 / change.levels.0 - 0.9).abs() < 0.01);
         let best = tables.judged[0].best.as_ref().unwrap();
         assert_eq!((best.verdict, best.other), (judged::Verdict::Worse, 1));
-        let page = page::Page::of(tables).fill("reports", "index").unwrap();
+        let page = page::Page::of(tables, Language::En).fill("reports", "index").unwrap();
         let said = page.headline.join("\n");
         assert!(
             said.contains(
@@ -318,7 +318,7 @@ fn runs_that_do_not_count_are_listed_with_their_reason() {
                 ("torn", "broken")
             ]
         );
-        let page = page::Page::of(tables).fill("reports", "index").unwrap();
+        let page = page::Page::of(tables, Language::En).fill("reports", "index").unwrap();
         assert!(page.html.contains("INVALID: output differs between repetitions"));
         assert!(page.html.contains("&lt;b&gt;no") && !page.html.contains("<b>no"));
         assert_eq!(
@@ -329,7 +329,7 @@ fn runs_that_do_not_count_are_listed_with_their_reason() {
     });
     // A folder without any valid run has a page as well.
     with_tables(&known[1..3], |tables| {
-        let page = page::Page::of(tables).fill("reports", "index").unwrap();
+        let page = page::Page::of(tables, Language::En).fill("reports", "index").unwrap();
         assert_eq!(page.headline[0], "No valid run here: nothing to follow.");
     });
 }
@@ -382,7 +382,7 @@ fn page_and_tables_are_as_committed() {
     let folder = tempfile::tempdir().unwrap();
     with_tables(&many(), |tables| {
         tables.write(folder.path()).unwrap();
-        let html = page::Page::of(tables).fill("reports", "index").unwrap().html;
+        let html = page::Page::of(tables, Language::En).fill("reports", "index").unwrap().html;
         crate::report::tests::assert_whole_page(&html, Language::En);
         assert!(!html.contains("<script") && !html.contains("http://") && !html.contains("https://"));
         // The style is that of all reports, and in its own file.
@@ -466,7 +466,7 @@ fn a_cache_gives_what_reading_gives_and_a_bad_one_is_none() {
     let root = tempfile::tempdir().unwrap();
     let paths = two_runs(root.path());
     let page = |wanted: Reads| {
-        let history = index(root.path()).unwrap();
+        let history = index(root.path(), Language::En).unwrap();
         assert_eq!(history.reads, wanted);
         fs::read_to_string(root.path().join("index.html")).unwrap()
     };
@@ -507,7 +507,7 @@ fn what_is_no_run_is_passed_over_and_what_was_one_is_listed() {
     fs::write(root.path().join("compare-1/report.html"), "").unwrap();
     fs::write(root.path().join("lost/samples.jsonl"), "").unwrap();
     fs::create_dir(root.path().join("odd/run.json")).unwrap();
-    let history = index(root.path()).unwrap();
+    let history = index(root.path(), Language::En).unwrap();
     assert_eq!(history.reads, Reads { figures: 2, broken: 2, ..Reads::default() });
     let named: Vec<&str> = history.broken.iter().map(|(folder, _)| folder.as_str()).collect();
     assert_eq!(named, ["lost", "odd"]);
@@ -518,9 +518,9 @@ fn what_is_no_run_is_passed_over_and_what_was_one_is_listed() {
 fn a_page_of_someone_else_is_not_replaced() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("index.html"), "<!DOCTYPE html>\n<p>mine").unwrap();
-    let error = index(root.path()).unwrap_err().to_string();
+    let error = index(root.path(), Language::En).unwrap_err().to_string();
     assert!(error.contains("index.html") && error.contains("is not of `glmbench index`"), "{error}");
     assert_eq!(fs::read_to_string(root.path().join("index.html")).unwrap(), "<!DOCTYPE html>\n<p>mine");
-    let missing = index(&root.path().join("none")).unwrap_err().to_string();
+    let missing = index(&root.path().join("none"), Language::En).unwrap_err().to_string();
     assert!(missing.contains("none"), "{missing}");
 }

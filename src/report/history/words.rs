@@ -3,7 +3,7 @@
 use super::figures::Kind;
 use super::files::Tables;
 use super::judged::{Against, Verdict};
-use crate::language::Text;
+use crate::language::{Text, cells, text, texts};
 use crate::report::format::{NONE, percent, significant};
 use crate::report::tables::Table;
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 const NAMED: usize = 4;
 
 /// Returns the findings, the answer first.
-pub(super) fn headline(tables: Tables<'_>) -> Vec<String> {
+pub(super) fn headline(tables: Tables<'_>) -> Vec<Text> {
     let Tables { runs, lines, judged, changes, .. } = tables;
     if runs.is_empty() {
-        let none = "No valid run here: nothing to follow.".to_owned();
+        let none = text!("No valid run here: nothing to follow.");
         return std::iter::once(none).chain(left_out(tables)).collect();
     }
     let of = |verdict| {
@@ -25,80 +25,95 @@ pub(super) fn headline(tables: Tables<'_>) -> Vec<String> {
     let (worse, better) = (of(Verdict::Worse), of(Verdict::Better));
     let comparable = judged.iter().filter(|judged| judged.previous.is_some()).count();
     let mut said = vec![match (worse.len(), better.len()) {
-        _ if comparable == 0 => "No line has two runs yet: nothing to compare.".to_owned(),
-        (0, 0) => format!(
-            "No line is worse or better in its last run than in the one before ({}).",
-            counted(comparable as u64, "line")
+        _ if comparable == 0 => text!("No line has two runs yet: nothing to compare."),
+        (0, 0) => text!(
+            "No line is worse or better in its last run than in the one before ({comparable} line{comparable:s}).",
+            comparable
         ),
-        (worse, better) => format!(
-            "In their last run, {worse} of {} are worse than in the run before, and {better} better.",
-            counted(comparable as u64, "line")
+        (worse, better) => text!(
+            "In their last run, {worse} of {comparable} line{comparable:s} are worse than in the run before, and {better} better.",
+            worse,
+            comparable,
+            better
         ),
     }];
     for place in worse.iter().chain(&better).take(NAMED) {
-        said.push(format!("{} ({}).", caption(tables, *place), lines[*place].place()));
+        said.push(text!(
+            "{finding} ({place}).",
+            finding = caption(tables, *place),
+            place = lines[*place].place()
+        ));
     }
     let below = judged
         .iter()
         .filter(|judged| judged.best.as_ref().is_some_and(|of| of.verdict == Verdict::Worse))
         .count();
-    if below > 0 {
-        let lines = counted(below as u64, "line");
-        said.push(format!("{lines} {} below the best level.", if below == 1 { "is" } else { "are" }));
+    match below {
+        0 => {}
+        1 => said.push(text!("1 line is below the best level.")),
+        lines => said.push(text!("{lines} lines are below the best level.", lines)),
     }
     if let Some(newest) = changes.first() {
         let line = &lines[newest.line];
-        let date = &runs[line.points[newest.at].run].of.started[..10];
-        said.push(format!(
-            "{}; the newest on {date}: {}, {}, {}.",
-            counted(changes.len() as u64, "change point"),
-            line.name(),
-            line.place(),
-            relation(line.key.kind, ratio(line.key.kind, newest.levels), "the level before")
+        said.push(text!(
+            "{changes} change point{changes:s}; the newest on {date}: {line}, {place}, {relation}.",
+            changes = changes.len(),
+            date = &runs[line.points[newest.at].run].of.started[..10],
+            line = line.name(),
+            place = line.place(),
+            relation =
+                relation(line.key.kind, ratio(line.key.kind, newest.levels), text!("the level before"))
         ));
     }
-    said.push(format!(
-        "{} on {}, {} to {}.",
-        counted(runs.len() as u64, "valid run"),
-        counted(lines.len() as u64, "line"),
-        &runs[0].of.started[..10],
-        &runs[runs.len() - 1].of.started[..10]
+    said.push(text!(
+        "{runs} valid run{runs:s} on {lines} line{lines:s}, {first} to {last}.",
+        runs = runs.len(),
+        lines = lines.len(),
+        first = &runs[0].of.started[..10],
+        last = &runs[runs.len() - 1].of.started[..10]
     ));
     said.extend(left_out(tables));
     said
 }
 
-/// `1 line`, `2 lines`.
-pub(super) fn counted(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
 /// `Without lines: 2 broken, 1 incomplete.`
-fn left_out(tables: Tables<'_>) -> Option<String> {
+fn left_out(tables: Tables<'_>) -> Option<Text> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     tables.left_out.iter().for_each(|left| *counts.entry(left.standing).or_default() += 1);
-    let words: Vec<String> = counts.iter().map(|(standing, count)| format!("{count} {standing}")).collect();
-    (!words.is_empty()).then(|| format!("Without lines: {}.", words.join(", ")))
+    let words: Vec<Text> = counts
+        .iter()
+        .map(|(standing, count)| text!("{count} {standing}", count, standing = Text::term(*standing)))
+        .collect();
+    (!words.is_empty()).then(|| text!("Without lines: {counts}.", counts = Text::list(words, ", ")))
 }
 
 /// The answer of a chart: the last value, and how it stands.
-pub(super) fn caption(tables: Tables<'_>, place: usize) -> String {
+pub(super) fn caption(tables: Tables<'_>, place: usize) -> Text {
     let (line, judged) = (&tables.lines[place], &tables.judged[place]);
     let kind = line.key.kind;
-    let previous = judged
-        .previous
-        .as_ref()
-        .map(|of| format!(", {} ({})", relation(kind, of.change, "the previous run"), of.verdict.word(kind)));
+    let previous = judged.previous.as_ref().map(|of| {
+        text!(
+            ", {relation} ({verdict})",
+            relation = relation(kind, of.change, text!("the previous run")),
+            verdict = of.verdict.text(kind)
+        )
+    });
     let best = judged.best.as_ref().filter(|best| best.verdict == Verdict::Worse);
-    let best = best.map(|of| format!("; {}", relation(kind, of.change, "the best")));
-    let now = value_words(kind, line.last().figure.value);
-    format!("{}: {now}{}{}", line.key.case, previous.unwrap_or_default(), best.unwrap_or_default())
+    let best = best.map(|of| text!("; {relation}", relation = relation(kind, of.change, text!("the best"))));
+    text!(
+        "{case}: {now}{previous}{best}",
+        case = line.key.case,
+        now = value_words(kind, line.last().figure.value),
+        previous = previous.unwrap_or_default(),
+        best = best.unwrap_or_default()
+    )
 }
 
-pub(super) fn group_title(kind: Kind) -> String {
+pub(super) fn group_title(kind: Kind) -> Text {
+    let title = Text::term(kind.title());
     match kind.unit() {
-        "" => format!("{} (lower is better)", kind.title()),
-        unit => format!("{}, {unit}", kind.title()),
+        "" => text!("{title} (lower is better)", title),
+        unit => text!("{title}, {unit}", title, unit = Text::term(unit)),
     }
 }
 
@@ -111,13 +126,16 @@ pub(super) fn class(verdict: Verdict) -> &'static str {
 }
 
 /// A value with its unit.
-pub(super) fn value_words(kind: Kind, value: f64) -> String {
+pub(super) fn value_words(kind: Kind, value: f64) -> Text {
     let number = match kind {
         Kind::Accuracy => percent(value),
         Kind::LargestBatch => format!("{value:.0}"),
         _ => significant(value, 4),
     };
-    format!("{number} {}", kind.unit()).trim_end().to_owned()
+    match kind.unit() {
+        "" => Text::data(number),
+        unit => text!("{number} {unit}", number, unit = Text::term(unit)),
+    }
 }
 
 pub(super) fn interval_words(kind: Kind, ends: Option<(f64, f64)>) -> String {
@@ -131,27 +149,31 @@ pub(super) fn ratio(kind: Kind, (before, after): (f64, f64)) -> f64 {
 }
 
 /// `+1.3 points`, or `0.912 ×`.
-pub(super) fn change_words(kind: Kind, change: f64) -> String {
+pub(super) fn change_words(kind: Kind, change: f64) -> Text {
     match kind {
-        Kind::Accuracy => format!("{:+.1} points", 100.0 * change).replace('-', "−"),
-        _ if change.is_finite() => format!("{change:.3} ×"),
+        Kind::Accuracy if change == 0.0 => text!("{points} points", points = "0"),
+        Kind::Accuracy => {
+            text!("{points} points", points = format!("{:+.1}", 100.0 * change).replace('-', "−"))
+        }
+        _ if change.is_finite() => Text::data(format!("{change:.3} ×")),
         // Something divided by 0.
-        _ => NONE.to_owned(),
+        _ => Text::data(NONE),
     }
 }
 
 /// `0.912 × as fast as the previous run`, `1.3 points above the previous run`.
-pub(super) fn relation(kind: Kind, change: f64, other: &str) -> String {
+pub(super) fn relation(kind: Kind, change: f64, other: Text) -> Text {
+    let times = || format!("{change:.3}");
     match kind {
-        Kind::Accuracy if change == 0.0 => format!("as high as {other}"),
-        Kind::Accuracy => {
-            let side = if change > 0.0 { "above" } else { "below" };
-            format!("{} points {side} {other}", percent(change.abs()))
+        Kind::Accuracy if change == 0.0 => text!("as high as {other}", other),
+        Kind::Accuracy if change > 0.0 => {
+            text!("{points} points above {other}", points = percent(change), other)
         }
-        _ if change == 1.0 => format!("the same as {other}"),
-        _ if !change.is_finite() => format!("more than {other}, which had 0"),
-        Kind::Prefill | Kind::Decode => format!("{change:.3} × as fast as {other}"),
-        _ => format!("{change:.3} × that of {other}"),
+        Kind::Accuracy => text!("{points} points below {other}", points = percent(-change), other),
+        _ if change == 1.0 => text!("the same as {other}", other),
+        _ if !change.is_finite() => text!("more than {other}, which had 0", other),
+        Kind::Prefill | Kind::Decode => text!("{times} × as fast as {other}", times = times(), other),
+        _ => text!("{times} × that of {other}", times = times(), other),
     }
 }
 
@@ -170,67 +192,78 @@ pub(super) fn p_words(p: f64) -> String {
 }
 
 /// Definitions at the foot of the page.
-pub(super) const DEFINITIONS: [(&str, &str); 6] = [
+pub(super) const DEFINITIONS: [(Text, Text); 6] = [
     (
-        "Line",
-        "values of one thing: kind, case, model, form, device, ranks and source. An accuracy needs the same items, prompts and scoring. \
+        text!("Line"),
+        text!(
+            "values of one thing: kind, case, model, form, device, ranks and source. An accuracy needs the same items, prompts and scoring. \
          A measured time needs the same processor and threads, a modelled one the same profile. Measured, modelled and emulated \
-         values are never on one line.",
+         values are never on one line."
+        ),
     ),
     (
-        "Value, interval",
-        "accuracy with Wilson's 95 % interval. Perplexity with that of a ratio estimator over texts. Prefill and decode: tokens ÷ median \
+        text!("Value, interval"),
+        text!(
+            "accuracy with Wilson's 95 % interval. Perplexity with that of a ratio estimator over texts. Prefill and decode: tokens ÷ median \
          time, with the bootstrap interval of the median. Load: generated tokens per second at the top rate, and requests per second that \
-         keep their objectives. An interval is of one run: it does not say how much runs differ.",
+         keep their objectives. An interval is of one run: it does not say how much runs differ."
+        ),
     ),
     (
-        "Change point",
-        "where the level of a line changed, by ranks and binary segmentation. At least 5 runs on each side. A line without a change shows \
-         one with a probability of 1 % at most. Horizontal strokes are the medians of the levels.",
+        text!("Change point"),
+        text!(
+            "where the level of a line changed, by ranks and binary segmentation. At least 5 runs on each side. A line without a change shows \
+         one with a probability of 1 % at most. Horizontal strokes are the medians of the levels."
+        ),
     ),
     (
-        "Against the previous run",
-        "accuracy: McNemar's exact test over the items, adjusted by Holm for all lines. Others: worse or better if the change is more than \
-         two runs of the present level differ by, at 5 % for all lines together. That needs 5 runs of the level before the last.",
+        text!("Against the previous run"),
+        text!(
+            "accuracy: McNemar's exact test over the items, adjusted by Holm for all lines. Others: worse or better if the change is more than \
+         two runs of the present level differ by, at 5 % for all lines together. That needs 5 runs of the level before the last."
+        ),
     ),
     (
-        "Against the best",
-        "accuracy: the best earlier run, with as many tests as there are different outcomes to choose from. Others: the level with the \
-         best median. Its runs are compared with those of the present level by the rank-sum test at 1 %.",
+        text!("Against the best"),
+        text!(
+            "accuracy: the best earlier run, with as many tests as there are different outcomes to choose from. Others: the level with the \
+         best median. Its runs are compared with those of the present level by the rank-sum test at 1 %."
+        ),
     ),
     (
-        "Without lines",
-        "invalid and incomplete runs, shards, copies of a run, and folders that cannot be read. They are listed and count for nothing.",
+        text!("Without lines"),
+        text!(
+            "invalid and incomplete runs, shards, copies of a run, and folders that cannot be read. They are listed and count for nothing."
+        ),
     ),
 ];
 
 /// Makes a table of few cells for the terminal.
 pub(super) fn terminal(tables: Tables<'_>) -> Table {
     let mut out = Table::new(
-        Text::data("Last run against the one before and the best"),
-        &["Line", "What"].map(Text::data),
-        &["Runs", "Last", "Against previous", "Against best"].map(Text::data),
+        text!("Last run against the one before and the best"),
+        &texts!["Line", "What"],
+        &texts!["Runs", "Last", "Against previous", "Against best"],
     );
     for (line, judged) in tables.lines.iter().zip(tables.judged) {
         let kind = line.key.kind;
         let words = |of: &Option<Against>| {
             of.as_ref().map_or_else(
-                || NONE.to_owned(),
-                |of| format!("{}, {}", change_words(kind, of.change), of.verdict.word(kind)),
+                || Text::data(NONE),
+                |of| Text::list([change_words(kind, of.change), of.verdict.text(kind)], ", "),
             )
         };
         let is_news = |of: &Option<Against>| {
             of.as_ref().is_some_and(|of| matches!(of.verdict, Verdict::Worse | Verdict::Better))
         };
-        let cells = vec![
+        let cells = cells![
             line.name(),
             line.place(),
-            line.points.len().to_string(),
+            line.points.len(),
             value_words(kind, line.last().figure.value),
             words(&judged.previous),
             words(&judged.best),
         ];
-        let cells = cells.into_iter().map(Text::data).collect();
         out.push(is_news(&judged.previous) || is_news(&judged.best), cells);
     }
     out

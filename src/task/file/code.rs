@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_body_in_java_ends_before_its_main_with_a_brace_for_the_class() {
-        assert_eq!(java_body("    return 1;\n    }\n}\nmore"), "    return 1;\n    }\n}\n}");
+        assert_eq!(java_body("    return 1;\n    }\n}\nmore"), "    return 1;\n    }\n}");
         assert_eq!(java_body("  return 1;\n  }\n"), "  return 1;\n  }\n}");
         assert_eq!(
             java_body("  return 1;\n  }\n  public static void main(String[] a) { f(); }\n}"),

@@ -1,7 +1,6 @@
-//! Thousands of runs: time of the command with and without its cache, and size of the page.
+//! Hundreds of runs. `tests/it/index.rs` has ten thousand, with the time that they take.
 
 use super::*;
-use std::time::Instant;
 
 /// Configurations among which the runs are distributed: models, forms, devices.
 const CONFIGURATIONS: usize = 20;
@@ -47,58 +46,23 @@ fn write(root: &Path, count: usize) {
     }
 }
 
-/// Returns the seconds of the command and the bytes of the page.
-fn timed(root: &Path) -> (f64, u64, Reads) {
-    let begin = Instant::now();
-    let history = index(root).unwrap();
-    (begin.elapsed().as_secs_f64(), history.page.metadata().unwrap().len(), history.reads)
-}
-
-fn check(count: usize, cold_s: f64, warm_s: f64) {
+#[test]
+fn hundreds_of_runs_are_a_page_that_is_the_same_with_the_cache() {
+    const COUNT: usize = 300;
     let root = tempfile::tempdir().unwrap();
-    write(root.path(), count);
-    let (cold, bytes, reads) = timed(root.path());
-    assert_eq!(reads.figures, count);
-    let (warm, again, reads) = timed(root.path());
-    assert_eq!((reads.cached, again), (count, bytes));
-    let one = fs::metadata(root.path().join("index/cache.jsonl")).unwrap().len() / count as u64;
-    eprintln!(
-        "{count} runs: cold {cold:.2} s, warm {warm:.2} s, page {:.2} MB, cache {one} bytes a run",
-        bytes as f64 / 1e6
-    );
-    if let Some(sample) = std::env::var_os("GLMBENCH_REPORT_SAMPLE") {
-        fs::create_dir_all(&sample).unwrap();
-        fs::copy(root.path().join("index.html"), PathBuf::from(sample).join("history-scale.html")).unwrap();
-    }
-    assert!(bytes <= 5_000_000, "{bytes} bytes");
-    assert!(cold <= cold_s && warm <= warm_s, "cold {cold:.2} s, warm {warm:.2} s");
+    write(root.path(), COUNT);
+    let page = |wanted: Reads| {
+        let history = index(root.path(), Language::En).unwrap();
+        assert_eq!(history.reads, wanted);
+        fs::read(history.page).unwrap()
+    };
+    let cold = page(Reads { figures: COUNT, ..Reads::default() });
+    assert!(page(Reads { cached: COUNT, ..Reads::default() }) == cold);
+    // Five megabytes are for ten thousand runs. These have as many lines as a page can have charts, but fewer points.
+    assert!(cold.len() < 1_000_000, "{} bytes", cold.len());
     let points = fs::read_to_string(root.path().join("index/points.csv")).unwrap();
-    assert_eq!(points.lines().count() - 1, count * 10);
-}
-
-#[test]
-fn three_hundred_runs_are_a_page() {
-    // Wide bounds: other tests run beside this one.
-    check(300, 10.0, 10.0);
-}
-
-/// `cargo test --release --lib -- --ignored --nocapture ten_thousand_runs`
-#[test]
-#[ignore = "writes ten thousand runs"]
-fn ten_thousand_runs_are_a_page_in_seconds() {
-    check(10_000, 10.0, 2.0);
-}
-
-/// How long the page takes without any `history.json`, as for runs of older programs.
-#[test]
-#[ignore = "a figure, not a law"]
-fn runs_of_older_programs_are_read_from_their_records() {
-    let root = tempfile::tempdir().unwrap();
-    write(root.path(), 1000);
-    for index in 0..1000 {
-        fs::remove_file(root.path().join(format!("r{index:05}/history.json"))).unwrap();
-    }
-    let (cold, _, reads) = timed(root.path());
-    eprintln!("1000 runs from their records: {cold:.2} s");
-    assert_eq!(reads.records, 1000);
+    assert_eq!(points.lines().count() - 1, COUNT * 10);
+    // Half-way all times are a tenth longer.
+    let changes = fs::read_to_string(root.path().join("index/changes.csv")).unwrap();
+    assert_eq!(changes.lines().count() - 1, CONFIGURATIONS * 4);
 }
