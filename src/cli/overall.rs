@@ -180,7 +180,7 @@ mod tests {
             "glmbench: case 1 of 3, ceval: 50 of 100 items; 15 % of all, 30 s; about 2 min 50 s left for all"
         );
         of.end();
-        assert_eq!(of.line(Duration::from_secs(60)), None);
+        assert_eq!(of.line(Duration::from_mins(1)), None);
         of.case("b1");
         of.begin("warm-up of b1", "repetitions", 6, 0);
         assert_eq!(

@@ -145,7 +145,7 @@ mod tests {
     fn by_definition(values: &[f64], size: usize) -> f64 {
         let rank = |x: f64| {
             let below = values.iter().filter(|y| **y < x).count() as f64;
-            below + (values.iter().filter(|y| **y == x).count() as f64 + 1.0) / 2.0
+            below + f64::midpoint(values.iter().filter(|y| **y == x).count() as f64, 1.0)
         };
         let ranks: Vec<f64> = values.iter().map(|x| rank(*x)).collect();
         let seen: f64 = ranks[..size].iter().sum();

@@ -35,10 +35,11 @@ pub fn steps(values: &[f64]) -> Vec<Step> {
         return Vec::new();
     }
     let mut found = Vec::new();
-    let mut parts = vec![0..values.len()];
-    while let Some(part) = parts.pop() {
-        if let Some(step) = best(values, part.start, part.end) {
-            parts.extend([part.start..step.at, step.at..part.end]);
+    // Begin and end of each part.
+    let mut parts = vec![(0, values.len())];
+    while let Some((begin, end)) = parts.pop() {
+        if let Some(step) = best(values, begin, end) {
+            parts.extend([(begin, step.at), (step.at, end)]);
             found.push(step);
         }
     }
@@ -120,9 +121,8 @@ mod tests {
     /// Noise of several kinds: even, with outliers, coarse, skewed.
     fn noise(kind: u64, rng: &mut Rng) -> f64 {
         match kind {
-            0 => normal(rng),
             1 if rng.unit_f64() < 0.05 => 30.0 * normal(rng),
-            1 => normal(rng),
+            0 | 1 => normal(rng),
             2 => rng.below(3) as f64,
             _ => normal(rng).exp(),
         }

@@ -12,7 +12,7 @@ use crate::{End, Limits, Program, RunError, Sandbox};
 /// Exit status of a script whose compiler refused the program.
 const NOT_COMPILED: i32 = 101;
 /// Time of the program that is tried.
-const TRIAL: Duration = Duration::from_secs(60);
+const TRIAL: Duration = Duration::from_mins(1);
 
 /// A compiler or interpreter that runs in the sandbox.
 #[derive(Debug, Clone)]

@@ -630,7 +630,7 @@ fn compiled_bounds(room: &Room) {
         "#include<sys/ptrace.h>\nint main(){ return ptrace(PTRACE_TRACEME, 0, 0, 0) == 0; }",
         "#include<unistd.h>\nint main(){ return getuid() == 0 || geteuid() == 0; }",
     ] {
-        let verdict = cpp.check(&room.sandbox, program, Duration::from_secs(60)).unwrap();
+        let verdict = cpp.check(&room.sandbox, program, Duration::from_mins(1)).unwrap();
         assert_eq!(verdict, Verdict::Passed, "{program}");
     }
     let bomb = "#include<unistd.h>\nint main(){ while (true) fork(); }";
@@ -642,6 +642,6 @@ fn compiled_bounds(room: &Room) {
 fn touched(room: &Room) {
     let Some(cpp) = toolchain(room, Language::Cpp) else { return };
     let program = "#include<stdlib.h>\n#include<string.h>\nint main(){ for (int i = 0; i < 64; i++) memset(malloc(1 << 28), 1, 1 << 28); }";
-    let verdict = cpp.check(&room.sandbox, program, Duration::from_secs(60)).unwrap();
+    let verdict = cpp.check(&room.sandbox, program, Duration::from_mins(1)).unwrap();
     assert_eq!(verdict, Verdict::Failed("out of memory".into()));
 }

@@ -33,12 +33,15 @@ pub(in crate::report) fn of_times(
     let modelled = run.provenance.clock == crate::record::Clock::Modelled;
     let of = Times { run, language, modelled, rows: usable };
     let charts = [
-        ("throughput-e2e", of.against_batch(Phase::E2e, text!("output tokens/s"), throughput, end_to_end)),
+        ("throughput-e2e", of.against_batch(Phase::E2e, &text!("output tokens/s"), throughput, end_to_end)),
         (
             "throughput-decode",
-            of.against_batch(Phase::Decode, text!("tokens/s after the first"), throughput, decode),
+            of.against_batch(Phase::Decode, &text!("tokens/s after the first"), throughput, decode),
         ),
-        ("latency-decode", of.against_batch(Phase::Decode, text!("ms per token"), token_latency, token_time)),
+        (
+            "latency-decode",
+            of.against_batch(Phase::Decode, &text!("ms per token"), token_latency, token_time),
+        ),
         ("latency-prefill", of.prefill()),
     ];
     charts.into_iter().filter_map(|(name, chart)| Some((name.to_owned(), chart?))).collect()
@@ -83,7 +86,7 @@ impl Times<'_> {
     fn against_batch(
         &self,
         phase: Phase,
-        unit: Text,
+        unit: &Text,
         value: impl Fn(&PerfRow) -> Option<Estimate>,
         title: fn(&[Curve]) -> Text,
     ) -> Option<Chart> {
@@ -110,7 +113,7 @@ impl Times<'_> {
             })
             .collect();
         let title = title(&curves);
-        let subtitle = self.subtitle(&unit, phase);
+        let subtitle = self.subtitle(unit, phase);
         if curves.is_empty() {
             return None;
         }

@@ -189,7 +189,7 @@ impl<'a> Page<'a> {
         for change in changes.take(NAMED) {
             let started = &self.tables.runs[line.points[change.at].run].of.started;
             let change =
-                relation(line.key.kind, ratio(line.key.kind, change.levels), text!("the level before"));
+                relation(line.key.kind, ratio(line.key.kind, change.levels), &text!("the level before"));
             words.push(text!("changed on {date}: {change}", date = &started[..10], change));
         }
         if is_thin {
@@ -272,7 +272,7 @@ impl<'a> Page<'a> {
     fn run_rows(&self) -> Vec<Value> {
         let row = |run: &Run<'_>| {
             context! {
-                attributes => self.attributes(run.of, &self.sources(run.of), run.at),
+                attributes => self.attributes(run.of, &Self::sources(run.of), run.at),
                 run => run.folder,
                 link => link(run.folder),
                 date => run.of.started.as_str(),
@@ -289,7 +289,7 @@ impl<'a> Page<'a> {
         self.tables.runs.iter().rev().take(MOST_ROWS).map(row).collect()
     }
 
-    fn sources(&self, of: &RunFigures) -> Vec<&'static str> {
+    fn sources(of: &RunFigures) -> Vec<&'static str> {
         let clock = match of.clock {
             Clock::Measured => Source::Measured,
             Clock::Modelled => Source::Modelled,
@@ -301,7 +301,7 @@ impl<'a> Page<'a> {
         let row = |left: &LeftOut<'_>| {
             let attributes = left.of.map(|of| {
                 let at = unix_seconds(&of.started).unwrap_or(0);
-                self.attributes(of, &self.sources(of), at)
+                self.attributes(of, &Self::sources(of), at)
             });
             context! {
                 attributes => attributes.unwrap_or_else(|| Value::from_safe_string(String::new())),

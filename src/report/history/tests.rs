@@ -9,6 +9,7 @@ use crate::language::Language;
 use crate::record::{Clock, SampleRecord, rfc3339_utc};
 use crate::report::{fixture, render};
 use crate::stats::Rng;
+use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -423,11 +424,11 @@ fn two_runs(root: &Path) -> Vec<PathBuf> {
 fn a_report_keeps_what_the_records_say() {
     let root = tempfile::tempdir().unwrap();
     let paths = two_runs(root.path());
-    let (kept, reads) = found::read(root.path(), Default::default()).unwrap();
+    let (kept, reads) = found::read(root.path(), HashMap::default()).unwrap();
     assert_eq!(reads, Reads { figures: 2, ..Reads::default() });
     // Without the files, the records give the same.
     paths.iter().for_each(|path| fs::remove_file(path.join("history.json")).unwrap());
-    let (read, reads) = found::read(root.path(), Default::default()).unwrap();
+    let (read, reads) = found::read(root.path(), HashMap::default()).unwrap();
     assert_eq!(reads, Reads { records: 2, ..Reads::default() });
     let what = |known: &[Known]| known.iter().map(|known| known.what.clone()).collect::<Vec<_>>();
     assert!(what(&kept) == what(&read));
@@ -444,7 +445,7 @@ fn a_report_keeps_what_the_records_say() {
 fn a_file_that_is_not_of_these_records_is_not_believed() {
     let root = tempfile::tempdir().unwrap();
     let paths = two_runs(root.path());
-    let reads = || found::read(root.path(), Default::default()).unwrap().1;
+    let reads = || found::read(root.path(), HashMap::default()).unwrap().1;
     // A journal that lost lines, another run.json, a torn file, another version.
     let samples = paths[0].join("samples.jsonl");
     let text = fs::read_to_string(&samples).unwrap();
@@ -456,7 +457,7 @@ fn a_file_that_is_not_of_these_records_is_not_believed() {
         fs::write(&path, other).unwrap();
         assert_eq!(reads(), Reads { records: 2, ..Reads::default() });
     }
-    let (known, _) = found::read(root.path(), Default::default()).unwrap();
+    let (known, _) = found::read(root.path(), HashMap::default()).unwrap();
     let What::Run(of) = &known[0].what else { panic!("{known:?}") };
     assert_eq!((of.standing, of.figures.len()), (Standing::Invalid, 0));
 }

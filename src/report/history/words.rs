@@ -62,7 +62,7 @@ pub(super) fn headline(tables: Tables<'_>) -> Vec<Text> {
             line = line.name(),
             place = line.place(),
             relation =
-                relation(line.key.kind, ratio(line.key.kind, newest.levels), text!("the level before"))
+                relation(line.key.kind, ratio(line.key.kind, newest.levels), &text!("the level before"))
         ));
     }
     said.push(text!(
@@ -94,12 +94,12 @@ pub(super) fn caption(tables: Tables<'_>, place: usize) -> Text {
     let previous = judged.previous.as_ref().map(|of| {
         text!(
             ", {relation} ({verdict})",
-            relation = relation(kind, of.change, text!("the previous run")),
+            relation = relation(kind, of.change, &text!("the previous run")),
             verdict = of.verdict.text(kind)
         )
     });
     let best = judged.best.as_ref().filter(|best| best.verdict == Verdict::Worse);
-    let best = best.map(|of| text!("; {relation}", relation = relation(kind, of.change, text!("the best"))));
+    let best = best.map(|of| text!("; {relation}", relation = relation(kind, of.change, &text!("the best"))));
     text!(
         "{case}: {now}{previous}{best}",
         case = line.key.case,
@@ -162,7 +162,7 @@ pub(super) fn change_words(kind: Kind, change: f64) -> Text {
 }
 
 /// `0.912 × as fast as the previous run`, `1.3 points above the previous run`.
-pub(super) fn relation(kind: Kind, change: f64, other: Text) -> Text {
+pub(super) fn relation(kind: Kind, change: f64, other: &Text) -> Text {
     let times = || format!("{change:.3}");
     match kind {
         Kind::Accuracy if change == 0.0 => text!("as high as {other}", other),

@@ -57,10 +57,13 @@ const MOST: usize = 1 << 13;
 /// Number of shards, so that threads seldom wait for each other.
 const SHARDS: usize = 16;
 
+/// The ids of some parts by their text.
+type Shard = RwLock<FxHashMap<Box<str>, Box<[u32]>>>;
+
 /// The ids of parts by their text, a bounded number of them. Threads share it.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    shards: [RwLock<FxHashMap<Box<str>, Box<[u32]>>>; SHARDS],
+    shards: [Shard; SHARDS],
 }
 
 impl Seen {
@@ -161,7 +164,7 @@ mod tests {
         let seen = Seen::default();
         for round in 0..2 {
             for n in 0..200_000_u32 {
-                let mut got = Vec::new();
+                let mut got: Vec<u32> = Vec::new();
                 seen.with(&n.to_string(), || vec![n], |ids| got.extend(ids));
                 assert_eq!(got, [n], "round {round}");
             }
