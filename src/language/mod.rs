@@ -1,6 +1,6 @@
 //! The words of pages, charts and terminal tables, in each language.
 //!
-//! A report is made of [`Text`]s: messages with named holes, and data such as names and numbers. The [`text!`] in the sources is
+//! A report is made of [`Text`]s: messages with named holes, and data such as names and numbers. The `text!` in the sources is
 //! English, and the key of the catalogue that each further language has: `zh.toml`. English needs none, so there is no `en.toml`.
 //! A text is put into a language where it is written: by a format of pages, by a chart, or by the terminal. CSV files, records,
 //! JSON, messages and errors stay English, because they are formats or are searched for.

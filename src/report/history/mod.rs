@@ -8,8 +8,8 @@
 //!   index/cache.jsonl     what was read of each run
 //! ```
 //!
-//! [`figures`] is what is needed of a run. [`found`] reads it, with the help of [`cache`]. [`lines`] joins the values of one thing over
-//! runs, [`judged`] compares the last run with others, [`files`] writes the tables, and [`page`] and [`picture`] make the page.
+//! `figures` is what is needed of a run. `found` reads it, with the help of `cache`. `lines` joins the values of one thing over
+//! runs, `judged` compares the last run with others, `files` writes the tables, and `page` and `picture` make the page.
 
 mod cache;
 mod figures;
