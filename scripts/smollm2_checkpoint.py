@@ -111,12 +111,12 @@ def tensors(weights, meta, rows):
         yield ours + "mlp.dense_4h_to_h.weight", weights[theirs + "ffn_down.weight"]
 
 
-def save(path, named):
-    """Writes a safetensors file in fp16."""
-    arrays = {"transformer." + name: np.ascontiguousarray(values, np.float16) for name, values in named}
+def save(path, named, dtype=np.float16):
+    """Writes a safetensors file in fp16 or fp32."""
+    arrays = {"transformer." + name: np.ascontiguousarray(values, dtype) for name, values in named}
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for name, values in arrays.items():
-        header[name] = {"dtype": "F16", "shape": values.shape, "data_offsets": [at, at + values.nbytes]}
+        header[name] = {"dtype": f"F{8 * values.itemsize}", "shape": values.shape, "data_offsets": [at, at + values.nbytes]}
         at += values.nbytes
     words = json.dumps(header).encode()
     words += b" " * (-len(words) % 8)
@@ -129,16 +129,17 @@ def save(path, named):
     return sum(values.size for values in arrays.values())
 
 
-def main():
-    if len(sys.argv) != 3:
-        raise SystemExit(__doc__)
-    reader, out = GGUFReader(sys.argv[1]), pathlib.Path(sys.argv[2])
+def read(path):
+    """The file, its description, and its weights in fp32."""
+    reader = GGUFReader(path)
     meta = {name.removeprefix("llama."): field.contents() for name, field in reader.fields.items() if name.startswith("llama.")}
-    weights = {tensor.name: dequantize(tensor.data, tensor.tensor_type).astype(np.float32) for tensor in reader.tensors}
-    model = tokenizer(reader)
-    rows = -(-(len(model.pieces) + SPECIAL) // 64) * 64
+    return reader, meta, {tensor.name: dequantize(tensor.data, tensor.tensor_type).astype(np.float32) for tensor in reader.tensors}
+
+
+def config(meta, rows):
+    """The checkpoint's config.json, for an embedding of so many rows."""
     heads, hidden = meta["attention.head_count"], meta["embedding_length"]
-    config = {
+    return {
         "_name_or_path": "SmolLM2-135M-Instruct in ChatGLM2's layout",
         "model_type": "chatglm",
         "architectures": ["ChatGLMModel"],
@@ -163,11 +164,20 @@ def main():
         "eos_token_id": 2,
         "pad_token_id": 2,
     }
+
+
+def main():
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
+    out = pathlib.Path(sys.argv[2])
+    reader, meta, weights = read(sys.argv[1])
+    model = tokenizer(reader)
+    rows = -(-(len(model.pieces) + SPECIAL) // 64) * 64
     out.mkdir(parents=True, exist_ok=True)
     count = save(out / "model.safetensors", tensors(weights, meta, rows))
     (out / "tokenizer.model").write_bytes(model.SerializeToString())
     # Last: a folder with a config.json is whole.
-    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (out / "config.json").write_text(json.dumps(config(meta, rows), indent=1) + "\n")
     print(f"{out}: {count / 1e6:.1f} M weights, {len(model.pieces)} pieces")
 
 

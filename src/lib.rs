@@ -38,7 +38,8 @@
 //! them by one list. Accuracy goes its own way, because its items are scored.
 //!
 //! [`mod@bench`] times shapes and serves requests that arrive by a schedule. [`stats`] has the statistics.
-//! [`report::compare`] compares runs, and [`report::history`] follows all runs of a folder. [`gate`] decides whether they keep the limits of a `gates.toml`.
+//! [`report::compare`] compares runs, and [`report::history`] follows all runs of a folder. [`gate`] decides whether they keep the
+//! limits of a `gates.toml`.
 //! [`run::turns`] times two configurations alternately in blocks. The program starts itself once per block, because
 //! two runs differ less by noise than by the placement of their processes.
 //!

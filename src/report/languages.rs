@@ -112,11 +112,7 @@ fn comparisons(root: &Path, language: Language) -> Vec<(&'static str, Comparison
 
 /// Every table of a run's page.
 fn tables_of(dir: &RunDir) -> Vec<Table> {
-    let contents = Contents::read(dir).unwrap();
-    let workloads = Workloads::of(&contents);
-    let Contents { run, samples, requests, .. } = contents;
-    let mut summary = Summary::of(run, &samples, &requests);
-    workloads.add_to(&mut summary);
+    let Reading { summary, samples, requests, workloads } = Reading::of(dir).unwrap();
     let material =
         Material { summary: &summary, samples: &samples, requests: &requests, language: Language::En };
     let mut details = sections::details(material);
@@ -125,7 +121,7 @@ fn tables_of(dir: &RunDir) -> Vec<Table> {
 }
 
 /// The tables in a language: title, columns and rows.
-fn shown(tables: &[Table], language: Language) -> String {
+pub(super) fn shown(tables: &[Table], language: Language) -> String {
     let mut all = String::new();
     for table in tables {
         let line = |cells: &mut dyn Iterator<Item = &Text>| {

@@ -22,6 +22,7 @@ pub(crate) mod modelled;
 pub mod operators;
 mod page;
 pub mod published;
+mod reading;
 pub mod roofline;
 mod sealed;
 mod sections;
@@ -47,10 +48,11 @@ pub use crate::workload::shapes::report as performance;
 pub use crate::workload::shapes::report::perf_rows;
 
 use crate::record::{
-    AccuracyRow, AnswerRow, Contents, LimitRow, OperatorRow, PerfRow, RecordError, RequestRecord, RunDir,
-    RunRecord, SampleRecord, write_whole,
+    AccuracyRow, AnswerRow, LimitRow, OperatorRow, PerfRow, RecordError, RequestRecord, RunDir, RunRecord,
+    SampleRecord, write_whole,
 };
 use formats::{FORMATS, RunPage};
+use reading::Reading;
 use sections::Material;
 use std::path::Path;
 use workloads::{Csv, Workloads};
@@ -137,12 +139,7 @@ fn encode(dir: &RunDir) -> impl Fn(csv::Error) -> RecordError {
 /// English.
 pub fn render(run_dir: &Path, language: Language) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
-    let contents = Contents::read(&dir)?;
-    let workloads = Workloads::of(&contents);
-    let Contents { run, samples, requests, audit, .. } = contents;
-    let mut summary = Summary::of(run, &samples, &requests);
-    workloads.add_to(&mut summary);
-    sealed::add_to(&mut summary, &audit);
+    let Reading { summary, samples, requests, workloads } = Reading::of(&dir)?;
     history::keep(&dir, &summary, &samples, workloads.history(&summary.run))?;
     let material = Material { summary: &summary, samples: &samples, requests: &requests, language };
     sections::write(material, &dir)?;

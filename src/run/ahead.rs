@@ -1,8 +1,10 @@
 //! What a request is about to run: its cases in order, with their work, so that progress can be told for all of it.
 
-use super::cases::Plan;
+use super::accuracy::AccuracyRun;
+use super::cases::{Case, Plan};
 use super::duration::{Counted, task_work};
 use super::observer::Ahead;
+use super::requests::{Wanted, of_items};
 
 /// Prompt tokens that a server computes in the time of one generated token, to add up the work of cases there. A rough figure: a
 /// prompt's tokens share the reading of the weights.
@@ -16,18 +18,15 @@ impl Plan<'_> {
 
     /// As [`Plan::ahead`], on a server.
     pub(super) fn ahead_on_server(&self) -> Vec<Ahead> {
-        let wanted = self.wanted(1);
-        let work = |name: &str| {
-            let of_case = wanted.iter().find(|case| case.case == name).map(|case| case.wanted);
-            of_case.map_or(0, |of| of.output_tokens.saturating_add(of.prompt_tokens / PROMPT_TOKENS_A_STEP))
-        };
-        self.in_order(|run| work(&run.task), |case| work(&case.id()))
+        let work = |of: Wanted| of.output_tokens.saturating_add(of.prompt_tokens / PROMPT_TOKENS_A_STEP);
+        let of_task = |run: &AccuracyRun<'_>| run.estimated(|items| work(of_items(run, items, 1)));
+        self.in_order(of_task, |case| case.wanted().map_or(0, work))
     }
 
     fn in_order(
         &self,
-        of_task: impl Fn(&super::accuracy::AccuracyRun<'_>) -> u64,
-        of_timed: impl Fn(&dyn super::cases::Case) -> u64,
+        of_task: impl Fn(&AccuracyRun<'_>) -> u64,
+        of_timed: impl Fn(&dyn Case) -> u64,
     ) -> Vec<Ahead> {
         let ahead = |case: String, work: u64| Ahead { case, work: work.max(1) as f64 };
         let mut all = Vec::new();

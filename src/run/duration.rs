@@ -254,7 +254,7 @@ impl Rates {
             let seconds = asked.seconds_an_item * items as f64;
             return Expected::Known { seconds, at_most: false, by: asked.by.clone() };
         }
-        self.phases(task_cost(run, counted), run.tp, plan.max_new_tokens > 1)
+        self.phases(task_cost(run, &run.own, counted), run.tp, plan.max_new_tokens > 1)
     }
 
     /// Estimates two phases of this work on `tp` ranks. `at_most` says that the work is an upper bound.
@@ -282,12 +282,12 @@ impl Rates {
     }
 }
 
-/// Counts the work of an accuracy case, with every answer at its length limit.
-fn task_cost(run: &AccuracyRun<'_>, counted: Counted<'_>) -> CaseCost {
+/// Counts the work of items of an accuracy case, with every answer at its length limit.
+fn task_cost(run: &AccuracyRun<'_>, items: &[usize], counted: Counted<'_>) -> CaseCost {
     let plan = run.evaluation.plan();
-    let (items, new) = (run.own.len(), plan.max_new_tokens);
+    let new = plan.max_new_tokens;
     let samples = plan.draws.map_or(1, |draws| draws.samples);
-    let prompts = run.own.iter().filter_map(|&i| run.evaluation.first_prompt(i));
+    let prompts = items.iter().filter_map(|&i| run.evaluation.first_prompt(i));
     let mut inputs: Vec<usize> =
         prompts.flat_map(|(_, ids)| std::iter::repeat_n(ids.len(), samples)).collect();
     let batches = |inputs: &[usize], output: usize| {
@@ -297,21 +297,22 @@ fn task_cost(run: &AccuracyRun<'_>, counted: Counted<'_>) -> CaseCost {
     let shares = run.savings.shared_prefixes;
     if shares {
         let prefix = counted.prefix();
-        prefill = part_of(prefill, run.prompt_tokens(enough_blocks(&inputs, prefix), prefix));
+        prefill = part_of(prefill, run.prompt_tokens(items, enough_blocks(&inputs, prefix), prefix));
     }
     if new > 0 && !run.evaluation.choices().is_empty() {
         // A second question repeats the first with its answer.
         inputs.iter_mut().for_each(|tokens| *tokens += new);
         let all = inputs.iter().sum::<usize>() as u64;
-        let computed = if shares { (new * items) as u64 } else { all };
+        let computed = if shares { (new * items.len()) as u64 } else { all };
         prefill = sum(prefill, part_of(batches(&inputs, 1).prefill, PromptTokens { all, computed }));
     }
     CaseCost { prefill, decode }
 }
 
 /// Returns the least work of an accuracy case in bytes of memory traffic, with every answer at its length limit.
+/// Estimated.
 pub(super) fn task_work(run: &AccuracyRun<'_>, counted: Counted<'_>) -> u64 {
-    traffic(task_cost(run, counted))
+    run.estimated(|items| traffic(task_cost(run, items, counted)))
 }
 
 /// Returns the part of a prefill's cost that is left where prompts begin alike.

@@ -87,8 +87,10 @@ impl<'a> Plan<'a> {
 
     /// Returns what each case costs on a server at most. A question for choices needs up to `for_choices` requests.
     pub fn wanted(&self, for_choices: u64) -> Vec<CaseWanted> {
-        let of_task =
-            |run: &AccuracyRun<'_>| CaseWanted { case: run.task.clone(), wanted: of_items(run, for_choices) };
+        let of_task = |run: &AccuracyRun<'_>| CaseWanted {
+            case: run.task.clone(),
+            wanted: of_items(run, &run.own, for_choices),
+        };
         let timed = self.timed().into_iter().filter(|case| case.unfit().is_none());
         let timed = timed.filter_map(|case| Some(CaseWanted { case: case.id(), wanted: case.wanted()? }));
         self.accuracy.iter().map(of_task).chain(timed).collect()

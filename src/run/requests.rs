@@ -59,8 +59,8 @@ pub fn total(cases: &[CaseWanted]) -> Wanted {
     cases.iter().fold(Wanted::default(), |sum, case| sum.and(case.wanted))
 }
 
-/// Returns what the items of a task cost, if a question for choices needs up to `for_choices` requests.
-pub(super) fn of_items(run: &AccuracyRun<'_>, for_choices: u64) -> Wanted {
+/// Returns what items of a task cost, if a question for choices needs up to `for_choices` requests.
+pub(super) fn of_items(run: &AccuracyRun<'_>, items: &[usize], for_choices: u64) -> Wanted {
     let plan = run.evaluation.plan();
     let (new, samples) = (plan.max_new_tokens as u64, plan.draws.map_or(1, |draws| draws.samples as u64));
     let scores = !run.evaluation.choices().is_empty();
@@ -75,5 +75,5 @@ pub(super) fn of_items(run: &AccuracyRun<'_>, for_choices: u64) -> Wanted {
             None => Wanted::one(prompt, new).times(samples),
         }
     };
-    run.own.iter().map(|&index| of_item(index)).fold(Wanted::default(), Wanted::and)
+    items.iter().map(|&index| of_item(index)).fold(Wanted::default(), Wanted::and)
 }

@@ -14,18 +14,40 @@ pub struct PromptTokens {
 }
 
 impl AccuracyRun<'_> {
-    /// Counts the tokens of the first prompts of all items, one item after the other, in a KV cache of
+    /// Counts the tokens of the first prompts of these items, one item after the other, in a KV cache of
     /// `kv_blocks` blocks. `prefix` is the length of the P-tuning prefix. Later prompts of an item depend on its answers.
-    pub fn prompt_tokens(&self, kv_blocks: usize, prefix: usize) -> PromptTokens {
+    pub fn prompt_tokens(&self, items: &[usize], kv_blocks: usize, prefix: usize) -> PromptTokens {
         let mut allocator = BlockAllocator::new(kv_blocks);
         let mut tokens = PromptTokens::default();
-        for (_, ids) in self.own.iter().filter_map(|&index| self.evaluation.first_prompt(index)) {
+        for (_, ids) in items.iter().filter_map(|&index| self.evaluation.first_prompt(index)) {
             tokens.all += ids.len() as u64;
             tokens.computed += computed(&mut allocator, &content(prefix, &ids), prefix) as u64;
         }
         tokens
     }
+
+    /// Returns the work of all items, estimated by that of some of them: progress must not keep the first item waiting.
+    pub(super) fn estimated(&self, work: impl FnOnce(&[usize]) -> u64) -> u64 {
+        let some = some_of(&self.own);
+        let share = self.own.len() as f64 / some.len().max(1) as f64;
+        (work(&some) as f64 * share) as u64
+    }
 }
+
+/// Returns some of many items, at most [`MOST`]: rows at even distances. Neighbours stay together, because they share the most.
+fn some_of(items: &[usize]) -> Vec<usize> {
+    if items.len() <= MOST {
+        return items.to_vec();
+    }
+    let rows = MOST / ROW;
+    let start = |row: usize| row * (items.len() - ROW) / (rows - 1);
+    (0..rows).flat_map(|row| &items[start(row)..start(row) + ROW]).copied().collect()
+}
+
+/// Most items that stand for all.
+const MOST: usize = 512;
+/// Items of a row.
+const ROW: usize = 32;
 
 /// Returns the number of tokens that the prompt with this content adds to the cache.
 fn computed(allocator: &mut BlockAllocator, content: &[u32], prefix: usize) -> usize {
@@ -40,6 +62,17 @@ fn computed(allocator: &mut BlockAllocator, content: &[u32], prefix: usize) -> u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_of_many_items_are_rows_at_even_distances() {
+        let all: Vec<usize> = (7..7 + MOST).collect();
+        assert_eq!(some_of(&all), all);
+        for count in [MOST + 1, 14_042, 100_000] {
+            let some = some_of(&(0..count).collect::<Vec<_>>());
+            assert_eq!((some.len(), some[0], some[MOST - 1]), (MOST, 0, count - 1));
+            assert!(some.windows(2).all(|pair| pair[0] < pair[1]), "{count}");
+        }
+    }
 
     #[test]
     fn what_an_earlier_prompt_began_with_is_counted_once() {

@@ -99,11 +99,15 @@ impl Ranked {
         2 * (self.doubled.len() as u32 + 1) - rank
     }
 
+    /// Returns the smaller of the two groups. It has fewer choices to build, and the same p-value.
+    fn smaller(&self, size: usize) -> &[u32] {
+        let (first, second) = self.doubled.split_at(size);
+        if first.len() <= second.len() { first } else { second }
+    }
+
     /// Returns the size of the smaller group and its doubled rank sum, counted from the end at which it is low.
     fn low_side(&self, size: usize) -> (usize, usize) {
-        // The smaller group has fewer choices to build, and the same p-value.
-        let group =
-            if 2 * size <= self.doubled.len() { &self.doubled[..size] } else { &self.doubled[size..] };
+        let group = self.smaller(size);
         let sum = |of: &dyn Fn(u32) -> u32| group.iter().map(|&rank| of(rank) as usize).sum::<usize>();
         (group.len(), sum(&|rank| rank).min(sum(&|rank| self.mirrored(rank))))
     }
@@ -111,9 +115,7 @@ impl Ranked {
     /// Counts the choices of as many ranks whose sum is as low, or as high.
     fn counted(&self, size: usize) -> f64 {
         let (count, seen) = self.low_side(size);
-        let group =
-            if 2 * size <= self.doubled.len() { &self.doubled[..size] } else { &self.doubled[size..] };
-        let is_low = group.iter().map(|&rank| rank as usize).sum::<usize>() == seen;
+        let is_low = self.smaller(size).iter().map(|&rank| rank as usize).sum::<usize>() == seen;
         // ways[k][s]: choices of k ranks with the sum s. Larger sums are not needed.
         let mut ways = vec![vec![0.0_f64; seen + 1]; count + 1];
         ways[0][0] = 1.0;

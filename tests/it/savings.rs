@@ -111,7 +111,7 @@ fn the_plan_says_how_many_tokens_are_computed() {
     request.suite.accuracy.iter_mut().for_each(|case| case.batch = 1);
     let setups = Setup::all(&request.choice, &request.suite).unwrap();
     let plan = setups[0].plan().unwrap();
-    let planned = plan.accuracy.iter().map(|run| run.prompt_tokens(plan.capacity(1).kv_blocks, 0));
+    let planned = plan.accuracy.iter().map(|run| run.prompt_tokens(&run.own, plan.capacity(1).kv_blocks, 0));
     let planned: Vec<_> = planned.map(|tokens| (tokens.computed, tokens.all)).collect();
     let work = contents(&request).0.run.provenance.work;
     let cases = plan.accuracy.iter().map(|run| &work[&run.task]);

@@ -213,7 +213,7 @@ impl Finder {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
-        self.warm(&path, &files, &environment)?;
+        self.warm(&path, &cache, &files, &environment)?;
         let script = format!("exec {} test main_test.go", quoted(&path));
         Ok(Script { files, environment, read_only, ..Script::new(version, "main_test.go", script) })
     }
@@ -291,16 +291,18 @@ impl Finder {
         })
     }
 
-    /// Compiles what programs may import, outside the sandbox. The program is ours.
+    /// Compiles what programs may import, outside the sandbox and into the cache. The program is ours. It stands beside the cache:
+    /// another user could have made its folder in a place that all may write.
     fn warm(
         &self,
         go: &Path,
+        cache: &Path,
         files: &[(String, Vec<u8>)],
         environment: &[(String, String)],
     ) -> Result<(), NoToolchain> {
         let wrong =
             |found: String| NoToolchain::Missing { language: self.language, tool: self.tool(), found };
-        let folder = std::env::temp_dir().join(format!("glmbench-go-{}", std::process::id()));
+        let folder = cache.with_file_name(format!("warming-{}", std::process::id()));
         let made =
             files.iter().chain([&("main_test.go".to_owned(), GO.into())]).try_for_each(|(name, text)| {
                 let path = folder.join(name);

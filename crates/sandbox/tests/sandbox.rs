@@ -625,7 +625,7 @@ fn languages(room: &Room) {
 fn compiled_bounds(room: &Room) {
     let Some(cpp) = toolchain(room, Language::Cpp) else { return };
     for program in [
-        "#include<stdio.h>\nint main(){ return fopen(\"/etc/shadow\", \"r\") || fopen(\"/usr/x\", \"w\") || fopen(\"/root/x\", \"w\"); }",
+        "#include<stdio.h>\nint main(){ return fopen(\"/etc/shadow\", \"r\") || fopen(\"/usr/x\", \"w\") || fopen(\"/opt/x\", \"w\"); }",
         "#include<sys/socket.h>\n#include<netinet/in.h>\n#include<arpa/inet.h>\nint main(){ sockaddr_in a = {}; a.sin_family = AF_INET; a.sin_port = htons(80); inet_pton(AF_INET, \"192.0.2.1\", &a.sin_addr); return !connect(socket(AF_INET, SOCK_STREAM, 0), (sockaddr*)&a, sizeof a); }",
         "#include<sys/ptrace.h>\nint main(){ return ptrace(PTRACE_TRACEME, 0, 0, 0) == 0; }",
         "#include<unistd.h>\nint main(){ return getuid() == 0 || geteuid() == 0; }",

@@ -99,7 +99,7 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
 /// Describes how many prompt tokens are computed.
 fn sharing(setup: &Setup, plan: &Plan<'_>, run: &AccuracyRun<'_>) -> String {
     let prefix = setup.model.config.pre_seq_len.unwrap_or(0);
-    let PromptTokens { all, computed } = run.prompt_tokens(plan.capacity(run.tp).kv_blocks, prefix);
+    let PromptTokens { all, computed } = run.prompt_tokens(&run.own, plan.capacity(run.tp).kv_blocks, prefix);
     let computed = if run.savings.shared_prefixes { computed } else { all };
     let fewer = match computed {
         computed if computed < all => {

@@ -177,26 +177,21 @@ pub(super) fn perplexities_of(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<Tex
         let (pairs, _) = join(&of_a.of_task(&case.task), &of_b.of_task(&case.task));
         let first = perplexities(pairs.iter().map(|pair| pair.0));
         let second = perplexities(pairs.iter().map(|pair| pair.1));
-        if let (Some((name, one, texts)), Some((_, other, _))) = (first.first(), second.first()) {
-            found.push(text!(
+        let words = |name: Text, other: String, one: String, texts: usize| {
+            text!(
                 "{task}: {name} {other}, {letter} {one} ({texts} text{texts:s}, not tested)",
                 task = case.task,
                 name,
-                other = format!("{other:.3}"),
+                other,
                 letter = a.letter,
-                one = format!("{one:.3}"),
+                one,
                 texts
-            ));
+            )
+        };
+        if let (Some((name, one, texts)), Some((_, other, _))) = (first.first(), second.first()) {
+            found.push(words(name.clone(), format!("{other:.3}"), format!("{one:.3}"), *texts));
         } else if let Some((name, other, one)) = headline(&pairs) {
-            found.push(text!(
-                "{task}: {name} {other}, {letter} {one} ({texts} text{texts:s}, not tested)",
-                task = case.task,
-                name,
-                other = format!("{other:.4}"),
-                letter = a.letter,
-                one = format!("{one:.4}"),
-                texts = pairs.len()
-            ));
+            found.push(words(name.into(), format!("{other:.4}"), format!("{one:.4}"), pairs.len()));
         }
     }
     found

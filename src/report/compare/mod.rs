@@ -257,8 +257,11 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
     }
     accuracy::decide(&mut pairs, options);
     speed::decide(&mut pairs, options);
-    let beside =
-        options.beside.iter().map(|path| Ok(side::read(path)?.0)).collect::<Result<_, ReportError>>()?;
+    let beside = options
+        .beside
+        .iter()
+        .map(|path| Ok(side::read(path)?.summary))
+        .collect::<Result<_, ReportError>>()?;
     let mut comparison = Comparison { sides, pairs, beside, options: options.clone() };
     let advice: Vec<_> = comparison.pairs.iter().map(|pair| deciding::advice(&comparison, pair)).collect();
     comparison.pairs.iter_mut().zip(advice).for_each(|(pair, advice)| pair.advice = advice);

@@ -1,9 +1,10 @@
 //! Reads one run of a comparison.
 
 use crate::language::{Text, ToText, joined, text};
-use crate::record::{Clock, Contents, RequestRecord, RunDir, RunRecord, SampleRecord};
+use crate::record::{Clock, RequestRecord, RunDir, RunRecord, SampleRecord};
+use crate::report::reading::Reading;
 use crate::report::workloads::{self, Workloads};
-use crate::report::{ReportError, Summary, sealed};
+use crate::report::{ReportError, Summary};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -84,9 +85,9 @@ pub(super) fn read_all(paths: &[PathBuf]) -> Result<(Vec<Side>, Vec<Vec<SampleRe
         threads.into_iter().map(|thread| thread.join().expect("invariant: reading does not panic")).collect()
     });
     let read: Vec<_> = read.into_iter().collect::<Result<_, _>>()?;
-    let names = names(&read.iter().map(|(summary, ..)| &summary.run).collect::<Vec<_>>());
+    let names = names(&read.iter().map(|read| &read.summary.run).collect::<Vec<_>>());
     let (mut sides, mut all_samples) = (Vec::new(), Vec::new());
-    for (((summary, samples, requests, workloads), path), (index, name)) in
+    for ((Reading { summary, samples, requests, workloads }, path), (index, name)) in
         read.into_iter().zip(paths).zip(names.into_iter().enumerate())
     {
         let letter = char::from(b'A' + (index % 26) as u8);
@@ -107,22 +108,13 @@ pub(super) fn read_all(paths: &[PathBuf]) -> Result<(Vec<Side>, Vec<Vec<SampleRe
 impl FurtherRun {
     /// Reads a further run of a side.
     pub(super) fn read(path: &Path) -> Result<Self, ReportError> {
-        let (summary, _, requests, _) = read(path)?;
+        let Reading { summary, requests, .. } = read(path)?;
         Ok(Self { path: path.to_owned(), summary, requests })
     }
 }
 
-type Read = (Summary, Vec<SampleRecord>, Vec<RequestRecord>, Workloads);
-
-pub(super) fn read(path: &Path) -> Result<Read, ReportError> {
-    let dir = RunDir::open(path)?;
-    let contents = Contents::read(&dir)?;
-    let workloads = Workloads::of(&contents);
-    let Contents { run, samples, requests, audit, .. } = contents;
-    let mut summary = Summary::of(run, &samples, &requests);
-    workloads.add_to(&mut summary);
-    sealed::add_to(&mut summary, &audit);
-    Ok((summary, samples, requests, workloads))
+pub(super) fn read(path: &Path) -> Result<Reading, ReportError> {
+    Reading::of(&RunDir::open(path)?)
 }
 
 /// Returns a name for each run. Runs of one command: their configurations, if these are distinct. Other runs: the

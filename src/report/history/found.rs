@@ -1,10 +1,10 @@
 //! The runs of a folder: each read from its `history.json`, from the cache, or from its records.
 
-use super::super::workloads::Workloads;
-use super::super::{ReportError, Summary, sealed};
+use super::super::ReportError;
+use super::super::reading::Reading;
 use super::cache::{self, Known, What};
 use super::figures::{FILE, RunFigures};
-use crate::record::{Contents, JOURNALS, RecordError, RunDir, read_whole};
+use crate::record::{JOURNALS, RecordError, RunDir, read_whole};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -109,12 +109,7 @@ fn figures(path: &Path) -> Result<(RunFigures, From), ReportError> {
 /// Reads and judges all records of a run, as its report does.
 pub(super) fn of_records(path: &Path, run_json: &[u8]) -> Result<RunFigures, ReportError> {
     let dir = RunDir::open(path)?;
-    let contents = Contents::read(&dir)?;
-    let workloads = Workloads::of(&contents);
-    let Contents { run, samples, requests, audit, .. } = contents;
-    let mut summary = Summary::of(run, &samples, &requests);
-    workloads.add_to(&mut summary);
-    sealed::add_to(&mut summary, &audit);
+    let Reading { summary, samples, workloads, .. } = Reading::of(&dir)?;
     let timed = workloads.history(&summary.run);
     Ok(RunFigures::of(&dir, run_json, &summary, &samples, timed))
 }

@@ -103,7 +103,11 @@ fn settle(lines: &[Line<'_>], all: &mut [Judged]) {
         };
         if against.verdict != Verdict::Same {
             let why = std::mem::take(&mut against.why);
-            against.why = text!("{why}, p = {p}", why, p = format!("{p:.3}"));
+            against.why = if p < 0.0005 {
+                text!("{why}, p < 0.001", why)
+            } else {
+                text!("{why}, p = {p}", why, p = format!("{p:.3}"))
+            };
         }
     }
 }

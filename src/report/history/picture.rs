@@ -201,16 +201,17 @@ pub(super) fn svg(line: &Line<'_>, points: &[Drawn], span: Span, id: &str) -> St
     });
     put(&mut out, "w", &moves(whiskers.map(|(x, top, bottom)| (x, top, format!("v{}", bottom - top)))));
     put(&mut out, "l", &path(&places));
-    let held = line.levels.iter().filter(|_| line.levels.len() > 1).map(|(start, end, value)| {
-        let (from, to) = (span.place(line.points[*start].at), span.place(line.points[end - 1].at));
-        (from, level(*value), format!("h{}", to - from))
-    });
-    put(&mut out, "v", &moves(held));
     let dots = moves(places.iter().map(|(x, y)| (*x, *y, "h0".to_owned())));
     let _ = write!(out, "<path id=\"d{id}\" class=\"d\" d=\"{dots}\"/>");
     if !modelled.is_empty() {
         let _ = write!(out, "<g class=\"o\"><use href=\"#d{id}\"/></g>");
     }
+    // Above the points, or it would be hidden by them.
+    let held = line.levels.iter().filter(|_| line.levels.len() > 1).map(|(start, end, value)| {
+        let (from, to) = (span.place(line.points[*start].at), span.place(line.points[end - 1].at));
+        (from, level(*value), format!("h{}", to - from))
+    });
+    put(&mut out, "v", &moves(held));
     out += "</g></g></svg>";
     for Period { days, .. } in span.periods() {
         let _ = write!(out, "<use href=\"#x{days}\" class=\"x{days}\"/>");

@@ -383,19 +383,28 @@ fn page_and_tables_are_as_committed() {
     let folder = tempfile::tempdir().unwrap();
     with_tables(&many(), |tables| {
         tables.write(folder.path()).unwrap();
-        let html = page::Page::of(tables, Language::En).fill("reports", "index").unwrap().html;
-        crate::report::tests::assert_whole_page(&html, Language::En);
-        assert!(!html.contains("<script") && !html.contains("http://") && !html.contains("https://"));
-        // The style is that of all reports, and in its own file.
-        let (begin, end) = (html.find("<style>").unwrap(), html.find("</style>").unwrap());
-        let own = html[begin..end].find("body:has(").map(|at| begin + at).unwrap();
-        let shown = format!("{}<style>\n{}", &html[..begin], &html[own..]);
-        insta::assert_snapshot!("index.html", shown);
-        // For a look: GLMBENCH_REPORT_SAMPLE=FOLDER keeps the page.
-        if let Some(sample) = std::env::var_os("GLMBENCH_REPORT_SAMPLE") {
-            let sample = PathBuf::from(sample).join("history");
-            fs::create_dir_all(&sample).unwrap();
-            fs::write(sample.join("index.html"), &html).unwrap();
+        for language in Language::ALL {
+            let html = page::Page::of(tables, language).fill("reports", "index").unwrap().html;
+            crate::report::tests::assert_whole_page(&html, language);
+            // The style is that of all reports, and in its own file.
+            let (begin, end) = (html.find("<style>").unwrap(), html.find("</style>").unwrap());
+            let own = html[begin..end].find("body:has(").map(|at| begin + at).unwrap();
+            let name = language.name();
+            insta::assert_snapshot!(
+                format!("index.{name}.html"),
+                format!("{}<style>\n{}", &html[..begin], &html[own..])
+            );
+            let table = words::terminal(tables);
+            insta::assert_snapshot!(
+                format!("terminal.{name}"),
+                crate::report::languages::shown(&[table], language)
+            );
+            // For a look: GLMBENCH_REPORT_SAMPLE=FOLDER keeps the page.
+            if let Some(sample) = std::env::var_os("GLMBENCH_REPORT_SAMPLE") {
+                let sample = PathBuf::from(sample).join("history");
+                fs::create_dir_all(&sample).unwrap();
+                fs::write(sample.join(format!("index.{name}.html")), &html).unwrap();
+            }
         }
     });
     for name in ["lines.csv", "changes.csv", "runs.csv"] {
