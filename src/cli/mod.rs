@@ -64,7 +64,8 @@ use glmbench_engine::weights::convert::ConvertError;
 use glmbench_remote::{FailureKind, RemoteError};
 
 use crate::dataset::DatasetError;
-use crate::record::{MergeError, RecordError};
+use crate::record::{MergeError, RecordError, no_space};
+use crate::report::ReportError;
 use crate::run::RunError;
 use crate::text;
 
@@ -316,14 +317,20 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
     if error.chain().any(|cause| device(cause) || server(cause)) { Exit::Device } else { Exit::Usage }
 }
 
-/// Whether a file of a run could not be written because its disk or the user's share of it is full.
+/// Whether a file could not be written because its disk or the user's share of it is full.
 fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
-    match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref::<RecordError>()) {
-        (Some(RunError::Record(error)), ..) | (_, Some(MergeError::Record(error)), _) | (.., Some(error)) => {
-            error.is_full()
-        }
-        _ => false,
-    }
+    let of_system = cause.downcast_ref::<io::Error>();
+    let of_record = cause.downcast_ref::<RecordError>().or_else(|| match cause.downcast_ref() {
+        Some(ReportError::Record(error)) => Some(error),
+        _ => match cause.downcast_ref() {
+            Some(RunError::Record(error) | RunError::Report(ReportError::Record(error))) => Some(error),
+            _ => match cause.downcast_ref() {
+                Some(MergeError::Record(error)) => Some(error),
+                _ => None,
+            },
+        },
+    });
+    of_system.is_some_and(no_space) || of_record.is_some_and(RecordError::is_full)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

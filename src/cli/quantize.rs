@@ -66,12 +66,12 @@ pub struct Args {
     /// ranking: relative error, absolute error, layer
     #[arg(long, value_name = "N")]
     search_float: Option<usize>,
-    /// Ranges of activations: 1 min-max, 2 histogram, 3 the better of both for each layer
-    #[arg(long, value_name = "1|2|3", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
-    act_method: u8,
-    /// Inputs that share a scale under w4a16; 0 for one scale per output channel
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    group: usize,
+    /// Ranges of activations: 1 min-max, 2 histogram, 3 the better of both for each layer [default: 1]
+    #[arg(long, value_name = "1|2|3", value_parser = clap::value_parser!(u8).range(1..=3))]
+    act_method: Option<u8>,
+    /// Inputs that share a scale under w4a16; 0 for one scale per output channel [default: 128]
+    #[arg(long, value_name = "N")]
+    group: Option<usize>,
     /// Moves outliers of activations into the weights (SmoothQuant) with this strength, 0 to 1; w8a8 only
     #[arg(long, value_name = "ALPHA")]
     smooth: Option<f32>,
@@ -96,6 +96,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let source = model.weights(DType::Fp16)?;
     let settings = settings(args, &model.config)?;
+    refuse_unused(args, &settings)?;
     let prompts = match &args.calibration {
         Some(word) => prompts(args, word, &model)?,
         None if Job::needs_calibration(&settings) => bail!(
@@ -172,14 +173,36 @@ fn settings(args: &Args, config: &ModelConfig) -> anyhow::Result<Settings> {
         kv_c8: args.kv.is_some(),
         float: float(args, config)?,
         method: match args.act_method {
-            1 => ActMethod::MinMax,
-            2 => ActMethod::Histogram,
-            _ => ActMethod::Automatic,
+            None | Some(1) => ActMethod::MinMax,
+            Some(2) => ActMethod::Histogram,
+            Some(_) => ActMethod::Automatic,
         },
-        group: args.group,
+        group: args.group.unwrap_or(128),
         smooth: args.smooth,
         search: args.search_float,
     })
+}
+
+/// Refuses flags that would change nothing.
+fn refuse_unused(args: &Args, settings: &Settings) -> anyhow::Result<()> {
+    let word = args.scheme.word();
+    if args.group.is_some() && args.scheme != Scheme::W4a16 {
+        bail!("--group is for w4a16, and the scheme is {word}");
+    }
+    let is_calibrated = Job::needs_calibration(settings);
+    for (flag, is_given) in
+        [("--calibration", args.calibration.is_some()), ("--act-method", args.act_method.is_some())]
+    {
+        if is_given && !is_calibrated {
+            bail!(
+                "{flag} is for schemes with ranges of activations, for --kv c8 and for --search-float; {word} alone has weights only"
+            );
+        }
+    }
+    if args.set.is_some() && args.calibration.as_deref() != Some(Path::new("ceval")) {
+        bail!("--set is the folder of --calibration ceval, which is not given");
+    }
+    Ok(())
 }
 
 /// Returns the layers to leave in float.

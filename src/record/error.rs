@@ -57,12 +57,16 @@ pub enum RecordError {
 impl RecordError {
     /// Whether a file could not be written because its disk, or the user's share of it, is full.
     pub fn is_full(&self) -> bool {
-        let full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        matches!(self, Self::Io { cause, .. } if full(cause.kind()))
+        matches!(self, Self::Io { cause, .. } if no_space(cause))
     }
 
     /// For `map_err`: combines the system's error with the action and the path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |cause| Self::Io { action, path: path.to_owned(), cause }
     }
+}
+
+/// Whether the system says that a disk, or the user's share of it, is full.
+pub(crate) fn no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

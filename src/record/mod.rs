@@ -80,6 +80,7 @@ pub use cases::{Contents, JOURNALS, Plan};
 pub use clock::Clock;
 pub use dir::{RunDir, run_id};
 pub use error::RecordError;
+pub(crate) use error::no_space;
 pub use files::{create_unique, csv_table, read_whole, write_accuracy_csv, write_whole};
 pub use identity::{Difference, Identity, UNTOLD, hex};
 pub use journal::{Examined, JournalState, Keyed, Line};

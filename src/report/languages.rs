@@ -1,15 +1,17 @@
 //! Tests of whole reports in Chinese, and the golden files of every table in both languages.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::charts::gallery::{judged, sweep, two_cards, two_runs};
 use super::workloads::tests::{planted, planted_pair};
 use super::*;
 use crate::language::english::english_words;
 use crate::record::{
-    Figure, LoadFacts, MeasuredRate, MeasuredRoofline, MeasuredUnit, OperatorRecord, Phase, Roofline, Target,
+    Figure, LoadFacts, MeasuredRate, MeasuredRoofline, MeasuredUnit, ModelledBy, OperatorRecord, Phase,
+    ProfileFigure, Roofline, ShardCase, ShardOrigin, ShardPart, Shards, Target,
 };
 use crate::report::compare::Comparison;
 use crate::report::tests::assert_whole_page;
@@ -86,6 +88,48 @@ fn profiled() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     (run, samples, requests)
 }
 
+/// A run of the suite that times the published shapes, of a shape that was published.
+fn calibration() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
+    let duo = include_str!("../../crates/ascend-emulator/profiles/300i-duo.toml");
+    let (mut run, timed) = sweep("300i-duo", duo, "300i-duo (emulated)", 1.0);
+    run.run_id += "-calibration";
+    run.provenance.suite = "calibration".into();
+    let published = &glmbench_calibrate::published::rows().unwrap()[0];
+    run.provenance.model_details.insert("shape".into(), published.config().unwrap().shape());
+    run.provenance.device_details.insert("chip".into(), format!("Ascend{}", published.chip));
+    let figure = ProfileFigure {
+        key: "memory_bytes".into(),
+        value: 51_539_607_552.0,
+        unit: "bytes".into(),
+        mark: "published".into(),
+        source: "300I DUO".into(),
+        rows: Some(9),
+        error: Some(0.12),
+    };
+    let (title, fits) = ("300I DUO".into(), Vec::new());
+    run.provenance.modelled_by = Some(Box::new(ModelledBy { title, figures: vec![figure], fits }));
+    (run, Vec::new(), timed)
+}
+
+/// A run whose cases were timed in two shards, on unlike machines.
+fn merged() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
+    let (mut run, samples, requests) = fixture::realistic();
+    run.run_id += "-merged";
+    let part = |index: u32, host: &str, share: f64| {
+        let mut origin = ShardOrigin::of(&run, index == 1);
+        origin.host = host.into();
+        if let Some(roofline) = &mut origin.roofline {
+            roofline.bandwidth_bytes_per_s *= share;
+        }
+        let own = run.plan.performance.iter().skip(index as usize - 1).step_by(2);
+        let cases = own.map(|case| ShardCase { id: case.case_id.clone(), work: 1 }).collect();
+        ShardPart { index, cases, origin: Some(origin), ..ShardPart::default() }
+    };
+    let parts = vec![part(1, "a", 1.0), part(2, "b", 0.5)];
+    run.shards = Some(Box::new(Shards { count: 2, plan_hash: String::new(), whole: None, parts }));
+    (run, samples, requests)
+}
+
 /// Writes a run of each kind below `root`.
 fn runs(root: &Path) -> Vec<(&'static str, RunDir)> {
     let duo = include_str!("../../crates/ascend-emulator/profiles/300i-duo.toml");
@@ -99,6 +143,8 @@ fn runs(root: &Path) -> Vec<(&'static str, RunDir)> {
         ("modelled", fixture::write(&root.join("modelled"), &(card, Vec::new(), timed))),
         ("profiled", fixture::write(&root.join("profiled"), &profiled())),
         ("searches", searches),
+        ("calibration", fixture::write(&root.join("calibration"), &calibration())),
+        ("merged", fixture::write(&root.join("merged"), &merged())),
     ]
 }
 
@@ -165,6 +211,8 @@ const RECORDED: &[&str] = &[
     "Xeon Platinum 8481C",
     "random tokens",
     "800I A2 card 32 GB",
+    "shape = 32 layers, hidden 4096, ffn 11008, 32 heads of 128, 32 KV heads, vocabulary 151936",
+    "chip = Ascend310P3",
 ];
 /// Names of models, devices, tasks, subjects, operators, and of fields of the record.
 const NAMES: &[&str] = &[
@@ -194,6 +242,8 @@ const NAMES: &[&str] = &[
     "rope",
     "model",
     "quantisation",
+    "calibration",
+    "bytes",
     "none",
     "limit",
     "dtype",
@@ -218,6 +268,38 @@ fn english_lines(text: &str) -> Vec<String> {
     lines.filter(|(_, words)| !words.is_empty()).map(|(line, words)| format!("{words:?} in {line}")).collect()
 }
 
+/// The places in the sources of pages that make a table: file and line.
+fn makers() -> BTreeSet<(String, usize)> {
+    let mut places = BTreeSet::new();
+    for folder in ["src/report", "src/workload"] {
+        for file in sources(Path::new(folder)) {
+            let text = fs::read_to_string(&file).unwrap();
+            // Tests stand at the end of a file.
+            let own = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            // A table of TOML has the same name.
+            if own.contains("crate::document") {
+                continue;
+            }
+            let makes = |line: &str| line.contains("Table::new(") || line.contains("Table::of_columns(");
+            let lines = (1..).zip(own.lines()).filter(|(_, line)| makes(line));
+            places.extend(lines.map(|(line, _)| (file.to_str().unwrap().to_owned(), line)));
+        }
+    }
+    places
+}
+
+/// The Rust files below a folder that are no tests.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = paths.partition(|path| path.is_dir());
+    let is_test = |path: &Path| {
+        ["tests", "tests.rs", "toy", "toy.rs", "languages.rs"].iter().any(|name| path.ends_with(name))
+    };
+    let below = folders.iter().filter(|path| !is_test(path)).flat_map(|path| sources(path));
+    let is_source = |path: &PathBuf| path.extension().is_some_and(|end| end == "rs") && !is_test(path);
+    files.into_iter().filter(is_source).chain(below).collect()
+}
+
 #[test]
 fn the_tables_are_as_committed_in_both_languages() {
     let root = tempfile::tempdir().unwrap();
@@ -233,6 +315,13 @@ fn the_tables_are_as_committed_in_both_languages() {
             insta::assert_snapshot!(format!("tables.compared-{name}.{}", language.name()), tables);
         }
     }
+    // The history's tables have golden files of their own.
+    let made = tables::made::places();
+    let missing: Vec<_> = makers()
+        .into_iter()
+        .filter(|place| !made.contains(place) && !place.0.contains("/history/"))
+        .collect();
+    assert!(missing.is_empty(), "no golden file has the tables made at {missing:#?}");
 }
 
 #[test]

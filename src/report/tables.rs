@@ -39,9 +39,12 @@ pub struct Row {
 
 impl Table {
     /// Creates an empty table with `text` columns, then `numeric` ones.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn new(title: Text, text: &[Text], numeric: &[Text]) -> Self {
         let column = |numeric| move |name: &Text| Column { name: name.clone(), numeric };
         let columns = text.iter().map(column(false)).chain(numeric.iter().map(column(true))).collect();
+        #[cfg(test)]
+        made::note(std::panic::Location::caller());
         Self { title, columns, rows: Vec::new() }
     }
 
@@ -50,7 +53,8 @@ impl Table {
     }
 
     /// Builds a table from numeric columns, each of the same length.
-    fn of_columns(title: Text, columns: &[Titled]) -> Self {
+    #[cfg_attr(test, track_caller)]
+    pub(crate) fn of_columns(title: Text, columns: &[Titled]) -> Self {
         let names: Vec<Text> = columns.iter().map(|(name, _)| name.clone()).collect();
         let mut table = Self::new(title, &[], &names);
         let height = columns.iter().map(|(_, cells)| cells.len()).min().unwrap_or(0);
@@ -62,7 +66,7 @@ impl Table {
 }
 
 /// A column with its name.
-type Titled = (Text, Vec<Text>);
+pub(crate) type Titled = (Text, Vec<Text>);
 
 /// Accuracy of every task: the whole, its categories and its hard part. Only the first row names the task.
 pub fn accuracy(rows: &[AccuracyRow]) -> Table {
@@ -282,6 +286,27 @@ fn ms(ns: Option<u64>) -> Option<f64> {
 /// Tokens per second over all repetitions. `None` if the row may not be used.
 fn rate(row: &PerfRow) -> Option<f64> {
     row.tokens_per_s.filter(|_| row.valid != Some(false))
+}
+
+/// The places in the sources that made a table, so that a test can say which ones it has seen.
+#[cfg(test)]
+pub(super) mod made {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+    use std::panic::Location;
+
+    thread_local! {
+        static PLACES: RefCell<BTreeSet<(String, usize)>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub(super) fn note(place: &Location<'_>) {
+        PLACES.with_borrow_mut(|places| places.insert((place.file().to_owned(), place.line() as usize)));
+    }
+
+    /// Returns file and line of each place that made a table on this thread.
+    pub(in crate::report) fn places() -> BTreeSet<(String, usize)> {
+        PLACES.with_borrow(Clone::clone)
+    }
 }
 
 #[cfg(test)]

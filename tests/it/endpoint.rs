@@ -310,7 +310,10 @@ fn a_closed_loop_is_told_by_its_concurrency() {
     let sql = answer(&["export", &runs[0], "--format", "sql"]).out;
     assert_eq!(sql.matches("INSERT OR REPLACE INTO loads").count(), 4, "{sql}");
     let out = root.path().join("c");
-    answer(&["compare", &runs[0], &runs[1], "--out", out.to_str().unwrap()]);
+    let compared = answer(&["compare", &runs[0], &runs[1], "--out", out.to_str().unwrap()]).out;
+    // The loads are the answer: there is nothing else to compare.
+    let said = ["highest throughput", "in common"].map(|words| compared.matches(words).count());
+    assert!(said[0] >= 1 && said[1] == 0, "{compared}");
     let page = fs::read_to_string(out.join("report.html")).unwrap().replace("&#x2f;", "/");
     for words in ["highest throughput", "Rate /s, concurrency", "concurrency 4", "highest sustained"] {
         assert!(page.contains(words), "{words}");

@@ -22,8 +22,9 @@ fn quantised(dir: &Path, flags: &[&str]) -> PathBuf {
 }
 
 fn quantise(out: &str, flags: &[&str]) -> Answer {
-    let set = word(&root().join("datasets/ceval-sample"));
-    answer(&[&["quantize", "demo", out, "--set", &set], flags].concat())
+    let sample = word(&root().join("datasets/ceval-sample"));
+    let set: &[&str] = if flags.contains(&"ceval") { &["--set", &sample] } else { &[] };
+    answer(&[&["quantize", "demo", out], set, flags].concat())
 }
 
 #[test]
@@ -81,6 +82,10 @@ fn what_cannot_be_quantised_is_refused_with_what_would_do() {
     refused(&["--scheme", "w4a16"], &["groups of 128 do not divide the 96 inputs", "--group 0"]);
     let unknown = ["--scheme", "w8a16", "--leave-float", "dense_4_to_h"];
     refused(&unknown, &["--leave-float dense_4_to_h", "mlp.dense_4h_to_h"]);
+    refused(&["--scheme", "w8a16", "--group", "64"], &["--group is for w4a16", "w8a16"]);
+    refused(&["--scheme", "w8a16", "--calibration", "ceval"], &["--calibration is for", "w8a16"]);
+    refused(&["--scheme", "w4a16", "--group", "0", "--act-method", "2"], &["--act-method is for"]);
+    refused(&["--scheme", "w8a8", "--set", "datasets"], &["--calibration"]);
     let rows = word(&dir.path().join("rows.jsonl"));
     fs::write(&rows, "{\"prompt\": \"a\"}\n{\"question\": \"b\"}\n").unwrap();
     let bad = ["--scheme", "w8a8", "--calibration", &rows];

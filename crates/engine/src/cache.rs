@@ -6,6 +6,8 @@
 
 mod prefixes;
 
+use std::collections::BTreeSet;
+
 use glmbench_device::KV_BLOCK_TOKENS;
 
 use self::prefixes::Prefixes;
@@ -21,10 +23,11 @@ const PREFIX_TOKEN: u32 = u32::MAX;
 /// ones.
 #[derive(Debug)]
 pub struct BlockAllocator {
-    /// Free blocks, in descending order.
-    free: Vec<u32>,
+    free: BTreeSet<u32>,
     /// Number of sequences that use each block.
     users: Vec<u32>,
+    /// Number of blocks that no sequence uses, and that are kept for what they hold.
+    cached: usize,
     prefixes: Prefixes,
 }
 
@@ -62,20 +65,21 @@ impl BlockAllocator {
     /// Creates an allocator with all `blocks` blocks free.
     pub fn new(blocks: usize) -> Self {
         Self {
-            free: (0..blocks as u32).rev().collect(),
+            free: (0..blocks as u32).collect(),
             users: vec![0; blocks],
+            cached: 0,
             prefixes: Prefixes::default(),
         }
     }
 
     /// Returns the number of blocks that no sequence uses.
     pub fn free(&self) -> usize {
-        self.free.len() + self.cached()
+        self.free.len() + self.cached
     }
 
     /// Returns the number of blocks that no sequence uses, and that are kept for what they hold.
     pub fn cached(&self) -> usize {
-        self.prefixes.blocks().filter(|&block| self.users[block as usize] == 0).count()
+        self.cached
     }
 
     /// Takes blocks for `tokens` tokens, or returns `None` if too few are free.
@@ -86,46 +90,63 @@ impl BlockAllocator {
     /// Takes blocks for `tokens` tokens that begin with `shared`, or returns `None` if too few are free. The copy of
     /// [`Shared::part`] has to be made before more blocks are taken.
     pub fn take_after(&mut self, shared: &Shared, tokens: usize) -> Option<Vec<u32>> {
-        let kept = || shared.blocks.iter().chain(&shared.part).map(|&block| block as usize);
-        kept().for_each(|block| self.users[block] += 1);
+        let kept = || shared.blocks.iter().chain(&shared.part).copied();
+        kept().for_each(|block| self.hold(block));
         let wanted = blocks_for(tokens) - shared.blocks.len();
         let mut blocks = None;
         if wanted <= self.free() {
-            shared.blocks.iter().chain(&shared.part).for_each(|&block| self.prefixes.touch(block));
+            kept().for_each(|block| self.prefixes.touch(block));
             let fresh = self.fresh(wanted);
             fresh.iter().for_each(|&block| self.users[block as usize] = 1);
             blocks = Some([&shared.blocks[..], &fresh].concat());
         } else {
-            shared.blocks.iter().for_each(|&block| self.users[block as usize] -= 1);
+            shared.blocks.iter().for_each(|&block| self.release(block));
         }
-        shared.part.iter().for_each(|&block| self.users[block as usize] -= 1);
+        shared.part.iter().for_each(|&block| self.release(block));
         blocks
     }
 
-    /// Takes `wanted` blocks from those that are free, after making room for them.
+    /// Counts a user of a block that is kept for what it holds.
+    fn hold(&mut self, block: u32) {
+        let users = &mut self.users[block as usize];
+        self.cached -= usize::from(*users == 0);
+        *users += 1;
+    }
+
+    /// Counts a user less. A block without users is free, or is kept for what it holds.
+    fn release(&mut self, block: u32) {
+        let users = &mut self.users[block as usize];
+        *users -= 1;
+        if *users == 0 {
+            if self.prefixes.holds(block) {
+                self.cached += 1;
+            } else {
+                self.free.insert(block);
+            }
+        }
+    }
+
+    /// Takes `wanted` blocks from those that are free, after making room for them. The last one has the lowest number.
     fn fresh(&mut self, wanted: usize) -> Vec<u32> {
         while self.free.len() < wanted {
-            let users = &self.users;
-            let evicted = self.prefixes.evict(|block| users[block as usize] == 0);
-            self.free.push(evicted.expect("invariant: enough blocks are free or unused"));
+            assert!(self.evict(), "invariant: enough blocks are free or unused");
         }
-        self.sort();
-        self.free.split_off(self.free.len() - wanted)
+        let mut fresh: Vec<u32> = (0..wanted).filter_map(|_| self.free.pop_first()).collect();
+        fresh.reverse();
+        fresh
+    }
+
+    /// Frees the block without users that was used least recently. Returns whether there was one.
+    fn evict(&mut self) -> bool {
+        let users = &self.users;
+        let Some(block) = self.prefixes.evict(|block| users[block as usize] == 0) else { return false };
+        self.cached -= 1;
+        self.free.insert(block)
     }
 
     /// Returns a sequence's blocks. Those that nobody uses any more are free, or are kept for what they hold.
     pub fn give(&mut self, blocks: Vec<u32>) {
-        for block in blocks {
-            self.users[block as usize] -= 1;
-            if self.users[block as usize] == 0 && !self.prefixes.holds(block) {
-                self.free.push(block);
-            }
-        }
-        self.sort();
-    }
-
-    fn sort(&mut self) {
-        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        blocks.into_iter().for_each(|block| self.release(block));
     }
 
     /// Returns the longest part of `content`'s beginning that is in the cache and can be shared.
@@ -148,11 +169,7 @@ impl BlockAllocator {
 
     /// Frees the blocks that no sequence uses.
     pub fn drop_cached(&mut self) {
-        let users = &self.users;
-        while let Some(block) = self.prefixes.evict(|block| users[block as usize] == 0) {
-            self.free.push(block);
-        }
-        self.sort();
+        while self.evict() {}
     }
 }
 

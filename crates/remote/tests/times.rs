@@ -97,19 +97,23 @@ fn two_hundred_streams_are_timed_as_they_were_sent() {
     });
     let answered = server.wait_for(200);
     assert_eq!(answered.len(), 200);
-    let (mut first, mut further, mut late) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut first, mut own, mut further, mut late) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (prompt, response) in responses {
         let truth = answered.iter().find(|a| a.request.json()["prompt"] == prompt.as_str()).unwrap();
         let written = &truth.written[1..=12];
-        first
-            .push((milliseconds(response.ttft().unwrap()) - milliseconds(written[0] - truth.received)).abs());
+        let ttft = milliseconds(response.ttft().unwrap());
+        first.push((ttft - milliseconds(written[0] - truth.received)).abs());
+        // A request that lies in the stub's socket has arrived: a stub that reads it late is a slow server, not a wrong clock.
+        let arrived = response.times.sent.unwrap().min(truth.received);
+        own.push((ttft - milliseconds(written[0] - arrived)).abs());
         // What lies between is neither the server's schedule nor its own interruptions: the wire, the system, and the client.
         let handed = response.events.iter().zip(&truth.handed[1..=12]);
         late.extend(handed.map(|(event, &at)| milliseconds(event.at.saturating_duration_since(at))));
         let span = (written[11] - written[0]) / 11;
         further.push((milliseconds(response.tpot().unwrap()) - milliseconds(span)).abs());
     }
-    for (name, errors) in [("TTFT", &mut first), ("TPOT", &mut further)] {
+    let all = [("TTFT since the stub read", &mut first), ("TTFT", &mut own), ("TPOT", &mut further)];
+    for (name, errors) in all {
         errors.sort_by(f64::total_cmp);
         eprintln!(
             "200 streams: {name} off by {:.3} ms in the median, {:.3} ms at most",
@@ -124,7 +128,7 @@ fn two_hundred_streams_are_timed_as_they_were_sent() {
         at(0.99),
         at(1.0)
     );
-    assert!(first[100] < 20.0 && further[100] < 5.0, "{} {}", first[100], further[100]);
+    assert!(own[100] < 20.0 && further[100] < 5.0, "{} {}", own[100], further[100]);
 }
 
 /// Some servers close a connection behind an answer without saying so, when the next request is on its way already.

@@ -46,7 +46,7 @@ pub struct ShardOrigin {
 
 impl ShardOrigin {
     /// Returns where a run was made.
-    pub(in crate::record) fn of(record: &RunRecord, complete: bool) -> Self {
+    pub(crate) fn of(record: &RunRecord, complete: bool) -> Self {
         let of = &record.provenance;
         Self {
             run_id: record.run_id.clone(),

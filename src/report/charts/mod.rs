@@ -38,7 +38,7 @@ pub(super) use times::of_times;
 pub(super) use toy::ToyChart;
 
 use super::error::ReportError;
-use crate::record::write_whole;
+use crate::record::{RecordError, write_whole};
 use bars::BarChart;
 use forest::ForestChart;
 use heat::HeatChart;
@@ -83,7 +83,7 @@ pub(super) enum Chart {
 pub(super) fn draw(folder: &Path, described: &[(String, Chart)]) -> Result<Vec<Picture>, ReportError> {
     let folder = folder.join("charts");
     if !described.is_empty() {
-        fs::create_dir_all(&folder).map_err(|e| chart_error(&folder, &e))?;
+        fs::create_dir_all(&folder).map_err(RecordError::io("create", &folder))?;
     }
     described.iter().map(|(name, chart)| draw_one(&folder, name, chart)).collect()
 }
@@ -93,7 +93,8 @@ fn draw_one(folder: &Path, name: &str, chart: &Chart) -> Result<Picture, ReportE
     let svg = chart.svg().map_err(|e| chart_error(&path, &e))?;
     write_whole(&path, svg.as_bytes())?;
     let path = folder.join(format!("{name}.png"));
-    chart.write_png(&path).map_err(|e| chart_error(&path, &e))?;
+    let png = chart.png().map_err(|e| chart_error(&path, &e))?;
+    write_whole(&path, &png)?;
     Ok(Picture { name: name.to_owned(), alt: chart.title(), svg, wide: chart.size().0 > lines::SIZE.0 })
 }
 
@@ -164,11 +165,19 @@ impl Chart {
         Ok(svg)
     }
 
-    fn write_png(&self, path: &Path) -> Result<(), String> {
+    fn png(&self) -> Result<Vec<u8>, String> {
         let (width, height) = self.size();
-        let size = (PNG_SCALE * width, PNG_SCALE * height);
-        let area = BitMapBackend::new(path, size).into_drawing_area();
-        self.draw_on(&area, &Ink::bitmap(PNG_SCALE)?).map_err(|e| e.to_string())
+        let (width, height) = (PNG_SCALE * width, PNG_SCALE * height);
+        let mut pixels = vec![0; 3 * width as usize * height as usize];
+        let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
+        self.draw_on(&area, &Ink::bitmap(PNG_SCALE)?).map_err(|e| e.to_string())?;
+        drop(area);
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
+        writer.write_image_data(&pixels).and_then(|()| writer.finish()).map_err(|e| e.to_string())?;
+        Ok(file)
     }
 }
 

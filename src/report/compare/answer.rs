@@ -25,7 +25,8 @@ pub(in crate::report) fn name(comparison: &Comparison, side: &Side) -> String {
     }
 }
 
-/// Returns the answer on a pair: how many times as fast, and whether the answers are equal.
+/// Returns the answer on a pair: how many times as fast, and whether the answers are equal. Where the runs have neither
+/// tasks nor timed cases in common, it is what searches and loads found.
 pub(super) fn sentence(comparison: &Comparison, pair: &Pair) -> Text {
     let speed = speed(comparison, pair);
     // Without a multiple, nothing has named the runs yet.
@@ -38,10 +39,21 @@ pub(super) fn sentence(comparison: &Comparison, pair: &Pair) -> Text {
         .collect();
     let (a, b) = (name(comparison, comparison.base()), name(comparison, comparison.other(pair)));
     if parts.is_empty() {
-        return text!("{b} and {a} have neither tasks nor timed cases in common.", b, a);
+        let none = || text!("{b} and {a} have neither tasks nor timed cases in common.", b, a);
+        return others(comparison, pair).unwrap_or_else(none);
     }
     let parts = joined(parts, "; ");
     if is_named { text!("{parts}.", parts) } else { text!("{b} against {a}: {parts}.", b, a, parts) }
+}
+
+/// Returns what the searches and loads found, in a sentence.
+pub(super) fn others(comparison: &Comparison, pair: &Pair) -> Option<Text> {
+    let parts: Vec<Text> =
+        pair.workloads.iter().flat_map(|common| common.headline(comparison, pair)).collect();
+    let (a, b) = (comparison.base(), comparison.other(pair));
+    let names = [b, a].map(|side| name(comparison, side));
+    (!parts.is_empty())
+        .then(|| text!("{b} against {a}: {parts}.", b = names[0], a = names[1], parts = joined(parts, "; ")))
 }
 
 /// The sentence's part on speed, and whether it names the runs. `None` without timed cases.

@@ -1,32 +1,23 @@
 //! The headline of a comparison.
 
 use super::speed::SpeedVerdict;
-use super::{Comparison, Pair, answer};
+use super::{Comparison, answer};
 use crate::language::{Text, joined, text};
 use crate::report::Verdict;
 
 /// Returns the sentences of the headline: the answer on each pair, what searches and loads found, and what would decide the rest.
 /// They also say why a run's figures may not be used or are incomplete.
 pub(super) fn sentences(comparison: &Comparison) -> Vec<Text> {
-    let answers = comparison.pairs.iter().map(|pair| answer::sentence(comparison, pair));
+    let answers: Vec<Text> = comparison.pairs.iter().map(|pair| answer::sentence(comparison, pair)).collect();
     let unsound = comparison.sides.iter().filter(|side| side.summary.verdict() != Verdict::Valid);
     let unsound = unsound
         .map(|side| text!("{run}: {verdict}", run = side.label(), verdict = side.summary.verdict_sentence()));
-    let rest = comparison
-        .pairs
-        .iter()
-        .flat_map(|pair| others(comparison, pair).into_iter().chain(pair.advice.clone()));
-    answers.chain(unsound).chain(rest).collect()
-}
-
-/// What the searches and loads found, in a sentence.
-fn others(comparison: &Comparison, pair: &Pair) -> Option<Text> {
-    let parts: Vec<Text> =
-        pair.workloads.iter().flat_map(|common| common.headline(comparison, pair)).collect();
-    let (a, b) = (comparison.base(), comparison.other(pair));
-    let names = [b, a].map(|side| answer::name(comparison, side));
-    (!parts.is_empty())
-        .then(|| text!("{b} against {a}: {parts}.", b = names[0], a = names[1], parts = joined(&parts, "; ")))
+    let rest = comparison.pairs.iter().zip(&answers).flat_map(|(pair, answer)| {
+        let others = answer::others(comparison, pair).filter(|others| others != answer);
+        others.into_iter().chain(pair.advice.clone())
+    });
+    let rest: Vec<Text> = unsound.chain(rest).collect();
+    answers.into_iter().chain(rest).collect()
 }
 
 /// `3 phases faster, 12 same, 1 cannot tell`.

@@ -8,6 +8,7 @@ mod speed;
 use super::*;
 use crate::record::{Clock, Group, Identity, RunRecord, SampleRecord, SampleState, Status};
 use crate::record::{Noise, NoiseFloor, Phase, RepetitionKind, RequestRecord, RunDir};
+use crate::report::charts::gallery;
 use crate::report::fixture;
 use crate::report::tests::assert_whole_page;
 use crate::stats::Interval;
@@ -116,6 +117,30 @@ fn to_three_points() -> Options {
 
 fn to(folder: &Path) -> Options {
     Options { out: Some(folder.to_owned()), ..Options::default() }
+}
+
+/// "Which card, how much faster, is it as accurate, what fits": all of it stands above what has to be opened.
+#[test]
+fn the_first_page_answers_without_a_click() {
+    let root = tempfile::tempdir().unwrap();
+    let first_page = |comparison: &Comparison, judged: &[Judgement], name: &str| {
+        let out = root.path().join(name);
+        write(comparison, judged, &out).unwrap();
+        let html = fs::read_to_string(out.join("report.html")).unwrap();
+        html.split("<details").next().unwrap().to_owned()
+    };
+    let says =
+        |page: &str, words: &[&str]| words.iter().for_each(|words| assert!(page.contains(words), "{words}"));
+    let cards = gallery::two_cards(&root.path().join("cards"), Language::En);
+    let page = first_page(&cards, &gallery::judged(), "of-cards");
+    says(
+        &page,
+        &["800I A2 card 32 GB is ", "× as fast as 300I DUO 96 GB in decode", "What fits", "A at 50 ms"],
+    );
+    says(&page, &["decode time, worst case", "at most 1.03 × of A", "0.26 ×"]);
+    let runs = gallery::two_runs(&root.path().join("runs"), Language::En);
+    let page = first_page(&runs, &[], "of-runs");
+    says(&page, &["× as fast as", "C-Eval", "points", "change in percentage points"]);
 }
 
 #[test]

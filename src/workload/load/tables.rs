@@ -4,7 +4,7 @@ use crate::language::{Text, ToText, text};
 use crate::record::{Clock, LoadCase, LoadLevelRecord, LoadRow, Objectives, RunRecord};
 use crate::report::format::{decimals, fixed, or_none, percent};
 use crate::report::modelled;
-use crate::report::tables::{Column, Row, Table};
+use crate::report::tables::{Table, Titled};
 
 use super::rows::{load_rows, of_load, resent};
 
@@ -23,7 +23,7 @@ pub(super) fn resends(case: &LoadCase, levels: &[LoadLevelRecord]) -> u64 {
 /// Numeric columns from rows, each with aligned decimal points.
 struct Columns<'a> {
     rows: &'a [&'a LoadRow],
-    columns: Vec<(Text, Vec<Text>)>,
+    columns: Vec<Titled>,
 }
 
 impl Columns<'_> {
@@ -42,19 +42,7 @@ impl Columns<'_> {
     }
 
     fn table(self, title: Text) -> Table {
-        let row = |i: usize| Row {
-            cells: self.columns.iter().map(|(_, cells)| cells[i].clone()).collect(),
-            strong: false,
-        };
-        Table {
-            title,
-            rows: (0..self.rows.len()).map(row).collect(),
-            columns: self
-                .columns
-                .iter()
-                .map(|(name, _)| Column { name: name.clone(), numeric: true })
-                .collect(),
-        }
+        Table::of_columns(title, &self.columns)
     }
 }
 
