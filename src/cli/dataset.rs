@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use crate::dataset::{Benchmark, catalogue, prepare};
+use anyhow::bail;
+
+use crate::dataset::{Benchmark, catalogue, parquet, prepare};
 
 use super::signals::{self, Watch};
 use super::{emit, say};
@@ -26,17 +28,20 @@ enum Verb {
 /// Unpack an original archive into its layout and check counts and hashes
 ///
 /// Nothing is downloaded. `glmbench list datasets` says where to get the original of each set.
+///
+/// `parquet` as NAME rewrites Parquet files as JSONL for task files: a file, or all below a folder. Shards are joined.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench dataset prepare ceval ceval-exam.zip\n  \
-    glmbench dataset prepare boolq dev.jsonl --out ~/data/boolq")]
+    glmbench dataset prepare boolq dev.jsonl --out ~/data/boolq\n  \
+    glmbench dataset prepare parquet ai2_arc --out ~/data/arc")]
 struct PrepareArgs {
-    /// Name in the catalogue
+    /// Name in the catalogue, or `parquet`
     #[arg(value_name = "NAME")]
     name: String,
-    /// The original: a zip archive, or the file itself if the set is one file
+    /// The original: a zip archive, or the file itself if the set is one file. For `parquet`, a file or a folder
     #[arg(value_name = "ARCHIVE")]
     archive: PathBuf,
-    /// Folder to create [default: datasets/NAME]
+    /// Folder to create [default: datasets/NAME, none for `parquet`]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Accept files that differ from those in the catalogue. Every row is still checked
@@ -71,6 +76,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
+    if args.name == "parquet" {
+        return rewrite(args);
+    }
     let entry = catalogue::find(&args.name)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("datasets").join(&args.name));
     let _watch = Watch::new();
@@ -85,5 +93,15 @@ fn prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         say(&format!("not part of the set, left in the archive: {}", prepared.left_out.join(", ")));
     }
     say(&format!("licence: {}", entry.licence));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rewrite(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
+    let Some(out) = &args.out else { bail!("parquet has no folder of its own; give --out DIR") };
+    let _watch = Watch::new();
+    let rewritten = parquet::rewrite(&args.archive, out, &signals::asked)?;
+    for (name, rows) in &rewritten.rows {
+        emit(&format!("{}: {rows} rows", rewritten.root.join(name).display()))?;
+    }
     Ok(ExitCode::SUCCESS)
 }

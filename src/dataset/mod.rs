@@ -15,6 +15,7 @@ mod csv;
 mod error;
 pub(crate) mod file;
 mod jsonl;
+pub mod parquet;
 pub mod prepare;
 mod questions;
 mod text;

@@ -88,7 +88,7 @@ fn bad(archive: &Path, message: impl Into<String>) -> DatasetError {
     DatasetError::Archive { path: archive.to_path_buf(), message: message.into() }
 }
 
-fn refuse_occupied(out: &Path) -> Result<(), DatasetError> {
+pub(super) fn refuse_occupied(out: &Path) -> Result<(), DatasetError> {
     let free = match fs::read_dir(out) {
         Ok(mut entries) => entries.next().is_none(),
         Err(_) => !out.exists(),
@@ -219,12 +219,12 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
 }
 
 /// A temporary folder next to the final one, removed unless published.
-struct Staging {
-    path: PathBuf,
+pub(super) struct Staging {
+    pub(super) path: PathBuf,
 }
 
 impl Staging {
-    fn beside(out: &Path) -> Result<Self, DatasetError> {
+    pub(super) fn beside(out: &Path) -> Result<Self, DatasetError> {
         let Some(name) = out.file_name() else {
             return Err(DatasetError::layout(out, "no folder name", "the name of a new folder"));
         };
@@ -253,7 +253,7 @@ impl Staging {
         }
     }
 
-    fn publish(self, out: &Path) -> Result<(), DatasetError> {
+    pub(super) fn publish(self, out: &Path) -> Result<(), DatasetError> {
         fs::rename(&self.path, out).map_err(|e| DatasetError::io(out, e))
     }
 }

@@ -132,6 +132,10 @@ fn humaneval_is_run_and_verified() {
     answer(&["verify", folder.to_str().unwrap(), "--set", &set]).expect(0, &[]);
 }
 
+/// Solutions of the real HumanEval-X that do not solve their items: Go's looks at two keys of a map in an order that is left to chance, and
+/// JavaScript's return `(a, b)` for a pair, no digit for 0, and what the package `js-md5` makes, which Node does not have.
+const FAULTY: [&str; 4] = ["go/95", "js/112", "js/155", "js/162"];
+
 /// The solutions of HumanEval-X in every language that can be run here pass in the sandbox, and empty bodies do not. The set is
 /// made up, or the real one that `GLMBENCH_HUMANEVAL_X` names.
 #[test]
@@ -168,11 +172,12 @@ fn the_solutions_of_humaneval_x_pass_in_every_language() {
             skipped(&format!("{} solutions in {subject} need headers that are not here", without.len()));
         }
         assert!(without.len() <= 3 && !solved.is_empty(), "{without:?}");
-        // It looks at two keys of a map, in an order that Go leaves to chance.
-        let by_chance = "solved-x/test/go/95";
-        let (_, solved): (Vec<&Value>, Vec<&Value>) = solved
-            .into_iter()
-            .partition(|sample| sample["doc_id"] == by_chance && verdict(sample) != "passed");
+        let is_faulty =
+            |sample: &&Value| FAULTY.iter().any(|id| sample["doc_id"] == format!("solved-x/test/{id}"));
+        let (faulty, solved): (Vec<&Value>, Vec<&Value>) = solved.into_iter().partition(is_faulty);
+        for sample in faulty {
+            skipped(&format!("the set's own solution of {}: {}", sample["doc_id"], verdict(sample)));
+        }
         let wrong: Vec<_> = solved.iter().filter(|sample| verdict(sample) != "passed").collect();
         let named: Vec<String> =
             wrong.iter().map(|sample| format!("{}: {}", sample["doc_id"], verdict(sample))).collect();
