@@ -98,6 +98,9 @@ fn prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
 
 fn rewrite(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     let Some(out) = &args.out else { bail!("parquet has no folder of its own; give --out DIR") };
+    if args.any_revision {
+        bail!("--any-revision is for the sets of the catalogue; parquet has no revisions");
+    }
     let _watch = Watch::new();
     let rewritten = parquet::rewrite(&args.archive, out, &signals::asked)?;
     for (name, rows) in &rewritten.rows {

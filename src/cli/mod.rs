@@ -63,6 +63,7 @@ use glmbench_engine::quantise::QuantiseError;
 use glmbench_engine::weights::convert::ConvertError;
 use glmbench_remote::{FailureKind, RemoteError};
 
+use crate::bundle::archive::BundleError;
 use crate::dataset::DatasetError;
 use crate::record::{MergeError, RecordError, no_space};
 use crate::report::ReportError;
@@ -324,11 +325,15 @@ fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
         Some(ReportError::Record(error)) => Some(error),
         _ => match cause.downcast_ref() {
             Some(RunError::Record(error) | RunError::Report(ReportError::Record(error))) => Some(error),
-            _ => match cause.downcast_ref() {
-                Some(MergeError::Record(error)) => Some(error),
+            _ => match (cause.downcast_ref(), cause.downcast_ref()) {
+                (Some(MergeError::Record(error)), _) | (_, Some(BundleError::Write(error))) => Some(error),
                 _ => None,
             },
         },
+    });
+    let of_system = of_system.or(match cause.downcast_ref() {
+        Some(RunError::Output(error) | RunError::Folder { cause: error, .. }) => Some(error),
+        _ => None,
     });
     of_system.is_some_and(no_space) || of_record.is_some_and(RecordError::is_full)
 }

@@ -189,15 +189,13 @@ fn refuse_unused(args: &Args, settings: &Settings) -> anyhow::Result<()> {
     if args.group.is_some() && args.scheme != Scheme::W4a16 {
         bail!("--group is for w4a16, and the scheme is {word}");
     }
-    let is_calibrated = Job::needs_calibration(settings);
-    for (flag, is_given) in
-        [("--calibration", args.calibration.is_some()), ("--act-method", args.act_method.is_some())]
-    {
-        if is_given && !is_calibrated {
-            bail!(
-                "{flag} is for schemes with ranges of activations, for --kv c8 and for --search-float; {word} alone has weights only"
-            );
-        }
+    if args.act_method.is_some() && !args.scheme.has_static_inputs() {
+        bail!("--act-method is for schemes with ranges of activations; {word} has none");
+    }
+    if args.calibration.is_some() && !Job::needs_calibration(settings) {
+        bail!(
+            "--calibration is for schemes with ranges of activations, --kv c8, --smooth and --search-float; {word} alone has weights only"
+        );
     }
     if args.set.is_some() && args.calibration.as_deref() != Some(Path::new("ceval")) {
         bail!("--set is the folder of --calibration ceval, which is not given");

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Row;
 
 use super::error::DatasetError;
-use super::prepare::{Staging, refuse_occupied};
+use super::prepare::{LFS_ADVICE, LFS_POINTER, Staging, refuse_occupied, start};
 
 /// First and last bytes of a Parquet file.
 const MAGIC: &[u8] = b"PAR1";
@@ -58,7 +58,14 @@ pub fn rewrite(source: &Path, out: &Path, stopped: &dyn Fn() -> bool) -> Result<
         let path = staging.path.join(&name);
         let written = |error| DatasetError::io(&out.join(&name), error);
         fs::create_dir_all(path.parent().unwrap_or(&staging.path)).map_err(written)?;
-        let mut to = BufWriter::new(File::create(&path).map_err(written)?);
+        // Names that differ in case may be one file there.
+        let file = File::create_new(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                DatasetError::layout(shards[0], format!("a second file for {name}"), "one file of each name")
+            }
+            _ => written(error),
+        })?;
+        let mut to = BufWriter::new(file);
         let mut count = 0;
         for shard in shards {
             each_row(shard, &mut |row| {
@@ -87,9 +94,21 @@ pub fn rewrite(source: &Path, out: &Path, stopped: &dyn Fn() -> bool) -> Result<
 fn find(root: &Path, path: &Path, files: &mut Vec<(String, PathBuf)>) -> Result<(), DatasetError> {
     let failed = |error| DatasetError::io(path, error);
     if !fs::metadata(path).map_err(failed)?.is_dir() {
+        // A folder of shards alone is named by itself.
+        let whole = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let below = path.strip_prefix(root).ok().filter(|below| !below.as_os_str().is_empty());
-        let name = below.unwrap_or(Path::new(path.file_name().unwrap_or_default()));
-        let name = name.to_string_lossy().replace('\\', "/");
+        let mut parts: Vec<String> = below
+            .unwrap_or(Path::new(""))
+            .components()
+            .map(|part| whole(part.as_os_str().as_ref()))
+            .collect();
+        if parts.is_empty() {
+            parts.push(whole(path));
+        } else if parts.len() == 1 && number(parts[0].trim_end_matches(".parquet"), 4).is_some() {
+            let folder = fs::canonicalize(root).map_err(failed)?;
+            parts.insert(0, whole(&folder));
+        }
+        let name = parts.join("/");
         // A file that is given by itself may have any name.
         if name.ends_with(".parquet") || path == root {
             files.push((name.strip_suffix(".parquet").unwrap_or(&name).to_owned(), path.to_owned()));
@@ -100,8 +119,12 @@ fn find(root: &Path, path: &Path, files: &mut Vec<(String, PathBuf)>) -> Result<
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>())
         .map_err(failed)?;
     entries.sort();
-    // A link could lead round in circles.
-    for entry in entries.iter().filter(|entry| !entry.is_symlink() || entry.is_file()) {
+    for entry in &entries {
+        if entry.is_symlink() && !entry.is_file() {
+            // It could lead round in circles, or stand for a shard that was not downloaded.
+            let found = "a link to a folder, or to nothing";
+            return Err(DatasetError::layout(entry, found, "files, folders, or links to files"));
+        }
         find(root, entry, files)?;
         if files.len() > MOST_FILES {
             return Err(DatasetError::layout(root, format!("more than {MOST_FILES} Parquet files"), "fewer"));
@@ -119,21 +142,23 @@ struct Shard<'a> {
     count: Option<usize>,
 }
 
-/// Reads `test-00000-of-00002` and `test/0000`. Other names are whole.
-fn shard(name: &str) -> Shard<'_> {
-    let digits = |word: &str, width| {
-        (word.len() == width && word.bytes().all(|byte| byte.is_ascii_digit())).then(|| word.parse().ok())?
-    };
+/// Reads a word of so many digits.
+fn number(word: &str, digits: usize) -> Option<usize> {
+    (word.len() == digits && word.bytes().all(|byte| byte.is_ascii_digit())).then(|| word.parse().ok())?
+}
+
+/// Reads `test-00000-of-00002`, which a hash may follow, and `test/0000` beside others. Other names are whole.
+fn shard<'a>(name: &'a str, has: &dyn Fn(&str) -> bool) -> Shard<'a> {
     if let Some((rest, count)) = name.rsplit_once("-of-")
         && let Some((whole, index)) = rest.rsplit_once('-')
-        && let (Some(index), Some(count)) = (digits(index, 5), digits(count, 5))
+        && let count = count.split_once('-').map_or(count, |(count, _)| count)
+        && let (Some(index), Some(count)) = (number(index, 5), number(count, 5))
     {
         return Shard { whole, index, count: Some(count) };
     }
-    match name.rsplit_once('/') {
-        Some((whole, last)) if digits(last, 4).is_some() => {
-            Shard { whole, index: digits(last, 4).unwrap_or(0), count: None }
-        }
+    // Without the first, the numbers are names, such as those of years.
+    match name.rsplit_once('/').and_then(|(whole, last)| Some((whole, number(last, 4)?))) {
+        Some((whole, index)) if has(&format!("{whole}/0000")) => Shard { whole, index, count: None },
         _ => Shard { whole: name, index: 0, count: Some(1) },
     }
 }
@@ -142,7 +167,7 @@ fn shard(name: &str) -> Shard<'_> {
 fn joined(files: &[(String, PathBuf)]) -> Result<BTreeMap<String, Vec<&Path>>, DatasetError> {
     let mut wholes: BTreeMap<&str, Vec<(Shard<'_>, &Path)>> = BTreeMap::new();
     for (name, path) in files {
-        let shard = shard(name);
+        let shard = shard(name, &|name| files.iter().any(|(other, _)| other == name));
         wholes.entry(shard.whole).or_default().push((shard, path));
     }
     let mut joined = BTreeMap::new();
@@ -165,15 +190,18 @@ fn joined(files: &[(String, PathBuf)]) -> Result<BTreeMap<String, Vec<&Path>>, D
 
 /// Calls `each` with the rows of a file.
 fn each_row(path: &Path, each: &mut dyn FnMut(Row) -> Result<(), DatasetError>) -> Result<(), DatasetError> {
-    let mut start = [0; 4];
     let mut file = File::open(path).map_err(|e| DatasetError::io(path, e))?;
-    let _ = file.read(&mut start).map_err(|e| DatasetError::io(path, e))?;
-    if start != MAGIC {
+    let start = start(&mut file).map_err(|e| DatasetError::io(path, e))?;
+    if start == LFS_POINTER {
+        return Err(bad(path, LFS_ADVICE));
+    }
+    if !start.starts_with(MAGIC) {
         return Err(bad(path, "found no Parquet file; expected one that begins with PAR1"));
     }
-    // The library panics on some damaged files.
-    let read = || -> Result<(), DatasetError> {
-        let damaged = |error: parquet::errors::ParquetError| bad(path, error.to_string());
+    let damaged = |error: parquet::errors::ParquetError| bad(path, error.to_string());
+    // The library panics on some damaged files, and on some types.
+    let panicked = |_| bad(path, "the file is damaged, or has a column of a type that cannot be read");
+    let open = || -> Result<SerializedFileReader<File>, DatasetError> {
         let reader = SerializedFileReader::new(file).map_err(damaged)?;
         let groups = reader.metadata().row_groups();
         for column in groups.iter().flat_map(|group| group.columns()) {
@@ -189,12 +217,15 @@ fn each_row(path: &Path, each: &mut dyn FnMut(Row) -> Result<(), DatasetError>) 
                 ));
             }
         }
-        for row in reader.get_row_iter(None).map_err(damaged)? {
-            each(row.map_err(damaged)?)?;
-        }
-        Ok(())
+        Ok(reader)
     };
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(bad(path, "the file is damaged")))
+    let reader = catch_unwind(AssertUnwindSafe(open)).map_err(panicked)??;
+    let rows = catch_unwind(AssertUnwindSafe(|| reader.get_row_iter(None))).map_err(panicked)?;
+    let mut rows = rows.map_err(damaged)?;
+    while let Some(row) = catch_unwind(AssertUnwindSafe(|| rows.next())).map_err(panicked)? {
+        each(row.map_err(damaged)?)?;
+    }
+    Ok(())
 }
 
 /// A row as a line of JSONL, the columns in their order.
@@ -244,6 +275,40 @@ mod tests {
     }
 
     #[test]
+    fn shards_are_told_by_their_names() {
+        let of = |names: &[&str]| -> Vec<(String, usize)> {
+            let files: Vec<_> = names.iter().map(|name| ((*name).to_owned(), PathBuf::from(name))).collect();
+            joined(&files).unwrap().into_iter().map(|(name, shards)| (name, shards.len())).collect()
+        };
+        let one = |name: &str, shards| vec![(name.to_owned(), shards)];
+        assert_eq!(of(&["a/t-00001-of-00002-9f8e", "a/t-00000-of-00002-77aa"]), one("a/t.jsonl", 2));
+        assert_eq!(of(&["a/t/0001", "a/t/0000"]), one("a/t.jsonl", 2));
+        assert_eq!(of(&["a/2024"]), one("a/2024.jsonl", 1));
+        // A folder of shards alone has its own name.
+        let mut files = Vec::new();
+        let folder = Path::new(FIXTURES).join("set/default/validation");
+        find(&folder, &folder, &mut files).unwrap();
+        let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["validation/0000", "validation/0001"]);
+    }
+
+    /// Names come from archives of any system.
+    #[cfg(unix)]
+    #[test]
+    fn no_name_leads_out_of_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, set) = (dir.path().join("deep/out"), dir.path().join("set"));
+        fs::create_dir(&set).unwrap();
+        fs::copy(Path::new(FIXTURES).join("set/train.parquet"), set.join("..\\x.parquet")).unwrap();
+        let done = rewrite(&set, &out, &|| false).unwrap();
+        assert_eq!(done.rows.keys().collect::<Vec<_>>(), ["..\\x.jsonl"]);
+        assert!(out.join("..\\x.jsonl").is_file());
+        std::os::unix::fs::symlink("nowhere", set.join("test.parquet")).unwrap();
+        let said = rewrite(&set, &dir.path().join("other"), &|| false).unwrap_err().to_string();
+        assert!(said.contains("test.parquet") && said.contains("to nothing"), "{said}");
+    }
+
+    #[test]
     fn what_cannot_be_read_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let (out, set) = (dir.path().join("out"), dir.path().join("set"));
@@ -269,7 +334,7 @@ mod tests {
         assert!(matches!(stopped, DatasetError::Stopped));
     }
 
-    /// No byte of a file ends the program.
+    /// Whichever byte of a file is another, and wherever it ends.
     #[test]
     fn damaged_files_are_errors() {
         let dir = tempfile::tempdir().unwrap();

@@ -53,9 +53,7 @@ pub fn prepare(
     let mut file = File::open(archive).map_err(|e| DatasetError::io(archive, e))?;
     let start = start(&mut file).map_err(|e| DatasetError::io(archive, e))?;
     if start == LFS_POINTER {
-        let message =
-            "it is a Git LFS pointer, not the file itself; download the file it stands for (git lfs pull)";
-        return Err(bad(archive, message));
+        return Err(bad(archive, LFS_ADVICE));
     }
     let staging = Staging::beside(out)?;
     let left_out = if start.starts_with(ZIP_MAGIC) {
@@ -98,10 +96,13 @@ pub(super) fn refuse_occupied(out: &Path) -> Result<(), DatasetError> {
 }
 
 /// Start of the pointer that stands for a large file in a repository cloned without Git LFS.
-const LFS_POINTER: &[u8] = b"version https://git-lfs";
+pub(super) const LFS_POINTER: &[u8] = b"version https://git-lfs";
+/// What to do with one.
+pub(super) const LFS_ADVICE: &str =
+    "it is a Git LFS pointer, not the file itself; download the file it stands for (git lfs pull)";
 
 /// Reads the first bytes of a file, enough to tell its type.
-fn start(file: &mut File) -> std::io::Result<Vec<u8>> {
+pub(super) fn start(file: &mut File) -> std::io::Result<Vec<u8>> {
     let mut start = Vec::with_capacity(LFS_POINTER.len());
     file.by_ref().take(LFS_POINTER.len() as u64).read_to_end(&mut start)?;
     file.rewind()?;

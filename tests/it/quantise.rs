@@ -85,6 +85,8 @@ fn what_cannot_be_quantised_is_refused_with_what_would_do() {
     refused(&["--scheme", "w8a16", "--group", "64"], &["--group is for w4a16", "w8a16"]);
     refused(&["--scheme", "w8a16", "--calibration", "ceval"], &["--calibration is for", "w8a16"]);
     refused(&["--scheme", "w4a16", "--group", "0", "--act-method", "2"], &["--act-method is for"]);
+    let of_cache = ["--scheme", "w8a16", "--kv", "c8", "--calibration", "ceval", "--act-method", "2"];
+    refused(&of_cache, &["--act-method is for"]);
     refused(&["--scheme", "w8a8", "--set", "datasets"], &["--calibration"]);
     let rows = word(&dir.path().join("rows.jsonl"));
     fs::write(&rows, "{\"prompt\": \"a\"}\n{\"question\": \"b\"}\n").unwrap();

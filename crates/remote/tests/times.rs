@@ -128,7 +128,8 @@ fn two_hundred_streams_are_timed_as_they_were_sent() {
         at(0.99),
         at(1.0)
     );
-    assert!(own[100] < 20.0 && further[100] < 5.0, "{} {}", own[100], further[100]);
+    // The first needs no word of the client's: it would show a `sent` that is too early.
+    assert!(first[100] < 20.0 && own[100] < 20.0 && further[100] < 5.0, "{first:?} {own:?} {further:?}");
 }
 
 /// Some servers close a connection behind an answer without saying so, when the next request is on its way already.

@@ -176,7 +176,7 @@ fn served(address: SocketAddr, tokens: usize) -> Served {
 }
 
 /// Returns the CPU time of an event that the system alone takes: one thread works for a step and wakes another, which
-/// writes an event's bytes to each socket of the batch.
+/// writes an event's bytes to each socket of the batch. The first thread's share is the time on the clock of its wakes.
 fn system_alone(step: Duration, steps: usize, event: &[u8]) -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");

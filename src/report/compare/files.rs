@@ -3,7 +3,7 @@
 use super::accuracy::MacroMean;
 use super::{Basis, Comparison, Pair};
 use crate::language::{Text, ToText, joined, text};
-use crate::record::{Clock, Phase, csv_table, write_whole};
+use crate::record::{Clock, Phase, RecordError, csv_table, write_whole};
 use crate::report::{ReportError, modelled};
 use crate::stats::Estimate;
 use serde::Serialize;
@@ -413,7 +413,8 @@ pub(super) fn write_csv<R: Headed>(path: &Path, rows: &[R]) -> Result<(), Report
 
 /// Creates the comparison's folder and its parents.
 pub(super) fn make_folder(folder: &Path) -> Result<(), ReportError> {
-    std::fs::create_dir_all(folder).map_err(|e| cannot(folder, &e))
+    std::fs::create_dir_all(folder).map_err(RecordError::io("write", folder))?;
+    Ok(())
 }
 
 fn cannot(path: &Path, cause: &dyn std::fmt::Display) -> ReportError {
