@@ -320,22 +320,19 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
 
 /// Whether a file could not be written because its disk or the user's share of it is full.
 fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
-    let of_system = cause.downcast_ref::<io::Error>();
-    let of_record = cause.downcast_ref::<RecordError>().or_else(|| match cause.downcast_ref() {
-        Some(ReportError::Record(error)) => Some(error),
-        _ => match cause.downcast_ref() {
-            Some(RunError::Record(error) | RunError::Report(ReportError::Record(error))) => Some(error),
-            _ => match (cause.downcast_ref(), cause.downcast_ref()) {
-                (Some(MergeError::Record(error)), _) | (_, Some(BundleError::Write(error))) => Some(error),
-                _ => None,
-            },
-        },
-    });
-    let of_system = of_system.or(match cause.downcast_ref() {
-        Some(RunError::Output(error) | RunError::Folder { cause: error, .. }) => Some(error),
-        _ => None,
-    });
-    of_system.is_some_and(no_space) || of_record.is_some_and(RecordError::is_full)
+    // A transparent error hides the one that it stands for.
+    let of_run = match cause.downcast_ref::<RunError>() {
+        Some(RunError::Record(error) | RunError::Report(ReportError::Record(error))) => error.is_full(),
+        Some(RunError::Output(error) | RunError::Folder { cause: error, .. }) => no_space(error),
+        _ => false,
+    };
+    let of_record = match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(ReportError::Record(error)), ..)
+        | (_, Some(MergeError::Record(error)), _)
+        | (.., Some(BundleError::Write(error))) => Some(error),
+        _ => cause.downcast_ref::<RecordError>(),
+    };
+    of_run || of_record.is_some_and(RecordError::is_full) || cause.downcast_ref().is_some_and(no_space)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -18,7 +18,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Row;
 
 use super::error::DatasetError;
-use super::prepare::{LFS_ADVICE, LFS_POINTER, Staging, refuse_occupied, start};
+use super::prepare::{LFS_ADVICE, LFS_POINTER, Staging, bad, refuse_occupied, start};
 
 /// First and last bytes of a Parquet file.
 const MAGIC: &[u8] = b"PAR1";
@@ -234,10 +234,6 @@ fn line(row: &Row) -> String {
         format!("{}: {}", serde_json::Value::from(name.as_str()), field.to_json_value())
     };
     format!("{{{}}}\n", row.get_column_iter().map(member).collect::<Vec<_>>().join(", "))
-}
-
-fn bad(path: &Path, message: impl Into<String>) -> DatasetError {
-    DatasetError::Archive { path: path.to_owned(), message: message.into() }
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ pub fn prepare(
     Ok(Prepared { root, items: comparison.items, differences: comparison.differences, left_out })
 }
 
-fn bad(archive: &Path, message: impl Into<String>) -> DatasetError {
+pub(super) fn bad(archive: &Path, message: impl Into<String>) -> DatasetError {
     DatasetError::Archive { path: archive.to_path_buf(), message: message.into() }
 }
 

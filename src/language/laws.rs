@@ -29,7 +29,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// What a Rust file says before its tests, without comments.
+/// What a Rust file says before its tests. Comments are empty lines, so that lines keep their numbers.
 fn shipped(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let tests = text.match_indices("#[cfg(test)]\n").find(|(at, mark)| {
@@ -37,12 +37,12 @@ fn shipped(path: &Path) -> String {
         next.contains("mod ") && next.ends_with('{')
     });
     let head = &text[..tests.map_or(text.len(), |(at, _)| at)];
-    let code = head.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = head.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
     code.collect::<Vec<_>>().join("\n")
 }
 
 /// The Rust sources of what ships, outside this folder, which has the macros.
-fn sources() -> Vec<(PathBuf, String)> {
+pub(crate) fn sources() -> Vec<(PathBuf, String)> {
     let is_of_tests = |path: &Path| {
         let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
         let parts = [path.to_owned(), path.parent().unwrap().to_owned()].map(|path| name(&path));

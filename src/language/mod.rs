@@ -13,7 +13,7 @@ mod catalogue;
 #[cfg(test)]
 pub(crate) mod english;
 #[cfg(test)]
-mod laws;
+pub(crate) mod laws;
 pub(crate) mod message;
 
 pub(crate) use self::breaking::{columns, unbroken};

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::charts::gallery::{judged, sweep, two_cards, two_runs};
 use super::workloads::tests::{planted, planted_pair};
 use super::*;
 use crate::language::english::english_words;
+use crate::language::laws::sources;
 use crate::record::{
     Figure, LoadFacts, MeasuredRate, MeasuredRoofline, MeasuredUnit, ModelledBy, OperatorRecord, Phase,
     ProfileFigure, Roofline, ShardCase, ShardOrigin, ShardPart, Shards, Target,
@@ -271,33 +272,18 @@ fn english_lines(text: &str) -> Vec<String> {
 /// The places in the sources of pages that make a table: file and line.
 fn makers() -> BTreeSet<(String, usize)> {
     let mut places = BTreeSet::new();
-    for folder in ["src/report", "src/workload"] {
-        for file in sources(Path::new(folder)) {
-            let text = fs::read_to_string(&file).unwrap();
-            // Tests stand at the end of a file.
-            let own = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-            // A table of TOML has the same name.
-            if own.contains("crate::document") {
-                continue;
-            }
+    for (path, text) in sources() {
+        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+        // A table of TOML has the same name.
+        let is_of_pages = path.starts_with("src/report") || path.starts_with("src/workload");
+        if is_of_pages && !text.contains("crate::document") {
             let makes = |line: &str| line.contains("Table::new(") || line.contains("Table::of_columns(");
-            let lines = (1..).zip(own.lines()).filter(|(_, line)| makes(line));
-            places.extend(lines.map(|(line, _)| (file.to_str().unwrap().to_owned(), line)));
+            let lines = (1..).zip(text.lines()).filter(|(_, line)| makes(line));
+            places.extend(lines.map(|(line, _)| (path.to_str().unwrap().to_owned(), line)));
         }
     }
+    assert!(places.len() > 25, "{places:?}");
     places
-}
-
-/// The Rust files below a folder that are no tests.
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = paths.partition(|path| path.is_dir());
-    let is_test = |path: &Path| {
-        ["tests", "tests.rs", "toy", "toy.rs", "languages.rs"].iter().any(|name| path.ends_with(name))
-    };
-    let below = folders.iter().filter(|path| !is_test(path)).flat_map(|path| sources(path));
-    let is_source = |path: &PathBuf| path.extension().is_some_and(|end| end == "rs") && !is_test(path);
-    files.into_iter().filter(is_source).chain(below).collect()
 }
 
 #[test]

@@ -132,8 +132,7 @@ fn humaneval_is_run_and_verified() {
     answer(&["verify", folder.to_str().unwrap(), "--set", &set]).expect(0, &[]);
 }
 
-/// Solutions of the real HumanEval-X that do not solve their items: Go's looks at two keys of a map in an order that is left to chance, and
-/// JavaScript's return `(a, b)` for a pair, no digit for 0, and what the package `js-md5` makes, which Node does not have.
+/// The real HumanEval-X's own solutions that do not solve their items. docs/SANDBOX.md has the reasons.
 const FAULTY: [&str; 4] = ["go/95", "js/112", "js/155", "js/162"];
 
 /// The solutions of HumanEval-X in every language that can be run here pass in the sandbox, and empty bodies do not. The set is

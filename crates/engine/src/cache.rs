@@ -117,12 +117,13 @@ impl BlockAllocator {
     fn release(&mut self, block: u32) {
         let users = &mut self.users[block as usize];
         *users -= 1;
-        if *users == 0 {
-            if self.prefixes.holds(block) {
-                self.cached += 1;
-            } else {
-                self.free.insert(block);
-            }
+        if *users > 0 {
+            return;
+        }
+        if self.prefixes.holds(block) {
+            self.cached += 1;
+        } else {
+            self.free.insert(block);
         }
     }
 

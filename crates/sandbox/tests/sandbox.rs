@@ -399,10 +399,10 @@ print(libc.syscall(321 if os.uname().machine == 'x86_64' else 280, 0, 0, 0), nam
 
 fn links(room: &Room) {
     let script = "
-os.symlink('/old/etc/shadow', 'a'); os.symlink('/proc/1/root/etc/shadow', 'b'); os.symlink('../../../../etc/shadow', 'c')
+os.symlink('/old/etc/shadow', 'a'); os.symlink(os.path.join('/proc/1/root', 'etc/shadow'), 'b'); os.symlink('../../../../etc/shadow', 'c')
 os.symlink('/proc/1/cwd', 'd'); os.symlink('/usr/x', 'e')
 found = []
-for path in ('a', 'b', 'c', 'd/x', '/proc/1/root', '/proc/1/exe', '/proc/self/root/etc/shadow'):
+for path in ('a', 'b', 'c', 'd/x', '/proc/1/root', '/proc/1/exe', os.path.join('/proc/self/root', 'etc/shadow')):
     try:
         found.append(open(path, 'rb').read(1))
     except OSError:
