@@ -19,7 +19,6 @@ threads=${THREADS:-$(($(nproc) > 1 ? $(nproc) - 1 : 1))} items=${ITEMS:-40} type
 checkpoint=${CHECKPOINT:-$folder/smollm2}
 rope=${ROPE-base}
 suites=" ${SUITES:-accuracy load} "
-version=0.3.36
 [ -x "$glmbench" ] || { echo "llama_cpp: $glmbench is not built; cargo build --release" >&2; exit 2; }
 
 say() { echo "llama_cpp: $1" >&2; }
@@ -30,30 +29,9 @@ stop() {
 }
 trap stop EXIT
 
-# What is needed of Python.
-python=$folder/venv/bin/python
-if [ ! -x "$folder/venv/bin/cmake" ]; then
-    say "installs cmake, ninja, gguf and sentencepiece"
-    python3 -m venv "$folder/venv"
-    "$python" -m pip install --quiet --disable-pip-version-check cmake ninja gguf numpy sentencepiece protobuf scikit-build-core
-fi
+scripts/build_llama_cpp.sh "$folder" llama-server
+python=$folder/venv/bin/python llama=$folder/build/bin/llama-server
 PATH=$folder/venv/bin:$PATH
-
-# llama.cpp's server. Its page for browsers would be fetched while it is built, and is left out.
-source=$folder/llama_cpp_python-$version/vendor/llama.cpp
-llama=$folder/build/bin/llama-server
-if [ ! -x "$llama" ]; then
-    say "builds llama.cpp"
-    [ -d "$source" ] || {
-        pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-binary llama-cpp-python \
-            --dest "$folder" "llama-cpp-python==$version"
-        tar -xzf "$folder/llama_cpp_python-$version.tar.gz" -C "$folder"
-    }
-    cmake -S "$source" -B "$folder/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF \
-        -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF \
-        -DLLAMA_OPENSSL=OFF >"$folder/cmake.log"
-    cmake --build "$folder/build" --target llama-server >"$folder/build.log" || { tail -n 20 "$folder/build.log" >&2; exit 1; }
-fi
 
 # The checkpoint, in ChatGLM2's layout and as GGUF.
 if [ ! -f "$checkpoint/config.json" ]; then

@@ -30,6 +30,7 @@ import sacrebleu
 import tiktoken
 from rouge import Rouge
 from rouge_score import rouge_scorer
+from wikitext import articles, detokenised
 
 HERE = Path(__file__).resolve().parent.parent / "tests/fixtures/tasks"
 DATA = HERE / "data"
@@ -779,35 +780,13 @@ def aime(folder):
     return len(rows), {"modeltest": {"items": items[:ITEMS], "readings": [[o, box(o)] for o in outputs("number")]}}
 
 
-def detokenised(text):
-    text = re.sub(r"/' [0-9]/", r"/'[0-9]/", text.replace("s '", "s'"))
-    for sign in "-,.":
-        text = text.replace(f" @{sign}@ ", sign)
-    for sign in ":;.!?,":
-        text = text.replace(f" {sign} ", f"{sign} ")
-    text = re.sub(r"\(\s*([^\)]*?)\s*\)", r"(\1)", text)
-    text = re.sub(r"\[\s*([^\]]*?)\s*\]", r"[\1]", text)
-    text = re.sub(r"{\s*([^}]*?)\s*}", r"{\1}", text)
-    text = re.sub(r'"\s*([^"]*?)\s*"', r'"\1"', text)
-    text = re.sub(r"'\s*([^']*?)\s*'", r"'\1'", text)
-    for a, b in [("= = = =", "===="), ("= = =", "==="), ("= =", "=="), (" \u00b0 ", "\u00b0"), (" \n", "\n"), ("\n ", "\n"), (" N ", " 1 "), (" 's", "'s")]:
-        text = text.replace(a, b)
-    return text
-
-
 def wikitext(folder):
-    pages = []
-    for line in (folder / "wiki.test.tokens").read_text(encoding="utf-8").splitlines(keepends=True):
-        if not pages or re.match(r"^ = [^=].* = $", line.rstrip("\r\n")):
-            pages.append("")
-        pages[-1] += line
-    pages = [page for page in pages if page.strip()]
-    found = {"lm-eval": [], "plain-512": []}
+    pages = articles((folder / "wiki.test.tokens").read_text(encoding="utf-8"))
+    found = []
     for i, page in enumerate(pages[:ITEMS]):
         counts = {"words": float(len(re.split(r"\s+", page))), "bytes": float(len(page.encode()))}
-        for name, prompt in [("lm-eval", detokenised(page)), ("plain-512", page)]:
-            found[name].append(item(f"wikitext-2/test/{i}", prompt, "") | {"measures": counts})
-    return len(pages), {name: {"items": items} for name, items in found.items()}
+        found.append(item(f"wikitext-2/test/{i}", detokenised(page), "") | {"measures": counts})
+    return len(pages), {"lm-eval": {"items": found}}
 
 
 # The pattern of cl100k_base.

@@ -13,6 +13,7 @@ use glmbench_ascend::Installation;
 use glmbench_cpu::{InstructionSet, available_threads, measure_roofline};
 use glmbench_device::{DType, DeviceName, Precision};
 
+use glmbench_engine::config::RopeScaling;
 use glmbench_engine::model::Capacity;
 
 use crate::bench::Shape;
@@ -53,6 +54,9 @@ pub struct Args {
     /// With --noise: model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
     #[arg(long, value_name = "DIR|demo|dummy:…", default_value = "demo", requires = "noise")]
     model: OsString,
+    /// With --noise: what the model's rope_ratio does, where its folder does not say: divide `positions`, or multiply the `base`
+    #[arg(long, value_name = "WHAT", requires = "noise")]
+    rope_scaling: Option<RopeScaling>,
     /// With --noise: shapes as BATCHxINPUTxOUTPUT
     #[arg(long, value_name = "BxIxO", default_values = ["1x64x32", "8x256x32"], requires = "noise", value_parser = shape)]
     shape: Vec<Shape>,
@@ -203,7 +207,7 @@ struct OneOfThem {
 
 /// Loads the model and times it.
 fn one_of_them(args: &Args) -> anyhow::Result<OneOfThem> {
-    let model = FoundModel::find(&args.model, None, None)?;
+    let model = FoundModel::find(&args.model, None, args.rope_scaling)?;
     let compute = Compute::of_flags(&ComputeSpec::default())?;
     let most = |of: fn(&Shape) -> usize| args.shape.iter().map(of).max().unwrap_or(1);
     let capacity = Capacity::for_batch(&model.config, most(|s| s.batch), most(Shape::sequence_tokens));
@@ -231,6 +235,9 @@ fn between_processes(args: &Args) -> anyhow::Result<Noise> {
             due = Instant::now() + Duration::from_secs(u64::from(args.every));
             let mut command = Command::new(&program);
             command.args(["doctor", "--noise", "--one-of-them", "--model"]).arg(&args.model);
+            if let Some(scaling) = args.rope_scaling {
+                command.args(["--rope-scaling", scaling.name()]);
+            }
             for shape in &args.shape {
                 let Shape { batch, input_tokens, output_tokens } = shape;
                 command.arg("--shape").arg(format!("{batch}x{input_tokens}x{output_tokens}"));

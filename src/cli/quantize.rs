@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use glmbench_device::words::one_of;
 use glmbench_device::{DType, Role};
-use glmbench_engine::config::{ModelConfig, Scheme, default_float};
+use glmbench_engine::config::{ModelConfig, RopeScaling, Scheme, default_float};
 use glmbench_engine::quantise::{ActMethod, Control, Estimate, Job, Progress, Report, Settings};
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::weights::layout::LinearId;
@@ -35,8 +35,8 @@ const SUBJECT: &str = "civil_servant";
 /// key `quantize`, and the tokenizer files. `glmbench run --model OUT` and MindIE read it. int4 and int8 checkpoints of THUDM are
 /// rewritten with `--scheme w8a16`.
 ///
-/// w8a8 and w8a8s need a calibration: the model runs over prompts on the CPU. An interrupted calibration goes on when the same
-/// command is run again. OUT appears complete, by one rename, or stays as it was.
+/// w8a8 and w8a8s need a calibration, and so do --smooth, --search-float and --kv c8: the model runs over prompts on the CPU. An
+/// interrupted calibration goes on when the same command is run again. OUT appears complete, by one rename, or stays as it was.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder of the float model, or `demo`
@@ -45,7 +45,7 @@ pub struct Args {
     /// New or empty folder
     #[arg(value_name = "OUT")]
     out: PathBuf,
-    /// The scheme: w8a8, w8a8s (weights within four bits), w8a16 or w4a16 (weights only)
+    /// The scheme: w8a8, w8a8s (weights within four bits), w8a8_dynamic (inputs scaled per token), w8a16 or w4a16 (weights only)
     #[arg(long, value_name = "SCHEME", value_parser = scheme)]
     scheme: Scheme,
     /// Adds scales of an int8 KV cache: `c8`
@@ -72,9 +72,13 @@ pub struct Args {
     /// Inputs that share a scale under w4a16; 0 for one scale per output channel [default: 128]
     #[arg(long, value_name = "N")]
     group: Option<usize>,
-    /// Moves outliers of activations into the weights (SmoothQuant) with this strength, 0 to 1; w8a8 only
+    /// Moves outliers of activations into the weights (SmoothQuant) with this strength, 0 to 1; w8a8 and w8a8_dynamic
     #[arg(long, value_name = "ALPHA")]
     smooth: Option<f32>,
+    /// What the model's rope_ratio does, where its folder does not say: divide `positions`, as in ChatGLM2-6B-32k, or multiply the
+    /// `base`, as in ChatGLM3 and later
+    #[arg(long, value_name = "WHAT")]
+    rope_scaling: Option<RopeScaling>,
     /// Prints what the export takes, and writes nothing
     #[arg(long)]
     dry_run: bool,
@@ -90,7 +94,7 @@ fn scheme(word: &str) -> Result<Scheme, String> {
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    let model = FoundModel::find(args.model.as_os_str(), None, None)?;
+    let model = FoundModel::find(args.model.as_os_str(), None, args.rope_scaling)?;
     let Some(dir) = model.path.tokenizer_dir().map(Path::to_path_buf) else {
         bail!("{}: random weights cannot be quantised; give a model folder", args.model.display());
     };
@@ -102,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None if Job::needs_calibration(&settings) => bail!(
             "scheme {}{} needs prompts to calibrate with; give --calibration FILE.jsonl or --calibration ceval",
             args.scheme.word(),
-            if args.kv.is_some() { " with --kv c8" } else { "" }
+            calibrated_flag(args)
         ),
         None => Vec::new(),
     };
@@ -194,13 +198,23 @@ fn refuse_unused(args: &Args, settings: &Settings) -> anyhow::Result<()> {
     }
     if args.calibration.is_some() && !Job::needs_calibration(settings) {
         bail!(
-            "--calibration is for schemes with ranges of activations, --kv c8, --smooth and --search-float; {word} alone has weights only"
+            "--calibration is for schemes with ranges of activations, --kv c8, --smooth and --search-float; {word} alone needs no calibration"
         );
     }
     if args.set.is_some() && args.calibration.as_deref() != Some(Path::new("ceval")) {
         bail!("--set is the folder of --calibration ceval, which is not given");
     }
     Ok(())
+}
+
+/// Returns the flag that needs a calibration, after the scheme that does not: ` with --smooth`.
+fn calibrated_flag(args: &Args) -> &'static str {
+    match (args.scheme.has_static_inputs(), args.kv.is_some(), args.smooth.is_some()) {
+        (true, ..) => "",
+        (_, true, _) => " with --kv c8",
+        (.., true) => " with --smooth",
+        _ => " with --search-float",
+    }
 }
 
 /// Returns the layers to leave in float.

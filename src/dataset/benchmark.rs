@@ -48,6 +48,11 @@ pub enum TimingPrompt {
 }
 
 impl Benchmark {
+    /// Returns the name of the data set: the folder in `datasets/`, and the entry of the catalogue.
+    pub fn set(&self) -> &str {
+        self.file.and_then(|file| file.set.as_deref()).unwrap_or(self.name)
+    }
+
     /// Returns a question as a prompt for timing.
     pub fn question_of(&self, item: &Item) -> String {
         match (self.timing_prompt, &item.content) {

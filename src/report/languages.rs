@@ -14,7 +14,7 @@ use crate::record::{
     Figure, LoadFacts, MeasuredRate, MeasuredRoofline, MeasuredUnit, ModelledBy, OperatorRecord, Phase,
     ProfileFigure, Roofline, ShardCase, ShardOrigin, ShardPart, Shards, Target,
 };
-use crate::report::compare::Comparison;
+use crate::report::compare::{Comparison, Options};
 use crate::report::tests::assert_whole_page;
 
 /// Rows of a long table that a golden file has.
@@ -149,10 +149,45 @@ fn runs(root: &Path) -> Vec<(&'static str, RunDir)> {
     ]
 }
 
+/// Three runs in different forms, with a perplexity.
+fn three_forms(root: &Path, language: Language) -> Comparison {
+    let form = |index: u64, dtype: &str| {
+        let (mut run, mut samples, mut requests) = fixture::realistic();
+        run.run_id = format!("{}-{dtype}", run.run_id);
+        run.provenance.dtype = dtype.into();
+        run.provenance.load = Some(LoadFacts {
+            load_ns: 8_000_000_000 / (index + 1),
+            peak_rss_bytes: None,
+            weight_bytes: 12_000_000_000 / (index + 1),
+            kv_bytes: 1,
+            working_bytes: 1,
+            made: false,
+        });
+        let text = run.plan.accuracy[0].task.clone();
+        run.plan.accuracy[0].keyless = true;
+        for (at, sample) in samples.iter_mut().enumerate() {
+            if sample.task == text {
+                let sums = [("loglikelihood", -20.0 - index as f64), ("tokens", 10.0)];
+                sample.measures = sums.map(|(name, value)| (name.to_owned(), value)).into();
+            } else if at as u64 % 29 < index {
+                sample.correct = !sample.correct;
+            }
+        }
+        for request in &mut requests {
+            request.step_ns.iter_mut().for_each(|ns| *ns /= index + 1);
+            request.end_ns = request.first_token_ns + request.step_ns.iter().sum::<u64>();
+        }
+        fixture::write(root, &(run, samples, requests)).path().to_owned()
+    };
+    let paths = [form(0, "fp16"), form(1, "w8a8"), form(2, "w4a16")];
+    compare::compare(&paths, &Options { allow_mismatch: true, language, ..Options::default() }).unwrap()
+}
+
 fn comparisons(root: &Path, language: Language) -> Vec<(&'static str, Comparison)> {
     vec![
         ("cards", two_cards(&root.join("cards"), language)),
         ("runs", two_runs(&root.join("runs"), language)),
+        ("forms", three_forms(&root.join("forms"), language)),
         ("workloads", planted_pair(&root.join("workloads"), language)),
     ]
 }

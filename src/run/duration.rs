@@ -287,9 +287,8 @@ fn task_cost(run: &AccuracyRun<'_>, items: &[usize], counted: Counted<'_>) -> Ca
     let plan = run.evaluation.plan();
     let new = plan.max_new_tokens;
     let samples = plan.draws.map_or(1, |draws| draws.samples);
-    let prompts = items.iter().filter_map(|&i| run.evaluation.first_prompt(i));
-    let mut inputs: Vec<usize> =
-        prompts.flat_map(|(_, ids)| std::iter::repeat_n(ids.len(), samples)).collect();
+    let prompts = items.iter().flat_map(|&i| run.evaluation.prompt_lengths(i));
+    let mut inputs: Vec<usize> = prompts.flat_map(|tokens| std::iter::repeat_n(tokens, samples)).collect();
     let batches = |inputs: &[usize], output: usize| {
         total(inputs.chunks(run.batch.max(1)).map(|inputs| counted.cost(inputs, output)))
     };

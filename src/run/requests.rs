@@ -66,7 +66,12 @@ pub(super) fn of_items(run: &AccuracyRun<'_>, items: &[usize], for_choices: u64)
     let scores = !run.evaluation.choices().is_empty();
     let scored = |prompt: u64| Wanted::one(prompt, 1).times(for_choices).at_least(1);
     let of_item = |index: usize| {
-        let prompt = run.evaluation.first_prompt(index).map_or(0, |(_, ids)| ids.len() as u64);
+        let prompts = run.evaluation.prompt_lengths(index);
+        if let [_, _, ..] = prompts[..] {
+            let windows = prompts.into_iter().map(|tokens| Wanted::one(tokens as u64, 1));
+            return windows.fold(Wanted::default(), Wanted::and);
+        }
+        let prompt = prompts.first().map_or(0, |&tokens| tokens as u64);
         match run.evaluation.second_prompt_tokens(index) {
             _ if prompt == 0 => Wanted::default(),
             // The second question repeats the first with its answer.

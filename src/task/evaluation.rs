@@ -121,6 +121,18 @@ impl<'a> Evaluation<'a> {
         }
     }
 
+    /// Returns the lengths in tokens of the prompts that an item is asked with before anything is known of its answers: the
+    /// windows of a text, or the first prompt alone. Empty if the item cannot be asked.
+    pub fn prompt_lengths(&self, index: usize) -> Vec<usize> {
+        let whole = OnceLock::new();
+        let windows = self.plan.protocol.windows(&self.question(index, &whole));
+        if windows.is_empty() {
+            self.first_prompt(index).into_iter().map(|(_, ids)| ids.len()).collect()
+        } else {
+            windows
+        }
+    }
+
     /// Returns the number of tokens of an item's second prompt after an empty answer to the first. `None` if the protocol asks
     /// once, or several times with the same prompt, or the item cannot be asked.
     pub fn second_prompt_tokens(&self, index: usize) -> Option<usize> {

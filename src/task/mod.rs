@@ -268,6 +268,11 @@ pub trait Protocol: Sync {
         false
     }
 
+    /// Returns the lengths in tokens of the prompts into which an item's text is cut. Empty for protocols that do not cut.
+    fn windows(&self, _question: &Question<'_>) -> Vec<usize> {
+        Vec::new()
+    }
+
     /// Whether items have a right answer. Otherwise only their measures count.
     fn has_key(&self) -> bool {
         true

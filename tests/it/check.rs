@@ -114,13 +114,13 @@ const PROTOCOLS: [&str; 42] = [
     "lm-eval-5shot",
     // needlebench
     "modeltest",
-    // truthfulqa, wikitext-2
+    // truthfulqa, wikitext-2, wikitext-2-joined
     "modeltest-mc",
     "lm-eval",
     "modeltest-gen",
     "lm-eval-gen",
     "lm-eval",
-    "plain-512",
+    "llama-cpp",
 ];
 
 #[test]
@@ -170,6 +170,7 @@ fn lists_come_as_words_and_as_json() {
                 "needlebench",
                 "truthfulqa",
                 "wikitext-2",
+                "wikitext-2-joined",
             ],
         ),
         (

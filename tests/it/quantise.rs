@@ -77,11 +77,15 @@ fn what_cannot_be_quantised_is_refused_with_what_would_do() {
         quantise(&out, flags).expect(2, says);
         assert!(!Path::new(&out).exists());
     };
-    refused(&["--scheme", "w4a4"], &["w4a4", "expected w8a8, w8a8s, w8a16 or w4a16"]);
+    refused(&["--scheme", "w4a4"], &["w4a4", "expected w8a8, w8a8s, w8a8_dynamic, w8a16 or w4a16"]);
     refused(&["--scheme", "w8a8"], &["--calibration FILE.jsonl", "--calibration ceval"]);
     refused(&["--scheme", "w4a16"], &["groups of 128 do not divide the 96 inputs", "--group 0"]);
     let unknown = ["--scheme", "w8a16", "--leave-float", "dense_4_to_h"];
     refused(&unknown, &["--leave-float dense_4_to_h", "mlp.dense_4h_to_h"]);
+    let smooth = ["--scheme", "w8a8_dynamic", "--smooth", "0.5"];
+    refused(&smooth, &["scheme w8a8_dynamic with --smooth needs prompts"]);
+    let scaled = ["--scheme", "w8a16", "--rope-scaling", "base"];
+    refused(&scaled, &["there is no rope_ratio", "--rope-scaling"]);
     refused(&["--scheme", "w8a16", "--group", "64"], &["--group is for w4a16", "w8a16"]);
     refused(&["--scheme", "w8a16", "--calibration", "ceval"], &["--calibration is for", "w8a16"]);
     refused(&["--scheme", "w4a16", "--group", "0", "--act-method", "2"], &["--act-method is for"]);

@@ -97,7 +97,7 @@ fn what_is_wrong_is_answered_with_place_found_and_expected() {
         (
             "\"ceval\"\n",
             "\"cevall\"\n",
-            "here/s.toml:8:8: found \"cevall\"; expected one of ceval, boolq, aime2024, arc-challenge, arc-easy, bbh, cmmlu, gpqa, gsm8k, hellaswag, humaneval, humaneval-x, longbench, mmlu, needlebench, truthfulqa, wikitext-2; did you mean `ceval`?",
+            "here/s.toml:8:8: found \"cevall\"; expected one of ceval, boolq, aime2024, arc-challenge, arc-easy, bbh, cmmlu, gpqa, gsm8k, hellaswag, humaneval, humaneval-x, longbench, mmlu, needlebench, truthfulqa, wikitext-2, wikitext-2-joined; did you mean `ceval`?",
         ),
         (
             "modeltest-5shot",

@@ -175,6 +175,41 @@ fn readings_are_those_of_an_independent_computation() {
 }
 
 #[test]
+fn a_joined_text_is_scored_as_by_llama_perplexity() {
+    let tokenizer = tokenizer();
+    let text: String =
+        (0..200).map(|line| format!(" Line {line} of an article . \n = Heading = \n")).collect();
+    let dir = folder(&[("wiki.test.tokens", text.as_bytes())]);
+    let benchmark = Benchmark::from_name("wikitext-2-joined").unwrap();
+    let protocol = task::find(benchmark, "llama-cpp").unwrap();
+    let evaluation = evaluation(benchmark, protocol, dir.path(), None, &tokenizer);
+    let ids = tokenizer.encode_prompt(&text);
+    let prefix = tokenizer.encode_prompt("").len();
+    let (mut progress, mut next) = evaluation.start(0);
+    for window in ids.chunks_exact(512) {
+        let Next::Ask(request) = next else { panic!("{next:?}") };
+        assert_eq!(request.prompt, [&ids[..prefix], &window[prefix..]].concat());
+        assert_eq!(request.score_from, Some(257));
+        let completion = Completion {
+            id: 0,
+            tokens: vec![],
+            text: None,
+            choice_logprobs: vec![],
+            prompt_logprobs: vec![-2.0; 255],
+            finish: FinishReason::Eos,
+            start_ns: 0,
+            end_ns: 0,
+        };
+        next = evaluation.advance_heard(&mut progress, &completion, Heard { text: None, fault: None });
+    }
+    let Next::Done(outcome) = next else { panic!("{next:?}") };
+    let tokens = 255.0 * (ids.len() / 512) as f64;
+    assert!(tokens > 1000.0, "{tokens}");
+    let measures = [("loglikelihood".to_owned(), -2.0 * tokens), ("tokens".to_owned(), tokens)];
+    assert_eq!(outcome.measures, measures.into());
+}
+
+#[test]
 fn the_real_sets_have_their_published_counts() {
     for (task, split, items, subjects) in [
         ("gsm8k", "test", 1319, 1),
@@ -185,8 +220,9 @@ fn the_real_sets_have_their_published_counts() {
         ("mmlu", "test", 14042, 57),
         ("truthfulqa", "validation", 817, 1),
         ("wikitext-2", "test", 62, 1),
+        ("wikitext-2-joined", "test", 1, 1),
     ] {
-        let Some(dir) = real(task) else { continue };
+        let Some(dir) = real(task.trim_end_matches("-joined")) else { continue };
         let benchmark = Benchmark::from_name(task).unwrap();
         let dataset = Source::open(benchmark, &dir).unwrap().read(split, &[]).unwrap();
         assert_eq!((dataset.items.len(), dataset.subjects.len()), (items, subjects), "{task} {split}");
@@ -323,8 +359,13 @@ fn a_users_task_file_is_a_benchmark_like_any_other() {
 
 /// Replaces the first `from` in the user's file, and returns the error of reading it.
 fn refused(from: &str, to: &str) -> String {
-    assert!(OWN.contains(from), "{from}");
-    let text = OWN.replacen(from, to, 1);
+    refused_of(OWN, from, to)
+}
+
+/// The same of another file.
+fn refused_of(file: &str, from: &str, to: &str) -> String {
+    assert!(file.contains(from), "{from}");
+    let text = file.replacen(from, to, 1);
     let parsed = task::file::parse(Path::new("own.toml"), &text);
     parsed.err().unwrap_or_else(|| panic!("{from:?} -> {to:?} was accepted")).to_string()
 }
@@ -385,6 +426,15 @@ fn a_wrong_task_file_is_refused_with_its_place() {
         ),
     ] {
         let message = refused(from, to);
+        assert!(message.starts_with("own.toml:") && message.contains(says), "{from:?} -> {to:?}: {message}");
+    }
+    let joined = fs::read_to_string("datasets/tasks/wikitext-2-joined.toml").unwrap();
+    for (from, to, says) in [
+        ("\"second-half\"", "\"second half\"", "did you mean `second-half`?"),
+        ("window = 512", "window = 3", "found 3; expected at least 4"),
+        ("set = \"wikitext-2\"", "set = \"../wikitext-2\"", "found the name \"../wikitext-2\""),
+    ] {
+        let message = refused_of(&joined, from, to);
         assert!(message.starts_with("own.toml:") && message.contains(says), "{from:?} -> {to:?}: {message}");
     }
 }

@@ -41,13 +41,24 @@ fn prompts() -> Vec<Vec<u32>> {
 
 /// Returns the log-probabilities of all tokens after each prompt.
 fn log_probs(dir: &Path, device: DeviceKind, tp: usize) -> Result<Vec<Vec<f32>>, EngineError> {
+    let dtype = if device == DeviceKind::Reference { DType::Fp32 } else { DType::Fp16 };
+    log_probs_in(dtype.into(), dir, device, tp)
+}
+
+/// Like [`log_probs`], in `precision`.
+fn log_probs_in(
+    precision: Precision,
+    dir: &Path,
+    device: DeviceKind,
+    tp: usize,
+) -> Result<Vec<Vec<f32>>, EngineError> {
     let path = ModelPath::Folder(dir.to_owned());
     let config = path.config(None)?;
-    let dtype = if device == DeviceKind::Reference { DType::Fp32 } else { DType::Fp16 };
+    let dtype = precision.dtype;
     let options = LoadOptions {
         device,
         emulate: None,
-        precision: dtype.into(),
+        precision,
         rotary: RotaryMode::Model,
         threads: Some(1),
         instruction_set: None,
@@ -228,6 +239,9 @@ fn every_scheme_comes_back() {
         (Settings { smooth: Some(0.5), ..base(Scheme::W8a8) }, 0.02),
         (Settings { kv_c8: true, ..base(Scheme::W8a8) }, 0.02),
         (base(Scheme::W8a8s), 1.0),
+        (base(Scheme::W8a8Dynamic), 0.02),
+        (Settings { smooth: Some(0.5), ..base(Scheme::W8a8Dynamic) }, 0.02),
+        (Settings { kv_c8: true, ..base(Scheme::W8a8Dynamic) }, 0.02),
         (base(Scheme::W8a16), 0.002),
         (Settings { kv_c8: true, ..base(Scheme::W8a16) }, 0.005),
         (base(Scheme::W4a16), 0.3),
@@ -256,6 +270,18 @@ fn every_scheme_comes_back() {
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["out"], "{what}");
     }
+}
+
+/// A checkpoint with all layers quantised equals `--dtype w8a8-dynamic` on the float model, bit for bit.
+#[test]
+fn a_dynamic_checkpoint_is_the_dynamic_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Settings { float: BTreeSet::new(), ..settings(Scheme::W8a8Dynamic) };
+    let out = export(&dir, all, &prompts()).unwrap();
+    let stored = log_probs(&out, DeviceKind::Cpu, 1).unwrap();
+    let made = log_probs_in(Precision::W8A8_DYNAMIC, &fixture("float"), DeviceKind::Cpu, 1).unwrap();
+    assert_eq!(stored, made);
+    assert_ne!(stored, log_probs(&fixture("float"), DeviceKind::Cpu, 1).unwrap());
 }
 
 /// THUDM's layout, made of the float fixture: `bits` per weight, scales in fp16.
@@ -493,10 +519,13 @@ fn a_run_cannot_ask_for_another_form_than_the_checkpoints() {
 
 #[test]
 fn a_search_leaves_the_layers_with_the_largest_errors_in_float() {
+    [Scheme::W8a8, Scheme::W8a8Dynamic].into_iter().for_each(searched);
+}
+
+fn searched(scheme: Scheme) {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let job =
-        job(&fixture("float"), Settings { search: Some(3), ..settings(Scheme::W8a8) }, prompts()).unwrap();
+    let job = job(&fixture("float"), Settings { search: Some(3), ..settings(scheme) }, prompts()).unwrap();
     let mut report = None;
     control(|control| {
         report = Some(job.run(&out, control)?);
@@ -551,7 +580,7 @@ fn settings_that_do_not_fit_are_refused_before_anything_is_written() {
         let message = job(&fixture("float"), settings, prompts).err().unwrap().to_string();
         assert!(message.contains(says), "{message}");
     };
-    refused(settings(Scheme::W8a8), Vec::new(), "needs prompts to calibrate with");
+    refused(settings(Scheme::W8a8), Vec::new(), "need prompts to calibrate with");
     refused(settings(Scheme::W8a8), vec![vec![64]], "token 64, and the model has 64");
     refused(settings(Scheme::W8a8), vec![vec![1; 65]], "65 tokens, and the model's context is 64");
     refused(settings(Scheme::Int4), prompts(), "is THUDM's");
@@ -560,7 +589,11 @@ fn settings_that_do_not_fit_are_refused_before_anything_is_written() {
         prompts(),
         "groups of 5 do not divide the 32 inputs",
     );
-    refused(Settings { smooth: Some(0.5), ..settings(Scheme::W8a16) }, prompts(), "smoothing is for w8a8");
+    refused(
+        Settings { smooth: Some(0.5), ..settings(Scheme::W8a16) },
+        prompts(),
+        "smoothing is for w8a8 and w8a8_dynamic",
+    );
     refused(Settings { smooth: Some(2.0), ..settings(Scheme::W8a8) }, prompts(), "from 0 to 1");
     refused(Settings { search: Some(99), ..settings(Scheme::W8a8) }, prompts(), "9 linear layers");
     let again = job(&fixture("w8a8"), settings(Scheme::W8a16), prompts()).err().unwrap().to_string();

@@ -55,6 +55,7 @@ static BUILT_IN: &[(&str, &str)] = built_in![
     "needlebench",
     "truthfulqa",
     "wikitext-2",
+    "wikitext-2-joined",
 ];
 
 /// A task file that is in use.
@@ -70,6 +71,8 @@ pub struct TaskFile {
     pub origin: String,
     /// Licence of the data, in words.
     pub licence: String,
+    /// Name of the data set, if it is that of another task.
+    pub set: Option<String>,
     /// Whether the file is part of the program.
     pub is_built_in: bool,
 }
@@ -98,6 +101,7 @@ impl Draft {
             let expected = format!("{SCHEMA}, the one this program reads");
             return Err(DocumentError::found(&schema.origin, &format!("schema {found}"), &expected));
         }
+        let set = root.take("set").map(|node| name(&node)).transpose()?;
         let name_node = root.require("name", "the task's name")?;
         let name = name(&name_node)?;
         let title = root.take("title").map(|node| string(&node)).transpose()?.unwrap_or_else(|| name.clone());
@@ -116,7 +120,8 @@ impl Draft {
         }
         root.finish()?;
         let sha256 = sha256_hex(text.as_bytes());
-        let file = TaskFile { text: text.to_owned(), sha256, about, origin, licence, is_built_in: false };
+        let file =
+            TaskFile { text: text.to_owned(), sha256, about, origin, licence, set, is_built_in: false };
         Ok(Self { file, name, title, chance, data, protocols })
     }
 

@@ -5,6 +5,7 @@ use super::{Options, Pair, Side};
 use crate::language::{Text, ToText, text};
 use crate::record::{AccuracyCase, SampleRecord};
 use crate::report::accuracy::{ALL, categories, part};
+use crate::report::format::fixed;
 use crate::report::measures::perplexities;
 use crate::stats::{
     Estimate, Interval, LEAST_DISCORDANT, PairCounts, RESAMPLES, detectable_difference, difference_interval,
@@ -165,36 +166,67 @@ pub(super) fn compare_tasks(
     tasks
 }
 
-/// Returns the perplexities of the common tasks whose items have no right answer, over the texts that both runs scored:
-/// `wikitext-2: word perplexity 12.310, A 12.298 (62 texts, not tested)`.
-pub(super) fn perplexities_of(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<Text> {
-    let (a, b) = (of_a.side, of_b.side);
-    let mut found = Vec::new();
-    for case in a.run().plan.accuracy.iter().filter(|case| case.keyless) {
-        if b.run().plan.accuracy.iter().all(|other| other.task != case.task) {
-            continue;
-        }
-        let (pairs, _) = join(&of_a.of_task(&case.task), &of_b.of_task(&case.task));
-        let first = perplexities(pairs.iter().map(|pair| pair.0));
-        let second = perplexities(pairs.iter().map(|pair| pair.1));
-        let words = |name: Text, other: String, one: String, texts: usize| {
-            text!(
-                "{task}: {name} {other}, {letter} {one} ({texts} text{texts:s}, not tested)",
-                task = case.task,
-                name,
-                other,
-                letter = a.letter,
-                one,
-                texts
-            )
-        };
-        if let (Some((name, one, texts)), Some((_, other, _))) = (first.first(), second.first()) {
-            found.push(words(name.clone(), format!("{other:.3}"), format!("{one:.3}"), *texts));
-        } else if let Some((name, other, one)) = headline(&pairs) {
-            found.push(words(name.into(), format!("{other:.4}"), format!("{one:.4}"), pairs.len()));
-        }
+/// A figure of texts that have no right answer, in both runs, over the texts that both scored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextFigure {
+    /// The task.
+    pub task: String,
+    /// The figure: the first perplexity, or else a mean score.
+    pub name: Text,
+    /// In the base.
+    pub a: f64,
+    /// In the other run.
+    pub b: f64,
+    /// Number of texts.
+    pub texts: usize,
+    /// Decimals that are shown.
+    decimals: usize,
+}
+
+impl TextFigure {
+    /// The base's figure.
+    pub(super) fn of_base(&self) -> String {
+        fixed(Some(self.a), self.decimals)
     }
-    found
+
+    /// The other run's figure.
+    pub(super) fn of_other(&self) -> String {
+        fixed(Some(self.b), self.decimals)
+    }
+
+    /// Returns `wikitext-2: word perplexity 12.310, A 12.298 (62 texts, not tested)`, where A is the base's letter.
+    pub(super) fn words(&self, base: &Side) -> Text {
+        text!(
+            "{task}: {name} {other}, {letter} {one} ({texts} text{texts:s}, not tested)",
+            task = self.task,
+            name = self.name,
+            other = self.of_other(),
+            letter = base.letter,
+            one = self.of_base(),
+            texts = self.texts
+        )
+    }
+}
+
+/// Returns the figures of the common tasks whose items have no right answer.
+pub(super) fn text_figures(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<TextFigure> {
+    let (a, b) = (of_a.side, of_b.side);
+    let common = |task: &str| b.run().plan.accuracy.iter().any(|other| other.task == task);
+    let keyless = a.run().plan.accuracy.iter().filter(|case| case.keyless && common(&case.task));
+    let of_task = |case: &AccuracyCase| {
+        let (pairs, _) = join(&of_a.of_task(&case.task), &of_b.of_task(&case.task));
+        let first = perplexities(pairs.iter().map(|pair| pair.0)).into_iter().next();
+        let second = perplexities(pairs.iter().map(|pair| pair.1)).into_iter().next();
+        let (name, a, b, texts, decimals) = if let (Some((name, a, texts)), Some((_, b, _))) = (first, second)
+        {
+            (name, a, b, texts, 3)
+        } else {
+            let (name, b, a) = headline(&pairs)?;
+            (name.into(), a, b, pairs.len(), 4)
+        };
+        Some(TextFigure { task: case.task.clone(), name, a, b, texts, decimals })
+    };
+    keyless.filter_map(of_task).collect()
 }
 
 /// Returns a measure of scored texts with its means in the second and the first run: the score, or else the first that

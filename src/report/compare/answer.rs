@@ -35,7 +35,7 @@ pub(super) fn sentence(comparison: &Comparison, pair: &Pair) -> Text {
     let parts: Vec<Text> = speed
         .into_iter()
         .chain(accuracy(comparison, pair))
-        .chain(pair.perplexities.iter().cloned())
+        .chain(pair.text_figures.iter().map(|of| of.words(comparison.base())))
         .collect();
     let (a, b) = (name(comparison, comparison.base()), name(comparison, comparison.other(pair)));
     if parts.is_empty() {

@@ -17,6 +17,7 @@ mod fits;
 mod floor;
 mod headline;
 mod items;
+mod overview;
 pub(super) mod page;
 mod side;
 mod speed;
@@ -27,7 +28,7 @@ mod tables;
 mod tests;
 
 use crate::language::{Language, Text, ToText, text};
-pub use accuracy::{AccuracyVerdict, GroupComparison, MacroMean, TaskComparison};
+pub use accuracy::{AccuracyVerdict, GroupComparison, MacroMean, TaskComparison, TextFigure};
 pub use deciding::{command, same_command};
 pub use differences::{Field, PairDifferences};
 pub use evidence::{Basis, Evidence, Joined, Metric};
@@ -127,8 +128,8 @@ pub struct Pair {
     pub differences: PairDifferences,
     /// The common tasks, in the base's order.
     pub tasks: Vec<TaskComparison>,
-    /// The perplexities of the common tasks whose items have no right answer, in words.
-    pub perplexities: Vec<Text>,
+    /// Perplexities or scores of the common tasks whose items have no right answer.
+    pub text_figures: Vec<TextFigure>,
     /// The common timed cases, in the base's order.
     pub cases: Vec<CaseComparison>,
     /// The common cases of the other workloads.
@@ -233,14 +234,14 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
         let of_a = Answered { side: a, samples: &samples[0] };
         let of_b = Answered { side: b, samples: &samples[other] };
         let tasks = accuracy::compare_tasks(of_a, of_b, options, &mut notes);
-        let perplexities = accuracy::perplexities_of(of_a, of_b);
+        let text_figures = accuracy::text_figures(of_a, of_b);
         joined.push(speed::joined(a, b, &mut notes));
         let workloads = workloads::compare(a, b, &mut notes);
         pairs.push(Pair {
             other,
             differences,
             tasks,
-            perplexities,
+            text_figures,
             cases: Vec::new(),
             workloads,
             notes,
@@ -250,7 +251,7 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
     let phases = joined.iter().flatten().map(speed::phases).sum();
     for (pair, joined) in pairs.iter_mut().zip(joined) {
         pair.cases = joined.iter().map(|case| speed::compare_case(case, options, phases)).collect();
-        let nothing = pair.tasks.is_empty() && pair.perplexities.is_empty() && pair.cases.is_empty();
+        let nothing = pair.tasks.is_empty() && pair.text_figures.is_empty() && pair.cases.is_empty();
         if nothing && pair.workloads.iter().all(|common| common.is_empty()) {
             return Err(nothing_in_common(&sides[0], &sides[pair.other]));
         }

@@ -2,7 +2,7 @@
 
 use super::speed::SpeedVerdict;
 use super::tables::{self, FLIPS_SHOWN};
-use super::{Comparison, GateOutcome, Judgement, Pair, TaskComparison, answer, fits, headline};
+use super::{Comparison, GateOutcome, Judgement, Pair, TaskComparison, answer, fits, headline, overview};
 use crate::language::{Language, Text, ToText, joined, text};
 use crate::report::Summary;
 use crate::report::definitions::DEFINITIONS;
@@ -27,12 +27,14 @@ pub(in crate::report) fn words(comparison: &Comparison, judgements: &[Judgement]
     let say = |text: &Text| text.in_language(language);
     let names: Vec<String> = comparison.sides.iter().map(|side| say(&side.label())).collect();
     let table = |of: &Table| table(of, language);
+    let some = |of: Table| (!of.rows.is_empty()).then(|| table(&of));
     context! {
         heading => say(&text!("Comparison: {runs}", runs = names.join(" · "))),
         title => names.join(" · "),
         facts => answer::facts(comparison).iter().map(|of| definition(of, language)).collect::<Vec<_>>(),
         headline => headline::sentences(comparison).iter().map(say).collect::<Vec<_>>(),
         runs => table(&tables::runs(comparison)),
+        overview => some(overview::table(comparison)),
         gates => judgements.iter().map(|judgement| light(judgement, language)).collect::<Vec<_>>(),
         gate_table => table(&tables::gates(judgements)),
         gate_note => say(&gate_note(judgements)),
@@ -186,7 +188,7 @@ pub(in crate::report) fn tables(comparison: &Comparison, judgements: &[Judgement
             .collect::<Vec<_>>()
     };
     let mut all = mismatches(comparison);
-    all.extend([tables::runs(comparison), tables::gates(judgements)]);
+    all.extend([tables::runs(comparison), overview::table(comparison), tables::gates(judgements)]);
     all.extend(comparison.pairs.iter().flat_map(of_pair));
     all.extend(references(comparison));
     all.extend(details(comparison));

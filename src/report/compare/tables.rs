@@ -2,7 +2,7 @@
 
 use super::accuracy::{AccuracyVerdict, GroupComparison, MacroMean, TaskComparison};
 use super::speed::{CaseComparison, PhaseComparison, SpeedVerdict};
-use super::{Basis, Comparison, Field, Judgement, Pair, Side, answer};
+use super::{Basis, Comparison, Field, Judgement, Pair, Side, answer, overview};
 use crate::language::{Text, ToText, cells, joined, text, texts};
 use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::accuracy::ALL;
@@ -14,9 +14,9 @@ use crate::stats::{Estimate, Interval, LEAST_DISCORDANT};
 /// Number of flips shown on the page. `flips.csv` has all of them.
 pub(super) const FLIPS_SHOWN: usize = 50;
 
-/// The tables for the terminal: runs, gates, accuracy, speed, and the other workloads.
+/// The tables for the terminal: runs, all runs against the base, gates, accuracy, speed, and the other workloads.
 pub(super) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> Vec<Table> {
-    let mut tables = vec![runs(comparison)];
+    let mut tables = vec![runs(comparison), overview::table(comparison)];
     if !judgements.is_empty() {
         tables.push(gates(judgements));
     }
@@ -162,7 +162,7 @@ fn share_with_interval(share: Estimate) -> String {
     format!("{} {}", percent(share.value), interval(share.interval, percent))
 }
 
-fn points(share: f64) -> String {
+pub(super) fn points(share: f64) -> String {
     format!("{:+.2}", 100.0 * share).replace('-', "−")
 }
 

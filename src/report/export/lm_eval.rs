@@ -48,7 +48,7 @@ Viewers that read its results can read them. They differ as follows.
   Of continuations, each argument is a prompt with its continuation, and `acc_norm` is the accuracy by
   characters if the run has it.
 - Texts that are scored themselves are a `loglikelihood_rolling`, with the perplexities. Their samples
-  have the log-likelihood beside the number of words or bytes.
+  have the log-likelihood beside the number of words, bytes or tokens. `token_perplexity` is ours.
 - An answer read from a text is a `generate_until`, scored by `exact_match`. `filtered_resps` has what
   was read, or `[invalid]`.
 - An answer that is run is a `generate_until`, scored by `pass@1`, or by the pass@k of several answers. `resps` has
@@ -91,11 +91,13 @@ enum Kind<'a> {
     Scored,
 }
 
-/// The perplexities of scored texts, and the measures that they count.
-const OF_TEXTS: [(&str, &str, &str); 3] = [
+/// The perplexities of scored texts, and the measures that they count. The last is ours. It is exported where only the second half
+/// of each window is scored.
+const OF_TEXTS: [(&str, &str, &str); 4] = [
     ("word_perplexity", "word perplexity", "words"),
     ("byte_perplexity", "byte perplexity", "bytes"),
     ("bits_per_byte", "bits per byte", "bytes"),
+    ("token_perplexity", "token perplexity", "tokens"),
 ];
 
 impl Task<'_> {
@@ -104,7 +106,8 @@ impl Task<'_> {
         match self.kind {
             Kind::Continuations if self.has("acc-characters") => names(&["acc", "acc_norm"]),
             Kind::Tokens(_) | Kind::Continuations => names(&["acc"]),
-            Kind::Text => names(&OF_TEXTS.map(|(metric, ..)| metric)),
+            Kind::Text if self.has("words") => names(&OF_TEXTS.map(|(metric, ..)| metric)[..3]),
+            Kind::Text => names(&["token_perplexity"]),
             Kind::Generated => names(&["exact_match"]),
             Kind::Programs => match self.measures() {
                 none if none.is_empty() => names(&[PASS_1]),
@@ -338,7 +341,7 @@ fn configuration(task: &Task<'_>) -> Value {
     let of = |metric: &str| {
         // lm-evaluation-harness's names of how perplexities are aggregated.
         let aggregation = match metric {
-            "word_perplexity" | "byte_perplexity" => "weighted_perplexity",
+            "word_perplexity" | "byte_perplexity" | "token_perplexity" => "weighted_perplexity",
             "bits_per_byte" => "bits_per_byte",
             _ => "mean",
         };

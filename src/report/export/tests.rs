@@ -174,6 +174,20 @@ fn lm_eval_tells_continuations_and_scored_texts_from_generated_answers() {
     assert_eq!(results["configs"][text]["output_type"], "loglikelihood_rolling");
     assert_eq!((of(text, "word_perplexity"), of(text, "exact_match")), (Some(2.0_f64.exp()), None));
     assert_eq!(results["higher_is_better"][text]["word_perplexity"], false);
+    assert_eq!(of(text, "token_perplexity"), None);
+
+    // Not every token is scored: the sums say nothing of words and bytes.
+    for sample in records.samples.iter_mut().filter(|sample| sample.task == text) {
+        sample.measures =
+            [("loglikelihood", -20.0), ("tokens", 5.0)].map(|(name, value)| (name.into(), value)).into();
+    }
+    let files = super::files(&lm_eval::LmEval, &records).unwrap();
+    let results: serde_json::Value = serde_json::from_slice(&files[0].bytes).unwrap();
+    let metrics: Vec<&String> = results["higher_is_better"][text].as_object().unwrap().keys().collect();
+    assert_eq!(metrics, ["token_perplexity"]);
+    assert_eq!(results["results"][text]["token_perplexity,none"].as_f64(), Some(4.0_f64.exp()));
+    let aggregation = &results["configs"][text]["metric_list"][0]["aggregation"];
+    assert_eq!(aggregation, "weighted_perplexity");
 }
 
 #[test]

@@ -31,8 +31,10 @@ impl Spec {
             _ => String::new(),
         };
         let extraction = if self.is_likelihood() {
-            "nothing is read: the tokens of the text are scored, each after those before it in its window"
-                .to_owned()
+            let which = if self.scores_all_tokens() { "" } else { " in the second half of each window" };
+            format!(
+                "nothing is read: the tokens of the text{which} are scored, each after those before it in its window"
+            )
         } else if self.is_scored() {
             "the largest log-probability; the first among equals".to_owned()
         } else {

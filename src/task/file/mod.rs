@@ -10,6 +10,7 @@ mod prompt;
 mod rules;
 mod score;
 mod stage;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -137,6 +138,10 @@ impl Protocol for FileProtocol {
         } else {
             Evidence::Text
         }
+    }
+
+    fn windows(&self, question: &Question<'_>) -> Vec<usize> {
+        Stages::new(&self.spec, question).window_lengths()
     }
 
     fn scores_prompts(&self) -> bool {

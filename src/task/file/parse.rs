@@ -5,7 +5,7 @@ use super::judged::Run;
 use super::measure;
 use super::rules::{self, Normaliser, Rule, normalise};
 use super::score::Score;
-use super::stage::{Continuations, StageKind, StageSpec, Tokens, stages};
+use super::stage::{Continuations, Scored, StageKind, StageSpec, Tokens, stages};
 use crate::dataset::Answer;
 use crate::dataset::file::{AnswerKind, Draft, Templates};
 use crate::document::DocumentError;
@@ -146,9 +146,7 @@ impl Spec {
         let answer = answer_kind(&mut table, kind)?;
         let measures = measure::parse(&mut table, &stages)?;
         let metric = table.take("metric").map(|node| string(&node)).transpose()?;
-        let is_likelihood =
-            matches!(stages.last().map(|stage| &stage.kind), Some(StageKind::Likelihood { .. }));
-        let metric = metric.unwrap_or_else(|| metric_words(&judged, is_likelihood));
+        let metric = metric.unwrap_or_else(|| metric_words(&judged, stages.last().map(|stage| &stage.kind)));
         table.finish()?;
         let Reader { templates, verbatim, .. } = templates;
         Ok(Self {
@@ -211,7 +209,12 @@ impl Spec {
 
     /// Whether the last stage scores the text itself.
     pub(super) fn is_likelihood(&self) -> bool {
-        matches!(self.stages.last().map(|stage| &stage.kind), Some(StageKind::Likelihood { .. }))
+        matches!(self.stages.last().map(|stage| &stage.kind), Some(StageKind::Likelihood(_)))
+    }
+
+    /// Whether the last stage scores every token of the text.
+    pub(super) fn scores_all_tokens(&self) -> bool {
+        matches!(self.stages.last().map(|stage| &stage.kind), Some(StageKind::Likelihood(of)) if of.scored == Scored::All)
     }
 
     /// Whether log-probabilities decide.
@@ -369,10 +372,11 @@ fn answer_kind(table: &mut Table, kind: AnswerKind) -> Result<Option<AnswerKind>
 }
 
 /// Returns the words of a metric that a protocol does not name.
-fn metric_words(judged: &Judged, is_likelihood: bool) -> String {
+fn metric_words(judged: &Judged, last: Option<&StageKind>) -> String {
     match judged {
-        _ if is_likelihood => {
-            "perplexity: exp(-sum of log-likelihoods / sum of words, bytes or tokens)".to_owned()
+        _ if let Some(StageKind::Likelihood(of)) = last => {
+            let units = if of.scored == Scored::All { "words, bytes or tokens" } else { "tokens" };
+            format!("perplexity: exp(-sum of log-likelihoods / sum of {units})")
         }
         Judged::Key => "accuracy: correct / (scored + unscorable)".to_owned(),
         Judged::Score(score) => score.words(),

@@ -10,7 +10,8 @@ use super::judged::{PROGRAM, Run};
 use super::measure::Scores;
 use super::parse::{DEMONSTRATION, DEMONSTRATION_ANSWER, HEADER, Spec, UNCONDITIONAL, cut};
 use super::score::Score;
-use super::stage::{Continuations, StageKind, StageSpec};
+use super::stage::{Continuations, Likelihood, Scored, StageKind, StageSpec};
+use super::windows::Windows;
 use crate::dataset::{Answer, Content, Fields, Item};
 use crate::task::program::{Attempt, Trial};
 use crate::task::{Ask, Question, Stage};
@@ -51,7 +52,7 @@ impl<'a> Stages<'a> {
     fn calls(&self, stage: &StageSpec) -> Result<usize, String> {
         Ok(match &stage.kind {
             StageKind::Continuations(of) => self.options()?.len() * if of.unconditional { 2 } else { 1 },
-            StageKind::Likelihood { window } => self.windows(stage, *window)?.count(),
+            StageKind::Likelihood(of) => self.windows(stage, of)?.count(),
             // Several samples are drawn from the prompt whose answers are run, which is the last.
             StageKind::Generate { .. } if self.is_last(stage) => self.samples(),
             _ => 1,
@@ -130,9 +131,10 @@ impl<'a> Stages<'a> {
                 stop: stop.clone(),
                 ..of_prompt(self.prompt(stage, context)?)
             },
-            StageKind::Likelihood { window } => {
-                let (prompt_ids, scored) = self.windows(stage, *window)?.at(call);
-                let prompt = if call == 0 { self.prompt(stage, context)? } else { codec.decode(&prompt_ids) };
+            StageKind::Likelihood(of) => {
+                let (prompt_ids, scored) = self.windows(stage, of)?.at(call);
+                let is_whole = call == 0 && of.scored == Scored::All;
+                let prompt = if is_whole { self.prompt(stage, context)? } else { codec.decode(&prompt_ids) };
                 Ask { score_from: Some(prompt_ids.len() - scored), prompt, prompt_ids, ..Ask::default() }
             }
             StageKind::Tokens(_) => Ask {
@@ -169,7 +171,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Cuts a text into windows.
-    fn windows(&self, stage: &StageSpec, window: usize) -> Result<Windows<'a>, String> {
+    fn windows(&self, stage: &StageSpec, of: &Likelihood) -> Result<Windows<'a>, String> {
         let codec = self.question.codec;
         let whole = if let Some(whole) = self.question.whole.get() {
             whole
@@ -178,17 +180,33 @@ impl<'a> Stages<'a> {
             let text = self.prompt(stage, &context)?;
             self.question.whole.get_or_init(|| codec.encode_prompt(&text))
         };
-        Windows::new(whole, codec.encode_prompt("").len(), window)
+        let prefix = codec.encode_prompt("").len();
+        Windows::new(whole, prefix, of)
     }
 
-    /// Returns the sums of a text's log-likelihood, after the last stage: the measures from which perplexities follow.
+    /// Returns the lengths in tokens of a text's windows. Empty if the text cannot be cut, or is not scored itself.
+    pub(super) fn window_lengths(&self) -> Vec<usize> {
+        let stage = self.spec.stages.last();
+        let Some((stage, StageKind::Likelihood(of))) = stage.map(|stage| (stage, &stage.kind)) else {
+            return Vec::new();
+        };
+        let windows = self.windows(stage, of);
+        windows
+            .map(|windows| (0..windows.count()).map(|index| windows.at(index).0.len()).collect())
+            .unwrap_or_default()
+    }
+
+    /// Returns the sums of a text's log-likelihood, after the last stage: the measures from which perplexities follow. Words and
+    /// bytes are counted where all tokens are scored.
     pub(super) fn likelihood(&self, done: &[Stage]) -> Result<BTreeMap<String, f64>, String> {
         let text = fields(self.question.item)?.texts.get("text").ok_or("the item has no field `text`")?;
         let sum: f64 = done.iter().flat_map(|stage| &stage.choice_logprobs).map(|sum| f64::from(*sum)).sum();
         let tokens: usize = done.iter().map(|stage| stage.scored).sum();
-        let counts = [("tokens", tokens as u64), ("words", count_words(text)), ("bytes", text.len() as u64)];
-        let counts = counts.map(|(name, count)| (name.to_owned(), count as f64));
-        Ok(counts.into_iter().chain([("loglikelihood".to_owned(), sum)]).collect())
+        let mut measures = vec![("loglikelihood", sum), ("tokens", tokens as f64)];
+        if self.spec.scores_all_tokens() {
+            measures.extend([("words", count_words(text) as f64), ("bytes", text.len() as f64)]);
+        }
+        Ok(measures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
     /// Appends continuation `index` to a prompt.
@@ -310,46 +328,6 @@ impl<'a> Stages<'a> {
         }
         names.insert("texts", Value::from(texts.to_vec()));
         Ok(Value::from(names))
-    }
-}
-
-/// The windows of a text, as lm-evaluation-harness cuts it (`get_rolling_token_windows` with one token of context). The first
-/// stands behind the model's prefix ids, the others behind the token before them; the last is filled up with tokens scored before.
-struct Windows<'a> {
-    whole: &'a [u32],
-    /// Number of ids at the beginning that are not scored.
-    first: usize,
-    /// End of the first window.
-    end: usize,
-    window: usize,
-}
-
-impl<'a> Windows<'a> {
-    fn new(whole: &'a [u32], prefix: usize, window: usize) -> Result<Self, String> {
-        // Without prefix ids, the first token has nothing before it.
-        let first = prefix.max(1);
-        let end = whole.len().min(prefix + window);
-        if end <= first {
-            return Err(format!(
-                "the text has {} tokens; expected at least one with a token before it",
-                whole.len()
-            ));
-        }
-        Ok(Self { whole, first, end, window })
-    }
-
-    fn count(&self) -> usize {
-        1 + (self.whole.len() - self.end).div_ceil(self.window)
-    }
-
-    /// Returns the ids of window `index` and the number of those that are scored, from the last backwards.
-    fn at(&self, index: usize) -> (Vec<u32>, usize) {
-        if index == 0 {
-            return (self.whole[..self.end].to_vec(), self.end - self.first);
-        }
-        let done = self.end + (index - 1) * self.window;
-        let end = self.whole.len().min(done + self.window);
-        (self.whole[end - self.window - 1..end].to_vec(), end - done)
     }
 }
 

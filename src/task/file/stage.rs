@@ -43,10 +43,24 @@ pub(super) enum StageKind {
     /// Compare continuations of any length.
     Continuations(Continuations),
     /// Score the text itself.
-    Likelihood {
-        /// Most tokens that are scored at once.
-        window: usize,
-    },
+    Likelihood(Likelihood),
+}
+
+/// How a text is cut to be scored.
+#[derive(Debug)]
+pub(super) struct Likelihood {
+    /// With [`Scored::All`], the most tokens scored at once. With [`Scored::SecondHalf`], the length of a window in tokens.
+    pub(super) window: usize,
+    pub(super) scored: Scored,
+}
+
+/// The tokens of a text that are scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scored {
+    /// All, each once.
+    All,
+    /// Those in the second half of each window. The first half is their context, and a last window that is not full is left out.
+    SecondHalf,
 }
 
 /// Tokens to compare.
@@ -151,8 +165,19 @@ fn one_stage(
             StageKind::Generate { max_new_tokens, limit_field, stop: stop.unwrap_or_default() }
         }
         "likelihood" => {
-            let node = table.require("window", "the most tokens that are scored at once")?;
-            StageKind::Likelihood { window: count(&node, 2)? as usize }
+            const SCORED: [&str; 2] = ["all", "second-half"];
+            let node = table.require("window", "the number of tokens of a window")?;
+            let scored = match table.take("scored") {
+                Some(node) => word(&node, &SCORED, |word| match word {
+                    "all" => Some(Scored::All),
+                    "second-half" => Some(Scored::SecondHalf),
+                    _ => None,
+                })?,
+                None => Scored::All,
+            };
+            // The fourth token is the first that the second half of a window scores.
+            let least = if scored == Scored::All { 2 } else { 4 };
+            StageKind::Likelihood(Likelihood { window: count(&node, least)? as usize, scored })
         }
         "tokens" => {
             let node = table.require("tokens", "the texts of the tokens to compare")?;

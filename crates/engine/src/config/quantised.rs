@@ -19,6 +19,8 @@ pub enum Scheme {
     W8a8,
     /// ModelSlim's sparse W8A8 before compression: W8A8 with weights within four bits.
     W8a8s,
+    /// ModelSlim's W8A8_DYNAMIC: int8 weights with a scale per output channel, int8 inputs with a scale per token.
+    W8a8Dynamic,
     /// ModelSlim's W8A16: int8 weights with a scale per output channel, inputs in float.
     W8a16,
     /// ModelSlim's W4A16: weights within four bits, one a byte, with a scale per group of inputs or per output channel.
@@ -31,13 +33,15 @@ pub enum Scheme {
 
 impl Scheme {
     /// All schemes, in the order of messages.
-    pub const ALL: [Self; 6] = [Self::W8a8, Self::W8a8s, Self::W8a16, Self::W4a16, Self::Int8, Self::Int4];
+    pub const ALL: [Self; 7] =
+        [Self::W8a8, Self::W8a8s, Self::W8a8Dynamic, Self::W8a16, Self::W4a16, Self::Int8, Self::Int4];
 
     /// Returns the word of the scheme, which ModelSlim's files have in their names.
     pub fn word(self) -> &'static str {
         match self {
             Self::W8a8 => "w8a8",
             Self::W8a8s => "w8a8s",
+            Self::W8a8Dynamic => "w8a8_dynamic",
             Self::W8a16 => "w8a16",
             Self::W4a16 => "w4a16",
             Self::Int8 => "int8",
@@ -50,10 +54,16 @@ impl Scheme {
         match self {
             Self::W8a8 => Some("W8A8"),
             Self::W8a8s => Some("W8A8S"),
+            Self::W8a8Dynamic => Some("W8A8_DYNAMIC"),
             Self::W8a16 => Some("W8A16"),
             Self::W4a16 => Some("W4A16"),
             Self::Int8 | Self::Int4 => None,
         }
+    }
+
+    /// Whether inputs are quantised, by stored scales or per token.
+    pub fn has_integer_inputs(self) -> bool {
+        self.has_static_inputs() || self == Self::W8a8Dynamic
     }
 
     /// Whether inputs are quantised as well, with the scales in the file.
@@ -65,6 +75,7 @@ impl Scheme {
     pub fn form(self) -> WeightForm {
         match self {
             Self::W8a8 | Self::W8a8s => WeightForm::W8a8,
+            Self::W8a8Dynamic => WeightForm::W8a8Dynamic,
             Self::W8a16 | Self::Int8 => WeightForm::W8a16,
             Self::W4a16 | Self::Int4 => WeightForm::W4a16,
         }
@@ -113,7 +124,7 @@ impl Quantised {
         let scheme = self.scheme.filter(|_| !self.float.contains(&linear))?;
         Some(match scheme {
             Scheme::W8a8 | Scheme::W8a8s => Storage::Int8Static,
-            Scheme::W8a16 | Scheme::Int8 => Storage::Int8,
+            Scheme::W8a8Dynamic | Scheme::W8a16 | Scheme::Int8 => Storage::Int8,
             Scheme::Int4 => Storage::Int4 { group: width as usize },
             Scheme::W4a16 => {
                 let group = self.group.filter(|&group| group > 0).unwrap_or(width as usize);
@@ -180,7 +191,7 @@ impl Said {
 }
 
 /// Returns the layers that ModelSlim's scripts for ChatGLM2 leave in float by default: their "NEW" lists for W8A8 and its
-/// relatives. Sparse files also keep `dense` where they keep `query_key_value`. Layers that the model lacks are left out. The
+/// relatives. W8A8_DYNAMIC has W8A8's. Sparse files also keep `dense` where they keep `query_key_value`. Layers that the model lacks are left out. The
 /// lists are for 28 layers and name the last down projection. In a model of another depth its own last one takes that place.
 pub fn default_float(scheme: Scheme, layers: usize) -> BTreeSet<LinearId> {
     const QKV: [usize; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14, 19];
@@ -191,7 +202,7 @@ pub fn default_float(scheme: Scheme, layers: usize) -> BTreeSet<LinearId> {
     };
     let mut all = vec![LinearId::OUTPUT];
     match scheme {
-        Scheme::W8a8 => {
+        Scheme::W8a8 | Scheme::W8a8Dynamic => {
             all.extend([of(Role::Qkv, &QKV), of(Role::Down, &down), of(Role::GateUp, &UP)].concat());
         }
         Scheme::W8a8s => {

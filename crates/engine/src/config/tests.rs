@@ -177,6 +177,7 @@ fn words_of_quantisation_are_kept_for_the_weights() {
 fn one_known_scheme_is_a_scheme_and_two_are_none() {
     for (keys, scheme, kv_c8, group) in [
         (r#""quantize":"w8a8""#, Some(Scheme::W8a8), false, None),
+        (r#""quantize":"w8a8_dynamic""#, Some(Scheme::W8a8Dynamic), false, None),
         (r#""quantize":"w8a8sc""#, None, false, None),
         (r#""quantize":"int8""#, None, false, None),
         (r#""quantize":"w8a8","quantization_bit":8"#, None, false, None),
@@ -208,6 +209,7 @@ fn one_known_scheme_is_a_scheme_and_two_are_none() {
 fn the_default_lists_are_the_scripts() {
     assert_eq!(default_float(Scheme::W8a8, 28).len(), 13 + 5 + 2 + 1);
     assert_eq!(default_float(Scheme::W8a8s, 28).len(), 12 + 12 + 5 + 2 + 1);
+    assert_eq!(default_float(Scheme::W8a8Dynamic, 28), default_float(Scheme::W8a8, 28));
     assert_eq!(default_float(Scheme::W8a16, 28).len(), 1);
     assert_eq!(default_float(Scheme::W8a8, 2).len(), 2 + 2 + 1 + 1);
     let last = LinearId { layer: Some(5), role: glmbench_device::Role::Down };

@@ -8,7 +8,7 @@ use glmbench_device::{DType, KV_BLOCK_TOKENS, Precision, SequenceView, StaticInp
 
 use super::kl::Logits;
 use super::observations::{Observations, Recorder};
-use super::weights::{FloatRows, IntegerRows, output_errors};
+use super::weights::{FloatRows, InputForm, IntegerRows, output_errors};
 use super::{ActMethod, Control, Job, QuantiseError, state};
 use crate::config::{ModelConfig, Scheme};
 use crate::load::load_observed;
@@ -247,7 +247,7 @@ impl Job {
     ) -> Result<StaticInput, QuantiseError> {
         let float = self.float_rows(id, factors)?;
         let integers = IntegerRows::of(&float, self.settings.scheme, self.group_of(id))?;
-        let errors = output_errors(&float, &integers, samples, &[Some(first), Some(second)]);
+        let errors = output_errors(&float, &integers, samples, &[first, second].map(InputForm::Static));
         drop(float);
         self.source.release(&id.weight());
         Ok(if errors[1].absolute < errors[0].absolute { second } else { first })

@@ -25,6 +25,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use glmbench_device::words::one_of;
+
 use crate::EngineError;
 use crate::config::{ModelConfig, Scheme};
 use crate::memory::MemoryEstimate;
@@ -227,7 +229,8 @@ impl Job {
         let Self { config, settings, prompts, .. } = self;
         let (scheme, word) = (settings.scheme, settings.scheme.word());
         if scheme.description_word().is_none() {
-            return refused(format!("scheme {word} is THUDM's, expected w8a8, w8a8s, w8a16 or w4a16"));
+            let ours = Scheme::ALL.into_iter().filter(|scheme| scheme.description_word().is_some());
+            return refused(format!("scheme {word} is THUDM's, expected {}", one_of(ours.map(Scheme::word))));
         }
         if config.pre_seq_len.is_some() {
             return refused("the model has a P-tuning prefix; quantise the model without it".to_owned());
@@ -264,8 +267,8 @@ impl Job {
                 );
             }
         }
-        if settings.smooth.is_some() && scheme != Scheme::W8a8 {
-            return refused(format!("smoothing is for w8a8, and the scheme is {word}"));
+        if settings.smooth.is_some() && !matches!(scheme, Scheme::W8a8 | Scheme::W8a8Dynamic) {
+            return refused(format!("smoothing is for w8a8 and w8a8_dynamic, and the scheme is {word}"));
         }
         if settings.smooth.is_some_and(|alpha| !(0.0..=1.0).contains(&alpha)) {
             return refused("the strength of smoothing is from 0 to 1".to_owned());
@@ -278,7 +281,7 @@ impl Job {
             return refused(format!("the model has {} linear layers to search", layers.len()));
         }
         if Self::needs_calibration(settings) && prompts.iter().all(Vec::is_empty) {
-            return refused(format!("{word} needs prompts to calibrate with, and there are none"));
+            return refused("the settings need prompts to calibrate with, and there are none".to_owned());
         }
         let rows = config.padded_vocab_size;
         if let Some(token) = prompts.iter().flatten().find(|&&token| token as usize >= rows) {

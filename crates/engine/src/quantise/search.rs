@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::calibrate::Calibration;
 use super::source::{InMemory, quantised_config};
-use super::weights::{IntegerRows, output_errors};
+use super::weights::{InputForm, IntegerRows, output_errors};
 use super::{Control, Job, KlChange, QuantiseError};
 use crate::weights::layout::LinearId;
 
@@ -86,7 +86,11 @@ fn measured(
             let factors = calibration.factors.get(number).and_then(Option::as_deref);
             let float = job.float_rows(linear, factors)?;
             let integers = IntegerRows::of(&float, job.settings.scheme, job.group_of(linear))?;
-            let input = [calibration.input(number)];
+            let input = [match calibration.input(number) {
+                Some(input) => InputForm::Static(input),
+                None if job.settings.scheme.has_integer_inputs() => InputForm::PerToken,
+                None => InputForm::Float,
+            }];
             let [error] = output_errors(&float, &integers, calibration.samples(number), &input)[..] else {
                 continue;
             };

@@ -106,7 +106,7 @@ fn quantise_row(numbers: &[f32], scheme: Scheme, group: usize, q: &mut [i8], sca
             Int4Weight::quantised(dense, group, Inputs::Float).row(0, &mut scratch, q, scales);
         }
         Scheme::W8a8s => scales[0] = sparse_row(numbers, q),
-        Scheme::W8a8 | Scheme::W8a16 | Scheme::Int8 => {
+        Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::W8a16 | Scheme::Int8 => {
             scales[0] = Int8Weight::quantised(dense, Inputs::Float).row(0, &mut scratch, q);
         }
     }
@@ -187,26 +187,52 @@ pub(super) struct OutputError {
     pub(super) relative: f64,
 }
 
-/// Returns, for each of these quantisations of the inputs, the error of the layer's outputs. `None` stands for inputs that are
-/// not quantised.
+/// The form of a layer's inputs in its product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum InputForm {
+    /// As they are.
+    Float,
+    /// As integers, by a scale and an offset of the layer.
+    Static(StaticInput),
+    /// As integers, by a scale of each token.
+    PerToken,
+}
+
+impl InputForm {
+    /// Returns rows of inputs as the product sees them: quantised and dequantised.
+    fn read(self, rows: &[f32], width: usize) -> Vec<f32> {
+        match self {
+            Self::Float => rows.to_vec(),
+            Self::Static(input) => {
+                rows.iter().map(|&x| (f32::from(input.quantise(x)) - input.offset) * input.scale).collect()
+            }
+            Self::PerToken => {
+                let mut q = vec![0; width];
+                let mut scale = [0.0];
+                let of_row = |row: &[f32]| {
+                    // Tokens and output channels are quantised by the same rule.
+                    quantise_row(row, Scheme::W8a8Dynamic, width, &mut q, &mut scale);
+                    q.iter().map(|&q| f32::from(q) * scale[0]).collect::<Vec<f32>>()
+                };
+                rows.chunks_exact(width).flat_map(of_row).collect()
+            }
+        }
+    }
+}
+
+/// Returns the error of the layer's outputs for each of these ways in which its inputs enter.
 pub(super) fn output_errors(
     float: &FloatRows<'_>,
     integers: &IntegerRows,
     samples: &[f32],
-    inputs: &[Option<StaticInput>],
+    inputs: &[InputForm],
 ) -> Vec<OutputError> {
     let FloatRows { rows, width, .. } = *float;
     let samples = match float.factors {
         Some(factors) => samples.iter().zip(factors.iter().cycle()).map(|(x, factor)| x / factor).collect(),
         None => samples.to_vec(),
     };
-    let entering = |input: &Option<StaticInput>| match *input {
-        Some(input) => {
-            samples.iter().map(|&x| (f32::from(input.quantise(x)) - input.offset) * input.scale).collect()
-        }
-        None => samples.clone(),
-    };
-    let entering: Vec<Vec<f32>> = inputs.iter().map(entering).collect();
+    let entering: Vec<Vec<f32>> = inputs.iter().map(|input| input.read(&samples, width)).collect();
     // One slot per output channel and quantity, so that the sum does not depend on the number of threads.
     let each = inputs.len() + 1;
     let mut sums = vec![0f64; rows * each];
@@ -253,4 +279,20 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
     sums.iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_per_token_are_multiples_of_their_largest_over_127() {
+        let rows = [1.0, -0.5, 0.003, 0.0, 0.0, 0.0];
+        let of = |x: f32| (x * 127.0).round_ties_even() / 127.0;
+        let found = InputForm::PerToken.read(&rows, 3);
+        for (found, expected) in found.iter().zip([1.0, of(-0.5), of(0.003), 0.0, 0.0, 0.0]) {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+        assert_eq!(InputForm::Float.read(&rows, 3), rows);
+    }
 }

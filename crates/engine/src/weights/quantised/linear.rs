@@ -27,7 +27,7 @@ pub(crate) struct StoredLinear<'a> {
 /// What belongs to the integers.
 enum Numbers {
     /// int8, a scale per output channel.
-    Int8 { scales: Vec<f32> },
+    Int8 { inputs: Inputs, scales: Vec<f32> },
     /// int4, one a byte or two, a scale per group.
     Int4 { is_packed: bool, group: usize, scales: Vec<f32> },
     /// int8 for inputs with a stored scale.
@@ -63,8 +63,8 @@ impl<'a> StoredLinear<'a> {
         let Self { rows, width, .. } = *self;
         let integers: &[i8] = bytemuck::cast_slice(&self.integers);
         let weight = match &self.numbers {
-            Numbers::Int8 { scales } => {
-                Int8Weight::stored(rows, width, integers, scales, Inputs::Float).map(LinearWeight::Int8)
+            Numbers::Int8 { inputs, scales } => {
+                Int8Weight::stored(rows, width, integers, scales, *inputs).map(LinearWeight::Int8)
             }
             Numbers::Int4 { is_packed, group, scales } => if *is_packed {
                 Int4Weight::stored(rows, width, *group, &self.integers, scales, Inputs::Float)
@@ -89,7 +89,9 @@ impl<'a> StoredLinear<'a> {
                 let pairs = integers.iter().flat_map(|&pair| [pair >> 4, (pair << 4) >> 4]);
                 (pairs.collect(), scales.clone())
             }
-            Numbers::Int4 { scales, .. } | Numbers::Int8 { scales } => (integers.to_vec(), scales.clone()),
+            Numbers::Int4 { scales, .. } | Numbers::Int8 { scales, .. } => {
+                (integers.to_vec(), scales.clone())
+            }
             Numbers::Static { .. } => (Vec::new(), Vec::new()),
         }
     }
@@ -146,9 +148,10 @@ impl<'a> Reader<'a, '_> {
         let integers = raw.part(&if is_packed { self.packed_part()? } else { self.part.clone() }, 1);
         let numbers = match scheme {
             Scheme::W8a8 | Scheme::W8a8s => self.static_numbers(is_first)?,
-            Scheme::W8a16 | Scheme::Int8 => {
+            Scheme::W8a8Dynamic | Scheme::W8a16 | Scheme::Int8 => {
                 self.check_symmetric(1)?;
-                Numbers::Int8 { scales: self.scales(Suffix::WeightScale, 1)? }
+                let inputs = if scheme.has_integer_inputs() { Inputs::Int8PerToken } else { Inputs::Float };
+                Numbers::Int8 { inputs, scales: self.scales(Suffix::WeightScale, 1)? }
             }
             Scheme::Int4 => {
                 Numbers::Int4 { is_packed, group: width, scales: self.scales(Suffix::WeightScale, 1)? }

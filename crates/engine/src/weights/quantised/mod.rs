@@ -11,6 +11,7 @@ pub mod names;
 use std::borrow::Cow;
 
 use glmbench_device::Role;
+use glmbench_device::words::one_of;
 
 use super::layout::{self, ExpectedTensor, LinearId};
 use super::{Part, StorageType, StoredTensor, WeightError, WeightSource};
@@ -128,7 +129,7 @@ fn of_linear(
             tensor(Suffix::QuantBias, &[&[n]], INT32),
             tensor(Suffix::DeqScale, &[&[n]], DEQ_SCALE),
         ],
-        Scheme::W8a16 => {
+        Scheme::W8a8Dynamic | Scheme::W8a16 => {
             let shapes: [&[usize]; 2] = [&[n], &[n, 1]];
             vec![
                 weight,
@@ -275,7 +276,10 @@ fn kind(tensor: &StoredTensor, stored: &[StoredTensor], config: &ModelConfig) ->
     } else if beside("deq_scale") {
         ("a w8a8 checkpoint", Scheme::W8a8.said())
     } else if beside("weight_offset") {
-        ("a w8a16 checkpoint", Scheme::W8a16.said())
+        (
+            "a w8a16, w4a16 or w8a8_dynamic checkpoint",
+            one_of([Scheme::W8a16, Scheme::W4a16, Scheme::W8a8Dynamic].map(Scheme::said)),
+        )
     } else if tensor.shape == whole {
         ("an int8 checkpoint", Scheme::Int8.said())
     } else {
