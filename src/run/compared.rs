@@ -11,8 +11,8 @@ use super::error::RunError;
 use super::observer::Observer;
 use super::resume::{NOT_COMPARED, comparison_folder};
 
-/// Compares the runs of one request: those of equal identity with each other, the others shown beside them. Does nothing if
-/// all identities differ.
+/// Compares the runs of one request: those of equal identity with each other, the others shown beside them. If all identities
+/// differ, every run is compared with the first: several models or types in one suite ask for that.
 pub(super) fn compare_group(
     runs: &[PathBuf],
     language: Language,
@@ -34,7 +34,7 @@ pub(super) fn compare_group(
         let options = Options { beside: paths(other), out, language, ..Options::default() };
         compare_beside(&paths(same), &options, observer)?;
     }
-    Ok(())
+    if compared.is_empty() && runs.len() > 1 { compare_all(runs, language, observer) } else { Ok(()) }
 }
 
 /// Returns the folder of comparison number `index` of a request's runs. The name is derived from the runs, so that a
@@ -46,9 +46,8 @@ fn folder_of_group(runs: &[PathBuf], index: usize) -> Result<Option<PathBuf>, Re
     Ok(group.map(|group| comparison_folder(root, &group.id, index)))
 }
 
-/// Compares two configurations that were timed alternately, whatever their differences: timing two types or models in turn
-/// was requested.
-pub(super) fn compare_turns(
+/// Compares runs with the first of them, whatever their differences: configurations that were timed in turn, or several types.
+pub(super) fn compare_all(
     runs: &[PathBuf],
     language: Language,
     observer: &mut dyn Observer,

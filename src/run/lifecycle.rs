@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use crate::record::{Group, Roofline};
 use crate::report::{Verdict, render};
 
-use super::compared::{compare_group, compare_turns};
+use super::compared::{compare_all, compare_group};
 use super::endpoint::{EndpointChoice, Target};
 use super::error::RunError;
 use super::execute::execute;
@@ -98,7 +98,7 @@ impl Runner<'_> {
             end.add(path, verdict);
         }
         match (is_group, blocks) {
-            (true, Some(_)) => compare_turns(&end.runs, request.language, self.observer)?,
+            (true, Some(_)) => compare_all(&end.runs, request.language, self.observer)?,
             (true, None) => compare_group(&end.runs, request.language, self.observer)?,
             (false, _) => {}
         }

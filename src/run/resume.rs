@@ -148,19 +148,21 @@ pub fn find_group(
     let runs: Option<Vec<Found>> =
         configurations.iter().map(|name| finished(root, &group, name, wanted)).collect();
     let compared = |runs: Vec<Found>| {
-        let comparisons = if blocks.is_some() { 1 } else { of_same_identity(&runs) };
+        let comparisons = if blocks.is_some() { 1 } else { comparisons(&runs) };
         (0..comparisons).all(|index| is_compared(&comparison_folder(root, &group.id, index)))
     };
     (!runs.is_some_and(compared)).then_some(group)
 }
 
-/// Returns the number of identities that two or more runs share.
-fn of_same_identity(runs: &[Found]) -> usize {
+/// Returns the number of comparisons of a group: one for each identity that several runs share, or one of all runs if no
+/// identity is shared.
+fn comparisons(runs: &[Found]) -> usize {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for run in runs {
         *counts.entry(run.record.identity.hash()).or_default() += 1;
     }
-    counts.values().filter(|&&count| count > 1).count()
+    let shared = counts.values().filter(|&&count| count > 1).count();
+    if shared == 0 { usize::from(runs.len() > 1) } else { shared }
 }
 
 /// Returns the folder of a group's comparison. A fixed place shows whether it was made.

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use crate::record::{RunDir, RunRecord};
 use crate::report::Verdict;
 
-use super::compared::compare_turns;
+use super::compared::compare_all;
 use super::error::RunError;
 use super::execute::conclude;
 use super::interleave::{self, Side, block, blocks_for, first_in, obstacle, open_blocks, spread};
@@ -202,7 +202,7 @@ impl Runner<'_> {
             return Err(error);
         }
         if ending == Ending::Complete {
-            compare_turns(&all.runs, self.request.language, self.observer)?;
+            compare_all(&all.runs, self.request.language, self.observer)?;
         }
         Ok(all)
     }
