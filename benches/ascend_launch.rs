@@ -42,7 +42,7 @@ fn decode_steps(
     config: &ModelConfig,
     batch: usize,
 ) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
-    let limits = Capacity::for_batch(config, batch, 1024);
+    let capacity = Capacity::for_batch(config, batch, 1024);
     let settings = GroupSettings {
         chip,
         tp: 1,
@@ -56,7 +56,7 @@ fn decode_steps(
     let group = AscendGroup::new(settings)?;
     let source = Unread { config: config.clone(), dtype: StorageType::F16 };
     let device = group.rank(0)?;
-    let mut model = Model::load(device, config, RotaryMode::Model, limits, &source, &mut |_, _| {})?;
+    let mut model = Model::load(device, config, RotaryMode::Model, capacity, &source, &mut |_, _| {})?;
     let blocks: Vec<Vec<u32>> = (0..batch as u32).map(|i| (i * 8..(i + 1) * 8).collect()).collect();
     let mut logits = Vec::new();
     let mut costs = Vec::new();

@@ -317,15 +317,15 @@ fn engine(slowdown: f64) -> Result<Engine, EngineError> {
     let (batch, tokens) = SHAPES
         .iter()
         .fold((1, 1), |(batch, tokens), shape| (batch.max(shape.batch), tokens.max(shape.sequence_tokens())));
-    let limits = Capacity::for_batch(&config, batch, tokens);
+    let capacity = Capacity::for_batch(&config, batch, tokens);
     let device = Cpu::new(CpuOptions {
         precision: DType::Fp16.into(),
         threads: THREADS,
         instruction_set: None,
-        max_context: limits.max_context,
+        max_context: capacity.max_context,
         attention: attention_shape(&config),
     })?;
     let weights = open_checkpoint(&folder)?;
-    let model = Model::load(device, &config, RotaryMode::Model, limits, &*weights, &mut |_, _| {})?;
+    let model = Model::load(device, &config, RotaryMode::Model, capacity, &*weights, &mut |_, _| {})?;
     Ok(Engine::new(Box::new(Slowed { model: Box::new(model), share: slowdown })))
 }

@@ -173,7 +173,8 @@
 //! 3. The forward pass exists once. A device supplies operators. A fused operator must justify itself by a measured gain.
 //! 4. `unsafe` exists in `glmbench-cpu`, in `glmbench-ascend` and the two crates behind it, and in three files. These are
 //!    thread binding (`affinity.rs` of `glmbench-device`), the weight map (`weights/map.rs` of `glmbench-engine`), and
-//!    forks of the sandbox (`linux/process.rs` of `glmbench-sandbox`). Each block says why it is sound.
+//!    forks of the sandbox (`linux/process.rs` of `glmbench-sandbox`). Each block says why it is sound. Crates without
+//!    `unsafe` forbid it.
 //! 5. A token's numbers do not depend, to the last bit, on the rest of the batch or on how its prompt is cut into chunks.
 //!    Nor do they depend on the number of threads or on the instruction set within a kernel family. The families are the
 //!    vector kernels, the bf16 pairs of AVX-512 BF16, and AMX's tiles. Each sums in an order of its own ([`glmbench_cpu`]).
@@ -216,6 +217,7 @@
 //!
 //! ModelSlim's compressed `w8a8sc` weights are not read. The speed of the AMX and NEON kernels is unmeasured. Their bits were compared with
 //! those of the reference kernels on emulated processors.
+#![forbid(unsafe_code)]
 
 pub mod backend;
 pub mod bench;

@@ -1,4 +1,5 @@
 //! Runs the command line and returns its exit code.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

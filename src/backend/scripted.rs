@@ -292,6 +292,6 @@ impl Backend for Scripted {
     }
 
     fn model(&self) -> Option<(&ModelConfig, Capacity)> {
-        self.script.model.as_ref().map(|(config, limits)| (config, *limits))
+        self.script.model.as_ref().map(|(config, capacity)| (config, *capacity))
     }
 }

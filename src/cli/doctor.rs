@@ -376,8 +376,8 @@ fn words(f: &Findings) -> String {
 }
 
 /// Formats the measured limits as a table with one line per rate.
-fn roofline_words(limits: &MeasuredRoofline) -> String {
-    let threads = limits.threads;
+fn roofline_words(roofline: &MeasuredRoofline) -> String {
+    let threads = roofline.threads;
     let mut text = format!(
         "limits        measured; {threads} threads, one thread; medians, in brackets the slowest and the fastest round\n"
     );
@@ -388,10 +388,10 @@ fn roofline_words(limits: &MeasuredRoofline) -> String {
         };
         text += &format!("  {name:18} {:26} {:26} {unit}\n", rate(all), rate(one));
     };
-    line("memory, read", "GB/s", 1e9, &limits.bandwidth, &limits.bandwidth_one_thread);
-    for unit in &limits.units {
+    line("memory, read", "GB/s", 1e9, &roofline.bandwidth, &roofline.bandwidth_one_thread);
+    for unit in &roofline.units {
         let operations = if unit.unit.contains("int8") { "GOP/s" } else { "GFLOP/s" };
         line(&unit.unit, operations, 1e9, &unit.all_threads, &unit.one_thread);
     }
-    text + &format!("  {}\n", limits.method)
+    text + &format!("  {}\n", roofline.method)
 }

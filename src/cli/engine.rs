@@ -105,8 +105,8 @@ fn kernel_help() -> String {
 fn dtype_help() -> String {
     let word = |of: Precision| match of.weights.about() {
         Some(about) => {
-            let cards = [DeviceKind::Duo300i, DeviceKind::A2800i].map(|card| card.instead_of(of));
-            let only = if cards.iter().all(Option::is_none) { "" } else { "; cpu only" };
+            let all_cards = DeviceKind::cards().all(|card| card.instead_of(of).is_none());
+            let only = if all_cards { "" } else { "; cpu only" };
             format!("{} ({about}{only})", of.type_name())
         }
         None => of.type_name().to_owned(),

@@ -201,7 +201,7 @@ fn refuse_unused(args: &Args, settings: &Settings) -> anyhow::Result<()> {
             "--calibration is for schemes with ranges of activations, --kv c8, --smooth and --search-float; {word} alone needs no calibration"
         );
     }
-    if args.set.is_some() && args.calibration.as_deref() != Some(Path::new("ceval")) {
+    if args.set.is_some() && args.calibration.as_deref() != Some(Path::new(CEVAL.name)) {
         bail!("--set is the folder of --calibration ceval, which is not given");
     }
     Ok(())
@@ -281,7 +281,7 @@ impl Row {
 /// Returns the token ids of the calibration's prompts.
 fn prompts(args: &Args, word: &Path, model: &FoundModel) -> anyhow::Result<Vec<Vec<u32>>> {
     let tokenizer = model.tokenizer()?.context("random weights have no tokenizer")?;
-    let prompts = if word == Path::new("ceval") {
+    let prompts = if word == Path::new(CEVAL.name) {
         of_ceval(args, &tokenizer)?
     } else {
         let rows = read_jsonl(word, "a prompt to calibrate with", Row::fault)
@@ -302,7 +302,7 @@ fn prompts(args: &Args, word: &Path, model: &FoundModel) -> anyhow::Result<Vec<V
 /// Returns the first prompts of C-Eval's validation items, 5-shot. They are those of the civil servants, as in ModelSlim's
 /// script, or of all subjects in turn if the set has no such subject.
 fn of_ceval(args: &Args, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>> {
-    let usual = ["ceval", "ceval-sample"].map(|name| Path::new("datasets").join(name));
+    let usual = [CEVAL.name, "ceval-sample"].map(|name| Path::new("datasets").join(name));
     let found = args.set.as_ref().or_else(|| usual.iter().find(|folder| folder.is_dir()));
     let folder = found.cloned().map_or_else(crate::shipped::ceval_sample, Ok)?;
     let source = Source::open(&CEVAL, &folder)?;

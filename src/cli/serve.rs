@@ -124,16 +124,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .tokenizer()?
         .context("random weights have no tokenizer and cannot be served; give a model folder")?;
     let context = args.context(model.config.seq_length)?;
-    let mut limits = Capacity::for_batch(&model.config, usize::from(args.max_batch), context);
-    limits.max_step_tokens = compute.device.step_tokens().max(limits.max_batch);
+    let mut capacity = Capacity::for_batch(&model.config, usize::from(args.max_batch), context);
+    capacity.max_step_tokens = compute.device.step_tokens().max(capacity.max_batch);
     // Log-probabilities of prompts need the logits of many rows.
-    limits.max_logit_rows = limits.max_logit_rows.max(64);
+    capacity.max_logit_rows = capacity.max_logit_rows.max(64);
     let log = args.log()?;
     let connections = args.connections()?;
     // Before the weights are read: an address that is taken is known at once.
     let listener = bind(SocketAddr::new(args.host, args.port))?;
     let loading = Loading::answer(&listener).context("the server cannot run")?;
-    let engine = model.load(&compute, limits, &mut Bars::default())?;
+    let engine = model.load(&compute, capacity, &mut Bars::default())?;
     drop(loading);
     let settings = Settings {
         model: args.name(&model.path),

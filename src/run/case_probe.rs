@@ -19,16 +19,16 @@ impl CaseProbe {
     /// Creates the probe of a run that has targets and the machine's measured limits. Otherwise there is nothing to
     /// measure.
     pub(crate) fn of(run: &RunRecord) -> Option<Self> {
-        let limits = run.provenance.roofline.as_ref()?.measured.as_ref()?;
+        let roofline = run.provenance.roofline.as_ref()?.measured.as_ref()?;
         let targets = &run.plan.targets;
         if targets.is_empty() || run.provenance.clock != Clock::Measured {
             return None;
         }
         let named = targets.iter().filter_map(|target| target.unit.as_ref());
-        let units: BTreeSet<&str> = named.chain(&limits.peak_unit).map(String::as_str).collect();
+        let units: BTreeSet<&str> = named.chain(&roofline.peak_unit).map(String::as_str).collect();
         let spoken_of = |target: &Target| [target.case_id.clone(), target.over.clone()];
         Some(Self {
-            probe: RooflineProbe::new(limits.threads as usize, &limits.reader, units),
+            probe: RooflineProbe::new(roofline.threads as usize, &roofline.reader, units),
             cases: targets.iter().flat_map(spoken_of).flatten().collect(),
         })
     }
@@ -76,7 +76,7 @@ mod tests {
         run.plan.targets = vec![target("b8", Some("b1"))];
         assert!(CaseProbe::of(&run).is_none(), "limits that were not measured before");
         let rate = MeasuredRate { median: 1.0, low: 1.0, high: 1.0 };
-        let limits = MeasuredRoofline {
+        let roofline = MeasuredRoofline {
             threads: 1,
             method: "a test".into(),
             bandwidth: rate,
@@ -87,7 +87,7 @@ mod tests {
             reader: String::new(),
         };
         run.provenance.roofline =
-            Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, measured: Some(limits) });
+            Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, measured: Some(roofline) });
         let probe = CaseProbe::of(&run).unwrap();
         assert!(probe.is_for("b1") && probe.is_for("b8") && !probe.is_for("b2"));
         run.provenance.clock = Clock::Modelled;

@@ -1,9 +1,9 @@
 //! The architecture rules that Cargo cannot hold, checked on the sources. They say which module of the root crate and of the
-//! CPU device may use which module and crate. They say where `unsafe` is allowed, and who may print. The two Ascend crates
-//! share no Rust
-//! type.
+//! CPU device may use which module and crate. They say where `unsafe` is allowed, and who may write to the standard streams.
+//! The two Ascend crates share no Rust type.
 //!
-//! Cargo holds the directions among the crates: a crate names only what its `Cargo.toml` lists.
+//! Cargo holds the directions among the crates: a crate names only what its `Cargo.toml` lists. Clippy denies the macros that
+//! print.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -475,9 +475,9 @@ fn unsafe_stands_only_in_its_rooms() {
     assert!(wrong.is_empty(), "unsafe outside its rooms: {wrong:?}");
 }
 
-/// Returns the first printing word of a source, with its line.
+/// Returns the first use of a standard stream in a source, with its line.
 fn printing(source: &Source) -> Option<String> {
-    let words = ["print", "println", "eprint", "eprintln", "dbg", "stdout()", "stderr()"];
+    let words = ["stdout()", "stderr()"];
     words.iter().find_map(|w| source.line_of(w).map(|line| format!("{}:{line}: {w}", source.path)))
 }
 
@@ -487,39 +487,25 @@ fn only_the_command_line_prints() {
     assert!(all.iter().any(|s| s.room() == "cli" && printing(s).is_some()), "nobody prints at all");
     let wrong: Vec<_> = all.iter().filter(|s| s.room() != "cli").filter_map(printing).collect();
     assert!(wrong.is_empty(), "printing outside src/cli:\n{}", wrong.join("\n"));
-    // Programs, benchmarks and tests of the crates may print: one program writes the bindings, and an ignored test prints figures. A build
-    // script prints for Cargo.
+    // Programs, benchmarks and tests of the crates may print.
     let crates = sources_in("crates");
-    let may_print = ["/bin/", "/tests/", "/benches/", "/build.rs"];
+    let may_print = ["/bin/", "/tests/", "/benches/"];
     let library = crates.iter().filter(|s| !may_print.iter().any(|part| s.path.contains(part)));
     let wrong: Vec<_> = library.filter_map(printing).collect();
     assert!(wrong.is_empty(), "printing in crates:\n{}", wrong.join("\n"));
 }
 
-/// Device and emulator meet only at the C ABI. Neither crate names or depends on the other or on a crate of glmbench. The
-/// client of servers, the metrics and the sandbox depend on none of them either.
+/// Device and emulator meet only at the C ABI. Neither crate depends on the other or on a crate of glmbench. The client of
+/// servers, the metrics and the sandbox depend on none of them either.
 #[test]
 fn the_crates_know_nothing_of_each_other_nor_of_us() {
     let names: Vec<&str> = ["glmbench"].into_iter().chain(CRATES).collect();
-    let alone = [
-        ("ascend-sys", "ascend_sys"),
-        ("ascend-emulator", "ascend_emulator"),
-        ("metrics", "glmbench_metrics"),
-        ("remote", "glmbench_remote"),
-        ("sandbox", "glmbench_sandbox"),
-    ];
-    for (package, own) in alone {
-        let all = sources_in(&format!("crates/{package}/src"));
-        assert!(all.len() > 3, "{package}");
-        for name in names.iter().copied().filter(|name| *name != own) {
-            let wrong: Vec<_> = all.iter().filter_map(|s| Some((&s.path, s.line_of(name)?))).collect();
-            assert!(wrong.is_empty(), "{package} names {name}: {wrong:?}");
-        }
+    for package in ["ascend-sys", "ascend-emulator", "metrics", "remote", "sandbox"] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates").join(package).join("Cargo.toml");
         let manifest: toml::Table = fs::read_to_string(file).unwrap().parse().unwrap();
         let needs = manifest.get("dependencies").and_then(toml::Value::as_table).cloned().unwrap_or_default();
         assert!(names.iter().all(|name| !needs.contains_key(&name.replace('_', "-"))), "{needs:?}");
-        assert!(own != "ascend_emulator" || needs.is_empty(), "one call of rustc builds it: {needs:?}");
+        assert!(package != "ascend-emulator" || needs.is_empty(), "one call of rustc builds it: {needs:?}");
     }
 }
 

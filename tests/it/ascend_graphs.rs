@@ -10,7 +10,7 @@ use glmbench_engine::model::attention_shape;
 use glmbench_engine::parallel::{Cut, Ranks};
 use glmbench_engine::weights::StorageType;
 
-use crate::ascend::{CHIPS, answers, engine, greedy, left, limits, prompts, random, settings};
+use crate::ascend::{CHIPS, answers, capacity, engine, greedy, left, prompts, random, settings};
 
 /// Returns the record's text about graphs, or an empty string if there are none.
 fn graphs(engine: &Engine) -> String {
@@ -47,8 +47,8 @@ fn graphs_change_no_number() {
             let forced = format!("graph={graph}");
             let settings = GroupSettings { tp: 2, ..settings(chip, attention_shape(&rank), "", &forced) };
             let (group, source) = (AscendGroup::new(settings).unwrap(), Arc::new(random().1));
-            let limits = limits(&config, 64);
-            let ranks = Ranks::load(group, &config, RotaryMode::Model, limits, source, &mut |_, _| {});
+            let capacity = capacity(&config, 64);
+            let ranks = Ranks::load(group, &config, RotaryMode::Model, capacity, source, &mut |_, _| {});
             answers(&mut Engine::new(Box::new(ranks.unwrap())), &prompts(), 320)
         };
         assert_eq!(of_two("off"), of_two("segments"), "{}", chip.name());

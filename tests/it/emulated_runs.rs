@@ -36,7 +36,7 @@ fn config() -> ModelConfig {
 }
 
 /// Loads an engine of `tp` ranks where only the clock runs.
-fn engine(tp: usize, limits: Capacity, lines: &str) -> Result<Engine, EngineError> {
+fn engine(tp: usize, capacity: Capacity, lines: &str) -> Result<Engine, EngineError> {
     let config = config();
     let chip = Chip::Duo300i;
     let settings = GroupSettings {
@@ -52,7 +52,7 @@ fn engine(tp: usize, limits: Capacity, lines: &str) -> Result<Engine, EngineErro
     };
     let source = Arc::new(Unread { config: config.clone(), dtype: StorageType::F16 });
     let group = AscendGroup::new(settings)?;
-    let ranks = Ranks::load(group, &config, RotaryMode::Model, limits, source, &mut |_, _| {})?;
+    let ranks = Ranks::load(group, &config, RotaryMode::Model, capacity, source, &mut |_, _| {})?;
     Ok(Engine::new(Box::new(ranks)))
 }
 

@@ -62,8 +62,8 @@ struct Setup {
 
 fn engine(dir: &Path, setup: &Setup) -> Engine {
     let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
-    let mut limits = Capacity::for_batch(&config, 8, 1024);
-    limits.max_logit_rows = 512;
+    let mut capacity = Capacity::for_batch(&config, 8, 1024);
+    capacity.max_logit_rows = 512;
     let options = LoadOptions {
         device: setup.device,
         precision: setup.dtype.into(),
@@ -74,7 +74,7 @@ fn engine(dir: &Path, setup: &Setup) -> Engine {
         tp: setup.tp,
         bind: false,
         profile_operators: false,
-        capacity: limits,
+        capacity,
     };
     load(&config, open_checkpoint(dir).unwrap().into(), &options, &mut |_, _| {}).unwrap()
 }

@@ -43,7 +43,7 @@ struct Setup {
 impl Setup {
     fn engine(self) -> Engine {
         let config = config(self.shape);
-        let limits =
+        let capacity =
             Capacity { max_step_tokens: self.chunk, ..Capacity::for_batch(&config, self.batch, 400) };
         let options = LoadOptions {
             device: DeviceKind::Cpu,
@@ -55,7 +55,7 @@ impl Setup {
             tp: 1,
             bind: false,
             profile_operators: false,
-            capacity: limits,
+            capacity,
         };
         let source = Dummy::new(config.clone(), StorageType::F32, 3);
         load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap()

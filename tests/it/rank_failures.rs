@@ -124,9 +124,9 @@ fn config() -> ModelConfig {
 fn load(tp: usize, fault: Fault, alive: &Arc<AtomicUsize>) -> Result<Ranks, EngineError> {
     let config = config();
     let group = Faulty { ranks: ReferenceGroup::new(tp), fault, alive: Arc::clone(alive) };
-    let limits = Capacity::for_batch(&config, 2, 100);
+    let capacity = Capacity::for_batch(&config, 2, 100);
     let source = Arc::new(Dummy::new(config.clone(), StorageType::F32, 1));
-    Ranks::load(group, &config, RotaryMode::Exact, limits, source, &mut |_, _| {})
+    Ranks::load(group, &config, RotaryMode::Exact, capacity, source, &mut |_, _| {})
 }
 
 /// Returns the result of `work`, or fails if it hangs.

@@ -71,7 +71,7 @@ fn config(shape: &Shape) -> ModelConfig {
 /// Returns the logits of every position of a prompt with the shape's length.
 fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
     let config = config(shape);
-    let limits = Capacity { max_logit_rows: 256, ..Capacity::for_batch(&config, 1, shape.prompt) };
+    let capacity = Capacity { max_logit_rows: 256, ..Capacity::for_batch(&config, 1, shape.prompt) };
     // The exact table: the fp32 reference would not share the rounding of the other types.
     let options = LoadOptions {
         device,
@@ -83,7 +83,7 @@ fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
         tp: 1,
         bind: false,
         profile_operators: false,
-        capacity: limits,
+        capacity,
     };
     let source = Loud(Dummy::new(config.clone(), StorageType::F32, 5), 10.0);
     let mut engine = load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap();

@@ -55,7 +55,7 @@ const CPU: Setup =
     Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, tp: 1, threads: 2, chunk: 512, batch: 8 };
 
 fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> Engine {
-    let limits = Capacity {
+    let capacity = Capacity {
         max_step_tokens: setup.chunk,
         max_logit_rows: 64,
         ..Capacity::for_batch(config, setup.batch, 400)
@@ -70,7 +70,7 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
         tp: setup.tp,
         bind: false,
         profile_operators: false,
-        capacity: limits,
+        capacity,
     };
     load(config, source, &options, &mut |_, _| {}).unwrap()
 }
@@ -260,7 +260,7 @@ fn batch_chunks_and_threads_do_not_move_a_bit_of_several_ranks() {
 #[test]
 fn a_tensor_parallel_size_that_cannot_be_is_refused_before_anything_is_loaded() {
     let config = config(r#"{"padded_vocab_size":100}"#);
-    let limits = Capacity::for_batch(&config, 1, 100);
+    let capacity = Capacity::for_batch(&config, 1, 100);
     for (tp, device) in [(3, DeviceKind::Cpu), (8, DeviceKind::Reference), (0, DeviceKind::Cpu)] {
         let options = LoadOptions {
             device,
@@ -272,7 +272,7 @@ fn a_tensor_parallel_size_that_cannot_be_is_refused_before_anything_is_loaded() 
             tp,
             bind: false,
             profile_operators: false,
-            capacity: limits,
+            capacity,
         };
         let source = Arc::new(Dummy::new(config.clone(), StorageType::F16, 1));
         let loaded = load(&config, source, &options, &mut |_, _| panic!("something was loaded"));
@@ -299,23 +299,23 @@ fn more_ranks_than_chips_are_refused_with_those_that_can_be() {
 #[test]
 fn a_rank_needs_its_part_of_the_memory() {
     let config = ModelConfig::chatglm2_6b();
-    let limits = Capacity::for_batch(&config, 4, 2048);
-    let rank = |tp| MemoryEstimate::per_rank(&config, DType::Fp16, limits, tp).unwrap();
-    assert_eq!(rank(1), MemoryEstimate::new(&config, DType::Fp16, limits));
+    let capacity = Capacity::for_batch(&config, 4, 2048);
+    let rank = |tp| MemoryEstimate::per_rank(&config, DType::Fp16, capacity, tp).unwrap();
+    assert_eq!(rank(1), MemoryEstimate::new(&config, DType::Fp16, capacity));
     let (one, two, four) = (rank(1), rank(2), rank(4));
     assert_eq!((two.kv_bytes, four.kv_bytes), (one.kv_bytes / 2, one.kv_bytes / 2));
     // Half of everything but embedding and norms, which every rank holds whole.
     let whole = 2 * (65024 * 4096 + 57 * 4096);
     assert_eq!(two.weight_bytes, (one.weight_bytes - whole) / 2 + whole);
     assert_eq!(two.of_ranks(2).kv_bytes, one.kv_bytes);
-    assert!(MemoryEstimate::per_rank(&config, DType::Fp16, limits, 5).is_err());
+    assert!(MemoryEstimate::per_rank(&config, DType::Fp16, capacity, 5).is_err());
 }
 
 #[test]
 fn integers_take_half_the_memory_of_what_they_hold() {
     let config = ModelConfig::chatglm2_6b();
-    let limits = Capacity::for_batch(&config, 4, 2048);
-    let of = |word: &str| MemoryEstimate::new(&config, word.parse::<Precision>().unwrap(), limits);
+    let capacity = Capacity::for_batch(&config, 4, 2048);
+    let of = |word: &str| MemoryEstimate::new(&config, word.parse::<Precision>().unwrap(), capacity);
     let (fp16, w8a8, kv) = (of("fp16"), of("w8a8-dynamic"), of("fp16+kv-int8"));
     // Four matrices per layer and the output layer are integers, with one 4-byte scale per output channel.
     let numbers = 28 * (4608 + 4096 + 2 * 13_696 + 13_696) * 4096 + 65_024 * 4096;

@@ -66,9 +66,9 @@ impl Run<'_> {
         if let Some(bytes) = self.available_bytes {
             plan.fit_memory(&config, DType::Fp16, MemoryBudget::Together(bytes));
         }
-        let limits = plan.capacity(1);
-        let model = Some((config.clone(), limits));
-        let backend = Scripted::new(Script { model, max_batch: limits.max_batch, ..self.script.clone() });
+        let capacity = plan.capacity(1);
+        let model = Some((config.clone(), capacity));
+        let backend = Scripted::new(Script { model, max_batch: capacity.max_batch, ..self.script.clone() });
         execute_in(self.root, &suite, &config, &plan, Box::new(backend), units)
     }
 }
@@ -108,8 +108,8 @@ fn memory_is_told_from_slowness_whether_estimated_or_met() {
     let root = tempfile::tempdir().unwrap();
     let config = config();
     // Memory for six sequences of two blocks, with all other buffers.
-    let limits = Capacity { max_step_tokens: 512, ..Capacity::for_batch(&config, 6, 256 + 5) };
-    let bytes = MemoryEstimate::new(&config, DType::Fp16, limits).total_bytes();
+    let capacity = Capacity { max_step_tokens: 512, ..Capacity::for_batch(&config, 6, 256 + 5) };
+    let bytes = MemoryEstimate::new(&config, DType::Fp16, capacity).total_bytes();
     let run =
         Run { root: root.path(), suite: SEARCH, script: half_a_ms_each(), available_bytes: Some(bytes) };
     run.run(ALL).unwrap();

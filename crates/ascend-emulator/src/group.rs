@@ -57,7 +57,7 @@ pub(crate) struct Buffers {
 }
 
 #[derive(Default)]
-struct Meeting {
+struct Rendezvous {
     call: Option<Call>,
     ready_ns: Vec<Option<u64>>,
     end_ns: Option<u64>,
@@ -85,7 +85,7 @@ pub(crate) struct Group {
 
 #[derive(Default)]
 struct State {
-    meetings: HashMap<u64, Meeting>,
+    rendezvous: HashMap<u64, Rendezvous>,
     joined: usize,
     broken: Option<String>,
 }
@@ -110,8 +110,8 @@ impl Group {
         if let Some(problem) = &state.broken {
             return Err(problem.clone());
         }
-        let meeting = state.meetings.entry(index).or_default();
-        let first = *meeting.call.get_or_insert(call);
+        let rendezvous = state.rendezvous.entry(index).or_default();
+        let first = *rendezvous.call.get_or_insert(call);
         if first == call {
             return Ok(());
         }
@@ -124,9 +124,9 @@ impl Group {
     /// Records that a rank's part is job number `job` of its stream.
     pub(crate) fn enrol(&self, index: u64, stream: &Arc<Stream>, job: u64) {
         let mut state = lock(&self.state);
-        let meeting = state.meetings.entry(index).or_default();
-        meeting.parts.push((Arc::downgrade(stream), job));
-        if meeting.awaited {
+        let rendezvous = state.rendezvous.entry(index).or_default();
+        rendezvous.parts.push((Arc::downgrade(stream), job));
+        if rendezvous.awaited {
             stream.demand(job);
         }
     }
@@ -136,21 +136,21 @@ impl Group {
     pub(crate) fn meet(&self, rank: usize, index: u64, ready_ns: u64) -> Result<Option<u64>, String> {
         let mut state = lock(&self.state);
         let broken = state.broken.clone();
-        let meeting = state.meetings.entry(index).or_default();
-        meeting.ready_ns.resize(self.ranks, None);
-        meeting.ready_ns[rank] = Some(ready_ns);
-        if meeting.end_ns.is_none() {
-            let latest = meeting.ready_ns.iter().copied().collect::<Option<Vec<u64>>>();
-            match (latest.and_then(|all| all.into_iter().max()), meeting.call) {
+        let rendezvous = state.rendezvous.entry(index).or_default();
+        rendezvous.ready_ns.resize(self.ranks, None);
+        rendezvous.ready_ns[rank] = Some(ready_ns);
+        if rendezvous.end_ns.is_none() {
+            let latest = rendezvous.ready_ns.iter().copied().collect::<Option<Vec<u64>>>();
+            match (latest.and_then(|all| all.into_iter().max()), rendezvous.call) {
                 (Some(latest), Some(call)) => {
-                    meeting.end_ns = Some(latest + (self.duration)(self.link_bytes(call)));
+                    rendezvous.end_ns = Some(latest + (self.duration)(self.link_bytes(call)));
                     self.changed.notify_all();
                 }
                 _ => return broken.map_or(Ok(None), Err),
             }
         }
-        meeting.taken += 1;
-        let end_ns = meeting.end_ns;
+        rendezvous.taken += 1;
+        let end_ns = rendezvous.end_ns;
         self.forget(&mut state, index);
         Ok(end_ns)
     }
@@ -168,11 +168,11 @@ impl Group {
     }
 
     fn forget(&self, state: &mut State, index: u64) {
-        if let Some(meeting) = state.meetings.get(&index) {
+        if let Some(rendezvous) = state.rendezvous.get(&index) {
             // The clock may be read before the data arrives, so missing buffers do not mean "done".
-            let data_done = !self.computes || meeting.left == self.ranks;
-            if meeting.taken == self.ranks && data_done && meeting.ready_ns.len() == self.ranks {
-                state.meetings.remove(&index);
+            let data_done = !self.computes || rendezvous.left == self.ranks;
+            if rendezvous.taken == self.ranks && data_done && rendezvous.ready_ns.len() == self.ranks {
+                state.rendezvous.remove(&index);
             }
         }
     }
@@ -181,7 +181,7 @@ impl Group {
     pub(crate) fn wait(&self, index: u64, step: Duration) {
         let state = lock(&self.state);
         let open = state.broken.is_none()
-            && state.meetings.get(&index).is_some_and(|meeting| meeting.end_ns.is_none());
+            && state.rendezvous.get(&index).is_some_and(|rendezvous| rendezvous.end_ns.is_none());
         if open {
             let _ = self.changed.wait_timeout(state, step);
         }
@@ -215,33 +215,33 @@ impl Group {
     pub(crate) fn exchange(&self, rank: usize, index: u64, buffers: Buffers) -> Outcome {
         let begin = Instant::now();
         let mut state = lock(&self.state);
-        let meeting = state.meetings.entry(index).or_default();
-        if meeting.buffers.is_empty() {
-            meeting.buffers.resize_with(self.ranks, || None);
+        let rendezvous = state.rendezvous.entry(index).or_default();
+        if rendezvous.buffers.is_empty() {
+            rendezvous.buffers.resize_with(self.ranks, || None);
         }
-        meeting.buffers[rank] = Some(buffers);
-        meeting.awaited = true;
-        for (stream, job) in &meeting.parts {
+        rendezvous.buffers[rank] = Some(buffers);
+        rendezvous.awaited = true;
+        for (stream, job) in &rendezvous.parts {
             if let Some(stream) = stream.upgrade() {
                 stream.demand(*job);
             }
         }
-        if meeting.buffers.iter().all(Option::is_some)
-            && let Some(call) = meeting.call
+        if rendezvous.buffers.iter().all(Option::is_some)
+            && let Some(call) = rendezvous.call
         {
-            let all: Vec<Buffers> = meeting.buffers.iter_mut().filter_map(Option::take).collect();
+            let all: Vec<Buffers> = rendezvous.buffers.iter_mut().filter_map(Option::take).collect();
             drop(state);
             // SAFETY: all ranks are here, their buffers were checked and are held.
             let outcome = unsafe { compute(call, &all) };
             drop(all);
             state = lock(&self.state);
-            state.meetings.entry(index).or_default().outcome = Some(outcome);
+            state.rendezvous.entry(index).or_default().outcome = Some(outcome);
             self.changed.notify_all();
         }
         loop {
-            if let Some(outcome) = state.meetings.get(&index).and_then(|m| m.outcome.clone()) {
-                if let Some(meeting) = state.meetings.get_mut(&index) {
-                    meeting.left += 1;
+            if let Some(outcome) = state.rendezvous.get(&index).and_then(|m| m.outcome.clone()) {
+                if let Some(rendezvous) = state.rendezvous.get_mut(&index) {
+                    rendezvous.left += 1;
                 }
                 self.forget(&mut state, index);
                 return outcome;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use glmbench_ascend::{Chip, Pricer};
+use glmbench_ascend::Pricer;
 use glmbench_engine::EngineError;
 
 use super::counted::{Counted, Machine, Phases};
@@ -24,8 +24,8 @@ pub struct Held {
 fn machine_of(row: &Row) -> Result<Machine, String> {
     let config = row.config()?;
     let profile = row.profile().ok_or("the variant of the chip is not stated")?;
-    let chip = if row.chip == "310P3" { Chip::Duo300i } else { Chip::A2800i };
-    let emulated = if chip == Chip::Duo300i { 2 } else { 8 };
+    let chip = row.card()?;
+    let emulated = chip.emulated_chips();
     if row.chips > emulated {
         return Err(format!("{} chips; the emulated machine has {emulated}", row.chips));
     }

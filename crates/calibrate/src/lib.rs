@@ -6,6 +6,7 @@
 //! a profile with fitted figures. [`measured`] takes the timed cases of our own runs instead of published rows.
 //!
 //! [`modelled`] states the error of a modelled figure, from the committed table of residuals.
+#![forbid(unsafe_code)]
 
 pub mod cases;
 pub mod counted;

@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use glmbench_device::{DeviceKind, Precision};
+use glmbench_ascend::Chip;
+use glmbench_device::Precision;
+use glmbench_device::words::one_of;
 use glmbench_engine::config::ModelConfig;
 
 /// The committed table.
@@ -97,6 +99,23 @@ impl TryFrom<String> for Lengths {
     }
 }
 
+/// What a word of the column `chip` stands for.
+#[derive(Debug, Clone, Copy)]
+struct ChipWord {
+    word: &'static str,
+    card: Chip,
+    /// The profile of the chip; `None` if the word does not state the variant.
+    profile: Option<&'static str>,
+}
+
+/// The words of the column `chip`.
+const CHIPS: [ChipWord; 4] = [
+    ChipWord { word: "310P3", card: Chip::Duo300i, profile: Some("300i-duo") },
+    ChipWord { word: "910B3", card: Chip::A2800i, profile: Some("800i-a2-64g") },
+    ChipWord { word: "910B4", card: Chip::A2800i, profile: Some("800i-a2") },
+    ChipWord { word: "910B?", card: Chip::A2800i, profile: None },
+];
+
 /// A published speed.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -178,21 +197,32 @@ impl Row {
     /// Returns the types that the row ran in.
     ///
     /// # Errors
-    /// The card has no such weights.
+    /// The chip is unknown, or the card has no such weights.
     pub fn precision(&self) -> Result<Precision, String> {
-        let card = if self.chip == "310P3" { DeviceKind::Duo300i } else { DeviceKind::A2800i };
+        let card = self.card()?.device();
         let found = self.dtype.parse::<Precision>().ok().filter(|of| card.instead_of(*of).is_none());
         found.ok_or_else(|| format!("{} weights; no operator of the card's reads them", self.dtype))
     }
 
-    /// Returns the profile of the row's chip.
+    /// Returns the card of the row's chip.
+    ///
+    /// # Errors
+    /// The chip is unknown.
+    pub fn card(&self) -> Result<Chip, String> {
+        let unknown = || {
+            let words = one_of(CHIPS.map(|known| known.word));
+            format!("chip \"{}\" is unknown, expected {words}", self.chip)
+        };
+        self.known_chip().map(|known| known.card).ok_or_else(unknown)
+    }
+
+    /// Returns the profile of the row's chip; `None` if the chip is unknown or its variant is not stated.
     pub fn profile(&self) -> Option<&'static str> {
-        match self.chip.as_str() {
-            "310P3" => Some("300i-duo"),
-            "910B3" => Some("800i-a2-64g"),
-            "910B4" => Some("800i-a2"),
-            _ => None,
-        }
+        self.known_chip()?.profile
+    }
+
+    fn known_chip(&self) -> Option<ChipWord> {
+        CHIPS.into_iter().find(|known| known.word == self.chip)
     }
 }
 
@@ -207,6 +237,7 @@ pub fn rows() -> Result<Vec<Row>, csv::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use glmbench_ascend::profile::Profile;
     use std::collections::BTreeMap;
 
     #[test]
@@ -232,6 +263,23 @@ mod tests {
                 "2: w8a8sc weights; no operator of the card's reads them",
             ]
         );
+    }
+
+    #[test]
+    fn profiles_are_of_their_chips() {
+        for ChipWord { word, card, profile } in CHIPS {
+            let Some(profile) = profile else { continue };
+            let soc = Profile::builtin(profile).unwrap().soc;
+            assert_eq!((soc.as_str(), Chip::of_soc(&soc)), (&*format!("Ascend{word}"), Some(card)));
+        }
+    }
+
+    #[test]
+    fn rows_of_an_unknown_chip_say_so() {
+        let row = Row { chip: "910C".into(), ..rows().unwrap().swap_remove(0) };
+        let problem = row.config().unwrap_err();
+        assert_eq!(problem, "chip \"910C\" is unknown, expected 310P3, 910B3, 910B4 or 910B?");
+        assert_eq!((row.card(), row.profile()), (Err(problem), None));
     }
 
     #[test]

@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn each_row_has_its_number_of_the_bias_behind_it() {
         let wide = with_column(&[1, 2, 3, 4, 5, 6, 7, 8], &[9, 10, 11, 12], 2, 2);
-        let noughts = [0u8; 2 * (FOLDED - 1)];
-        assert_eq!(wide, [&[1, 2, 3, 4, 9, 10], &noughts[..], &[5, 6, 7, 8, 11, 12], &noughts].concat());
+        let zeros = [0u8; 2 * (FOLDED - 1)];
+        assert_eq!(wide, [&[1, 2, 3, 4, 9, 10], &zeros[..], &[5, 6, 7, 8, 11, 12], &zeros].concat());
     }
 }

@@ -191,7 +191,7 @@ impl Device for Cpu {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(kernels) = self.kernels.weights(weight.form()) else {
-            return Err(weight.refused("cpu", self.kernels.forms()));
+            return Err(weight.refused(NAME, self.kernels.forms()));
         };
         let group = weight.storage(self.options.precision.dtype).group(weight.width());
         if let Some(row_bytes) = kernels.row_bytes(weight.width(), group) {

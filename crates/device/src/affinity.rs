@@ -3,6 +3,8 @@
 //! A new thread inherits the affinity of its creator. Binding a rank's thread before it starts its workers therefore
 //! binds them all.
 
+#![allow(unsafe_code, reason = "the system call that binds a thread")]
+
 use std::path::Path;
 
 use super::DeviceInfo;

@@ -213,6 +213,11 @@ impl DeviceKind {
         or(&words.map(|kind| format!("{kind}{}", kind.entry().help)).collect::<Vec<_>>())
     }
 
+    /// Returns the cards.
+    pub fn cards() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|kind| kind.is_card())
+    }
+
     /// Returns the words of the cards, or of the other devices, for messages.
     pub fn words(cards: bool) -> String {
         let words = Self::ALL.into_iter().filter(|kind| kind.is_card() == cards);

@@ -11,6 +11,7 @@
 //! [`mod@reference`] is the oracle: every operator in plain loops.
 //!
 //! It uses no other crate of the workspace. It prints nothing, and its only `unsafe` binds threads.
+#![deny(unsafe_code)]
 
 pub mod affinity;
 pub mod cost;

@@ -9,6 +9,7 @@
 //! It may use the devices: [`glmbench_device`], [`glmbench_cpu`], [`glmbench_ascend`]. Only [`load`] and [`memory`] name the
 //! latter two; everything else is generic over [`glmbench_device::Device`]. The engine prints nothing, and its only `unsafe`
 //! maps files of weights (`weights/map.rs`).
+#![deny(unsafe_code)]
 
 pub mod cache;
 pub mod chat;

@@ -24,7 +24,8 @@ fn loaded(max_batch: usize, max_logit_rows: usize, max_step_tokens: usize) -> (E
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
     let path = ModelPath::Folder(folder.clone());
     let config = path.config(None).unwrap();
-    let limits = Capacity { max_logit_rows, max_step_tokens, ..Capacity::for_batch(&config, max_batch, 512) };
+    let capacity =
+        Capacity { max_logit_rows, max_step_tokens, ..Capacity::for_batch(&config, max_batch, 512) };
     let options = LoadOptions {
         device: DeviceKind::Cpu,
         emulate: None,
@@ -35,7 +36,7 @@ fn loaded(max_batch: usize, max_logit_rows: usize, max_step_tokens: usize) -> (E
         tp: 1,
         bind: false,
         profile_operators: false,
-        capacity: limits,
+        capacity,
     };
     let weights = path.weights(&config, DType::Fp16).unwrap().into();
     let mut engine = load(&config, weights, &options, &mut |_, _| {}).unwrap();

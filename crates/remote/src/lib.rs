@@ -10,6 +10,7 @@
 //! - Times are [`std::time::Instant`]s, taken when the bytes arrived, not when they were parsed ([`Times`]).
 //! - A redirect is refused. A proxy named by the environment is not used: both would change what is measured.
 //! - Keys are never printed: not by [`Key`]'s `Debug`, and not in the text of a failure.
+#![forbid(unsafe_code)]
 
 mod client;
 mod endpoint;

@@ -25,6 +25,7 @@
 //!
 //! The kernel is shared: a hole in it is a way out. Memory is bounded for each process by its address space, and for all
 //! together by a look every 20 ms. Files of `/usr` can be read.
+#![deny(unsafe_code)]
 
 mod language;
 #[cfg(target_os = "linux")]

@@ -1,6 +1,6 @@
 //! Programs that try to get out, to stay, and to take everything. Where the kernel refuses the sandbox, the tests say so and pass.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, which say aloud what they skip")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,6 +12,9 @@ use glmbench_sandbox::{
     humaneval_program,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
+
+#[path = "../../../tests/it/skip.rs"]
+mod skip;
 
 /// A sandbox with what runs in it.
 #[derive(Clone)]
@@ -65,12 +68,12 @@ fn main() -> ExitCode {
     let sandbox = match Sandbox::probe() {
         Ok(sandbox) => sandbox,
         Err(error) => {
-            println!("sandbox: SKIPPED, all of it: {error}");
+            skip::skipped(&format!("all tests of the sandbox: {error}"));
             return ExitCode::SUCCESS;
         }
     };
-    let python =
-        Python::find(&sandbox).map_err(|error| println!("sandbox: SKIPPED, what needs Python: {error}")).ok();
+    let no_python = |error| skip::skipped(&format!("tests that need Python: {error}"));
+    let python = Python::find(&sandbox).map_err(no_python).ok();
     let with_python = WITH_PYTHON.into_iter().filter(|_| python.is_some());
     let room = Room { sandbox, python: python.clone() };
     let trial = |(name, test): (&'static str, Test)| {
@@ -547,7 +550,7 @@ fn humaneval(room: &Room) {
     let usual = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/datasets/humaneval/HumanEval.jsonl");
     let path = std::env::var("GLMBENCH_HUMANEVAL").unwrap_or_else(|_| usual.to_owned());
     let Ok(lines) = fs::read_to_string(&path) else {
-        println!("sandbox: SKIPPED, HumanEval: {path} is not there");
+        skip::skipped(&format!("HumanEval: {path} is not there"));
         return;
     };
     let python = room.python.as_ref().unwrap();
@@ -576,7 +579,7 @@ fn toolchain(room: &Room, language: Language) -> Option<Toolchain> {
     match Toolchain::find(language, &room.sandbox) {
         Ok(toolchain) => Some(toolchain),
         Err(error @ (NoToolchain::Missing { .. } | NoToolchain::Python(_))) => {
-            println!("sandbox: SKIPPED, programs in {language}: {error}");
+            skip::skipped(&format!("programs in {language}: {error}"));
             None
         }
         Err(error) => panic!("{error}"),

@@ -37,7 +37,7 @@ fn engine() -> Engine {
     let path = ModelPath::Folder(folder());
     // Where a folder does not say what its rope_ratio scales, either gives the same work.
     let config = path.config(None).or_else(|_| path.config("base".parse().ok())).expect("a model folder");
-    let limits = Capacity::for_batch(&config, BATCH, config.seq_length.min(1024));
+    let capacity = Capacity::for_batch(&config, BATCH, config.seq_length.min(1024));
     let options = LoadOptions {
         device: DeviceKind::Cpu,
         emulate: None,
@@ -48,7 +48,7 @@ fn engine() -> Engine {
         tp: 1,
         bind: false,
         profile_operators: false,
-        capacity: limits,
+        capacity,
     };
     let weights = path.weights(&config, DType::Fp16).expect("weights").into();
     load(&config, weights, &options, &mut |_, _| {}).expect("a model")

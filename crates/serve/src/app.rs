@@ -46,14 +46,14 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn of(engine: &Engine, tokenizer: Arc<Tokenizer>) -> Self {
-        let (config, limits) = (engine.config(), engine.capacity());
-        let taken = limits.max_context - config.pre_seq_len.unwrap_or(0);
+        let (config, capacity) = (engine.config(), engine.capacity());
+        let taken = capacity.max_context - config.pre_seq_len.unwrap_or(0);
         Self {
             names: TokenNames::of(&tokenizer, config.padded_vocab_size),
             tokenizer,
             context: taken.min(config.seq_length),
             vocab: config.padded_vocab_size,
-            max_batch: limits.max_batch,
+            max_batch: capacity.max_batch,
             eos: config.eos_token_ids.clone(),
         }
     }

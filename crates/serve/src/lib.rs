@@ -5,6 +5,7 @@
 //! between the wire and what the program thinks in (`generation.rs`).
 //!
 //! The crate knows nothing of suites and records, and prints nothing: the log goes where the caller says.
+#![forbid(unsafe_code)]
 
 mod app;
 mod bell;

@@ -39,7 +39,8 @@ pub(super) fn read(path: &Path, of: &Source<'_>, pricer: &Pricer) -> anyhow::Res
     let device: DeviceKind =
         card.summary.card.parse().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
     let Some(chip) = Chip::of(device) else {
-        bail!("{shown}: bundle.json: card is \"{}\", expected 300i-duo or 800i-a2", device.name());
+        let cards = DeviceKind::words(true);
+        bail!("{shown}: bundle.json: card is \"{device}\", expected {cards}");
     };
     check_chip(of.profile, chip, &format!("the bundle {shown} is of {}", device.name()))?;
     let dtype: DType = card.summary.dtype.parse().map_err(|e| invalid(format!("bundle.json: dtype: {e}")))?;

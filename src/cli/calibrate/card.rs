@@ -57,7 +57,7 @@ pub(super) fn fit_card(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = args.out.as_deref().filter(|path| path.symlink_metadata().is_ok()) {
         bail!("--out {}: is there already; give another path", path.display());
     }
-    let word = args.profile.as_deref().unwrap_or(Path::new("300i-duo"));
+    let word = args.profile.as_deref().unwrap_or(Path::new(Chip::Duo300i.name()));
     let profile =
         if word.exists() { Profile::from_file(word)? } else { Profile::builtin(&word.to_string_lossy())? };
     let Some(chip) = Chip::of_soc(&profile.soc) else {

@@ -9,7 +9,7 @@ use glmbench_ascend::{Chip, Pricer};
 use glmbench_calibrate::counted::Machine;
 use glmbench_calibrate::measured::{Predicted, Timed, cases};
 use glmbench_calibrate::published::Phase;
-use glmbench_device::DType;
+use glmbench_device::{DType, DeviceKind};
 use glmbench_engine::load::ModelPath;
 
 use crate::cli::runs::find_run;
@@ -76,7 +76,8 @@ impl Measured {
     fn machine(&self, profile: &Profile, model: Option<&Path>) -> anyhow::Result<Machine> {
         let from = &self.run.provenance;
         let Some(chip) = from.device.known().and_then(|device| Chip::of(device.kind)) else {
-            bail!("{}: run on {}; expected a run on 300i-duo or 800i-a2", self.run.run_id, from.device);
+            let cards = DeviceKind::words(true);
+            bail!("{}: run on {}; expected a run on {cards}", self.run.run_id, from.device);
         };
         super::card::check_chip(
             profile,

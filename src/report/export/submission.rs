@@ -4,6 +4,7 @@
 
 use super::modeltest::plain;
 use super::{Export, ExportError, File, Output, Records};
+use crate::dataset::CEVAL;
 use serde_json::{Map, Value};
 use std::io;
 
@@ -39,7 +40,7 @@ the score. An item without an answer has an empty text, which counts as wrong.
 /// Returns a file for each C-Eval task with items.
 fn files(records: &Records) -> Result<Vec<File>, ExportError> {
     let mut files = Vec::new();
-    for case in records.run.plan.accuracy.iter().filter(|case| case.benchmark == "ceval") {
+    for case in records.run.plan.accuracy.iter().filter(|case| case.benchmark == CEVAL.name) {
         let mut subjects = Map::new();
         for sample in records.samples.iter().filter(|sample| sample.task == case.task) {
             // ceval/test/law/12

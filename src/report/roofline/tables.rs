@@ -103,19 +103,19 @@ pub(in crate::report) fn phases(run: &RunRecord, performance: &[PerfRow]) -> Tab
 }
 
 /// Limits of the machine measured before the cases.
-pub(in crate::report) fn machine(limits: &MeasuredRoofline) -> Table {
+pub(in crate::report) fn machine(roofline: &MeasuredRoofline) -> Table {
     let numbers = texts!["All threads", "Slowest round", "Fastest round", "One thread"];
     let title = text!(
         "The machine's limits before the cases, measured with {threads} threads",
-        threads = limits.threads
+        threads = roofline.threads
     );
     let mut table = Table::new(title, &texts!["Unit", "Rate"], &numbers);
     let mut push = |name: Text, unit: Text, all: &MeasuredRate, one: &MeasuredRate| {
         let shown = [all.median, all.low, all.high, one.median].map(|rate| significant(rate / 1e9, 4));
         table.push(false, [vec![name, unit], shown.map(Text::from).to_vec()].concat());
     };
-    push(text!("memory, streamed reads"), "GB/s".into(), &limits.bandwidth, &limits.bandwidth_one_thread);
-    for unit in &limits.units {
+    push(text!("memory, streamed reads"), "GB/s".into(), &roofline.bandwidth, &roofline.bandwidth_one_thread);
+    for unit in &roofline.units {
         push(unit.unit.to_text(), text!("10⁹ operations/s"), &unit.all_threads, &unit.one_thread);
     }
     table

@@ -7,7 +7,7 @@ use glmbench_device::{DeviceError, SequenceView};
 use glmbench_engine::EngineError;
 use glmbench_engine::model::{Forward, Model, StepInput, attention_shape};
 
-use super::{CHIPS, answers, engine, greedy, left, limits, prompts, random, settings};
+use super::{CHIPS, answers, capacity, engine, greedy, left, prompts, random, settings};
 use crate::support::answer;
 
 #[test]
@@ -35,9 +35,9 @@ fn nothing_is_left_when_queued_work_is_called_off() {
     for chip in CHIPS {
         let group = AscendGroup::new(settings(chip, attention_shape(&config), "", "")).unwrap();
         let device = group.rank(0).unwrap();
-        let limits = limits(&config, 64);
+        let capacity = capacity(&config, 64);
         let mut model =
-            Model::load(device, &config, RotaryMode::Model, limits, &source, &mut |_, _| {}).unwrap();
+            Model::load(device, &config, RotaryMode::Model, capacity, &source, &mut |_, _| {}).unwrap();
         let sequences = [SequenceView { rows: 0..3, context: 3, blocks: &[0] }];
         let (tokens, positions) = ([1, 2, 3], [0, 1, 2]);
         let step =

@@ -13,7 +13,7 @@ use glmbench_engine::model::attention_shape;
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
 
-use super::{CHIPS, assert_gate, compare, compare_in, config, engine, limits, settings};
+use super::{CHIPS, assert_gate, capacity, compare, compare_in, config, engine, settings};
 use crate::goldens::Seen;
 use crate::support::{Loud, answer, shared};
 
@@ -126,7 +126,7 @@ fn a_bias_within_the_sums_keeps_the_gate_and_an_added_one_is_farther_off() {
         tp: 1,
         bind: false,
         profile_operators: false,
-        capacity: limits(&config, 512),
+        capacity: capacity(&config, 512),
     };
     let cpu = logits(&mut load(&config, Arc::new(source()), &options, &mut |_, _| {}).unwrap());
     let of_card = |forced: &str| {

@@ -41,10 +41,10 @@ fn config(dir: &Path) -> ModelConfig {
     ModelConfig::from_file(&dir.join("config.json")).unwrap()
 }
 
-pub(crate) fn limits(config: &ModelConfig, step: usize) -> Capacity {
-    let mut limits = Capacity::for_batch(config, 8, 1024);
-    (limits.max_step_tokens, limits.max_logit_rows) = (step, step);
-    limits
+pub(crate) fn capacity(config: &ModelConfig, step: usize) -> Capacity {
+    let mut capacity = Capacity::for_batch(config, 8, 1024);
+    (capacity.max_step_tokens, capacity.max_logit_rows) = (step, step);
+    capacity
 }
 
 /// Loads a model on rank 0 of a group, on this thread.
@@ -54,8 +54,8 @@ pub(crate) fn engine(
     source: &dyn WeightSource,
     step: usize,
 ) -> Result<Engine, EngineError> {
-    let (device, limits): (Ascend, _) = (group.rank(0)?, limits(config, step));
-    let model = Model::load(device, config, RotaryMode::Model, limits, source, &mut |_, _| {})?;
+    let (device, capacity): (Ascend, _) = (group.rank(0)?, capacity(config, step));
+    let model = Model::load(device, config, RotaryMode::Model, capacity, source, &mut |_, _| {})?;
     Ok(Engine::new(Box::new(model)))
 }
 

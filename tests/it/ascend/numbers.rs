@@ -11,7 +11,7 @@ use glmbench_engine::model::attention_shape;
 use glmbench_engine::parallel::{Cut, Ranks};
 use glmbench_engine::weights::WeightSource;
 
-use super::{CHIPS, answers, engine, left, limits, prompts, random, settings};
+use super::{CHIPS, answers, capacity, engine, left, prompts, random, settings};
 
 /// Plans that cannot be kept are created again, with the same results.
 #[test]
@@ -147,9 +147,9 @@ fn two_ranks_wait_for_each_other() {
             let rank = Cut::new(&config, 0, tp).unwrap().config(&config);
             let settings = GroupSettings { tp, ..settings(chip, attention_shape(&rank), "", "") };
             let group = AscendGroup::new(settings).unwrap();
-            let limits = limits(&config, 64);
+            let capacity = capacity(&config, 64);
             let ranks =
-                Ranks::load(group, &config, RotaryMode::Model, limits, source.clone(), &mut |_, _| {});
+                Ranks::load(group, &config, RotaryMode::Model, capacity, source.clone(), &mut |_, _| {});
             answers(&mut Engine::new(Box::new(ranks.unwrap())), &prompts(), 320)
         };
         for ((a, _), (b, _)) in of_tp(1).iter().zip(&of_tp(2)) {

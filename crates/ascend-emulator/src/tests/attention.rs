@@ -228,8 +228,8 @@ fn prompt_attention_on_310p_sums_tiles_in_fp16() {
     let values: Vec<f32> = (0..tokens * D).map(|i| of_token(i / D)).collect();
     for (settings, sum) in [("soc = Ascend310P3", 38.0), ("soc = Ascend910B4", 127.0 * third)] {
         let s = Session::new(settings);
-        let nought = vec![0.0; tokens * D];
-        let (q, k) = (Array::new(Float16, &dims, &nought), Array::new(Float16, &dims, &nought));
+        let zeros = vec![0.0; tokens * D];
+        let (q, k) = (Array::new(Float16, &dims, &zeros), Array::new(Float16, &dims, &zeros));
         let (v, out) = (Array::new(Float16, &dims, &values), Array::empty(Float16, &dims));
         let tensors = [q.tensor, k.tensor, v.tensor, out.tensor];
         prompt(&s, tensors, null_mut(), [null_mut(); 2], c"BSND", [1, 0, 0]);

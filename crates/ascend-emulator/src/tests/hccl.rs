@@ -65,21 +65,21 @@ fn destroy(comms: &[Handle]) {
 
 #[test]
 fn sums_are_taken_in_rank_order_with_one_rounding() {
-    for (settings, dtype, code, world) in [
+    for (settings, dtype, code, rank_count) in [
         ("soc = Ascend310P3", Float16, 3, 2),
         ("soc = Ascend910B4", Bf16, 11, 4),
         ("soc = Ascend910B4", DType::Float, 4, 3),
     ] {
         let s = Session::new(settings);
-        let inputs: Vec<Vec<f32>> = (0..world).map(|r| rounded(dtype, &random(70 + r, 96))).collect();
+        let inputs: Vec<Vec<f32>> = (0..rank_count).map(|r| rounded(dtype, &random(70 + r, 96))).collect();
         let expected: Vec<f32> = (0..96)
             .map(|i| round_to(dtype, inputs.iter().map(|x| x[i]).reduce(|a, b| a + b).unwrap()))
             .collect();
-        let comms = init_all(world as u32);
+        let comms = init_all(rank_count as u32);
         ranks(&comms, |rank, comm, stream| {
             let x = Array::new(dtype, &[96], &inputs[rank]);
-            let whole = Array::empty(dtype, &[96 * world as i64]);
-            let part = Array::empty(dtype, &[96 / world as i64]);
+            let whole = Array::empty(dtype, &[96 * rank_count as i64]);
+            let part = Array::empty(dtype, &[96 / rank_count as i64]);
             // SAFETY: live handles and memory.
             unsafe {
                 assert_eq!(
@@ -88,22 +88,22 @@ fn sums_are_taken_in_rank_order_with_one_rounding() {
                     "{}",
                     message()
                 );
-                let count = 96 / world;
+                let count = 96 / rank_count;
                 assert_eq!(HcclReduceScatter(x.memory.0, part.memory.0, count, code, 0, comm, stream), 0);
                 assert_eq!(HcclAllReduce(x.memory.0, x.memory.0, 96, code, 0, comm, stream), 0);
                 assert_eq!(aclrtSynchronizeStream(stream), 0, "{}", message());
             }
             assert_eq!(whole.read(), inputs.concat());
             assert_eq!(x.read(), expected);
-            assert_eq!(part.read(), expected[rank * count(world)..(rank + 1) * count(world)]);
+            assert_eq!(part.read(), expected[rank * count(rank_count)..(rank + 1) * count(rank_count)]);
         });
         destroy(&comms);
         s.end();
     }
 }
 
-fn count(world: u64) -> usize {
-    96 / world as usize
+fn count(ranks: u64) -> usize {
+    96 / ranks as usize
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl WeightKernels for ToyKernels {
         bias: Option<HostTensor<'_>>,
         _pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
-        let weight = weight.dense("cpu")?;
+        let weight = weight.dense(crate::NAME)?;
         let (n, k, dtype) = (weight.rows, weight.width, self.vectors.dtype());
         let mut panels = Buffer::zeroed(n.next_multiple_of(PANEL) * k, "weights")?;
         let mut row = vec![0.0; k];

@@ -36,7 +36,7 @@ impl WeightKernels for ToyInt4 {
         bias: Option<HostTensor<'_>>,
         pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
-        let LinearWeight::Int4(int4) = weight else { return Err(weight.refused("cpu", [])) };
+        let LinearWeight::Int4(int4) = weight else { return Err(weight.refused(crate::NAME, [])) };
         let (mut numbers, mut integers) = (vec![0.0; int4.width], vec![0; int4.width]);
         let mut scales = vec![0.0; int4.groups()];
         let mut data = Vec::new();

@@ -39,7 +39,7 @@ impl WeightKernels for VectorKernels {
         bias: Option<HostTensor<'_>>,
         pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
-        let weight = weight.dense("cpu")?;
+        let weight = weight.dense(crate::NAME)?;
         let linear = Linear::pack(weight, bias, Order::rows(weight.width), self.vectors, pool)?;
         Ok(Box::new(VectorLinear { linear, vectors: self.vectors }))
     }

@@ -11,7 +11,7 @@ impl Engine {
     /// The prompt is empty, a token is unknown, or the sequence is too long.
     pub(super) fn check(&self, request: &Request) -> Result<(), EngineError> {
         let config = self.model.config();
-        let limits = self.model.capacity();
+        let capacity = self.model.capacity();
         let refuse = |problem: String| Err(EngineError::Request(problem));
         if request.prompt.is_empty() {
             return refuse("the prompt is empty".into());
@@ -40,12 +40,12 @@ impl Engine {
             ));
         }
         let context = length + config.pre_seq_len.unwrap_or(0);
-        if context > limits.max_context || blocks_for(context) > limits.kv_blocks {
+        if context > capacity.max_context || blocks_for(context) > capacity.kv_blocks {
             return refuse(format!(
                 "prompt of {} and {} new tokens exceed the {} tokens that memory was taken for",
                 request.prompt.len(),
                 request.max_new_tokens,
-                limits.max_context
+                capacity.max_context
             ));
         }
         Ok(())

@@ -34,11 +34,11 @@ impl Engine {
         blocks: &[u32],
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), EngineError> {
-        let limits = self.model.capacity();
+        let capacity = self.model.capacity();
         let prefix = self.model.config().pre_seq_len.unwrap_or(0);
         let vocab = self.model.config().padded_vocab_size;
         self.model.write_prefix(blocks)?;
-        let chunk = limits.max_step_tokens.min(limits.max_logit_rows);
+        let chunk = capacity.max_step_tokens.min(capacity.max_logit_rows);
         for begin in (0..tokens.len()).step_by(chunk) {
             let end = tokens.len().min(begin + chunk);
             let positions: Vec<u32> = (begin as u32..end as u32).collect();

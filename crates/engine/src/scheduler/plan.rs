@@ -34,12 +34,12 @@ impl Engine {
 
     /// Plans as many prompt tokens as fit.
     fn plan_prefill(&self) -> Vec<Part> {
-        let limits = self.model.capacity();
+        let capacity = self.model.capacity();
         let mut parts = Vec::new();
-        let (mut row, mut logits_left) = (0, limits.max_logit_rows);
+        let (mut row, mut logits_left) = (0, capacity.max_logit_rows);
         for (index, sequence) in self.running.iter().enumerate() {
             let left = sequence.prompt_left();
-            let mut count = left.min(limits.max_step_tokens - row);
+            let mut count = left.min(capacity.max_step_tokens - row);
             let wanted = sequence.wanted_rows(count);
             let logits = wanted.min(logits_left);
             // The last rows wait for a step that can return their logits.
@@ -55,10 +55,10 @@ impl Engine {
 
     /// Plans one token of every sequence whose prompt is fed, and guesses of the next ones where these pay.
     fn plan_decode(&self) -> Vec<Part> {
-        let limits = self.model.capacity();
+        let capacity = self.model.capacity();
         let fed = self.running.iter().enumerate().filter(|(_, sequence)| sequence.prompt_left() == 0);
-        let fed: Vec<_> = fed.take(limits.max_step_tokens).collect();
-        let most = limits.max_step_tokens.min(limits.max_logit_rows);
+        let fed: Vec<_> = fed.take(capacity.max_step_tokens).collect();
+        let most = capacity.max_step_tokens.min(capacity.max_logit_rows);
         let mut spare = if self.guessing.pays(fed.len()) { most.saturating_sub(fed.len()) } else { 0 };
         let mut row = 0;
         let part = |(index, sequence)| {

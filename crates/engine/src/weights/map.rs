@@ -1,5 +1,7 @@
 //! The weight map: a checkpoint file as a memory slice. The only unsafe code in this module tree.
 
+#![allow(unsafe_code, reason = "a mapped file is a slice, and its pages take advice")]
+
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The calls that Rust cannot check: forks and what goes with them.
 
+#![allow(unsafe_code, reason = "forks, and the calls that only a child makes")]
+
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;

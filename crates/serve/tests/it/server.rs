@@ -34,8 +34,8 @@ pub(crate) fn engine(max_batch: usize) -> Engine {
 fn engine_on(max_batch: usize, instruction_set: Option<InstructionSet>) -> Engine {
     let path = ModelPath::Folder(folder());
     let config = path.config(None).unwrap();
-    let mut limits = Capacity::for_batch(&config, max_batch, config.seq_length);
-    limits.max_logit_rows = limits.max_logit_rows.max(16);
+    let mut capacity = Capacity::for_batch(&config, max_batch, config.seq_length);
+    capacity.max_logit_rows = capacity.max_logit_rows.max(16);
     let options = LoadOptions {
         device: DeviceKind::Cpu,
         emulate: None,
@@ -46,7 +46,7 @@ fn engine_on(max_batch: usize, instruction_set: Option<InstructionSet>) -> Engin
         tp: 1,
         bind: false,
         profile_operators: false,
-        capacity: limits,
+        capacity,
     };
     load(&config, path.weights(&config, DType::Fp16).unwrap().into(), &options, &mut |_, _| {}).unwrap()
 }

@@ -65,7 +65,7 @@ impl WeightKernels for Int4Kernels {
         pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int4(int4) = weight else {
-            return Err(weight.refused("cpu", [Form::Int4(Inputs::Int8PerToken)]));
+            return Err(weight.refused(crate::NAME, [Form::Int4(Inputs::Int8PerToken)]));
         };
         let linear =
             GroupedLinear::pack(grouped::Rows::Int4(int4), Packing::Halves, bias, self.vectors, pool)?;

@@ -28,7 +28,7 @@ impl WeightKernels for Int8Kernels {
         pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int8(weight) = weight else {
-            return Err(weight.refused("cpu", [Form::Int8(Inputs::Int8PerToken)]));
+            return Err(weight.refused(crate::NAME, [Form::Int8(Inputs::Int8PerToken)]));
         };
         let linear = Int8Linear::pack(Source::PerToken(weight), bias, self.vectors, pool)?;
         Ok(Box::new(Layer { linear, kernels: *self }))
@@ -60,7 +60,7 @@ impl WeightKernels for StaticKernels {
         pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int8Static(weight) = weight else {
-            return Err(weight.refused("cpu", [Form::Int8(Inputs::Int8Static)]));
+            return Err(weight.refused(crate::NAME, [Form::Int8(Inputs::Int8Static)]));
         };
         let linear = Int8Linear::pack(Source::Static(weight), bias, self.0.vectors, pool)?;
         Ok(Box::new(Layer { linear, kernels: self.0 }))

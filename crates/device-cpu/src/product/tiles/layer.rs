@@ -34,7 +34,7 @@ impl WeightKernels for TileLayers {
         bias: Option<HostTensor<'_>>,
         pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
-        let weight = weight.dense("cpu")?;
+        let weight = weight.dense(crate::NAME)?;
         let linear = Linear::pack(weight, bias, Order::tiles(weight.width), self.vectors, pool)?;
         Ok(Box::new(TileLinear { linear, kernels: *self }))
     }

@@ -60,7 +60,10 @@ impl<Q: Integers + std::fmt::Debug> WeightKernels for WeightOnly<Q> {
         let rows = match weight {
             LinearWeight::Int8(int8) => grouped::Rows::Int8(int8),
             LinearWeight::Int4(int4) => grouped::Rows::Int4(int4),
-            other => return Err(other.refused("cpu", [Form::Int8(Inputs::Float), Form::Int4(Inputs::Float)])),
+            other => {
+                let forms = [Form::Int8(Inputs::Float), Form::Int4(Inputs::Float)];
+                return Err(other.refused(crate::NAME, forms));
+            }
         };
         let linear = GroupedLinear::pack(rows, Q::PACKING, bias, self.vectors, pool)?;
         Ok(Box::new(Layer::<Q> { linear, vectors: self.vectors, of: PhantomData }))
