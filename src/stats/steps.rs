@@ -90,7 +90,7 @@ fn best(values: &[f64], start: usize, end: usize) -> Option<Step> {
 }
 
 /// Returns the place near `size` where the distances of the values from the medians of the two sides are least. Ranks tell that
-/// there is a step, but they forget how far apart two neighbours in rank are, so their best place is often one off.
+/// there is a step, but not how far apart two neighbours in rank are. Their best place is therefore often one off.
 fn placed(part: &[f64], size: usize) -> usize {
     let distance = |side: &[f64]| {
         let centre = median(side).unwrap_or_default();

@@ -121,8 +121,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Returns the lengths in tokens of the prompts that an item is asked with before anything is known of its answers: the
-    /// windows of a text, or the first prompt alone. Empty if the item cannot be asked.
+    /// Returns the lengths in tokens of the prompts that an item is asked with before anything is known of its answers. They
+    /// are the windows of a text, or the first prompt alone. Empty if the item cannot be asked.
     pub fn prompt_lengths(&self, index: usize) -> Vec<usize> {
         let whole = OnceLock::new();
         let windows = self.plan.protocol.windows(&self.question(index, &whole));

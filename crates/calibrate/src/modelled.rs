@@ -5,8 +5,8 @@
 //! The *ratio* of a published speed is its modelled over its published time. The ratio is predicted by a fit that has not seen
 //! the row's model ([`Residual::predicted`]). The **error** of several rows is the root mean square of the ratios'
 //! logarithms, in which every model has the same weight ([`rms_over_models`]). Rows that are only reported do not count
-//! ([`Residual::counts`]). Every error in this program is of this definition: that of a modelled figure, those of the summary by
-//! chip and phase, and those of a profile's calibrated figures.
+//! ([`Residual::counts`]). This definition holds for every error in this program: of a modelled figure, of the summary by chip
+//! and phase, and of a profile's calibrated figures.
 //!
 //! An error is thus the logarithm of a factor. A figure *x* ± *e* lies between *x* / exp(*e*) and *x* · exp(*e*) ([`ends`]). It is
 //! shown in percent. A ratio of two modelled figures has the root of the sum of the squares of both errors ([`of_ratio`]).

@@ -123,7 +123,7 @@ pub enum CodeRatio {
 }
 
 /// Similarity of code (`code_sim_score`): lcc, repobench-p. The first line of the prediction without a backquote, `#` or
-/// `//` is compared with the reference; the ratio is rounded to whole percents.
+/// `//` is compared with the reference. The ratio is rounded to whole percents.
 pub fn code_similarity(prediction: &str, reference: &str, ratio: CodeRatio) -> Result<f64, Undefined> {
     let is_code = |line: &&str| !line.contains(['`', '#']) && !line.contains("//");
     let line = prediction.trim_start_matches('\n').split('\n').find(is_code).unwrap_or("");

@@ -229,8 +229,8 @@ pub(super) fn text_figures(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<TextFi
     keyless.filter_map(of_task).collect()
 }
 
-/// Returns a measure of scored texts with its means in the second and the first run: the score, or else the first that
-/// ModelTest would report. `None` if an item lacks it.
+/// Returns a measure of scored texts with its means in the second and the first run. The measure is the score, or else
+/// the first that ModelTest would report. `None` if an item lacks it.
 fn headline<'m>(pairs: &[(&'m SampleRecord, &SampleRecord)]) -> Option<(&'m str, f64, f64)> {
     let (first, _) = pairs.first()?;
     let is_headline = |name: &&String| *name == "score" || name.ends_with("-diff");

@@ -212,8 +212,8 @@ fn every(rows: &[Residual]) -> Table {
     table
 }
 
-/// Returns the chart *modelled against published*: the ratio of every row that can be timed, by chip, number of chips, phase and
-/// model, with geometric mean and range. `None` for runs with measured times.
+/// Returns the chart *modelled against published*. It has the ratio of every row that can be timed, by chip, number of chips,
+/// phase and model, with geometric mean and range. `None` for runs with measured times.
 pub(in crate::report) fn chart(run: &RunRecord, language: Language) -> Option<RatioChart> {
     profile_of(run).map(|_| chart_of(residuals(), language))
 }

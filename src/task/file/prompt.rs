@@ -301,7 +301,7 @@ impl<'a> Stages<'a> {
         Ok(if *chat { chat::build_prompt(&history, &text) } else { text })
     }
 
-    /// Returns the two halves of `most` tokens at the ends of a longer prompt, as LongBench cuts it: special tokens count, and
+    /// Returns the two halves of `most` tokens at the ends of a longer prompt, as LongBench cuts it. Special tokens count, and
     /// the halves are decoded and joined.
     fn ends_of(&self, text: String, most: usize) -> String {
         let codec = self.question.codec;

@@ -1,7 +1,7 @@
 //! Quantised products: static quantisation of rows, int8 by int8, and floating point by int8.
 //!
-//! Sums of int8 products are int32 and wrap. A scale in 64 bits is an fp32 in its low half, of which the chip reads the
-//! upper 19 bits. Rounding to an integer is to nearest, ties to even: the pages say "round" and no more.
+//! Sums of int8 products are int32 and wrap. A scale in 64 bits is an fp32 in its low half. The chip reads the upper 19 bits
+//! of that half. Rounding to an integer is to nearest, ties to even: the pages say "round" and no more.
 
 use std::ffi::{CStr, c_char};
 

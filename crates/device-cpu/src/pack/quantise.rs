@@ -125,8 +125,8 @@ fn round_static(x: &[f32], by: StaticInput, out: &mut [i8]) {
     }
 }
 
-/// Returns the scale of a row that is quantised by a stored scale: 1, because the weight has it already, or NaN if a
-/// number is NaN.
+/// Returns the scale of a row that is quantised by a stored scale. It is 1, because the weight has the scale already, or
+/// NaN if a number is NaN.
 #[inline(always)]
 fn validity(x: &[f32]) -> f32 {
     let magnitude = |x: &f32| x.to_bits() & (u32::MAX >> 1);

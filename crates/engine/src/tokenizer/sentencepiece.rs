@@ -13,8 +13,8 @@
 //! ever occurs, and the place of the others in the list does not matter.
 //!
 //! To that algorithm, a whole text is one word. The text is therefore split beforehand, between two characters that are
-//! adjacent in no piece. No merge can cross such a place, so the parts are independent and only the speed changes:
-//! short parts come again and again, and their ids are kept ([`parts`]).
+//! adjacent in no piece. No merge can cross such a place, so the parts are independent and only the speed changes.
+//! Short parts come again and again, and their ids are kept ([`parts`]).
 
 mod parts;
 
