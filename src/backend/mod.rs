@@ -113,7 +113,7 @@ pub trait Backend {
     /// [`EngineError::Request`] for a request that can never be answered; others can.
     fn submit(&mut self, request: Request) -> Result<RequestId, EngineError>;
 
-    /// Queues a request whose prompt is known as text, too, without prefix ids. A backend that sends text instead of ids
+    /// Queues a request with a prompt that is known as text, too, without prefix ids. A backend that sends text instead of ids
     /// needs it.
     ///
     /// # Errors
@@ -131,8 +131,8 @@ pub trait Backend {
         Err(EngineError::Option("this backend does not send requests at given times".into()))
     }
 
-    /// Returns what the backend knows of a finished request besides its completion, once. `None` for an engine in this
-    /// process, whose steps say everything.
+    /// Returns what the backend knows of a finished request besides its completion, once. `None` for an engine in this process:
+    /// its steps say everything.
     fn exchange(&mut self, _id: RequestId) -> Option<Exchange> {
         None
     }

@@ -142,7 +142,7 @@ struct Shard<'a> {
     count: Option<usize>,
 }
 
-/// Reads a word of so many digits.
+/// Reads a word of exactly `digits` digits.
 fn number(word: &str, digits: usize) -> Option<usize> {
     (word.len() == digits && word.bytes().all(|byte| byte.is_ascii_digit())).then(|| word.parse().ok())?
 }

@@ -209,7 +209,7 @@ fn times_and_rates_are_judged_by_their_interval() {
     assert_eq!(few(Clock::Modelled), [Pass, Fail]);
 }
 
-/// Repetitions of one modelled time, by a profile whose fit states this error.
+/// Repetitions of one modelled time, by a profile with a fit that states this error.
 fn modelled(id: &str, ms: u64, error: f64) -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     let (mut record, samples, requests) = run(id, 200, &[ms], Clock::Modelled);
     let fit = |phase: &str| ProfileFit {

@@ -8,7 +8,7 @@ use super::catalogue::{CHINESE, Groups, Piece, pieces};
 use super::english::english_words;
 use super::*;
 
-/// Groups whose keys are not templates of messages.
+/// Groups with keys that are not templates of messages.
 const OTHER_GROUPS: [&str; 2] = ["separators", "terms"];
 
 fn groups() -> BTreeMap<String, std::collections::HashMap<String, String>> {

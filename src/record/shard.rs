@@ -46,7 +46,7 @@ pub struct ShardPart {
     /// Its timed cases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cases: Vec<ShardCase>,
-    /// Where it ran. `None` in the run of a shard, whose provenance says it.
+    /// Where it ran. `None` in the run of a shard: its provenance says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<ShardOrigin>,
 }

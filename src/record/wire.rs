@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// 4: the benchmark of each task in `run.json`. Before, the part of the task's name up to the first `-`.
 pub const SCHEMA: u32 = 4;
 
-/// The first schema whose lines end with their sum.
+/// The first schema with lines that end with their sum.
 pub(super) const WITH_SUMS: u32 = 3;
 
 /// A record as written to a file: its fields, preceded by `schema`.

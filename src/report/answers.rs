@@ -50,7 +50,7 @@ pub(super) struct TaskAnswers<'a> {
     ties: u64,
     last_rule: Option<u64>,
     empty: Option<u64>,
-    /// Whether answers are programs, whose only key is that they pass.
+    /// Whether answers are programs. Their only key is that they pass.
     runs: bool,
 }
 

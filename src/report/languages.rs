@@ -112,7 +112,7 @@ fn calibration() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     (run, Vec::new(), timed)
 }
 
-/// A run whose cases were timed in two shards, on unlike machines.
+/// A run with cases timed in two shards, on unlike machines.
 fn merged() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     let (mut run, samples, requests) = fixture::realistic();
     run.run_id += "-merged";

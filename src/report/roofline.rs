@@ -220,7 +220,7 @@ fn flops_of_prefill(case: &PerformanceCase, _: &PerfRow) -> Option<f64> {
     phase_cost(case, Phase::Prefill).map(|cost| cost.flops as f64)
 }
 
-/// The phase whose time a figure is of. `None` for figures of loading, which the host's clock measures.
+/// The phase that a figure times. `None` for figures of loading, which the host's clock measures.
 fn phase_of(figure: Figure) -> Option<Phase> {
     match figure {
         Figure::DecodeBandwidth | Figure::AttentionBandwidth | Figure::DecodeSpeedup => Some(Phase::Decode),

@@ -118,7 +118,7 @@ fn score_cells(row: &AccuracyRow) -> Vec<Text> {
 }
 
 /// One row per case: the medians of all phases.
-/// `basis` is that of a modelled clock, whose times have a column with their error.
+/// `basis` is that of a modelled clock. Its times have a column with their error.
 pub fn performance(rows: &[PerfRow], clock: Clock, basis: Option<Basis<'_>>) -> Table {
     let of = |phase| rows.iter().filter(move |row| row.phase == phase);
     let e2e: Vec<&PerfRow> = of(Phase::E2e).collect();

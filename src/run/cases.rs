@@ -224,7 +224,7 @@ macro_rules! cases {
                 all
             }
 
-            /// Removes the timed cases whose names `keep` does not accept.
+            /// Removes the timed cases with names that `keep` does not accept.
             pub(super) fn retain_timed(&mut self, keep: &dyn Fn(&str) -> bool) {
                 $($(#[$only])* self.$plan.retain(|case| keep(&case.id()));)*
             }

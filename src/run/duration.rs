@@ -237,7 +237,7 @@ impl Rates {
         }
     }
 
-    /// Estimates an accuracy case whose data set is called `dataset` in records.
+    /// Estimates an accuracy case. Records call its data set `dataset`.
     pub fn task(&self, run: &AccuracyRun<'_>, dataset: &str, counted: Counted<'_>) -> Expected {
         let plan = run.evaluation.plan();
         let items = run.own.len();
@@ -329,7 +329,7 @@ fn enough_blocks(inputs: &[usize], prefix: usize) -> usize {
 /// measured ones would differ from machine to machine.
 const FLOPS_A_BYTE: u64 = 64;
 
-/// Most tokens of a batch whose work is counted. Larger batches fit no machine, and their work would overflow.
+/// Maximum tokens of a batch for which work is counted. Larger batches fit no machine, and their work would overflow.
 const MOST_TOKENS: usize = 1 << 26;
 
 /// Returns the least work of phases in bytes of memory traffic.

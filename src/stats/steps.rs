@@ -1,7 +1,7 @@
 //! Steps in a series: places where its level changed, found by rank sums and binary segmentation.
 //!
-//! The best place to split a series is the one whose rank sum is farthest from its mean, in standard deviations. It is a step
-//! if the p-value of the [rank-sum test](super::rank_sum) there, times the number of places tried (Bonferroni), is below
+//! The best place to split a series has the rank sum farthest from its mean, in standard deviations. It is a step if the
+//! p-value of the [rank-sum test](super::rank_sum) there, times the number of places tried (Bonferroni), is below
 //! [`STEP_ALPHA`]. The step is then placed where the values are closest to the medians of its two sides. Both parts are then
 //! searched in the same way (A. J. Scott and M. Knott, Biometrics 30, 1974). At the end, each step is sought again between its
 //! neighbours and dropped if it no longer holds.

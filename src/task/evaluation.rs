@@ -29,7 +29,7 @@ struct Inputs {
     longest: Option<usize>,
 }
 
-/// Items whose prompts one thread cuts into tokens at a time.
+/// Items that one thread cuts into tokens at a time.
 const CHUNK: usize = 1024;
 
 /// Progress of one item.
@@ -244,7 +244,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Ends an item whose request the engine rejected or aborted, for the given reason.
+    /// Ends an item after the engine rejected or aborted its request, for the given reason.
     pub fn give_up(&self, progress: &mut Progress, reason: String) -> Outcome {
         self.outcome(progress, Judgement::Impossible(reason))
     }
@@ -300,7 +300,7 @@ impl<'a> Evaluation<'a> {
         Next::Done(self.outcome(progress, Judgement::Impossible(reason)))
     }
 
-    /// Ends an item whose programs were run.
+    /// Ends an item after its programs were run.
     fn ran(&self, progress: &mut Progress, ran: Ran) -> Outcome {
         let outcome = self.outcome(progress, ran.judgement);
         Outcome { measures: ran.measures, programs: ran.tried, ..outcome }

@@ -64,8 +64,8 @@ impl TextCodec for Tokenizer {
     }
 }
 
-/// A codec that remembers its last prompt. For many prompts one after another, such as those of a subject, whose demonstrations
-/// are the same.
+/// A codec that remembers its last prompt. For many prompts one after another, such as those of a subject, which share their
+/// demonstrations.
 struct Remembering<'a> {
     codec: &'a dyn TextCodec,
     memo: Mutex<Memo>,
@@ -237,7 +237,7 @@ pub enum Evidence {
 pub enum Step {
     /// Call the model.
     Ask(Ask),
-    /// Run programs, whose verdicts finish the item.
+    /// Run programs. Their verdicts finish the item.
     Run(Trial),
     /// Finish the item.
     Judge(Judgement),
@@ -363,7 +363,7 @@ fn output_of(stage: &Stage) -> Output<'_> {
     Output { text: &stage.text, choice_logprobs: &stage.choice_logprobs }
 }
 
-/// Returns the step that ends an item whose content has another form than the protocol asks.
+/// Returns the step that ends an item if its content has another form than the protocol asks.
 fn wrong_form(expected: &str) -> Step {
     Step::Judge(Judgement::Impossible(format!("found a question of another form; expected {expected}")))
 }

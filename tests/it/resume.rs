@@ -19,7 +19,7 @@ use glmbench::suite::Suite;
 use crate::in_process::{self, Heard};
 use crate::support::{Answer, answer, glmbench, wait};
 
-/// A suite with the sample sets: two tasks, one of which has two stages.
+/// A suite with the sample sets: two tasks, one with two stages.
 const SUITE: &str = r#"schema = 1
 name = "k"
 [model]

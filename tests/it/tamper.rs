@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::resume::samples;
 use crate::support::{Answer, answer};
 
-/// Two tasks, one of which has two stages, on the CPU.
+/// Two tasks, one with two stages, on the CPU.
 const ASKED: &str = r#"schema = 1
 name = "asked"
 [model]

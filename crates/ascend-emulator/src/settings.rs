@@ -108,7 +108,8 @@ profile_numbers! {
     memory_bytes_per_s,
     /// Second-level cache, bytes; for information only.
     l2_bytes,
-    /// Rate at which vector operators read and write activations, of which the second-level cache holds a part, bytes/s.
+    /// Rate at which vector operators read and write activations, bytes/s. The second-level cache holds a part of the
+    /// activations.
     activation_bytes_per_s,
     /// Fraction of the matrix unit's peak that is reached.
     compute_efficiency,

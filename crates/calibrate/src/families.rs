@@ -1,7 +1,7 @@
 //! What is fitted to the published rows: which profiles share which figures.
 //!
 //! A figure is free if the rows identify it. If a model is left out, its prediction must not be worse than with the figure
-//! fixed. The others are fixed in the profiles, whose text says why.
+//! fixed. The others are fixed in the profiles, which say why.
 
 use std::path::PathBuf;
 

@@ -255,7 +255,7 @@ mod tests {
                     let all = format!("{chip}, {phase}, all models");
                     let one = format!("{chip}, 1 chip, {phase}");
                     let own = format!("{chip}, {chips} chip{}, {phase}", if chips == 1 { "" } else { "s" });
-                    // A chip whose rows are of one number of chips has no line over all.
+                    // If all rows of a chip are of one number of chips, the chip has no line over all.
                     let names = if stated.pooled { [all, one] } else { [own.clone(), own] };
                     let group = names
                         .iter()

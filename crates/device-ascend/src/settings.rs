@@ -114,7 +114,7 @@ pub struct GroupSettings {
     pub tp: usize,
     /// Type of activations, cache, and weights without a form of their own.
     pub dtype: DType,
-    /// Form of linear layers whose checkpoint is dense, and what the record calls those of a quantised one.
+    /// Form of the linear layers of a dense checkpoint, and what the record calls those of a quantised one.
     pub weights: WeightForm,
     /// Heads of one rank.
     pub attention: AttentionShape,

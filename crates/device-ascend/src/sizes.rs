@@ -22,8 +22,8 @@ pub(super) fn swiglu_half(chip: Chip, ffn: usize) -> usize {
 
 /// The properties of a card that determine the memory of a model.
 ///
-/// Heads count as padded to 64 or 128 channels. A chip whose rotary operator turns out to take 128 only pads 64 further,
-/// which is not known before it is asked.
+/// Heads count as padded to 64 or 128 channels. If the rotary operator of a chip takes 128 channels only, the chip pads
+/// 64 further. This is not known before the operator is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct AscendMemory {
     chip: Chip,

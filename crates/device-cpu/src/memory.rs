@@ -58,7 +58,7 @@ impl CpuMemory {
         self.grouped_linear_bytes(n, k, self.precision.storage().group(k))
     }
 
-    /// Does the same for a weight of which `group` inputs share a scale, as a checkpoint has it.
+    /// Does the same for a weight of a checkpoint: `group` inputs share a scale.
     pub fn grouped_linear_bytes(&self, n: usize, k: usize, group: usize) -> u64 {
         self.products().bytes(n, k, group) as u64
     }

@@ -10,7 +10,7 @@ use super::{
     StaticInput, Storage,
 };
 
-/// Quantisation of the inputs of random weights, whose activations nobody calibrates: ±8 in 127 steps either way.
+/// Quantisation of the inputs of random weights, which have no calibrated activations: ±8 in 127 steps either way.
 const UNCALIBRATED: StaticInput = StaticInput { scale: 8.0 / 127.0, offset: 0.0 };
 
 /// The form of linear layers: that of a quantised checkpoint, or that into which dense weights are brought at load.
@@ -223,7 +223,7 @@ impl Precision {
         self == Self::from(self.dtype)
     }
 
-    /// Returns how linear layers are stored whose checkpoint is dense.
+    /// Returns how the linear layers of a dense checkpoint are stored.
     pub fn storage(self) -> Storage {
         self.weights.storage(self.dtype)
     }

@@ -99,7 +99,7 @@ impl Sequence {
         None
     }
 
-    /// Returns the number of the prompt's next `count` rows, from the last backwards, whose logits are needed.
+    /// Returns how many of the prompt's next `count` rows need logits, from the last backwards.
     pub(super) fn wanted_rows(&self, count: usize) -> usize {
         let end = self.fed + count;
         let whole = self.request.report.prompt.map(|_| 0);

@@ -55,7 +55,7 @@ impl Url {
         self.0.starts_with("https://")
     }
 
-    /// Returns scheme, host and port, with the scheme's own port if none is written.
+    /// Returns scheme, host and port. If the URL names no port, returns the scheme's default port.
     fn origin(&self) -> (bool, String, u16) {
         let uri = self.0.parse::<ureq::http::Uri>().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if self.is_https() { 443 } else { 80 });

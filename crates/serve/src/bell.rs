@@ -20,7 +20,7 @@ pub(crate) struct Bell(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The thread whose wakes wait for a ring.
+    /// The ringing thread. Its wakes wait for a ring.
     ringer: OnceLock<ThreadId>,
     noted: Mutex<Vec<Waker>>,
     rung: Notify,

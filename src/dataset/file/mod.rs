@@ -282,7 +282,7 @@ fn name(node: &Node) -> Result<String, DocumentError> {
     Ok(name)
 }
 
-/// Reads an array of texts whose white space counts, such as those that end an answer.
+/// Reads an array of texts with significant white space, such as those that end an answer.
 pub(crate) fn literals(node: Node, of: &str) -> Result<Vec<String>, DocumentError> {
     let one = |node: &Node| match &node.value {
         Value::String(text) if !text.is_empty() => Ok(text.clone()),

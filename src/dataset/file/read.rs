@@ -122,7 +122,8 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Name of the whole row in expressions, for columns whose names are no words: `row["Best Answer"]`.
+/// Name of the whole row in expressions, for columns with names of several words:
+/// `row["Best Answer"]`.
 const ROW: &str = "row";
 /// Name of the row's number in its file, from 0.
 const ROW_INDEX: &str = "row_index";

@@ -207,7 +207,7 @@ fn verdict(task: &TaskComparison) -> Text {
     }
 }
 
-/// The verdict in a table, whose other columns have the difference and its interval.
+/// The verdict in a table. Other columns of the table have the difference and its interval.
 pub(super) fn shown(task: &TaskComparison) -> Text {
     let without_flips = task.whole().counts.discordant() == 0;
     match task.verdict {

@@ -35,7 +35,7 @@ impl Metric {
         }
     }
 
-    /// The phase whose conditions apply to the metric.
+    /// The phase with the conditions that apply to the metric.
     pub fn phase(self) -> Phase {
         match self {
             Self::Ttft => Phase::Prefill,

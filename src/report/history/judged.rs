@@ -156,7 +156,7 @@ fn best_point(line: &Line<'_>, last: usize) -> usize {
     (0..last).fold(0, |best, place| if value(place) >= value(best) { place } else { best })
 }
 
-/// Values whose noise is the spread of runs.
+/// Values with the spread of runs as their noise.
 fn values(line: &Line<'_>, lines: usize) -> Judged {
     let values = line.values();
     let last = values.len() - 1;

@@ -26,7 +26,7 @@ pub(crate) use self::figures::Figure;
 pub(crate) use self::ratio::RatioError;
 pub(crate) use glmbench_calibrate::modelled::Stated;
 
-/// The error of a modelled figure, or why none is known.
+/// The error of a modelled figure, or why it is not known.
 pub(crate) type Known = Result<Stated, &'static str>;
 
 /// Returns the profile of a run with modelled times.
@@ -82,7 +82,7 @@ fn parameters(shape: &str) -> Option<f64> {
     Some(layers * (attention + 3.0 * hidden * ffn) + 2.0 * vocabulary * hidden)
 }
 
-/// The phases whose error a timed phase has.
+/// Returns the phases that give a timed phase its error.
 fn of_phase(phase: Phase) -> Of {
     match phase {
         Phase::Prefill => Of::Prefill,
@@ -102,7 +102,7 @@ pub(crate) fn error_at(run: &RunRecord, phase: Phase, tp: u32, lengths: [u32; 3]
 }
 
 /// Returns the error of a phase's time on a device with a virtual clock, for a shape `[batch, input tokens, output tokens]` of a model
-/// with so many parameters. `None` with a measured clock.
+/// with `parameters` parameters. `None` with a measured clock.
 pub(crate) fn error_on(
     device: &DeviceInfo,
     parameters: u64,
@@ -125,7 +125,7 @@ pub(crate) fn error_on(
     Some(stated(Ground { profile: Some(&profile), fits: &by.fits }, of_phase(phase), shape))
 }
 
-/// Returns the shape whose steps are behind a load's times: the largest batch, of the mean request.
+/// Returns the shape of the steps behind a load's times: the largest batch, of the mean request.
 pub(crate) fn shape_of_load(row: &LoadRow) -> [u32; 3] {
     let served = row.requests.saturating_sub(row.failed).max(1);
     let mean = |tokens: u64| u32::try_from(tokens.div_ceil(served)).unwrap_or(u32::MAX);
@@ -232,7 +232,7 @@ pub(super) fn span<'a>(run: &RunRecord, rows: impl Iterator<Item = &'a PerfRow>,
     span_of(rows.filter(|row| row.phase == phase).map(|row| Some(error_of(basis, row, phase))))
 }
 
-/// Returns the least and the largest of errors: ` ± 9 to 20 %`. Empty if none is known.
+/// Returns the least and the largest of errors: ` ± 9 to 20 %`. Empty if no error is known.
 pub(crate) fn span_of(errors: impl Iterator<Item = Option<Known>>) -> Text {
     let errors: Vec<Stated> = errors.filter_map(|error| error?.ok()).collect();
     let percents = errors.iter().map(|stated| (100.0 * stated.error).round());

@@ -70,7 +70,7 @@ fn language(node: &Node) -> Result<Language, DocumentError> {
 }
 
 impl Judged {
-    /// Reads the tables `score` and `run`, of which a protocol may have one.
+    /// Reads the tables `score` and `run`. A protocol may have one of them.
     pub(super) fn parse(
         table: &mut Table,
         draft: &Draft,

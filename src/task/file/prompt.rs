@@ -53,7 +53,7 @@ impl<'a> Stages<'a> {
         Ok(match &stage.kind {
             StageKind::Continuations(of) => self.options()?.len() * if of.unconditional { 2 } else { 1 },
             StageKind::Likelihood(of) => self.windows(stage, of)?.count(),
-            // Several samples are drawn from the prompt whose answers are run, which is the last.
+            // Several samples are drawn from the prompt with the programs, which is the last.
             StageKind::Generate { .. } if self.is_last(stage) => self.samples(),
             _ => 1,
         })

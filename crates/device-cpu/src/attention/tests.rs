@@ -148,7 +148,7 @@ fn sets() -> Vec<InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.available()).collect()
 }
 
-/// A channel of a head, in a cache whose channels a checkpoint has.
+/// A channel of a head, in a cache with the channels of a checkpoint.
 fn channel(i: usize) -> KvChannel {
     KvChannel { scale: 1.0 / (50 + i % 7) as f32, offset: (i % 5) as f32 - 2.0 }
 }

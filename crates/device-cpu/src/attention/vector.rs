@@ -136,7 +136,7 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Multiplies stored panels, `numbers` apart, and adds to `out`, whose rows are as far apart as it says. Prefetches the
+    /// Multiplies stored panels, `numbers` apart, and adds to the rows of `out`, `stride` numbers apart. Prefetches the
     /// panels `next` meanwhile.
     ///
     /// For many rows, panels that a tile reads side by side are widened to fp32 once.

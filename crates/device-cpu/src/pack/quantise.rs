@@ -22,7 +22,7 @@ const LARGEST: f32 = 127.0;
 pub(crate) struct Scaled {
     /// Factor that turns an integer back into a number.
     pub(crate) scale: f32,
-    /// The sum of the integers; zero for rows in tiles, whose products do not need it.
+    /// The sum of the integers. Zero for rows in tiles, because products of tiles do not need the sum.
     pub(crate) sum: i32,
 }
 

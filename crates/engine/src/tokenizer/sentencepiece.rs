@@ -1,8 +1,8 @@
 //! A SentencePiece BPE model: text to ids, with the same result as SentencePiece itself.
 //!
 //! SentencePiece puts `▁` before the text (if the model says so), writes spaces as `▁`, and starts with every character
-//! as a symbol. It then repeatedly merges the neighbours whose union is the piece with the highest score, leftmost
-//! first. Symbols that are not pieces in the end become their UTF-8 bytes, or the unknown piece.
+//! as a symbol. It then repeatedly merges the neighbours that form the piece with the highest score, leftmost first.
+//! Symbols that are not pieces in the end become their UTF-8 bytes, or the unknown piece.
 //!
 //! [`BPE`] of the `tokenizers` crate merges by an ordered list of pairs instead. The two agree if two conditions hold:
 //!

@@ -217,7 +217,7 @@ impl Set {
         shown(self.files.iter().map(String::as_str))
     }
 
-    /// Returns the set's files in order, if none is missing.
+    /// Returns the set's files in order, if the set is complete.
     fn complete(&self, dir: &Path) -> Result<Choice, WeightError> {
         let missing: Vec<String> =
             (1..=self.count).filter(|n| !self.numbers.contains(n)).map(|n| self.name(n)).collect();

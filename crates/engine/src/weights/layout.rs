@@ -137,7 +137,7 @@ impl LinearId {
         }
     }
 
-    /// Returns the tensor of the norm whose result is its input; `None` if its input is no result of a norm.
+    /// Returns the tensor of the norm that makes its input; `None` if its input does not come from a norm.
     pub fn norm_before(self) -> Option<String> {
         match (self.role, self.layer) {
             (Role::Qkv, Some(layer)) => Some(layer_tensor(layer, INPUT_NORM)),

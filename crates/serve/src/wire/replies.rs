@@ -19,7 +19,7 @@ impl Usage {
     }
 }
 
-/// A map whose order is that of its list.
+/// A map in the order of its list.
 #[derive(Debug)]
 pub(crate) struct Pairs<V>(pub(crate) Vec<(String, V)>);
 

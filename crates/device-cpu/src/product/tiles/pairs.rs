@@ -107,7 +107,7 @@ impl Part {
         Self { c: unsafe { self.c.add(first * PANEL) }, ..self }
     }
 
-    /// Returns the part below `rows` rows, of a product whose sums are `WIDTH` panels wide.
+    /// Returns the part below `rows` rows, of a product with sums `WIDTH` panels wide.
     ///
     /// # Safety
     /// The product must have the rows.

@@ -116,7 +116,7 @@ impl<'a> StoredLinear<'a> {
     }
 }
 
-/// Returns the error of a tensor whose values cannot be used.
+/// Returns the error of a tensor with unusable values.
 fn broken(origin: &str, tensor: &str, problem: &dyn std::fmt::Display) -> WeightError {
     let problem = format!("tensor {tensor}: {problem}");
     WeightError::Format { path: PathBuf::from(origin), problem }
@@ -246,8 +246,8 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Returns int4 scales of this rank's inputs. A rank whose inputs begin or end within a group has smaller groups, which
-    /// repeat its scale.
+    /// Returns int4 scales of this rank's inputs. If a rank's inputs begin or end within a group, its groups are smaller
+    /// and repeat the group's scale.
     fn groups(&self, quantised: &Quantised) -> Result<Numbers, WeightError> {
         let width = self.whole[1];
         let group =

@@ -182,7 +182,7 @@ fn of_cache<'a>(
     (0..config.num_layers).flat_map(of_layer)
 }
 
-/// Rejects weights whose kind is not the one that the configuration says, or that no engine of this kind can read.
+/// Rejects weights of another kind than the configuration says, or of a kind that this engine cannot read.
 pub(super) fn refuse(
     source: &dyn WeightSource,
     stored: &[StoredTensor],
@@ -327,5 +327,5 @@ pub(crate) fn norm_of(
     Ok(module)
 }
 
-/// Returns the role of the layer whose KV scales [`names::kv`] names: the tensors stand beside its weight.
+/// Returns the role of the layer with the KV scales that [`names::kv`] names. The tensors stand beside its weight.
 const KV_ROLE: Role = Role::Qkv;
