@@ -40,7 +40,7 @@ pub struct Machine {
 pub struct Counted {
     /// The chip's work.
     pub work: Work,
-    /// The rest of the clock's time, ns.
+    /// The rest of the clock time, ns.
     pub rest_ns: f64,
 }
 

@@ -3,8 +3,8 @@
 //! # Definition
 //!
 //! The *ratio* of a published speed is its modelled over its published time. The ratio is predicted by a fit that has not seen
-//! the row's model ([`Residual::predicted`]). The **error** of several rows is the root mean square of the ratios'
-//! logarithms, in which every model has the same weight ([`rms_over_models`]). Rows that are only reported do not count
+//! the row's model ([`Residual::predicted`]). The **error** of several rows is the root mean square of the logarithms of the
+//! ratios, in which every model has the same weight ([`rms_over_models`]). Rows that are only reported do not count
 //! ([`Residual::counts`]). This definition holds for every error in this program: of a modelled figure, of the summary by chip
 //! and phase, and of the calibrated figures.
 //!
@@ -160,7 +160,7 @@ pub struct Stated {
 }
 
 impl Stated {
-    /// Returns the error in the few words of a table's cell: `± 12 %`, with an asterisk if extrapolated.
+    /// Returns the error in the few words of a table cell: `± 12 %`, with an asterisk if extrapolated.
     pub fn short(&self) -> String {
         short(self.error, !self.beyond.is_empty())
     }
@@ -197,7 +197,7 @@ pub fn ends(value: f64, error: f64) -> RangeInclusive<f64> {
     value / error.exp()..=value * error.exp()
 }
 
-/// Returns an error in the few words of a table's cell: `± 12 %`, with an asterisk if extrapolated.
+/// Returns an error in the few words of a table cell: `± 12 %`, with an asterisk if extrapolated.
 pub fn short(error: f64, is_beyond: bool) -> String {
     format!("± {:.0} %{}", 100.0 * error, if is_beyond { " *" } else { "" })
 }

@@ -185,7 +185,7 @@ impl Row {
         found.ok_or_else(|| format!("{} weights; no operator of the card's reads them", self.dtype))
     }
 
-    /// Returns the profile of the row's chip.
+    /// Returns the profile of the chip in the row.
     pub fn profile(&self) -> Option<&'static str> {
         match self.chip.as_str() {
             "310P3" => Some("300i-duo"),

@@ -72,7 +72,7 @@ pub fn residuals(pricer: &Pricer, held: &[Held], fits: &[FamilyFit]) -> Result<V
     Ok(rows)
 }
 
-/// Returns the settings of a profile with the figures of its family's fit.
+/// Returns the settings of a profile with the figures that were fitted for its family.
 fn settings_of(name: &str, fits: &[FamilyFit]) -> Result<String, FitError> {
     for (family, fit) in FAMILIES.iter().zip(fits) {
         if let Some(base) = family.profiles.iter().position(|known| *known == name) {
@@ -135,7 +135,7 @@ pub struct Spread {
     pub most: f64,
 }
 
-/// Ratios of a chip's rows of a phase on a number of chips.
+/// Ratios of the rows of a chip, for a phase and a number of chips.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Which rows.

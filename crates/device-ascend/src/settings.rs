@@ -52,7 +52,7 @@ impl Chip {
         self.device().name()
     }
 
-    /// Returns the prefix of the runtime's name of the chip.
+    /// Returns the prefix of the chip name in the runtime.
     pub(super) fn soc(self) -> &'static str {
         match self {
             Self::Duo300i => "Ascend310P",
@@ -118,7 +118,8 @@ pub struct GroupSettings {
     pub weights: WeightForm,
     /// Heads of one rank.
     pub attention: AttentionShape,
-    /// True to bind every rank's thread to the cores of its chip's NUMA node. If that fails, the record says why.
+    /// True to bind every rank's thread to the cores on the NUMA node of its chip. If that fails, the record says
+    /// why.
     pub bind: bool,
     /// Forced choices of operators.
     pub forced: Forced,

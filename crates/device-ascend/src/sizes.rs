@@ -1,4 +1,4 @@
-//! What a card makes of a model's sizes, for estimates before anything is loaded.
+//! What a card makes of the sizes of a model, for estimates before anything is loaded.
 
 use glmbench_device::{AttentionShape, KV_BLOCK_TOKENS, LinearShape, Precision, Role, Storage, WeightForm};
 
@@ -51,7 +51,7 @@ impl AscendMemory {
         numbers.saturating_mul(self.precision.dtype.bytes() as u64)
     }
 
-    /// Returns the size in bytes of a linear layer's weight, in a model with these heads.
+    /// Returns the size in bytes of a linear layer weight, in a model with these heads.
     pub fn linear_bytes(self, linear: LinearShape, heads: AttentionShape) -> u64 {
         let LinearShape { role, out, width } = linear;
         let out = match role {

@@ -20,7 +20,7 @@ pub(super) struct Sequence {
     pub(super) tokens: Vec<u32>,
     pub(super) blocks: Vec<u32>,
     pub(super) choice_logprobs: Vec<f32>,
-    /// Log-probabilities of the prompt's tokens from [`Request::score_from`] on.
+    /// Log-probabilities of the prompt tokens from [`Request::score_from`] on.
     scored: Vec<f32>,
     /// The output as text, if the request needs it.
     text: Option<TextOutput>,
@@ -62,7 +62,7 @@ impl Sequence {
         self.request.prompt.len().saturating_sub(self.fed)
     }
 
-    /// Notes the log-probabilities of the request's choices after the prompt.
+    /// Notes the log-probabilities of the requested choices after the prompt.
     pub(super) fn note_choices(&mut self, logits: &[f32]) {
         let ids = &self.request.choice_ids;
         if !ids.is_empty() {

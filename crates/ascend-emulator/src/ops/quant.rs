@@ -276,7 +276,7 @@ fn quant_matmul(
     Ok(Planned { kernel: Kernel::QuantMatmul(QuantMatmul), cost, workspace: 0 })
 }
 
-/// Checks the types of scale, pertoken and out: the combinations of the operator's page.
+/// Checks the types of scale, pertoken and out: the combinations on the operator page.
 fn combination(p: &Plan<'_>, scale: &View, pertoken: Option<&View>, out: &View) -> Outcome {
     p.require(!(p.is_310p() && pertoken.is_some()), || {
         format!("pertokenScaleOptional is not supported on {}", p.soc().name())

@@ -125,7 +125,7 @@ impl Products for Vector {
     fn end(&mut self) {}
 }
 
-/// A product of a chunk's rows with the panels of a block.
+/// A product of the rows of a chunk with the panels of a block.
 struct Product<'a> {
     a: &'a [f32],
     a_stride: usize,

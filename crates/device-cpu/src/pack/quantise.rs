@@ -137,7 +137,7 @@ fn validity(x: &[f32]) -> f32 {
 pub(crate) struct Quantise<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) out: &'a mut [i8],
-    /// The stored scale and offset; `None` for a scale of the run's own.
+    /// The stored scale and offset; `None` if the scale is computed from the run.
     pub(crate) by: Option<StaticInput>,
 }
 

@@ -64,7 +64,7 @@ pub(super) fn expected_tensors(config: &ModelConfig) -> impl Iterator<Item = Exp
     plain.chain(cache.into_iter().flatten())
 }
 
-/// Returns what a quantised checkpoint has in place of a model's tensor.
+/// Returns what a quantised checkpoint has in place of a tensor of the model.
 fn of_tensor(
     name: String,
     shape: Vec<usize>,
@@ -295,7 +295,7 @@ fn types(stored: &[StoredTensor]) -> String {
     format!("all {} tensors are {}", stored.len(), names.join(" or "))
 }
 
-/// Returns the name of the norm's weight that goes with a linear layer. Under SmoothQuant a quantised layer has one of its own,
+/// Returns the name of the norm weight that goes with a linear layer. Under SmoothQuant a quantised layer has one of its own,
 /// `{norm}.module.weight`, whose channels are divided by the factors that its weight was multiplied with.
 ///
 /// # Errors
