@@ -21,7 +21,7 @@ pub use exchange::{AttemptTimes, Exchange, WireTimes};
 pub use remote::{MOST_UNDER_WAY, Remote, RemoteFacts};
 pub use scripted::{SCRIPTED_DTYPE, Script, Scripted, ScriptedAnswer};
 
-/// One value of a server's metrics.
+/// One value of the server metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricSample {
     /// When it was read, in nanoseconds on the backend's clock.
@@ -38,7 +38,7 @@ pub struct MetricSample {
 pub struct Capabilities {
     /// Returns log-probabilities of chosen token ids after the prompt.
     pub choice_logprobs: bool,
-    /// Returns log-probabilities of a prompt's own tokens, so that continuations of several tokens can be compared.
+    /// Returns log-probabilities of the prompt tokens, so that continuations of several tokens can be compared.
     pub prompt_logprobs: bool,
     /// Continues past the end-of-sequence token if asked.
     pub ignores_end: bool,
@@ -46,7 +46,7 @@ pub struct Capabilities {
     pub step_times: bool,
     /// Knows the memory that a batch takes, so that a search can be bounded by it.
     pub memory: bool,
-    /// Sends requests at given times by itself ([`Backend::submit_at`]), and tells the times of each request's tokens
+    /// Sends requests at given times by itself ([`Backend::submit_at`]), and tells the token times of each request
     /// ([`Backend::exchange`]).
     pub schedules: bool,
 }

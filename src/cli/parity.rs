@@ -292,7 +292,7 @@ struct Continuation {
 }
 
 impl Continued {
-    /// Generates the engine's continuation of a prompt beside the reference's tokens `greedy`.
+    /// Continues a prompt with the engine, beside the tokens `greedy` of the reference.
     fn generate(
         &mut self,
         engine: &mut Engine,

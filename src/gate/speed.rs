@@ -113,7 +113,7 @@ struct Estimate {
     error: Option<Known>,
 }
 
-/// Said of a limit that a modelled figure's error reaches across.
+/// Said of a limit within the error of a modelled figure.
 const WITHIN: Text = text!("; the limit is within this error");
 
 impl Estimate {

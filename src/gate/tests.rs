@@ -568,7 +568,7 @@ fn patterns_match_as_people_mean_them() {
     }
 }
 
-/// The names of tasks and the values of a gate's keys are all the English words that are left.
+/// The names of tasks and the values of gate keys are all the English words that are left.
 #[test]
 fn judgements_are_said_in_chinese_and_are_as_committed_in_both_languages() {
     use crate::language::{Language, english::english_words};

@@ -92,7 +92,7 @@ fn templates_of(code: &str) -> Vec<String> {
     found
 }
 
-/// Every template of the sources and of the pages' templates, with a file that has it.
+/// Every message template in the sources and in the page templates, with a file that has it.
 fn templates() -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
     for (path, code) in sources() {

@@ -192,7 +192,7 @@ fn comparisons(root: &Path, language: Language) -> Vec<(&'static str, Comparison
     ]
 }
 
-/// Every table of a run's page.
+/// Every table on the page of a run.
 fn tables_of(dir: &RunDir) -> Vec<Table> {
     let Reading { summary, samples, requests, workloads } = Reading::of(dir).unwrap();
     let material =

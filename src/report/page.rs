@@ -69,7 +69,7 @@ fn prose(words: &str) -> String {
     out
 }
 
-/// Context of a run's templates.
+/// Template context of a run.
 pub(super) fn words(summary: &Summary, language: Language) -> Value {
     let run = &summary.run;
     let say = |text: &Text| text.in_language(language);

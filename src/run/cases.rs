@@ -147,7 +147,7 @@ pub(crate) trait Workload: Case + Sized {
     fn run(&self, tokens: &OrdinaryTokens, session: &mut Session<'_>) -> Result<Ending, RunError>;
 }
 
-/// A line of a workload's journal.
+/// A journal line of a workload.
 pub(crate) type LineOf<W> = <<W as Workload>::Recorded as Course>::Line;
 
 /// Whether every case on `tp` ranks has all its lines.

@@ -163,7 +163,7 @@ fn of_same_identity(runs: &[Found]) -> usize {
     counts.values().filter(|&&count| count > 1).count()
 }
 
-/// Returns the folder of a group's comparison. A fixed place shows whether it was made.
+/// Returns the comparison folder of a group. A fixed place shows whether it was made.
 pub fn comparison_folder(root: &Path, group: &str, index: usize) -> PathBuf {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let name: String = group.chars().map(plain).collect();

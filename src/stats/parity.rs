@@ -1,6 +1,6 @@
 //! Distance between two sets of logits, position by position.
 
-/// Comparison of one position's logits with those of the reference.
+/// Comparison of the logits at one position with those of the reference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PositionParity {
     /// `KL(reference || other)` in nats, from the full distributions.

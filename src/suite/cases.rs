@@ -81,7 +81,7 @@ macro_rules! cases {
                 #[doc = concat!("Tables `[[", stringify!($table), "]]`, in file order.")]
                 pub $table: Vec<crate::workload::$folder::Table>,
             )*
-            /// Expected shares of the machine's limits.
+            /// Expected shares of the machine limits.
             pub targets: Vec<Target>,
         }
 

@@ -212,7 +212,7 @@ pub enum Judgement {
     Impossible(String),
 }
 
-/// The part of the model's output that a judgement needs and a record keeps.
+/// The part of the model output that a judgement needs and a record keeps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Output<'a> {
     /// The generated text.
@@ -268,7 +268,8 @@ pub trait Protocol: Sync {
         false
     }
 
-    /// Returns the lengths in tokens of the prompts into which an item's text is cut. Empty for protocols that do not cut.
+    /// Returns the lengths in tokens of the prompts into which the text of an item is cut. Empty for protocols that do not
+    /// cut.
     fn windows(&self, _question: &Question<'_>) -> Vec<usize> {
         Vec::new()
     }
@@ -283,7 +284,7 @@ pub trait Protocol: Sync {
         false
     }
 
-    /// Returns the language of an item's programs. `None` if the protocol has none for it.
+    /// Returns the program language of an item. `None` if the protocol has none for it.
     fn language(&self, _item: &Item) -> Option<Language> {
         None
     }

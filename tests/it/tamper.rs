@@ -537,8 +537,8 @@ fn what_failed_is_done_again_where_it_is_asked_for() {
     bench.assert_mended("retried");
 }
 
-/// Flips one bit of the run's files at a time, `count` times, and checks that no report accepts it. Every tenth time,
-/// also checks that `--resume` repairs it.
+/// Flips one bit in the files of the run at a time, `count` times, and checks that no report accepts it. Every tenth
+/// time, also checks that `--resume` repairs it.
 fn turn_bits_over(bench: &Bench, count: u64) {
     let files: Vec<PathBuf> = fs::read_dir(bench.untouched())
         .unwrap()

@@ -31,7 +31,7 @@ enum How {
 #[derive(Debug, Clone)]
 struct Script {
     version: String,
-    /// Name of the program's file.
+    /// Name of the program file.
     file: &'static str,
     script: String,
     /// Files beside the program's.

@@ -1,4 +1,4 @@
-//! One wake-up of the connections' thread for all events of a step.
+//! One wake-up of the connection thread for all events of a step.
 //!
 //! A channel wakes its reader with each event. From the engine's thread, each of these wakes is a system call, since the other
 //! thread's runtime has to be told. A reader of [`Events`] is therefore only noted there. When the step's events are handed

@@ -22,7 +22,7 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// Longest wait for running requests when the server ends.
     pub drain: Duration,
-    /// Type of the weights and the device's name, for `/info`.
+    /// Weight type and device name, for `/info`.
     pub described: Described,
     /// Limits of requests and connections.
     pub limits: ServeLimits,

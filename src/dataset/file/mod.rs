@@ -208,7 +208,7 @@ fn leak(text: String) -> &'static str {
 /// The kinds of answers that a task file can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AnswerKind {
-    /// One of the item's options.
+    /// One option of the item.
     Choice,
     /// Yes or no.
     Boolean,

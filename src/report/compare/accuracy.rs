@@ -49,7 +49,7 @@ impl ToText for AccuracyVerdict {
     }
 }
 
-/// A group of a task's items: all, a category, the hard part, or a subject.
+/// An item group of a task: all, a category, the hard part, or a subject.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupComparison {
     /// Category, `Hard`, or `all`.
@@ -322,7 +322,7 @@ pub(super) fn decide(pairs: &mut [Pair], options: &Options) {
     }
 }
 
-/// The whole, categories, the hard part, subjects, in the order of a run's own report.
+/// The whole, categories, the hard part, subjects, in the order of the report of a run.
 fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>, part: &str) -> Vec<GroupComparison> {
     let of = |category: &str, subject: &str, strata: Vec<Tally>| Strata {
         category: category.to_owned(),

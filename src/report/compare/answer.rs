@@ -179,7 +179,7 @@ fn title(comparison: &Comparison, task: &TaskComparison) -> String {
     }
 }
 
-/// What is known of a task's difference. Without flips, that is the largest difference that the items exclude.
+/// What is known of the difference in a task. Without flips, that is the largest difference that the items exclude.
 fn verdict(task: &TaskComparison) -> Text {
     let whole = task.whole();
     let Estimate { value: difference, interval } = whole.difference;

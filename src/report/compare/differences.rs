@@ -31,7 +31,7 @@ pub struct PairDifferences {
     pub same: Vec<(Text, Text)>,
 }
 
-/// A part of a run's provenance that is a map.
+/// A map in the provenance of a run.
 type Map = fn(&Provenance) -> &BTreeMap<String, String>;
 /// The maps among [`provenance_fields`]. Only their differing entries are reported.
 const MAPS: [(Text, Map); 4] = [

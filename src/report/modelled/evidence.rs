@@ -54,7 +54,7 @@ pub(super) fn card_words(run: &RunRecord) -> Option<Text> {
     Some(text!("{card}{memory} (figures: {counts})", card = by.title, memory, counts))
 }
 
-/// Returns the figures of a run's profile with their marks.
+/// Returns the profile figures of a run with their marks.
 fn figures(run: &RunRecord) -> Option<Table> {
     let by = run.provenance.modelled_by.as_ref()?;
     let title = text!(

@@ -34,7 +34,7 @@ pub(super) fn profile_of(run: &RunRecord) -> Option<&str> {
     run.provenance.clock_profile.as_deref().filter(|_| run.provenance.clock == Clock::Modelled)
 }
 
-/// What the error of a run's modelled times depends on, besides their shapes.
+/// What the error of modelled times in a run depends on, besides their shapes.
 #[derive(Clone, Copy)]
 pub struct Basis<'a> {
     /// The profile, as in records.
@@ -91,7 +91,7 @@ fn of_phase(phase: Phase) -> Of {
     }
 }
 
-/// Returns the error of a row's time.
+/// Returns the time error of a row.
 pub(super) fn error_of(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> Known {
     basis.error(of_phase(phase), row.tp, [row.batch, row.input_tokens, row.output_tokens])
 }
@@ -101,8 +101,8 @@ pub(crate) fn error_at(run: &RunRecord, phase: Phase, tp: u32, lengths: [u32; 3]
     basis_of(run).map(|basis| basis.error(of_phase(phase), tp, lengths))
 }
 
-/// Returns the error of a phase's time on a device with a virtual clock, for a shape `[batch, input tokens, output tokens]` of a model
-/// with `parameters` parameters. `None` with a measured clock.
+/// Returns the time error of a phase on a device with a virtual clock, for a shape `[batch, input tokens, output tokens]` of a
+/// model with `parameters` parameters. `None` with a measured clock.
 pub(crate) fn error_on(
     device: &DeviceInfo,
     parameters: u64,
@@ -132,7 +132,7 @@ pub(crate) fn shape_of_load(row: &LoadRow) -> [u32; 3] {
     [row.max_batch, mean(row.input_tokens), mean(row.output_tokens)]
 }
 
-/// Returns the error of a load's times: that of the steps behind them. `None` with a measured clock.
+/// Returns the time error of a load: that of the steps behind it. `None` with a measured clock.
 pub(crate) fn error_of_load(run: &RunRecord, row: &LoadRow) -> Option<Known> {
     error_at(run, Phase::E2e, row.tp, shape_of_load(row))
 }
@@ -216,7 +216,7 @@ pub(crate) fn remark(known: &Known) -> Text {
     }
 }
 
-/// Returns the error of a row's time in the words of a cell.
+/// Returns the time error of a row in the words of a cell.
 pub(super) fn cell(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> String {
     short(Some(error_of(basis, row, phase)))
 }
@@ -252,7 +252,7 @@ pub(crate) fn span_of(errors: impl Iterator<Item = Option<Known>>) -> Text {
     }
 }
 
-/// Returns a sentence on the errors of a run's modelled times, by phase, without regard to shapes.
+/// Returns a sentence on the errors of modelled times in a run, by phase, without regard to shapes.
 pub(super) fn sentence(run: &RunRecord) -> Option<Text> {
     let basis = basis_of(run)?;
     let mut chips: Vec<u32> = run.plan.performance.iter().map(|case| case.tp).collect();

@@ -112,7 +112,7 @@ impl Run {
         Ok(Self { languages, timeout: Duration::from_secs_f64(seconds), pass_at })
     }
 
-    /// Returns the language of a subject's programs; `None` if the task file has none for it.
+    /// Returns the program language of a subject; `None` if the task file has none for it.
     pub(super) fn language(&self, subject: &str) -> Option<Language> {
         match &self.languages {
             Languages::One(language) => Some(*language),

@@ -68,7 +68,7 @@ impl<'a> Stages<'a> {
         self.question.draws.map_or(1, |draws| draws.samples)
     }
 
-    /// Returns the programs of the last stage's answers.
+    /// Returns the programs in the answers of the last stage.
     pub(super) fn trial(&self, run: &Run, done: &[Stage]) -> Result<Trial, String> {
         let own = done.len().checked_sub(self.samples()).map_or(&[][..], |first| &done[first..]);
         let context = self.context(self.question.item, &[])?;
@@ -184,7 +184,7 @@ impl<'a> Stages<'a> {
         Windows::new(whole, prefix, of)
     }
 
-    /// Returns the lengths in tokens of a text's windows. Empty if the text cannot be cut, or is not scored itself.
+    /// Returns the window lengths of a text in tokens. Empty if the text cannot be cut, or is not scored itself.
     pub(super) fn window_lengths(&self) -> Vec<usize> {
         let stage = self.spec.stages.last();
         let Some((stage, StageKind::Likelihood(of))) = stage.map(|stage| (stage, &stage.kind)) else {
@@ -196,7 +196,7 @@ impl<'a> Stages<'a> {
             .unwrap_or_default()
     }
 
-    /// Returns the sums of a text's log-likelihood, after the last stage: the measures from which perplexities follow. Words and
+    /// Returns the log-likelihood sums of a text, after the last stage: the measures from which perplexities follow. Words and
     /// bytes are counted where all tokens are scored.
     pub(super) fn likelihood(&self, done: &[Stage]) -> Result<BTreeMap<String, f64>, String> {
         let text = fields(self.question.item)?.texts.get("text").ok_or("the item has no field `text`")?;

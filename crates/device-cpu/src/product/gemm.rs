@@ -238,8 +238,7 @@ impl Gemm<'_> {
         }
     }
 
-    /// Performs one step of depth of a tile: number `k` of the rows, which begin at `a`, and of the panels, which begin at
-    /// `w`.
+    /// Performs step `k` of the depth of a tile. The rows begin at `a`, and the panels begin at `w`.
     ///
     /// # Safety
     /// As [`Self::tile`]; `k` must be below the depth.

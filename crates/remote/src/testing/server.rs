@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Script, Step};
 
-/// Bytes of a thread's stack. Thousands of streams fit.
+/// Stack of a thread, in bytes. Thousands of streams fit.
 const STACK: usize = 128 << 10;
 
 /// A request as it was received.
