@@ -31,10 +31,10 @@ pub fn f1_chinese(prediction: &str, reference: &str) -> f64 {
 
 /// ROUGE-L of summaries in English (`rouge_score`): gov_report, qmsum, multi_news, samsum.
 ///
-/// It is `rouge-l` of the Python package rouge 1.0.1. Sentences end at full stops, words at white space. For every pair of a
-/// reference sentence and a prediction sentence, the *set* of words of one longest common subsequence is joined to a union U.
-/// With the sets R and C of words of reference and prediction: recall |U| / |R|, precision |U| / |C|,
-/// F = 2 P R / (P + R + 1e-8). A text without a sentence gives 0.
+/// It is `rouge-l` of the Python package rouge 1.0.1. Sentences end at full stops, words at white space. For every pair of
+/// reference and prediction sentences, the *set* of words of one longest common subsequence is joined to a union U. With the
+/// sets R and C of words of reference and prediction: recall |U| / |R|, precision |U| / |C|, F = 2 P R / (P + R + 1e-8). A
+/// text without a sentence gives 0.
 ///
 /// The original recurses once per word, and LongBench counts 0 where Python's limit of 1,000 is exceeded: sentences with
 /// about 1,000 words together. Here they have their value.

@@ -256,7 +256,7 @@ impl Shared {
     }
 
     /// Returns the arrival time of each token. Where the number of tokens in an event is not told, an event counts as
-    /// one, and the tokens beyond the events came with the last.
+    /// one. The tokens beyond the events came with the last.
     fn token_times(&self, events: &[EventTime], tokens: u64) -> Vec<u64> {
         let most = usize::try_from(tokens).unwrap_or(usize::MAX);
         let of_event = |event: &EventTime| {

@@ -1,5 +1,5 @@
-//! The sections in the report of a run, besides those of its workloads ([`super::workloads`]): tables, a file of rows, charts
-//! and definitions, one file a section.
+//! The sections in the report of a run, besides those of its workloads ([`super::workloads`]). A section has tables, a file
+//! of rows, charts and definitions, and a source file of its own.
 //!
 //! A section is a file here and a line of [`SECTIONS`]. The terminal, the page, the Markdown summary and the CSV files follow
 //! the list.

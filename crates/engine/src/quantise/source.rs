@@ -73,8 +73,8 @@ impl Maker<'_> {
         }
     }
 
-    /// Returns the tensors of a layer in a checkpoint of THUDM, in the layout of ModelSlim: the same integers, one a byte,
-    /// and the same scales.
+    /// Returns the tensors of a layer in a checkpoint of THUDM, in the layout of ModelSlim. Integers and scales are the same,
+    /// with one integer a byte.
     fn rewritten(&self, id: LinearId) -> Result<Vec<NewTensor>, QuantiseError> {
         let Job { config, source, .. } = self.job;
         let stored = StoredLinear::read(&**source, config, id, &Part::Whole, true)?;
