@@ -1,4 +1,4 @@
-//! Overhead of the harness: its time as a share of the engine's, with the demo model at batch 8.
+//! Overhead of the harness: its time as a share of the engine time, with the demo model at batch 8.
 //!
 //! `cargo bench --bench harness`. The target is at most 1 % between the steps. The result is a ratio of times from the
 //! same process, as a median over repetitions, so other load on the machine affects both sides.

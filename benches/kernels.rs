@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench kernels`; `-- gemv` and the like select kernels. Memory-bound kernels run layer after layer, as
 //! a decode step does, over more weights or KV cache than fits in any CPU cache. Each line ends with the ratio of the
-//! achieved rate to the machine's limit. The limit is in bytes per second of streamed reads (BW), or in operations per
-//! second of the type's fastest unit (PEAK). `-- gemv` compares all forms of weights.
+//! achieved rate to the limit of the machine. The limit is in bytes per second of streamed reads (BW), or in operations
+//! per second of the fastest unit for the type (PEAK). `-- gemv` compares all forms of weights.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::cell::RefCell;

@@ -51,7 +51,7 @@ fn bench(criterion: &mut Criterion) {
         group.throughput(Throughput::BytesDecimal(text.len() as u64));
         group.bench_function(format!("encode {name}"), |b| b.iter(|| tokenizer.encode(black_box(&text))));
     }
-    // A file of the user's own text, if named by GLMBENCH_TEXT=FILE.
+    // A file with text of the user, if named by GLMBENCH_TEXT=FILE.
     if let Some(text) = std::env::var_os("GLMBENCH_TEXT").and_then(|file| std::fs::read_to_string(file).ok())
     {
         group.throughput(Throughput::BytesDecimal(text.len() as u64));

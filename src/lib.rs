@@ -175,9 +175,9 @@
 //!    thread binding (`affinity.rs` of `glmbench-device`), the weight map (`weights/map.rs` of `glmbench-engine`), and
 //!    forks of the sandbox (`linux/process.rs` of `glmbench-sandbox`). Each block says why it is sound. Crates without
 //!    `unsafe` forbid it.
-//! 5. A token's numbers do not depend, to the last bit, on the rest of the batch or on how its prompt is cut into chunks.
-//!    Nor do they depend on the number of threads or on the instruction set within a kernel family. The families are the
-//!    vector kernels, the bf16 pairs of AVX-512 BF16, and AMX's tiles. Each sums in an order of its own ([`glmbench_cpu`]).
+//! 5. A token's numbers do not depend, to the last bit, on the rest of the batch or on how its prompt is cut into chunks. They do
+//!    not depend on the number of threads or on the instruction set within a kernel family, either. The families are the vector
+//!    kernels, the bf16 pairs of AVX-512 BF16, and AMX's tiles. Each sums in an order of its own ([`glmbench_cpu`]).
 //!    - Every sum is one chain in one order. Threads share outputs, never a sum. The exception is attention over a long
 //!      context: its parts are cut at fixed places and added in order. Integer sums are exact.
 //!    - Tensor-parallel ranks do share sums. Numbers therefore depend on the number of ranks, which is recorded.

@@ -137,7 +137,7 @@ fn digest() -> String {
     sha256_hex(each.as_bytes())
 }
 
-/// Writes every file whose content is not there. Files are compared whole: a folder that others may write to is not trusted.
+/// Writes every file that is missing or differs. Files are compared whole: a folder that others may write to is not trusted.
 fn unpack(folder: &Path) -> io::Result<()> {
     for (path, content) in FILES {
         let path = folder.join(path);

@@ -27,7 +27,7 @@ use crate::run::{Ending, Observer, RunError, execute, model::ModelFacts, open_di
 use crate::suite::Suite;
 use crate::task;
 
-/// Three questions, whose answers are 5, 0.5 and -2.
+/// Three questions. The answers are 5, 0.5 and -2.
 const FINAL: &str = "two and three\t5\na quarter twice\t0.5\none less three\t-2\n";
 
 /// What the model writes about them: right in other words, wrong, and nothing to read.

@@ -3,7 +3,7 @@
 /// What a remote backend knows of a finished request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
-    /// The generated text, if the server gave text. It replaces the text of the completion's ids, which may be unknown.
+    /// The generated text, if the server gave text. It replaces the text of the completed ids, which may be unknown.
     pub text: Option<String>,
     /// Why the request has no usable answer: the exchange failed, or the server does not reveal what the protocol reads.
     /// Such an item has failed.

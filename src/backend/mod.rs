@@ -21,7 +21,7 @@ pub use exchange::{AttemptTimes, Exchange, WireTimes};
 pub use remote::{MOST_UNDER_WAY, Remote, RemoteFacts};
 pub use scripted::{SCRIPTED_DTYPE, Script, Scripted, ScriptedAnswer};
 
-/// One value of a server's metrics.
+/// One value of the server metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricSample {
     /// When it was read, in nanoseconds on the backend's clock.
@@ -38,7 +38,7 @@ pub struct MetricSample {
 pub struct Capabilities {
     /// Returns log-probabilities of chosen token ids after the prompt.
     pub choice_logprobs: bool,
-    /// Returns log-probabilities of a prompt's own tokens, so that continuations of several tokens can be compared.
+    /// Returns log-probabilities of the prompt tokens, so that continuations of several tokens can be compared.
     pub prompt_logprobs: bool,
     /// Continues past the end-of-sequence token if asked.
     pub ignores_end: bool,
@@ -46,7 +46,7 @@ pub struct Capabilities {
     pub step_times: bool,
     /// Knows the memory that a batch takes, so that a search can be bounded by it.
     pub memory: bool,
-    /// Sends requests at given times by itself ([`Backend::submit_at`]), and tells the times of each request's tokens
+    /// Sends requests at given times by itself ([`Backend::submit_at`]), and tells the token times of each request
     /// ([`Backend::exchange`]).
     pub schedules: bool,
 }
@@ -113,7 +113,7 @@ pub trait Backend {
     /// [`EngineError::Request`] for a request that can never be answered; others can.
     fn submit(&mut self, request: Request) -> Result<RequestId, EngineError>;
 
-    /// Queues a request whose prompt is known as text, too, without prefix ids. A backend that sends text instead of ids
+    /// Queues a request with a prompt that is known as text, too, without prefix ids. A backend that sends text instead of ids
     /// needs it.
     ///
     /// # Errors
@@ -131,8 +131,8 @@ pub trait Backend {
         Err(EngineError::Option("this backend does not send requests at given times".into()))
     }
 
-    /// Returns what the backend knows of a finished request besides its completion, once. `None` for an engine in this
-    /// process, whose steps say everything.
+    /// Returns what the backend knows of a finished request besides its completion, once. `None` for an engine in this process:
+    /// its steps say everything.
     fn exchange(&mut self, _id: RequestId) -> Option<Exchange> {
         None
     }

@@ -182,7 +182,7 @@ impl Backend for Remote {
     }
 
     fn device_info(&self) -> DeviceInfo {
-        // The type of a server's numbers is not told; the record says so in words.
+        // A server does not tell its number type; the record says so in words.
         let plain =
             DeviceInfo::plain(&format!("endpoint ({})", self.facts.api), &self.facts.server, 0, DType::Fp16);
         DeviceInfo { details: self.facts.details.clone(), ..plain }

@@ -67,7 +67,7 @@ pub struct ScriptedAnswer {
     pub tokens: Vec<u32>,
     /// Log-probabilities of the requested choices.
     pub choice_logprobs: Vec<f32>,
-    /// Log-probabilities of the prompt's scored tokens.
+    /// Log-probabilities of the scored prompt tokens.
     pub prompt_logprobs: Vec<f32>,
 }
 

@@ -29,7 +29,7 @@ pub struct Offered {
 pub struct Served {
     /// Scheduled arrival time.
     pub arrival_ns: u64,
-    /// Start of the request's first step.
+    /// Start of the first step of the request.
     pub start_ns: u64,
     /// Time at which each token was chosen, or arrived.
     pub token_ns: Vec<u64>,

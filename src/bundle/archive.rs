@@ -17,7 +17,7 @@ use super::{Bundle, KIND, SCHEMA, Summary};
 use crate::bounded;
 use crate::record::{RecordError, hex, write_whole};
 
-/// Maximum size of a bundle, in bytes. A bundle of the 6B model's shapes has about 40 kB.
+/// Maximum size of a bundle, in bytes. A bundle with the shapes of the 6B model has about 40 kB.
 const MAX_ARCHIVE: u64 = 64 << 20;
 /// Maximum unpacked size of a file, in bytes.
 const MAX_FILE: u64 = 16 << 20;

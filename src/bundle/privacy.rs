@@ -28,7 +28,7 @@ pub const VARIABLES: [&str; 20] = [
     "TASK_QUEUE_ENABLE",
 ];
 
-/// Maximum length of a variable's value.
+/// Maximum length of the value of a variable.
 const MAX_VALUE: usize = 256;
 /// Folders of users' homes. What follows is a name.
 const HOMES: [&str; 3] = ["/home/", "/Users/", "/root"];

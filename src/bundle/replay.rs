@@ -43,7 +43,7 @@ pub struct TimeRatio {
 }
 
 impl TimeRatio {
-    /// Returns the card's time, as a multiple of the emulator's.
+    /// Returns the card time, as a multiple of the emulator time.
     pub fn ratio(&self) -> f64 {
         self.card_ns / self.emulator_ns
     }

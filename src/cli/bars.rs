@@ -17,9 +17,9 @@ use super::say;
 /// displays of their own.
 #[derive(Default)]
 pub struct Bars {
-    /// The display of a phase of a request whose cases are not known.
+    /// The display of a phase of a request before its cases are known.
     bar: Option<Bar>,
-    /// The request whose cases are known.
+    /// The request, once its cases are known.
     request: Option<Request>,
 }
 

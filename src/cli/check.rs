@@ -158,7 +158,7 @@ fn check_case(case: &AccuracyCase) -> Result<String, TaskError> {
     Ok(format!("{chosen} of {all} items of {} ({split}){shots}; {known}", case.dataset.display()))
 }
 
-/// Returns the prefix of a setup's messages.
+/// Returns the message prefix of a setup.
 fn named(setup: &Setup) -> String {
     let of = setup.name.as_ref().map(|name| format!(", configuration {name}")).unwrap_or_default();
     format!("model {}{of}", setup.model_name())

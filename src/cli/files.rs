@@ -2,8 +2,8 @@
 //!
 //! A process starts with a low soft limit (1,024 on most systems), which it may raise itself up to the hard one.
 
-/// Open files beside connections: standard streams, log and records, the model's files, the listener, what the runtime waits on, and
-/// connections that are being turned away.
+/// Open files beside connections: standard streams, log and records, the model's files, the listener, and what the runtime waits
+/// on. Connections that are being turned away count as well.
 const OTHERS: u64 = 192;
 
 /// How many connections a process has room for.

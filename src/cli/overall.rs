@@ -8,13 +8,13 @@ use std::time::Duration;
 use super::progress::{amount, spent};
 use crate::run::Ahead;
 
-/// Least share of the request's work that must be done before a time is told.
+/// Minimum share of the work in a request that must be done before a time is told.
 const LEAST_SHARE: f64 = 0.005;
 
 /// A case of the request.
 #[derive(Debug, Clone)]
 struct Case {
-    /// Number of its run among the request's.
+    /// Number of its run among the runs of the request.
     run: usize,
     name: String,
     work: f64,

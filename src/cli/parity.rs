@@ -151,7 +151,7 @@ struct Outcome {
     /// Continuations compared, and the tokens generated in all of them.
     continuations: usize,
     continued_tokens: usize,
-    /// Continuations that diverge, and those of them whose first divergence is no tie. The gate counts the latter.
+    /// Continuations that diverge, and continuations with a first divergence that is no tie. The gate counts the latter.
     divergences: usize,
     divergences_beyond_ties: usize,
     /// The first divergence that is no tie, or else the first.
@@ -292,7 +292,7 @@ struct Continuation {
 }
 
 impl Continued {
-    /// Generates the engine's continuation of a prompt beside the reference's tokens `greedy`.
+    /// Continues a prompt with the engine, beside the tokens `greedy` of the reference.
     fn generate(
         &mut self,
         engine: &mut Engine,

@@ -26,7 +26,7 @@ use super::signals::{self, Watch};
 
 /// Prompts that `--calibration ceval` takes, as many as ModelSlim's script for ChatGLM2 has.
 const PROMPTS: usize = 20;
-/// The subject of that script's prompts.
+/// The subject of the prompts in that script.
 const SUBJECT: &str = "civil_servant";
 
 /// Make a quantised checkpoint of a float model, as ModelSlim does
@@ -278,7 +278,7 @@ impl Row {
     }
 }
 
-/// Returns the token ids of the calibration's prompts.
+/// Returns the token ids of the calibration prompts.
 fn prompts(args: &Args, word: &Path, model: &FoundModel) -> anyhow::Result<Vec<Vec<u32>>> {
     let tokenizer = model.tokenizer()?.context("random weights have no tokenizer")?;
     let prompts = if word == Path::new(CEVAL.name) {

@@ -160,7 +160,7 @@ fn say_invalid(summary: &Summary) {
     }
 }
 
-/// Returns each task's old and new scores, with the items whose outcome changed.
+/// Returns each task's old and new scores, with the items that changed in outcome.
 fn compared((old_run, old_samples): (&RunRecord, &[SampleRecord]), new: &Rescored) -> Vec<Value> {
     let whole = |rows: Vec<AccuracyRow>| -> Vec<AccuracyRow> {
         rows.into_iter()

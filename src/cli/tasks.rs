@@ -35,7 +35,7 @@ pub(super) fn find(word: &str) -> anyhow::Result<&'static Benchmark> {
     })
 }
 
-/// Returns the names of a task's protocols.
+/// Returns the protocol names of a task.
 fn protocols(benchmark: &'static Benchmark) -> Vec<&'static str> {
     task::protocols_of(benchmark).map(|protocol| protocol.definition().name).collect()
 }

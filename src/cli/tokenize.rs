@@ -62,8 +62,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Returns the number of rows of the model's embedding, from a `config.json` beside the tokenizer; 0 without one. A
-/// model can generate ids of rows that have no piece and therefore no text.
+/// Returns the number of embedding rows, from a `config.json` beside the tokenizer; 0 without one. A model can generate ids of
+/// rows that have no piece and therefore no text.
 fn rows(dir: &Path) -> usize {
     // The tokenizer does not depend on the rotation.
     ModelConfig::shape_of(&dir.join("config.json")).map_or(0, |config| config.padded_vocab_size)
@@ -146,7 +146,7 @@ fn stop_writing(error: io::Error) -> Stop {
 mod tests {
     use super::*;
 
-    /// Returns the folder of the engine's tiny tokenizer: 263 pieces, ChatGLM2's settings.
+    /// Returns the folder of the tiny tokenizer in the engine: 263 pieces, ChatGLM2's settings.
     fn tiny_dir() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/engine/tests/data/tiny")
     }

@@ -107,13 +107,13 @@ impl Label {
     }
 }
 
-/// Names of a split's file in the two releases.
+/// File names of a split in the two releases.
 fn file_names(split: &str) -> Vec<String> {
     let also = (split == "dev").then_some("val");
     [split].into_iter().chain(also).map(|name| format!("{name}.jsonl")).collect()
 }
 
-/// Returns the name of the split's file, or `None` if there is none.
+/// Returns the file name of the split, or `None` if there is none.
 ///
 /// # Errors
 /// When the folder holds the files of both releases.

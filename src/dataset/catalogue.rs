@@ -110,7 +110,7 @@ pub fn find(name: &str) -> Result<&'static Entry, DatasetError> {
     })
 }
 
-/// Returns the catalogued set whose files of this split are exactly those of `dataset`.
+/// Returns the catalogued set that has exactly the files of `dataset` in this split.
 pub fn identify(dataset: &Dataset) -> Option<&'static Entry> {
     entries()
         .iter()

@@ -7,7 +7,7 @@
 /// One record and the line (counted from 1) on which it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Line of the record's first character, counted from 1.
+    /// Line of the first character of the record, counted from 1.
     pub line: u64,
     /// The fields, unquoted.
     pub fields: Vec<String>,

@@ -98,7 +98,7 @@ impl Item {
 pub struct DataFile {
     /// Path relative to the set's folder, with `/`.
     pub path: String,
-    /// SHA-256 of the file's bytes.
+    /// SHA-256 of the file.
     pub sha256: String,
     /// Number of items in the file.
     pub items: usize,
@@ -147,7 +147,7 @@ impl Source {
     /// Recognises the layout of the folder `root` for `benchmark`.
     ///
     /// # Errors
-    /// When the folder is missing or has none of the benchmark's layouts. The message describes the expected layouts.
+    /// When the folder is missing or has no layout of the benchmark. The message describes the expected layouts.
     pub fn open(benchmark: &Benchmark, root: &Path) -> Result<Self, DatasetError> {
         if !root.is_dir() {
             let found = if root.exists() { "a file" } else { "nothing there" };
@@ -176,7 +176,7 @@ impl Source {
     }
 }
 
-/// Returns the sorted names of a folder's entries, without hidden ones (`.DS_Store`).
+/// Returns the sorted entry names of a folder, without hidden ones (`.DS_Store`).
 fn entries(dir: &Path) -> Result<Vec<String>, DatasetError> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(|e| DatasetError::io(dir, e))? {

@@ -39,8 +39,8 @@ pub struct Rewritten {
 /// Rewrites a Parquet file, or all below a folder, to the new folder `out`.
 ///
 /// # Errors
-/// When `out` is occupied, there is no Parquet file, a shard is missing, a file is damaged or of an unknown compression, a disk is
-/// full, or `stopped` returns true. In these cases nothing is written to `out`.
+/// When `out` is occupied, there is no Parquet file, a shard is missing, or a file is damaged or of an unknown compression. When
+/// a disk is full, or `stopped` returns true. In these cases nothing is written to `out`.
 pub fn rewrite(source: &Path, out: &Path, stopped: &dyn Fn() -> bool) -> Result<Rewritten, DatasetError> {
     refuse_occupied(out)?;
     let mut files = Vec::new();
@@ -142,7 +142,7 @@ struct Shard<'a> {
     count: Option<usize>,
 }
 
-/// Reads a word of so many digits.
+/// Reads a word of exactly `digits` digits.
 fn number(word: &str, digits: usize) -> Option<usize> {
     (word.len() == digits && word.bytes().all(|byte| byte.is_ascii_digit())).then(|| word.parse().ok())?
 }

@@ -37,7 +37,7 @@ pub struct Prepared {
 
 /// Unpacks `archive` to the new folder `out`. `archive` is a zip, or, for a set with a single file, that file itself.
 ///
-/// `any_revision` accepts files whose hash or item count differs from the catalogue. Rows are still checked.
+/// `any_revision` accepts files that differ from the catalogue in hash or item count. Rows are still checked.
 ///
 /// # Errors
 /// When `out` is occupied, the archive is unsafe or incomplete, a row is malformed, files differ from the catalogue, or

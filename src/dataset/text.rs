@@ -17,7 +17,7 @@ const MAX_LINE_BYTES: usize = 4 << 20;
 pub(super) struct TextFile {
     /// The text, without a byte-order mark.
     pub text: String,
-    /// SHA-256 of the file's bytes, in lower-case hex.
+    /// SHA-256 of the file, in lower-case hex.
     pub sha256: String,
 }
 

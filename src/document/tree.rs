@@ -122,7 +122,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Node, DocumentError> {
     }
 }
 
-/// Parses the value of a flag's `key=value`: as TOML if it is valid TOML, otherwise as a plain string.
+/// Parses the value in the `key=value` of a flag: as TOML if it is valid TOML, otherwise as a plain string.
 pub(crate) fn parse_override(flag: &str, key: &str, text: &OsStr) -> Result<Node, DocumentError> {
     let origin = Origin::Typed(format!("{flag} {key}={}", text.to_string_lossy()).into());
     let Some(text) = text.to_str() else { return Ok(Node { origin, value: Value::Path(text.into()) }) };

@@ -1,8 +1,8 @@
 //! Speed gates. A limit on a time or a rate uses the interval of the median. A limit on a ratio to the base run uses
 //! the same evidence as verdicts on speed.
 //!
-//! Modelled times have no noise, so they pass or fail. What was found carries the model's error, and says if the limit is within it:
-//! then the gate decides between two states of the program, but says nothing of a card.
+//! Modelled times have no noise, so they pass or fail. The text of what was found has the model's error, and says if
+//! the limit is within it. Then the gate decides between two states of the program, but says nothing of a card.
 
 use super::{Answer, Candidate, asked_for, at_least, at_most, percent};
 use crate::language::{Text, ToText, joined, text};
@@ -113,7 +113,7 @@ struct Estimate {
     error: Option<Known>,
 }
 
-/// Said of a limit that a modelled figure's error reaches across.
+/// Said of a limit within the error of a modelled figure.
 const WITHIN: Text = text!("; the limit is within this error");
 
 impl Estimate {

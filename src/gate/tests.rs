@@ -209,7 +209,7 @@ fn times_and_rates_are_judged_by_their_interval() {
     assert_eq!(few(Clock::Modelled), [Pass, Fail]);
 }
 
-/// Repetitions of one modelled time, by a profile whose fit states this error.
+/// Repetitions of one modelled time, by a profile with a fit that states this error.
 fn modelled(id: &str, ms: u64, error: f64) -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     let (mut record, samples, requests) = run(id, 200, &[ms], Clock::Modelled);
     let fit = |phase: &str| ProfileFit {
@@ -568,7 +568,7 @@ fn patterns_match_as_people_mean_them() {
     }
 }
 
-/// The names of tasks and the values of a gate's keys are all the English words that are left.
+/// The names of tasks and the values of gate keys are all the English words that are left.
 #[test]
 fn judgements_are_said_in_chinese_and_are_as_committed_in_both_languages() {
     use crate::language::{Language, english::english_words};

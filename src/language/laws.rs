@@ -8,7 +8,7 @@ use super::catalogue::{CHINESE, Groups, Piece, pieces};
 use super::english::english_words;
 use super::*;
 
-/// Groups whose keys are not templates of messages.
+/// Groups with keys that are not templates of messages.
 const OTHER_GROUPS: [&str; 2] = ["separators", "terms"];
 
 fn groups() -> BTreeMap<String, std::collections::HashMap<String, String>> {
@@ -92,7 +92,7 @@ fn templates_of(code: &str) -> Vec<String> {
     found
 }
 
-/// Every template of the sources and of the pages' templates, with a file that has it.
+/// Every message template in the sources and in the page templates, with a file that has it.
 fn templates() -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
     for (path, code) in sources() {

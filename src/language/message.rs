@@ -197,7 +197,7 @@ impl FromIterator<Text> for Text {
     }
 }
 
-/// What can be an argument of a message. Letters and numbers are data. A type whose words are translated says how.
+/// What can be an argument of a message. Letters and numbers are data. A type with translated words says how.
 pub(crate) trait ToText {
     /// Returns the text.
     fn to_text(&self) -> Text;

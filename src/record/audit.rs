@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// The first schema that records prompts.
 const WITH_PROMPTS: u32 = 2;
 
-/// The faults of a run's records.
+/// The faults in the records of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     /// One sentence for each deviation from plan or seal; empty for a sound record.
@@ -115,7 +115,7 @@ impl SampleRecord {
 pub(super) struct Auditor<'a> {
     pub(super) run: &'a RunRecord,
     finished: bool,
-    /// The current state of a sealed run's journals.
+    /// The current state of the journals in a sealed run.
     now: BTreeMap<String, JournalSeal>,
     faults: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The order of the lines of a plan's timed parts, and when a part is complete.
+//! The order of lines for the timed parts of a plan, and when a part is complete.
 
 use super::cases::Plan;
 use super::clock::Clock;

@@ -294,7 +294,7 @@ impl RunDir {
     }
 
     /// Whether a `run.json` that cannot be used is that of a shard. It speaks of shards, or was cut before it could and its
-    /// directory has the name of a shard's: `…-3of16`.
+    /// directory is named as for a shard: `…-3of16`.
     pub(crate) fn names_shards(&self) -> bool {
         let text = bounded::regular(&self.file("run.json"), MAX_RUN_BYTES).unwrap_or_default();
         let key = b"\"shards\":";
@@ -340,7 +340,7 @@ impl RunDir {
     }
 }
 
-/// Whether a run directory has the name of a shard's: `…-3of16`, or `…-3of16-2` where that name was taken.
+/// Whether a run directory is named as for a shard: `…-3of16`, or `…-3of16-2` where that name was taken.
 fn is_shard_name(name: &str) -> bool {
     let is_shard = |part: &str| {
         let numbers =

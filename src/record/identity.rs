@@ -20,7 +20,7 @@ pub struct Identity {
 const LATER: [(&str, Option<&str>); 4] = [
     ("rotary_scaling", Some("none")),
     ("config_words", Some("none")),
-    // The hash of a task's inputs covers the ids including the prefix.
+    // The input hash of a task covers the ids including the prefix.
     ("prefix_ids", None),
     ("end_ids", None),
 ];
@@ -65,7 +65,7 @@ impl Identity {
         self.hash == hash(&self.fields)
     }
 
-    /// Returns the names of the fields that a side's server does not tell.
+    /// Returns the names of the fields that the server of a side does not tell.
     pub fn untold(&self, other: &Self) -> Vec<&str> {
         let unknown = |name: &&String| {
             let values = [self.fields.get(*name), other.fields.get(*name)];

@@ -158,7 +158,7 @@ pub(super) fn examine<R: Keyed>(path: &Path) -> Result<Examined<R>, RecordError>
     Ok(Examined { lines, torn: whole_lines(&bytes).len() < bytes.len(), exists: true })
 }
 
-/// The state of a journal's file.
+/// The state of a journal file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalState {
     /// Whether the file exists.

@@ -26,7 +26,7 @@ pub struct PlannedItem<'a> {
     pub task: &'a str,
     /// The item's name within the task.
     pub doc_id: &'a str,
-    /// Hash of the item's content.
+    /// Content hash of the item.
     pub doc_hash: &'a str,
 }
 

@@ -49,10 +49,10 @@ pub struct NoiseFloor {
     /// nothing about differences between runs.
     #[serde(default)]
     pub runs: u32,
-    /// Standard deviation of the logarithm of the processes' medians.
+    /// Standard deviation of the log medians of the processes.
     #[serde(default)]
     pub spread: Option<f64>,
-    /// Median of the processes' medians.
+    /// Median of the process medians.
     #[serde(default)]
     pub median_ns: Option<u64>,
     /// The relative difference in this phase that one in twenty comparisons of two such runs exceeds (0.02 = 2 %).

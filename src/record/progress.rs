@@ -19,7 +19,8 @@ pub struct Progress {
     pub timed: Vec<String>,
     /// Latest time of a line, in nanoseconds on the run's clock.
     pub until_ns: u64,
-    /// Time that the items took: from the end of each line's predecessor to its own, whatever journal that is in.
+    /// Time that the items took: from the end of the preceding line to the end of each line, whatever journal the
+    /// preceding line is in.
     pub items_ns: u64,
     /// Time that the whole timed cases took.
     pub cases_ns: u64,
@@ -56,7 +57,7 @@ impl Progress {
     }
 }
 
-/// The end of an item's line.
+/// The end of the line of an item.
 #[derive(Deserialize)]
 struct End {
     t_end_ns: u64,

@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 /// A line of `prompts.jsonl`: the model calls made for one item, in order. An item that was never put to the model has
 /// no line.
 ///
-/// Prompts are separate from [`SampleRecord`] because they take most of a run's bytes and do not affect scores. Code
-/// that counts or compares never reads this file.
+/// Prompts are separate from [`SampleRecord`] because they take most of the space of a run and do not affect scores.
+/// Code that counts or compares never reads this file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptRecord {
     /// The task's name in the suite.

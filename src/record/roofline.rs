@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 pub struct Roofline {
     /// Memory bandwidth in bytes per second: measured by streaming, or from the profile of a modelled chip.
     pub bandwidth_bytes_per_s: f64,
-    /// Measured arithmetic peak of the fastest unit for the run's type, in floating-point operations per second.
+    /// Measured arithmetic peak of the fastest unit for the type of the run, in floating-point operations per second.
     pub peak_flops_per_s: f64,
     /// The measurements. `None` if nothing was measured, and in records older than this field.
     #[serde(rename = "limits", default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<MeasuredRoofline>,
 }
 
-/// Everything measured of a machine's roofline.
+/// Everything measured for the roofline of a machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeasuredRoofline {
     /// Number of threads in measurements with all threads.
@@ -50,7 +50,7 @@ impl MeasuredRoofline {
         Some(sample.peak(self.peak_unit.as_ref()?)? / f64::from(self.peak_products.max(1)))
     }
 
-    /// Returns the name of the peak in the run's type: `fp32-avx2`, `amx-bf16 / 3`.
+    /// Returns the name of the peak for the type of the run: `fp32-avx2`, `amx-bf16 / 3`.
     pub fn peak_words(&self) -> Option<String> {
         let unit = self.peak_unit.as_ref()?;
         Some(if self.peak_products > 1 { format!("{unit} / {}", self.peak_products) } else { unit.clone() })

@@ -143,7 +143,7 @@ pub struct Provenance {
     pub work: BTreeMap<String, TaskWork>,
     /// The command line that made the run.
     pub command_line: Vec<String>,
-    /// The run whose stored answers were scored again. Set only where no model ran.
+    /// The run with the stored answers that were scored again. Set only where no model ran.
     #[serde(default)]
     pub scored_from: Option<String>,
     /// When the run first started: RFC 3339, UTC.

@@ -1,7 +1,7 @@
 //! Shards: parts of a plan that run on their own, on several machines, and are merged afterwards.
 //!
-//! The record of a shard has the shard's own part as its plan. So reports, audits and resuming treat it as a run of
-//! fewer items and cases. [`Shards`] beside it holds the whole plan. The identity is that of the whole plan.
+//! The record of a shard has the part of this shard as its plan. So reports, audits and resuming treat it as a run of fewer items
+//! and cases. [`Shards`] beside it holds the whole plan. The identity is that of the whole plan.
 
 mod origin;
 mod places;
@@ -46,7 +46,7 @@ pub struct ShardPart {
     /// Its timed cases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cases: Vec<ShardCase>,
-    /// Where it ran. `None` in the run of a shard, whose provenance says it.
+    /// Where it ran. `None` in the run of a shard: its provenance says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<ShardOrigin>,
 }

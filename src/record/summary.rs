@@ -46,7 +46,7 @@ pub struct AccuracyRow {
     pub ci95_hi: Option<f64>,
     /// Standard error, √(p(1−p)/n).
     pub stderr: Option<f64>,
-    /// Mean of the subjects' accuracies. Empty in a subject's row and for sets without subjects.
+    /// Mean of the subject accuracies. Empty in the row of a subject and for sets without subjects.
     pub macro_acc: Option<f64>,
     /// Seconds during which at least one of the items was running.
     pub duration_s: f64,
@@ -170,9 +170,9 @@ pub struct PerfRow {
     pub mean_ns: Option<u64>,
     /// Sample standard deviation (n − 1).
     pub stddev_ns: Option<u64>,
-    /// Lower bound of the median's 95 % bootstrap confidence interval.
+    /// Lower bound of the 95 % bootstrap confidence interval of the median.
     pub ci95_lo_ns: Option<u64>,
-    /// Upper bound of the median's 95 % bootstrap confidence interval.
+    /// Upper bound of the 95 % bootstrap confidence interval of the median.
     pub ci95_hi_ns: Option<u64>,
     /// Minimum.
     pub min_ns: Option<u64>,
@@ -189,7 +189,7 @@ pub struct PerfRow {
     pub tokens: u64,
     /// Tokens of all repetitions divided by their total time.
     pub tokens_per_s: Option<f64>,
-    /// `tokens` divided by the median time. For real prompts, which differ, the median of the repetitions' rates.
+    /// `tokens` divided by the median time. For real prompts, which differ, the median rate of the repetitions.
     pub tokens_per_s_median: Option<f64>,
     /// Bytes that must cross the memory bus.
     pub bytes_touched: Option<u64>,

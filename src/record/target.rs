@@ -13,7 +13,7 @@ pub enum Figure {
     DecodeSpeedup,
     /// Bytes per second of the KV cache that attention reads in the decode phase, as a share of the bandwidth.
     AttentionBandwidth,
-    /// Operations per second of the prefill phase, as a share of a unit's peak.
+    /// Operations per second of the prefill phase, as a share of the peak of a unit.
     PrefillPeak,
     /// Operations per second of the prefill phase, relative to another case.
     PrefillRate,
@@ -88,7 +88,7 @@ pub struct LoadFacts {
     pub load_ns: u64,
     /// Peak resident memory while loading; `None` if the system does not report it.
     pub peak_rss_bytes: Option<u64>,
-    /// Bytes of the weights in the device's layout, all ranks.
+    /// Bytes of the weights in the device layout, all ranks.
     pub weight_bytes: u64,
     /// Bytes of the KV cache, all ranks.
     pub kv_bytes: u64,
@@ -117,7 +117,7 @@ pub struct LimitRow {
     pub unit: String,
     /// What the limit is of: `bandwidth`, a unit's name, a case, or empty.
     pub limit_of: Option<String>,
-    /// If the limit was measured around each repetition: the median of the repetitions' ratios, not the ratio of the
+    /// If the limit was measured around each repetition: the median ratio of the repetitions, not the ratio of the
     /// medians. Otherwise, and for repetitions with different batches of prompts: `value` over `limit`.
     pub ratio: Option<f64>,
     /// The smallest ratio of a repetition to a limit measured just before or after it. Empty if no such limit was

@@ -24,7 +24,8 @@ pub struct TelemetryRow {
     pub temp_c: Option<f64>,
     /// Clock frequency, kilohertz.
     pub freq_khz: Option<u64>,
-    /// Index of the run's device, from 0. All cells but `rss_bytes` are of this device. Empty in a row of the host.
+    /// Index of the device in the run, from 0. All cells but `rss_bytes` are of this device. Empty in a row of the
+    /// host.
     pub device: Option<u32>,
     /// Device memory in use.
     pub device_memory_bytes: Option<u64>,
@@ -36,7 +37,7 @@ impl TelemetryRow {
         "t_ns,rss_bytes,power_w,npu_util,temp_c,freq_khz,device,device_memory_bytes";
 }
 
-/// A row of `server_metrics.csv`: one sample of the server's `/metrics`.
+/// A row of `server_metrics.csv`: one sample of `/metrics` of the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerMetricRow {
     /// Time of the sample, in nanoseconds from run start.

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 /// 2: tensor-parallel size per case and repetition, block of an interleaved repetition, details of the device,
 /// a clock column in `perf.csv`.
 /// 3: each journal line and `run.json` end with a `sum`, which is mandatory from then on; `run.json` has a `seal`.
-/// 4: the benchmark of each task in `run.json`. Before, the part of the task's name up to the first `-`.
+/// 4: the benchmark of each task in `run.json`. Before, the task name up to the first `-`.
 pub const SCHEMA: u32 = 4;
 
-/// The first schema whose lines end with their sum.
+/// The first schema with lines that end with their sum.
 pub(super) const WITH_SUMS: u32 = 3;
 
 /// A record as written to a file: its fields, preceded by `schema`.

@@ -3,7 +3,8 @@
 use crate::language::{Text, text};
 use serde::{Deserialize, Serialize};
 
-/// Tokens of a task's items, by how they came about. Processes that were killed have not told theirs.
+/// Tokens of the items of a task, by how they came about. Processes that were killed have not told
+/// theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TaskWork {
     /// Prompt tokens that were computed.

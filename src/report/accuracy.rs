@@ -46,13 +46,13 @@ fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> 
     rows
 }
 
-/// Returns the categories of a case's benchmark, in the order of published tables.
+/// Returns the benchmark categories of a case, in the order of published tables.
 pub(super) fn categories(case: &AccuracyCase) -> &'static [&'static str] {
     let text = case.task_file.as_ref().map(|file| file.text.as_str());
     recorded(&case.benchmark, text).map_or(&[][..], |benchmark| benchmark.categories)
 }
 
-/// Returns the name of the part of a case's benchmark that cuts across its categories: the `category` of its row.
+/// Returns the name of the benchmark part that cuts across the categories of a case: the `category` of its row.
 pub(super) fn part(case: &AccuracyCase) -> &'static str {
     let text = case.task_file.as_ref().map(|file| file.text.as_str());
     // A record of hard items whose benchmark is not known is one of C-Eval's.
@@ -133,7 +133,7 @@ fn group_row(
     }
 }
 
-/// Mean of the subjects' accuracies, each with equal weight.
+/// Mean of the subject accuracies, each with equal weight.
 fn macro_accuracy(group: &[&SampleRecord]) -> Option<f64> {
     let mut subjects: BTreeMap<&str, Vec<&SampleRecord>> = BTreeMap::new();
     for sample in group.iter().filter(|s| !s.subject.is_empty()) {

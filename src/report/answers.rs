@@ -1,5 +1,5 @@
-//! Distribution of a task's answers. A model that always gives the same answer, or none, scores at chance level. That
-//! must be visible at a glance.
+//! Distribution of the answers in a task. A model that always gives the same answer, or none, scores at chance level.
+//! That must be visible at a glance.
 
 use super::format::{NONE, or_none, percent};
 use super::tables::{Column, Table};
@@ -50,7 +50,7 @@ pub(super) struct TaskAnswers<'a> {
     ties: u64,
     last_rule: Option<u64>,
     empty: Option<u64>,
-    /// Whether answers are programs, whose only key is that they pass.
+    /// Whether answers are programs. Their only key is that they pass.
     runs: bool,
 }
 

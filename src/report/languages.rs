@@ -112,7 +112,7 @@ fn calibration() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     (run, Vec::new(), timed)
 }
 
-/// A run whose cases were timed in two shards, on unlike machines.
+/// A run with cases timed in two shards, on unlike machines.
 fn merged() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     let (mut run, samples, requests) = fixture::realistic();
     run.run_id += "-merged";
@@ -192,7 +192,7 @@ fn comparisons(root: &Path, language: Language) -> Vec<(&'static str, Comparison
     ]
 }
 
-/// Every table of a run's page.
+/// Every table on the page of a run.
 fn tables_of(dir: &RunDir) -> Vec<Table> {
     let Reading { summary, samples, requests, workloads } = Reading::of(dir).unwrap();
     let material =

@@ -37,7 +37,7 @@ pub(super) fn table(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> 
 }
 
 /// Returns a table with the measures of each subject, if an item has some and there are several subjects. First comes the mean of
-/// the subjects' means, in which each subject has the same weight.
+/// the subject means, in which each subject has the same weight.
 pub(super) fn subjects(run: &RunRecord, samples: &[SampleRecord]) -> Option<Table> {
     let mut table = Table::new(
         text!("Further measures by subject"),
@@ -97,7 +97,8 @@ pub(super) fn perplexities<'a>(
     .collect()
 }
 
-/// Returns the first of the [`perplexities`] of a task's texts with its 95 % interval: its name, the figure and the number of texts.
+/// Returns the first of the [`perplexities`] for the texts of a task: its name, the figure with its 95 % interval, and the number
+/// of texts.
 ///
 /// The logarithm is a ratio of two sums over texts, so its error is that of a ratio estimator (W. G. Cochran, *Sampling
 /// Techniques*, 1977, ch. 6), with texts as the sample. No interval for fewer than two texts.

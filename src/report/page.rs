@@ -14,7 +14,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, HtmlEscape, Output, State, Value, context, escape_formatter};
 
-/// Fills a template, whose own words `t("…")` puts into the language.
+/// Fills a template. In it, `t("…")` puts the template's own words into the language.
 pub(super) fn fill(name: &'static str, language: Language, context: Value) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     let whitespace =
@@ -69,7 +69,7 @@ fn prose(words: &str) -> String {
     out
 }
 
-/// Context of a run's templates.
+/// Template context of a run.
 pub(super) fn words(summary: &Summary, language: Language) -> Value {
     let run = &summary.run;
     let say = |text: &Text| text.in_language(language);

@@ -89,7 +89,7 @@ impl<'a> Measured<'a> {
         Ok((case, row))
     }
 
-    /// Returns the rate per second of a count in a case's phase, over all its repetitions, or why there is none.
+    /// Returns the rate per second of a count in a phase of a case, over all its repetitions, or why there is none.
     fn rate_of(
         &self,
         case_id: &str,
@@ -102,7 +102,7 @@ impl<'a> Measured<'a> {
         rate.ok_or_else(unknown_work)
     }
 
-    /// Returns the rate per second of a count in a phase for each repetition of the target's case, or why there are
+    /// Returns the rate per second of a count in a phase for each repetition of the target case, or why there are
     /// none.
     fn trials(
         &self,
@@ -133,7 +133,7 @@ impl<'a> Measured<'a> {
         if trials.is_empty() { Err(text!("nothing was read")) } else { Ok(trials) }
     }
 
-    /// Limits of the target's case as measured before the cases.
+    /// Limits of the target case as measured before the cases.
     fn roofline(&self, target: &Target) -> Option<Roofline> {
         let is = |case: &&PerformanceCase| Some(&case.case_id) == target.case_id.as_ref();
         let tp = self.run.plan.performance.iter().find(is).map_or(1, |case| case.tp);
@@ -220,7 +220,7 @@ fn flops_of_prefill(case: &PerformanceCase, _: &PerfRow) -> Option<f64> {
     phase_cost(case, Phase::Prefill).map(|cost| cost.flops as f64)
 }
 
-/// The phase whose time a figure is of. `None` for figures of loading, which the host's clock measures.
+/// The phase that a figure times. `None` for figures of loading, which the host's clock measures.
 fn phase_of(figure: Figure) -> Option<Phase> {
     match figure {
         Figure::DecodeBandwidth | Figure::AttentionBandwidth | Figure::DecodeSpeedup => Some(Phase::Decode),

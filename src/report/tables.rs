@@ -118,7 +118,7 @@ fn score_cells(row: &AccuracyRow) -> Vec<Text> {
 }
 
 /// One row per case: the medians of all phases.
-/// `basis` is that of a modelled clock, whose times have a column with their error.
+/// `basis` is that of a modelled clock. Its times have a column with their error.
 pub fn performance(rows: &[PerfRow], clock: Clock, basis: Option<Basis<'_>>) -> Table {
     let of = |phase| rows.iter().filter(move |row| row.phase == phase);
     let e2e: Vec<&PerfRow> = of(Phase::E2e).collect();
@@ -155,7 +155,7 @@ pub fn performance(rows: &[PerfRow], clock: Clock, basis: Option<Basis<'_>>) -> 
     )
 }
 
-/// One row per case: duration of a phase, its interval, and its share of the machine's limits.
+/// One row per case: duration of a phase, its interval, and its share of the machine limits.
 pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock, basis: Option<Basis<'_>>) -> Table {
     let name = match phase {
         Phase::Prefill => text!("Prefill"),
@@ -163,7 +163,7 @@ pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock, basis: Option<Basis<'
         Phase::E2e => text!("End to end"),
     };
     let rows: Vec<&PerfRow> = rows.iter().filter(|row| row.phase == phase).collect();
-    // All times of the table use the median's decimals.
+    // All times in the table use the decimals of the median.
     let places = decimals(rows.iter().filter_map(|row| ms(row.median_ns)));
     let time = |value: fn(&PerfRow) -> Option<u64>| -> Vec<Text> {
         rows.iter().map(|row| fixed(ms(value(row)), places).into()).collect()

@@ -83,7 +83,7 @@ pub(crate) trait Compared: Debug {
     fn table(&self, comparison: &Comparison, pair: &Pair) -> Table;
     /// The rows of `comparison.csv`.
     fn rows(&self, comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow>;
-    /// The parts of the headline's sentence.
+    /// The parts of the headline sentence.
     fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<Text>;
 }
 
@@ -153,7 +153,7 @@ macro_rules! workloads {
             all
         }
 
-        /// Returns the number of cases of each workload in a run's plan, with the words for one and for several.
+        /// Returns the number of cases of each workload in the plan of a run, with the words for one and for several.
         pub(super) fn counts(run: &RunRecord) -> Vec<(usize, [&'static str; 2])> {
             Vec::from([$($(#[$only])* (
                 run.plan.$plan.len(),
@@ -260,8 +260,8 @@ pub(crate) fn against(comparison: &Comparison, pair: &Pair) -> Text {
     text!("{b} against {a}", b = comparison.other(pair).label(), a = comparison.base().label())
 }
 
-/// Returns the errors of a figure's times in both runs: `modelled: A ± 20 %, B ± 10 %`. `None` with measured clocks, and if no error
-/// is known.
+/// Returns the time errors of a figure in both runs: `modelled: A ± 20 %, B ± 10 %`. `None` with measured clocks, and if no
+/// error is known.
 pub(crate) fn model_errors<I>(
     comparison: &Comparison,
     pair: &Pair,

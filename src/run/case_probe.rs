@@ -1,4 +1,4 @@
-//! Measurement of the machine's limits around the repetitions of cases with targets.
+//! Measurement of the machine limits around the repetitions of cases with targets.
 
 use std::collections::BTreeSet;
 

@@ -147,7 +147,7 @@ pub(crate) trait Workload: Case + Sized {
     fn run(&self, tokens: &OrdinaryTokens, session: &mut Session<'_>) -> Result<Ending, RunError>;
 }
 
-/// A line of a workload's journal.
+/// A journal line of a workload.
 pub(crate) type LineOf<W> = <<W as Workload>::Recorded as Course>::Line;
 
 /// Whether every case on `tp` ranks has all its lines.
@@ -224,7 +224,7 @@ macro_rules! cases {
                 all
             }
 
-            /// Removes the timed cases whose names `keep` does not accept.
+            /// Removes the timed cases with names that `keep` does not accept.
             pub(super) fn retain_timed(&mut self, keep: &dyn Fn(&str) -> bool) {
                 $($(#[$only])* self.$plan.retain(|case| keep(&case.id()));)*
             }

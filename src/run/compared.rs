@@ -37,8 +37,8 @@ pub(super) fn compare_group(
     if compared.is_empty() && runs.len() > 1 { compare_all(runs, language, observer) } else { Ok(()) }
 }
 
-/// Returns the folder of comparison number `index` of a request's runs. The name is derived from the runs, so that a
-/// resumed request sees whether the comparison exists.
+/// Returns the folder of comparison number `index` between the runs of a request. The name is derived from the runs, so
+/// that a resumed request sees whether the comparison exists.
 fn folder_of_group(runs: &[PathBuf], index: usize) -> Result<Option<PathBuf>, RecordError> {
     let Some(first) = runs.first() else { return Ok(None) };
     let root = first.parent().unwrap_or(Path::new(""));

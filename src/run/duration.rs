@@ -136,7 +136,7 @@ pub struct Rates {
     profile: Option<ClockProfile>,
 }
 
-/// Parameters for counting the work of a plan's cases.
+/// Parameters for counting the work of the cases in a plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted<'a> {
     /// The model's shape.
@@ -169,7 +169,7 @@ impl Rates {
         self.add_samples(&dir, record, counted);
     }
 
-    /// Adds the phases of the run's performance cases: means over the timed repetitions.
+    /// Adds the phases of the performance cases: means over the timed repetitions.
     fn add_requests(&mut self, dir: &RunDir, record: &RunRecord) {
         let requests = dir.read_requests().unwrap_or_default();
         let peaks = record.provenance.roofline.as_ref().map(Peaks::of);
@@ -237,7 +237,7 @@ impl Rates {
         }
     }
 
-    /// Estimates an accuracy case whose data set is called `dataset` in records.
+    /// Estimates an accuracy case. Records call its data set `dataset`.
     pub fn task(&self, run: &AccuracyRun<'_>, dataset: &str, counted: Counted<'_>) -> Expected {
         let plan = run.evaluation.plan();
         let items = run.own.len();
@@ -314,7 +314,7 @@ pub(super) fn task_work(run: &AccuracyRun<'_>, counted: Counted<'_>) -> u64 {
     run.estimated(|items| traffic(task_cost(run, items, counted)))
 }
 
-/// Returns the part of a prefill's cost that is left where prompts begin alike.
+/// Returns the part of the prefill cost that is left where prompts begin alike.
 fn part_of(cost: PhaseCost, tokens: PromptTokens) -> PhaseCost {
     let part = |whole: u64| (whole as f64 * tokens.computed as f64 / tokens.all.max(1) as f64) as u64;
     PhaseCost { bytes: part(cost.bytes), flops: part(cost.flops) }
@@ -329,7 +329,7 @@ fn enough_blocks(inputs: &[usize], prefix: usize) -> usize {
 /// measured ones would differ from machine to machine.
 const FLOPS_A_BYTE: u64 = 64;
 
-/// Most tokens of a batch whose work is counted. Larger batches fit no machine, and their work would overflow.
+/// Maximum tokens of a batch for which work is counted. Larger batches fit no machine, and their work would overflow.
 const MOST_TOKENS: usize = 1 << 26;
 
 /// Returns the least work of phases in bytes of memory traffic.

@@ -50,8 +50,8 @@ use super::telemetry;
 pub struct EndpointChoice {
     /// The server, and how it is reached.
     pub endpoint: Endpoint,
-    /// Folder with the served model's `tokenizer.model`, and its `config.json` if there is one. `None` for the folder of the
-    /// suite's model.
+    /// Folder with the served model's `tokenizer.model`, and its `config.json` if there is one. `None` for the model folder in
+    /// the suite.
     pub tokenizer: Option<PathBuf>,
     /// Most requests that a run sends, retries and the probe apart. Beyond it, the run stops and can be resumed.
     pub max_requests: Option<u64>,
@@ -60,7 +60,7 @@ pub struct EndpointChoice {
 }
 
 impl EndpointChoice {
-    /// Returns the choice of a server, with the tokenizer of the suite's model and any number of requests.
+    /// Returns the choice of a server, with the tokenizer of the model in the suite and any number of requests.
     pub fn new(endpoint: Endpoint) -> Self {
         Self { endpoint, tokenizer: None, max_requests: None, max_connections: MOST_UNDER_WAY }
     }
@@ -124,7 +124,7 @@ impl ServedModel {
     }
 }
 
-/// Text of the prompt that checks a server's counts and capabilities.
+/// Text of the prompt that checks counts and capabilities of a server.
 const KNOWN: &str = "The capital of France is";
 
 /// Asks what a server can do.
@@ -229,7 +229,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Probes the server, and takes the cases of the suite's first configuration, on one rank.
+    /// Probes the server, and takes the cases of the first configuration in the suite, on one rank.
     ///
     /// # Errors
     /// Those of [`Server::find`].

@@ -164,8 +164,8 @@ impl FoundModel {
         self.path.tokenizer_dir().map(|dir| load_tokenizer(dir, Some(&self.config))).transpose()
     }
 
-    /// Returns the memory the model may use: the host's, or that of the chips in an emulated card's profile. `None` for
-    /// a real card, which is asked when the model is loaded.
+    /// Returns the memory the model may use: the host memory, or the memory of the chips in the profile of an emulated card.
+    /// `None` for a real card, which is asked when the model is loaded.
     pub fn memory_budget(&self, compute: &Compute) -> Result<Option<MemoryBudget>, EngineError> {
         if !compute.device.is_card() {
             return Ok(self.available_bytes.map(MemoryBudget::Together));

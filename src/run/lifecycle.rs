@@ -119,7 +119,7 @@ impl Runner<'_> {
         Ok(rooflines)
     }
 
-    /// Returns the group of the request's runs, one per configuration; `None` for a single run.
+    /// Returns the run group of the request, one run per configuration; `None` for a single run.
     fn groups(&self, setups: &[Setup], blocks: Option<u32>) -> Vec<Option<Group>> {
         let (request, suite) = (self.request, &self.request.suite);
         let names: Vec<String> = setups.iter().filter_map(|s| s.name.clone()).collect();

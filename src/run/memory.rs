@@ -18,7 +18,7 @@ const LARGEST_BATCH: usize = 1 << 14;
 const RETOKENIZED: usize = 8;
 /// Rows of logits for each sequence that generates: its next token, and guesses of those after it.
 const VERIFIED_ROWS: usize = 4;
-/// Rows of logits for prompts whose own tokens are scored, of all sequences together. More rows wait for another step.
+/// Rows of logits for prompts with scored tokens, of all sequences together. More rows wait for another step.
 const SCORED_ROWS: usize = 128;
 
 impl Plan<'_> {

@@ -1,9 +1,9 @@
 //! The life of a run: from a suite to a sealed record.
 //!
-//! [`RunRequest::run`] does everything. It finds the models of a suite's configurations, checks memory, measures the machine
-//! and starts the backends. It records, resumes, times configurations in turns, reports and compares. It prints nothing. An
-//! [`Observer`] receives progress, messages and results. [`setup`] makes the plan of each configuration, [`turns`] leads
-//! configurations that are timed alternately.
+//! [`RunRequest::run`] does everything. It finds the models of all configurations in a suite, checks memory, measures the
+//! machine and starts the backends. It records, resumes, times configurations in turns, reports and compares. It prints
+//! nothing. An [`Observer`] receives progress, messages and results. [`setup`] makes the plan of each configuration,
+//! [`turns`] leads configurations that are timed alternately.
 //!
 //! ```
 //! use std::path::Path;

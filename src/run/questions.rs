@@ -98,7 +98,7 @@ impl Pool {
 }
 
 impl RealPrompts {
-    /// Returns the prompts' part of the plan's record.
+    /// Returns the prompt part of the plan record.
     pub(crate) fn record(&self) -> PromptsCase {
         let lengths = || self.groups.iter().flatten().map(|ids| ids.len() as u32);
         PromptsCase {

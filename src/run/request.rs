@@ -20,8 +20,8 @@ pub struct RunRequest {
     pub suite: Suite,
     /// Which model, and what computes.
     pub choice: SetupChoice,
-    /// A server that answers instead of this program's engine. It gets the cases of the suite's first configuration; of
-    /// [`RunRequest::choice`], only the model counts, for its tokenizer.
+    /// A server that answers instead of this program's engine. It gets the cases of the first configuration in the
+    /// suite. Only the model in [`RunRequest::choice`] counts, for its tokenizer.
     pub endpoint: Option<EndpointChoice>,
     /// Folder of run directories. It is created.
     pub out: PathBuf,
@@ -76,7 +76,8 @@ impl RunRequest {
     /// Checks that the request can be cut into shards, without reading models.
     ///
     /// # Errors
-    /// Those of [`RunRequest::keep_shard`] about configurations and blocks, and those of the suite's configurations.
+    /// Those of [`RunRequest::keep_shard`] about configurations and blocks, and those of the configurations in the
+    /// suite.
     pub fn check_shard(
         suite: &Suite,
         choice: &SetupChoice,

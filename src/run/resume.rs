@@ -165,7 +165,7 @@ fn comparisons(runs: &[Found]) -> usize {
     if shared == 0 { usize::from(runs.len() > 1) } else { shared }
 }
 
-/// Returns the folder of a group's comparison. A fixed place shows whether it was made.
+/// Returns the comparison folder of a group. A fixed place shows whether it was made.
 pub fn comparison_folder(root: &Path, group: &str, index: usize) -> PathBuf {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let name: String = group.chars().map(plain).collect();

@@ -51,7 +51,7 @@ impl Runner<'_> {
         self.request.resume.unwrap_or(Wanted::Missing)
     }
 
-    /// Returns the run of a group's configuration that is finished already, if the request resumes.
+    /// Returns the finished run of a configuration in a group, if the request resumes.
     pub(super) fn finished(&self, group: Option<&Group>) -> Option<Found> {
         let group = group.filter(|_| self.request.resume.is_some())?;
         finished(&self.request.out, group, &group.configuration, self.wanted())

@@ -43,7 +43,7 @@ pub enum ScoreError {
     },
 }
 
-/// The reading of a task's stored answers.
+/// The reading of the stored answers in a task.
 #[derive(Clone, Copy)]
 pub struct Reading {
     /// The protocol that asked.
@@ -163,8 +163,8 @@ impl Rescored {
     }
 }
 
-/// Rescores all samples of a run, by `protocol` where it is for the sample's benchmark. The samples keep the times of
-/// the model's answers. The new run is dated `now`.
+/// Rescores all samples of a run, by `protocol` where it is for the sample's benchmark. The samples keep the answer
+/// times of the model. The new run is dated `now`.
 ///
 /// # Errors
 /// [`ScoreError`]; then nothing is rescored.

@@ -69,7 +69,7 @@ impl Session<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Converts a time of the engine's clock to the run's clock.
+    /// Converts a time on the engine clock to the run clock.
     pub(crate) fn run_ns(&self, engine_ns: u64) -> u64 {
         self.offset_ns.wrapping_add(engine_ns)
     }
@@ -81,7 +81,7 @@ impl Session<'_> {
         on_host.then(machine::peak_rss_bytes).flatten()
     }
 
-    /// Returns the kind of the engine's clock.
+    /// Returns the kind of the engine clock.
     pub(crate) fn clock(&self) -> Clock {
         clock_of(&self.engine.device_info())
     }

@@ -248,7 +248,7 @@ impl Setup {
         if plan.shard().is_some() { Ok(()) } else { self.fit_memory(plan) }
     }
 
-    /// Describes the skipped cases with reasons, and the cases whose batches memory limits.
+    /// Describes the skipped cases with reasons, and the cases with batches limited by memory.
     pub fn left_out(&self, plan: &Plan<'_>) -> Vec<String> {
         let words = |case: &&dyn Case| {
             if let Some(reason) = case.unfit() {

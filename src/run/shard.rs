@@ -142,7 +142,7 @@ impl Plan<'_> {
         Some(Shard { index: shards.parts.first()?.index, count: shards.count })
     }
 
-    /// Returns what the name of a run's directory says of its shard: `-3of16`.
+    /// Returns what the name of a run directory says of its shard: `-3of16`.
     pub(super) fn shard_suffix(&self) -> String {
         self.shard().map_or_else(String::new, |shard| format!("-{}of{}", shard.index, shard.count))
     }

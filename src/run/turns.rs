@@ -104,7 +104,7 @@ pub fn lay_out(setups: &[Setup], plans: &mut [Plan<'_>], blocks: u32) {
     }
 }
 
-/// A run whose engine and lock are released, because a block takes its own.
+/// A run with its engine and lock released, because a block takes its own.
 struct Led {
     path: PathBuf,
     record: RunRecord,

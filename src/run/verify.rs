@@ -1,4 +1,4 @@
-//! Reruns a sample of a run's items on the engine and compares the answers with the record.
+//! Reruns a sample of the items in a run on the engine and compares the answers with the record.
 //!
 //! A token's numbers depend only on weights, prompt, type, kernel family and ranks ([`glmbench_device`]). Within a
 //! family, a record can therefore be checked to the last bit. Elsewhere sums are rounded in another order, and a

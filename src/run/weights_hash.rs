@@ -1,4 +1,4 @@
-//! The hash of a model's weights, kept beside them.
+//! The weight hash of a model, kept beside the weights.
 //!
 //! Every shard of a plan needs the hash for its identity, and hashing 12 GB takes minutes on a shared disk. The kept hash
 //! counts only while every weight file has the size, the modification time and the inode that it had then.
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounded;
 use crate::record::{own_ending, write_whole};
 
-/// Name of the file in the model's folder.
+/// Name of the file in the model folder.
 pub(super) const KEPT: &str = ".glmbench-weights.json";
 /// Bytes of weights below which nothing is kept: they are hashed in a moment.
 const LEAST_BYTES: u64 = 1 << 28;

@@ -6,7 +6,7 @@ use super::describe::mean;
 /// would understate the error.
 const BLOCKS: usize = 10;
 /// Fewest samples for a result. Over a short stretch, a queue's own fluctuation looks like growth. Random arrivals at
-/// 80 % of one server's capacity are called overload 16 times in 100 with 40 samples, 7 with 100, and 1 with 200.
+/// 80 % of a server's capacity are called overload 16 times in 100 with 40 samples, 7 with 100, and 1 with 200.
 pub const LEAST_FOR_GROWTH: usize = 100;
 /// Student's t with `BLOCKS − 2` degrees of freedom, 95 % one-sided.
 const T: f64 = 1.859_548;
@@ -16,7 +16,7 @@ const T: f64 = 1.859_548;
 pub struct Growth {
     /// Change of the time per unit of elapsed time. A queue offered λ that serves μ < λ grows by λ/μ − 1.
     pub slope: f64,
-    /// Lower end of the slope's one-sided 95 % interval.
+    /// Lower end of the one-sided 95 % interval of the slope.
     pub low: f64,
 }
 

@@ -38,7 +38,7 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// Outcome counts of one stratum's items in two runs.
+/// Outcome counts of the items in one stratum, in two runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PairCounts {
     /// Items in both runs.
@@ -114,8 +114,7 @@ pub fn difference_interval(
     })
 }
 
-/// As [`difference_interval`], for the mean of the strata's differences (macro). Every stratum needs at least two
-/// items.
+/// As [`difference_interval`], for the mean difference of the strata (macro). Every stratum needs at least two items.
 pub fn macro_difference_interval(
     strata: &[PairCounts],
     confidence: f64,

@@ -1,6 +1,6 @@
 //! Distance between two sets of logits, position by position.
 
-/// Comparison of one position's logits with those of the reference.
+/// Comparison of the logits at one position with those of the reference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PositionParity {
     /// `KL(reference || other)` in nats, from the full distributions.
@@ -189,7 +189,7 @@ mod tests {
         let near = of(0, [1.0625, 1.25, 0.0, -3.0]);
         assert_eq!((near.margin, near.tie, near.is_tie()), (0.25, 0.125, false));
         assert!(!of(3, [1.0, 1.25, 0.125, -3.0]).is_tie());
-        // Equal logits are one, and so is a reference whose generated token is not its largest logit.
+        // Equal logits are a tie. A reference is a tie as well if its generated token is not its largest logit.
         assert!(of(1, reference).is_tie());
         assert!(Divergence::new(0, 0, [0, 1], &reference, &reference).is_tie());
     }

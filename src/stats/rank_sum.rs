@@ -112,7 +112,7 @@ impl Ranked {
         (group.len(), sum(&|rank| rank).min(sum(&|rank| self.mirrored(rank))))
     }
 
-    /// Counts the choices of as many ranks whose sum is as low, or as high.
+    /// Counts the choices of as many ranks with a sum as low, or as high.
     fn counted(&self, size: usize) -> f64 {
         let (count, seen) = self.low_side(size);
         let is_low = self.smaller(size).iter().map(|&rank| rank as usize).sum::<usize>() == seen;

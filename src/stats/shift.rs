@@ -94,8 +94,8 @@ impl Shift {
     }
 }
 
-/// Returns the value of a block: the median of its pairs' log-ratios, second over first. A disturbance of one
-/// repetition in four hardly moves the median. `None` without a pair or with a time that is not positive and finite.
+/// Returns the value of a block: the median log-ratio of its pairs, second over first. A disturbance of one repetition in four
+/// hardly moves the median. `None` without a pair or with a time that is not positive and finite.
 pub fn block_log_ratio(pairs: &[(f64, f64)]) -> Option<f64> {
     let good = |x: f64| x.is_finite() && x > 0.0;
     let logs: Option<Vec<f64>> =
@@ -154,8 +154,7 @@ fn drawn_subset_mean(values: &[f64], rng: &mut Rng) -> f64 {
     }
 }
 
-/// For every way to exchange equally many of the first and the second, at least one: mean of the second's minus mean
-/// of the first's.
+/// For every way to exchange equally many of the first and the second, at least one: mean of the second minus mean of the first.
 fn all_exchanges(first: &[f64], second: &[f64]) -> Vec<f64> {
     let by_size = |values: &[f64]| {
         let mut sums: Vec<Vec<f64>> = vec![Vec::new(); values.len() + 1];

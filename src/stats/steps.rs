@@ -1,7 +1,7 @@
 //! Steps in a series: places where its level changed, found by rank sums and binary segmentation.
 //!
-//! The best place to split a series is the one whose rank sum is farthest from its mean, in standard deviations. It is a step
-//! if the p-value of the [rank-sum test](super::rank_sum) there, times the number of places tried (Bonferroni), is below
+//! The best place to split a series has the rank sum farthest from its mean, in standard deviations. It is a step if the
+//! p-value of the [rank-sum test](super::rank_sum) there, times the number of places tried (Bonferroni), is below
 //! [`STEP_ALPHA`]. The step is then placed where the values are closest to the medians of its two sides. Both parts are then
 //! searched in the same way (A. J. Scott and M. Knott, Biometrics 30, 1974). At the end, each step is sought again between its
 //! neighbours and dropped if it no longer holds.
@@ -90,7 +90,7 @@ fn best(values: &[f64], start: usize, end: usize) -> Option<Step> {
 }
 
 /// Returns the place near `size` where the distances of the values from the medians of the two sides are least. Ranks tell that
-/// there is a step, but they forget how far apart two neighbours in rank are, so their best place is often one off.
+/// there is a step, but not how far apart two neighbours in rank are. Their best place is therefore often one off.
 fn placed(part: &[f64], size: usize) -> usize {
     let distance = |side: &[f64]| {
         let centre = median(side).unwrap_or_default();

@@ -81,7 +81,7 @@ macro_rules! cases {
                 #[doc = concat!("Tables `[[", stringify!($table), "]]`, in file order.")]
                 pub $table: Vec<crate::workload::$folder::Table>,
             )*
-            /// Expected shares of the machine's limits.
+            /// Expected shares of the machine limits.
             pub targets: Vec<Target>,
         }
 
@@ -107,7 +107,7 @@ macro_rules! cases {
                 all
             }
 
-            /// Removes the tables of timed cases whose configurations are not wanted.
+            /// Removes the tables of timed cases with unwanted configurations.
             pub(super) fn retain_timed(&mut self, is_wanted: impl Fn(&[String]) -> bool) {
                 $($(#[$only])* self.$table.retain(|table| is_wanted(table.configurations()));)*
             }

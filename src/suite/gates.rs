@@ -127,11 +127,11 @@ pub struct SpeedGate {
     pub modelled: bool,
     /// Maximum time in ns.
     pub max_ns: Option<f64>,
-    /// Maximum ratio of the time to the base run's.
+    /// Maximum ratio of the time to the time of the base run.
     pub max_ratio: Option<f64>,
     /// Minimum rate in tokens per second.
     pub min_tokens_per_s: Option<f64>,
-    /// Maximum loss of rate, as a share of the base run's rate.
+    /// Maximum loss of rate, as a share of the rate of the base run.
     pub max_throughput_drop: Option<f64>,
     /// Whether to judge runs by the ratio alone if they were not interleaved.
     pub untimed_by_ratio: bool,
@@ -144,7 +144,7 @@ pub struct MemoryGate {
     pub case: Option<String>,
     /// Maximum peak memory in bytes.
     pub max_bytes: Option<f64>,
-    /// Maximum ratio of the peak to the base run's.
+    /// Maximum ratio of the peak to the peak of the base run.
     pub max_ratio: Option<f64>,
 }
 

@@ -344,7 +344,7 @@ fn is_of_task(case: &tree::Node, task: &Benchmark) -> bool {
     matches!(table.get("task").map(|e| &e.node.value), Some(tree::Value::String(name)) if name == task.name)
 }
 
-/// Returns the default folder of a task's data set: `datasets/<set>` beside the suite file, beside the suite's folder, or in
+/// Returns the default data set folder of a task: `datasets/<set>` beside the suite file, beside the suite's folder, or in
 /// the current folder. Returns the first that exists, or else the last, where `dataset prepare` puts the set.
 fn usual_place(task: &Benchmark, suite_dir: &Path) -> PathBuf {
     place_of(task.set(), suite_dir)

@@ -16,7 +16,7 @@ use crate::task::{self, Draws, Protocol};
 /// Schema version of the suite files that this program reads.
 const SCHEMA: u64 = 1;
 
-/// Maximum length of a suite's name, since names of run folders contain it.
+/// Maximum length of a suite name, since names of run folders contain it.
 const MAX_NAME: usize = 100;
 /// Maximum number of cases in a suite. Each combination of batch, lengths and ranks counts: each has a name and a row
 /// of tables.

@@ -22,8 +22,8 @@ pub(crate) fn profile_path(node: &Node, dir: &Path) -> Result<PathBuf, SuiteErro
     })
 }
 
-/// Keeps `demo` and `dummy:…` as names and resolves anything else as a folder. The shape of a `dummy:…` may be a file of the
-/// suite's folder.
+/// Keeps `demo` and `dummy:…` as names and resolves anything else as a folder. The shape of a `dummy:…` may be a file in the
+/// suite folder.
 pub(crate) fn model_path(node: &Node, dir: &Path) -> Result<OsString, SuiteError> {
     match &node.value {
         Value::String(word) if word == "demo" => Ok(word.into()),

@@ -1,4 +1,4 @@
-//! `[[target]]` tables: the expected shares of the machine's limits.
+//! `[[target]]` tables: the expected shares of the machine limits.
 
 use glmbench_device::Precision;
 

@@ -37,7 +37,7 @@ pub struct Audit {
     pub answers: BTreeMap<String, usize>,
     /// Items with the content of an earlier one: both names.
     pub duplicates: Vec<(String, String)>,
-    /// Items whose question is that of a demonstration shown with them: both names.
+    /// Items with the same question as a demonstration shown with them: both names.
     pub leaks: Vec<(String, String)>,
     /// Items that cannot be put to the model, with the reason: a template that does not render, a prompt over length.
     pub refused: Vec<(String, String)>,

@@ -29,7 +29,7 @@ struct Inputs {
     longest: Option<usize>,
 }
 
-/// Items whose prompts one thread cuts into tokens at a time.
+/// Items that one thread cuts into tokens at a time.
 const CHUNK: usize = 1024;
 
 /// Progress of one item.
@@ -53,7 +53,7 @@ pub enum Next {
 /// What is known of a completion that came over a wire.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Heard {
-    /// The generated text. It replaces the text of the completion's ids, which a server may not tell.
+    /// The generated text. It replaces the text of the completed ids, which a server may not tell.
     pub text: Option<String>,
     /// Why the completion has no usable answer.
     pub fault: Option<Judgement>,
@@ -76,7 +76,7 @@ impl<'a> Evaluation<'a> {
         Self { runner: Some(runner), ..self }
     }
 
-    /// Returns the languages of the items' programs. Empty for protocols that run none.
+    /// Returns the languages of the programs in the items. Empty for protocols that run none.
     pub fn languages(&self) -> BTreeSet<Language> {
         let all = (0..self.len()).filter_map(|index| self.plan.protocol.language(self.plan.item(index)));
         all.collect()
@@ -121,8 +121,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Returns the lengths in tokens of the prompts that an item is asked with before anything is known of its answers: the
-    /// windows of a text, or the first prompt alone. Empty if the item cannot be asked.
+    /// Returns the lengths in tokens of the prompts that an item is asked with before anything is known of its answers. They
+    /// are the windows of a text, or the first prompt alone. Empty if the item cannot be asked.
     pub fn prompt_lengths(&self, index: usize) -> Vec<usize> {
         let whole = OnceLock::new();
         let windows = self.plan.protocol.windows(&self.question(index, &whole));
@@ -133,8 +133,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Returns the number of tokens of an item's second prompt after an empty answer to the first. `None` if the protocol asks
-    /// once, or several times with the same prompt, or the item cannot be asked.
+    /// Returns the number of tokens in the second prompt of an item after an empty answer to the first. `None` if the protocol
+    /// asks once, or several times with the same prompt, or the item cannot be asked.
     pub fn second_prompt_tokens(&self, index: usize) -> Option<usize> {
         if self.plan.draws.is_some() {
             return None;
@@ -156,8 +156,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Returns the SHA-256 over the ids of every item's first prompt. It depends on data, shots, protocol and
-    /// tokenizer.
+    /// Returns the SHA-256 over the ids in the first prompt of every item. It depends on data, shots, protocol and tokenizer.
     pub fn input_hash(&self) -> String {
         self.inputs().hash.clone()
     }
@@ -244,7 +243,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Ends an item whose request the engine rejected or aborted, for the given reason.
+    /// Ends an item after the engine rejected or aborted its request, for the given reason.
     pub fn give_up(&self, progress: &mut Progress, reason: String) -> Outcome {
         self.outcome(progress, Judgement::Impossible(reason))
     }
@@ -300,7 +299,7 @@ impl<'a> Evaluation<'a> {
         Next::Done(self.outcome(progress, Judgement::Impossible(reason)))
     }
 
-    /// Ends an item whose programs were run.
+    /// Ends an item after its programs were run.
     fn ran(&self, progress: &mut Progress, ran: Ran) -> Outcome {
         let outcome = self.outcome(progress, ran.judgement);
         Outcome { measures: ran.measures, programs: ran.tried, ..outcome }

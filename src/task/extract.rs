@@ -1,7 +1,7 @@
 //! ModelTest's ladder of regular expressions: the first one that finds a letter in a free text wins.
 //!
-//! The order is ModelTest's. So is a mistake, kept because scores depend on it: rule 9 is two patterns joined, as a
-//! comma is missing in the source. It therefore needs `故选…` directly followed by `只有…对`.
+//! The order is ModelTest's. A mistake of ModelTest is kept because scores depend on it: rule 9 is two patterns
+//! joined, as a comma is missing in the source. It therefore needs `故选…` directly followed by `只有…对`.
 
 use std::sync::LazyLock;
 

@@ -64,8 +64,8 @@ impl TextCodec for Tokenizer {
     }
 }
 
-/// A codec that remembers its last prompt. For many prompts one after another, such as those of a subject, whose demonstrations
-/// are the same.
+/// A codec that remembers its last prompt. For many prompts one after another, such as those of a subject, which share their
+/// demonstrations.
 struct Remembering<'a> {
     codec: &'a dyn TextCodec,
     memo: Mutex<Memo>,
@@ -212,7 +212,7 @@ pub enum Judgement {
     Impossible(String),
 }
 
-/// The part of the model's output that a judgement needs and a record keeps.
+/// The part of the model output that a judgement needs and a record keeps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Output<'a> {
     /// The generated text.
@@ -237,7 +237,7 @@ pub enum Evidence {
 pub enum Step {
     /// Call the model.
     Ask(Ask),
-    /// Run programs, whose verdicts finish the item.
+    /// Run programs. Their verdicts finish the item.
     Run(Trial),
     /// Finish the item.
     Judge(Judgement),
@@ -268,7 +268,8 @@ pub trait Protocol: Sync {
         false
     }
 
-    /// Returns the lengths in tokens of the prompts into which an item's text is cut. Empty for protocols that do not cut.
+    /// Returns the lengths in tokens of the prompts into which the text of an item is cut. Empty for protocols that do not
+    /// cut.
     fn windows(&self, _question: &Question<'_>) -> Vec<usize> {
         Vec::new()
     }
@@ -283,7 +284,7 @@ pub trait Protocol: Sync {
         false
     }
 
-    /// Returns the language of an item's programs. `None` if the protocol has none for it.
+    /// Returns the program language of an item. `None` if the protocol has none for it.
     fn language(&self, _item: &Item) -> Option<Language> {
         None
     }
@@ -363,7 +364,7 @@ fn output_of(stage: &Stage) -> Output<'_> {
     Output { text: &stage.text, choice_logprobs: &stage.choice_logprobs }
 }
 
-/// Returns the step that ends an item whose content has another form than the protocol asks.
+/// Returns the step that ends an item if its content has another form than the protocol asks.
 fn wrong_form(expected: &str) -> Step {
     Step::Judge(Judgement::Impossible(format!("found a question of another form; expected {expected}")))
 }

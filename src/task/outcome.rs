@@ -18,7 +18,7 @@ pub struct Stage {
     pub text: String,
     /// Natural-log probabilities of the requested choice ids, in request order. If the prompt's own tokens are scored, their sum.
     pub choice_logprobs: Vec<f32>,
-    /// Number of the prompt's tokens that were scored.
+    /// Number of prompt tokens that were scored.
     pub scored: usize,
     /// Start of the call, in nanoseconds on the engine's clock.
     pub start_ns: u64,
@@ -96,7 +96,7 @@ impl Outcome {
         self.stages.iter().map(|stage| stage.text.as_str()).collect()
     }
 
-    /// Returns the SHA-256 of the first prompt's text, or an empty string without a prompt.
+    /// Returns the SHA-256 of the text of the first prompt, or an empty string without a prompt.
     pub fn prompt_hash(&self) -> String {
         self.stages.first().map(|stage| sha256_hex(stage.prompt.as_bytes())).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Programs that are made of a model's answers: who runs them, and what their verdicts mean (HumanEval, pass@k).
+//! Programs that are made of model answers: who runs them, and what their verdicts mean (HumanEval, pass@k).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::dataset::Answer;
 /// The word of a program that passed its tests. It is the key of every item whose answers are run.
 pub const PASSED: &str = "passed";
 
-/// What becomes of an item's answers: programs with its tests.
+/// What becomes of the answers to an item: programs with its tests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trial {
     /// What the programs are written in.

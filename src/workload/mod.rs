@@ -91,7 +91,7 @@ pub mod toy {
     pub use schema::ToyTable as Table;
 }
 
-/// Passes the list of workloads to a macro. A line is: folder, key of the suite's tables, field of the plan in `run.json`, field
+/// Passes the list of workloads to a macro. A line is: folder, key of the suite tables, field of the plan in `run.json`, field
 /// of the lines in [`Contents`](crate::record::Contents). Cases run in this order.
 macro_rules! each {
     ($then:ident) => {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The most source files that an extension may touch.
 const MOST: usize = 5;
 
-/// The section of a port, whose list is longer and says so.
+/// The section of a port. Its list is longer and says so.
 const PORT: &str = "Another Ascend chip";
 
 /// Words behind which a paragraph may name further files: they are no work on the sources.

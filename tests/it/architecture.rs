@@ -66,7 +66,7 @@ const CPU_ROOMS: [(&str, &[&str]); 12] = [
     ("simd", &[]),
 ];
 
-/// The room of each file in a workload's folder, and the names of a folder that the room may use.
+/// The room of each file in the folder of a workload, and the names of a folder that the room may use.
 const LAYERS: [(&str, &[&str], &[&str]); 4] = [
     ("suite", &["schema", "table"], &["Table"]),
     ("run", &["plan", "run", "serve", "trace"], &["Run"]),
@@ -161,7 +161,7 @@ impl Source {
         named.filter(|room| room != "workload").chain(self.used_of_workloads()).collect()
     }
 
-    /// Returns the layers of the workloads' files and names that the source uses. In macros, a folder is `$folder`.
+    /// Returns the layers of workload files and names that the source uses. In macros, a folder is `$folder`.
     fn used_of_workloads(&self) -> Vec<String> {
         let mut names = Vec::new();
         for (at, root) in self.code.match_indices("crate::workload::") {

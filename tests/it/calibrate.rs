@@ -37,7 +37,7 @@ fn run_of(runs: &Path) -> PathBuf {
     paths.find(|path| path.join("run.json").exists()).unwrap()
 }
 
-/// Checks the fitted figures, within `share` of each one's tolerance.
+/// Checks the fitted figures, within `share` of the tolerance of each.
 fn check_figures(profile: &Path, share: f64) -> Profile {
     let found = Profile::from_file(profile).unwrap();
     for (key, wanted, within) in KNOWN {
@@ -75,7 +75,7 @@ fn a_run_of_the_cards_suite_gives_the_cards_figures() {
         told.out
     );
     let found = check_figures(Path::new(&mine), 1.0);
-    // The hash of the run's lines, as its seal has it.
+    // The hash of the lines in the run, as its seal has it.
     let record: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(run.join("run.json")).unwrap()).unwrap();
     let hash = &record["seal"]["requests.jsonl"]["sha256"].as_str().unwrap()[..16];

@@ -145,7 +145,7 @@ fn telemetry_of_every_chip_stands_beside_the_hosts_and_says_how_it_came_about() 
     assert!(plain.telemetry_csv.lines().skip(1).all(|l| l.split(',').nth(2) == Some("")));
 }
 
-/// The tables show the memory of the card's fullest chip. Two chips hold half of the model each.
+/// The tables show the memory of the fullest chip on the card. Two chips hold half of the model each.
 #[test]
 fn the_cards_memory_stands_in_the_tables() {
     let folder = tempfile::tempdir().unwrap();

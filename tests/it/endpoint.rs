@@ -77,7 +77,7 @@ fn levels(root: &Path) -> Vec<LoadLevelRecord> {
     RunDir::open(&root.join("r")).unwrap().read_loads().unwrap()
 }
 
-/// Every time of a load is that of the stub's schedule, in every protocol, whatever else is under way.
+/// Every time of a load is the time in the stub schedule, in every protocol, whatever else is under way.
 #[test]
 fn a_load_has_the_times_of_the_stub() {
     let suite = "schema = 1\nname = \"s\"\n[[load]]\narrival = \"fixed\"\nrates = [50]\nrequests = 20\nlengths = [[16, 8]]\n";

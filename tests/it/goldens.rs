@@ -1,4 +1,4 @@
-//! Parity with logits of the model's own Hugging Face code, on small checkpoints.
+//! Parity with logits of the original Hugging Face model code, on small checkpoints.
 
 use std::path::Path;
 

@@ -32,7 +32,7 @@ impl Observer for StopAfter<'_> {
     fn end(&mut self) {}
 }
 
-/// The origin of a run whose backend reads no weights.
+/// The origin of a run with a backend that reads no weights.
 pub(crate) fn origin<'a>(suite: &'a Suite, config: &ModelConfig, backend: &dyn Backend) -> Origin<'a> {
     Origin {
         suite,

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::support::{Answer, glmbench};
 
-/// Runs a few of the quickstart's items, and times one small shape.
+/// Runs a few items of the quickstart, and times one small shape.
 fn quickstart(root: &Path, more: &[&str]) -> Answer {
     let suite = root.join("quickstart.toml");
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/boolq-sample");

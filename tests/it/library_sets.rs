@@ -1,6 +1,6 @@
-//! Sets of libraries that users have: older versions of CANN, and one whose operators follow their pages to the letter.
-//! With each set, both emulated cards run the self-test and the suites on one and two ranks, and their results pass the
-//! gate.
+//! Sets of libraries that users have: older versions of CANN, and one with operators that follow their pages to the
+//! letter. With each set, both emulated cards run the self-test and the suites on one and two ranks, and their results
+//! pass the gate.
 
 use std::path::{Path, PathBuf};
 

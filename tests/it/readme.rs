@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use crate::serve::Served;
 use crate::support::{Answer, answer};
 
-/// Flags of the server that the pages' commands are for.
+/// Flags of the server that the commands in the pages are for.
 const SERVER: [&str; 2] = ["--threads", "1"];
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");

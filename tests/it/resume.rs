@@ -19,7 +19,7 @@ use glmbench::suite::Suite;
 use crate::in_process::{self, Heard};
 use crate::support::{Answer, answer, glmbench, wait};
 
-/// A suite with the sample sets: two tasks, one of which has two stages.
+/// A suite with the sample sets: two tasks, one with two stages.
 const SUITE: &str = r#"schema = 1
 name = "k"
 [model]
@@ -402,7 +402,7 @@ fn two_runs_of_one_second_have_two_names() {
     }
 }
 
-/// Returns the size of a run's journals in bytes.
+/// Returns the journal size of a run in bytes.
 fn journal_bytes(run: &Path) -> u64 {
     let files = fs::read_dir(run).into_iter().flatten().flatten();
     let journals = files.filter(|file| file.path().extension().is_some_and(|kind| kind == "jsonl"));

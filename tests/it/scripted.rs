@@ -140,7 +140,7 @@ fn the_scripted_choice_is_the_answer() {
     assert_eq!((others, samples[0].choice_logprobs.as_slice()), (1, &[-2.0, -0.5][..]));
 }
 
-/// Token ids of the first item's first call.
+/// Token ids in the first call of the first item.
 fn first_prompt(run: &Path) -> Vec<u32> {
     let lines = fs::read_to_string(run.join("prompts.jsonl")).unwrap();
     let line: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();

@@ -68,7 +68,7 @@ fn config(shape: &Shape) -> ModelConfig {
     ModelConfig::from_json(&keys.to_string(), Path::new("config.json")).unwrap()
 }
 
-/// Returns the logits of every position of a prompt with the shape's length.
+/// Returns the logits at every position of a prompt with the length of the shape.
 fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
     let config = config(shape);
     let capacity = Capacity { max_logit_rows: 256, ..Capacity::for_batch(&config, 1, shape.prompt) };

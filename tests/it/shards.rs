@@ -261,7 +261,7 @@ fn a_finished_shard_is_left_as_it_is() {
     let again = run_in_pieces(root.path(), &text, (1, 2), &[], false);
     assert_eq!((&again, fs::read(first.join("requests.jsonl")).unwrap()), (&first, lines));
     assert!(!first.join(WRITER).exists());
-    // Another program's run of the shard stands for nothing of this one's: a merge would refuse it.
+    // A run of the shard by another program does not count for this program: a merge would refuse it.
     let dir = RunDir::open(&first).unwrap();
     let mut record = dir.read_run().unwrap();
     record.provenance.engine = "glmbench 0.0.0".into();

@@ -197,7 +197,7 @@ fn a_second_signal_ends_a_run_at_once() {
         .expect(3, &[&format!("SIG{first}: stopping after this step"), "SIGTERM: stopped"]);
 }
 
-/// Standard output and standard error go into pipes whose readers close at once.
+/// Standard output and standard error go into pipes. The readers close at once.
 #[test]
 fn a_reader_that_goes_away_is_no_panic_in_any_command() {
     for command in [

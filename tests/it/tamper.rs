@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::resume::samples;
 use crate::support::{Answer, answer};
 
-/// Two tasks, one of which has two stages, on the CPU.
+/// Two tasks, one with two stages, on the CPU.
 const ASKED: &str = r#"schema = 1
 name = "asked"
 [model]
@@ -537,8 +537,8 @@ fn what_failed_is_done_again_where_it_is_asked_for() {
     bench.assert_mended("retried");
 }
 
-/// Flips one bit of the run's files at a time, `count` times, and checks that no report accepts it. Every tenth time,
-/// also checks that `--resume` repairs it.
+/// Flips one bit in the files of the run at a time, `count` times, and checks that no report accepts it. Every tenth
+/// time, also checks that `--resume` repairs it.
 fn turn_bits_over(bench: &Bench, count: u64) {
     let files: Vec<PathBuf> = fs::read_dir(bench.untouched())
         .unwrap()

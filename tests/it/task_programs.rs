@@ -164,7 +164,7 @@ fn the_solutions_of_humaneval_x_pass_in_every_language() {
         let verdict = |sample: &Value| sample["programs"][0]["verdict"].as_str().unwrap().to_owned();
         let (solved, unsolved): (Vec<&Value>, Vec<&Value>) =
             samples.iter().partition(|sample| sample["task"].as_str().unwrap().starts_with("solved"));
-        // Two of the real set's solutions in C++ need Boost, and one OpenSSL.
+        // Two solutions of the real set in C++ need Boost, and one OpenSSL.
         let (without, solved): (Vec<&Value>, Vec<&Value>) =
             solved.into_iter().partition(|sample| verdict(sample).ends_with("No such file or directory"));
         if !without.is_empty() {

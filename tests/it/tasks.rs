@@ -31,7 +31,7 @@ pub(crate) fn tokenizer() -> Tokenizer {
     glmbench_engine::load::load_tokenizer(&demo, None).unwrap()
 }
 
-/// Returns the folder of a task's data: made up, or the real set beside the checkout.
+/// Returns the data folder of a task: made up, or the real set beside the checkout.
 fn data(task: &str) -> Option<PathBuf> {
     let made_up = fixtures().join("data").join(task);
     if made_up.is_dir() { Some(made_up) } else { real(task) }

@@ -120,8 +120,8 @@ fn card(chip: Chip, dtype: DType) -> Ascend {
     AscendGroup::new(settings).unwrap().rank(0).unwrap()
 }
 
-/// A static layer is the reference's but for the 19 bits of its scales and the card's rounding. A layer with int8 weights
-/// alone is, but for the rounding of the weights.
+/// A static layer is the same as in the reference, but for the 19 bits of its scales and the rounding of the card. A layer
+/// with int8 weights alone is, but for the rounding of the weights.
 #[test]
 fn cards_multiply_int8_weights_as_the_reference_does() {
     let integers: Vec<i8> = (0..ROWS * WIDTH).map(|i| ((i * 37 % 255) as i16 - 127) as i8).collect();

@@ -32,7 +32,7 @@ pub(crate) struct Cost {
     pub prompt: bool,
 }
 
-/// An entry of a device's streams, as the clock prices it.
+/// A stream entry of a device, as the clock prices it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Work {
     /// An operator, launched by itself or within a graph.
@@ -190,7 +190,7 @@ impl Default for Point {
     }
 }
 
-/// An entry of a stream's timeline.
+/// An entry of a timeline.
 pub(crate) enum Entry {
     /// An operator or copy.
     Work {

@@ -59,7 +59,7 @@ pub(crate) extern "C" fn ascend_emulator_info() -> *const c_char {
 /// variables.
 pub(crate) const VERSION: &str = "0.1.0";
 
-/// Virtual host time of the calling thread's device, ns; 0 without a device.
+/// Virtual host time of the device that is set on the calling thread, ns; 0 without a device.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn ascend_emulator_now_ns() -> u64 {
     with_device(|device| Ok(device.host_ns.load(Ordering::Relaxed))).unwrap_or(0)

@@ -179,8 +179,8 @@ impl Plan<'_> {
         }
     }
 
-    /// Sets the order in which the caller names the tensors, if the kernel uses another. `order[i]` is the caller's
-    /// position of the kernel's `i`-th view.
+    /// Sets the order in which the caller names the tensors, if the kernel uses another. `order[i]` is the position at
+    /// which the caller names the `i`-th view of the kernel.
     pub(crate) fn order(&mut self, order: &'static [usize]) {
         self.order = order;
     }
@@ -381,7 +381,7 @@ pub(crate) fn launch(
 }
 
 impl Executor {
-    /// Position of the caller's `index`-th tensor among those with one of the roles.
+    /// Position of the `index`-th tensor, in the caller's order, among those with one of the roles.
     fn place(&self, index: usize, roles: &[Role]) -> Option<usize> {
         let mut places: Vec<usize> = (0..self.args.len()).collect();
         if !self.order.is_empty() {

@@ -65,7 +65,7 @@ struct Rendezvous {
     buffers: Vec<Option<Buffers>>,
     outcome: Option<Outcome>,
     left: usize,
-    /// Stream and job of each rank's part. A rank that waits lets the others' lazy streams run.
+    /// Stream and job of each rank. A rank that waits lets the others' lazy streams run.
     parts: Vec<(Weak<Stream>, u64)>,
     awaited: bool,
 }

@@ -108,17 +108,18 @@ profile_numbers! {
     memory_bytes_per_s,
     /// Second-level cache, bytes; for information only.
     l2_bytes,
-    /// Rate at which vector operators read and write activations, of which the second-level cache holds a part, bytes/s.
+    /// Rate at which vector operators read and write activations, bytes/s. The second-level cache holds a part of the
+    /// activations.
     activation_bytes_per_s,
-    /// Fraction of the matrix unit's peak that is reached.
+    /// Reached fraction of the matrix unit peak.
     compute_efficiency,
-    /// Fraction of the vector unit's peak that is reached.
+    /// Reached fraction of the vector unit peak.
     vector_efficiency,
-    /// Fraction of the memory bandwidth that is reached.
+    /// Reached fraction of the memory bandwidth.
     memory_efficiency,
-    /// Fraction of a link's bandwidth that is reached (between two chips, and to the host).
+    /// Reached fraction of the link bandwidth (between two chips, and to the host).
     link_efficiency,
-    /// Fraction of the links' bandwidth that a collective over several links of a chip reaches.
+    /// Fraction of the link bandwidth that a collective over several links of a chip reaches.
     mesh_efficiency,
     /// Fixed device cost of a matrix operator, ns.
     matmul_launch_ns,

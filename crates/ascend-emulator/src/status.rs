@@ -114,7 +114,7 @@ pub(crate) fn entry(api: &str, body: impl FnOnce() -> Outcome) -> i32 {
     }
 }
 
-/// Returns the message of this thread's last failure once, or null. Valid until the next call.
+/// Returns the message of the last failure on this thread once, or null. Valid until the next call.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn aclGetRecentErrMsg() -> *const c_char {
     RECENT

@@ -201,7 +201,7 @@ impl Stream {
         lock(&self.queue).failure.get_or_insert(Failure { code, message: message.into() });
     }
 
-    /// Waits until all queued jobs are done and dated. Returns the virtual time of the stream's end.
+    /// Waits until all queued jobs are done and dated. Returns the virtual time at which the stream ends.
     pub(crate) fn drain(&self, limit: Option<Duration>) -> Outcome<u64> {
         let upto = lock(&self.queue).pushed;
         self.finish(upto, limit)?;
@@ -413,7 +413,7 @@ pub(crate) unsafe extern "C" fn aclrtSynchronizeStreamWithTimeout(stream: RawStr
     synchronize("aclrtSynchronizeStreamWithTimeout", stream, limit)
 }
 
-/// Waits for all streams of the thread's current device.
+/// Waits for all streams of the current device.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn aclrtSynchronizeDevice() -> i32 {
     entry("aclrtSynchronizeDevice", || {

@@ -33,7 +33,7 @@ pub(crate) struct View {
     pub offset: i64,
     /// Size of the storage behind the view, in elements.
     pub storage: i64,
-    /// Number of dimensions of the storage's shape.
+    /// Number of dimensions of the storage shape.
     pub storage_rank: u8,
     /// Device address of the storage.
     pub data: usize,

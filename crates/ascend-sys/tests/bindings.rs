@@ -78,8 +78,8 @@ fn differences(ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String
     ours.iter().filter_map(of).collect()
 }
 
-/// A signature in the words of the ABI: typedefs of integers and of pointers to nothing in particular resolved, `const` of
-/// what a pointer points to left out (it differs between versions of CANN).
+/// Returns a signature in the words of the ABI. Resolves typedefs of integers and of untyped pointers. Leaves out the
+/// `const` of a pointer's target, which differs between versions of CANN.
 fn plain(signature: &str) -> String {
     let synonyms = [
         ("::std::os::raw::", ""),

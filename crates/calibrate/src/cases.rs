@@ -32,7 +32,7 @@ fn machine_of(row: &Row) -> Result<Machine, String> {
     Ok(Machine { config, precision: row.precision()?, chip, chips: row.chips, profile: profile.to_owned() })
 }
 
-/// Returns the batches `(sequences, prompt tokens)` whose phases make up a row's figure, each with its share.
+/// Returns the batches `(sequences, prompt tokens)` behind a row's figure, each with its share.
 pub fn batches_of(row: &Row) -> Vec<((usize, usize), f64)> {
     let input = row.input_tokens.all();
     match row.phase {

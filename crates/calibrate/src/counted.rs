@@ -16,7 +16,7 @@ use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::unread::Unread;
 use glmbench_engine::{Engine, EngineError, Request, StepKind};
 
-/// The steps of a timed batch: prefill, and two decode steps, of which the second repeats what the first planned.
+/// The steps of a timed batch: prefill, and two decode steps. The second decode step repeats what the first planned.
 const OUTPUT_TOKENS: usize = 3;
 
 /// A model on a number of chips.
@@ -40,7 +40,7 @@ pub struct Machine {
 pub struct Counted {
     /// The chip's work.
     pub work: Work,
-    /// The rest of the clock's time, ns.
+    /// The rest of the clock time, ns.
     pub rest_ns: f64,
 }
 

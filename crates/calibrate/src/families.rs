@@ -1,7 +1,7 @@
 //! What is fitted to the published rows: which profiles share which figures.
 //!
 //! A figure is free if the rows identify it. If a model is left out, its prediction must not be worse than with the figure
-//! fixed. The others are fixed in the profiles, whose text says why.
+//! fixed. The others are fixed in the profiles, which say why.
 
 use std::path::PathBuf;
 
@@ -138,7 +138,7 @@ impl FamilyFit {
 }
 
 impl Family {
-    /// Returns the settings of the family's profiles.
+    /// Returns the settings of the profiles in the family.
     ///
     /// # Errors
     /// A profile cannot be read.
@@ -146,7 +146,7 @@ impl Family {
         self.profiles.iter().map(|name| Ok(Profile::builtin(name)?.settings_lines())).collect()
     }
 
-    /// Returns the place of a row's profile in the family.
+    /// Returns the place in the family of the profile that a row has.
     pub fn base_of(&self, held: &Held) -> Option<usize> {
         held.profile.and_then(|profile| self.profiles.iter().position(|known| *known == profile))
     }

@@ -29,7 +29,7 @@ pub struct Timed {
 }
 
 impl Timed {
-    /// Returns the batch whose phase this is: for decode, that of the step in the middle.
+    /// Returns the batch of this phase: for decode, the batch of the step in the middle.
     fn counted(&self) -> (usize, usize) {
         match self.phase {
             Phase::Prefill => (self.batch, self.input_tokens),

@@ -3,10 +3,10 @@
 //! # Definition
 //!
 //! The *ratio* of a published speed is its modelled over its published time. The ratio is predicted by a fit that has not seen
-//! the row's model ([`Residual::predicted`]). The **error** of several rows is the root mean square of the ratios'
-//! logarithms, in which every model has the same weight ([`rms_over_models`]). Rows that are only reported do not count
-//! ([`Residual::counts`]). Every error in this program is of this definition: that of a modelled figure, those of the summary by
-//! chip and phase, and those of a profile's calibrated figures.
+//! the row's model ([`Residual::predicted`]). The **error** of several rows is the root mean square of the logarithms of the
+//! ratios, in which every model has the same weight ([`rms_over_models`]). Rows that are only reported do not count
+//! ([`Residual::counts`]). This definition holds for every error in this program: of a modelled figure, of the summary by chip
+//! and phase, and of the calibrated figures.
 //!
 //! An error is thus the logarithm of a factor. A figure *x* ± *e* lies between *x* / exp(*e*) and *x* · exp(*e*) ([`ends`]). It is
 //! shown in percent. A ratio of two modelled figures has the root of the sum of the squares of both errors ([`of_ratio`]).
@@ -97,7 +97,7 @@ pub enum Outside {
         /// Whether operators were launched as graphs.
         as_graphs: bool,
     },
-    /// Quantised weights, of which no time is known.
+    /// Quantised weights. No time of a model with them is known.
     QuantisedWeights,
     /// The batch, and the largest known one.
     Batch(usize, usize),
@@ -153,14 +153,14 @@ pub struct Stated {
     pub models: usize,
     /// What the times are: published rows of models, or measured times of shapes.
     pub of: Basis,
-    /// Whether the rows are of all numbers of chips, because those of the figure's own are few or of one model.
+    /// Whether the rows are of all numbers of chips, because those of the figure's own number are few or of one model.
     pub pooled: bool,
     /// Where the figure is outside the published rows; empty if it is inside.
     pub beyond: Vec<Beyond>,
 }
 
 impl Stated {
-    /// Returns the error in the few words of a table's cell: `± 12 %`, with an asterisk if extrapolated.
+    /// Returns the error in the few words of a table cell: `± 12 %`, with an asterisk if extrapolated.
     pub fn short(&self) -> String {
         short(self.error, !self.beyond.is_empty())
     }
@@ -197,7 +197,7 @@ pub fn ends(value: f64, error: f64) -> RangeInclusive<f64> {
     value / error.exp()..=value * error.exp()
 }
 
-/// Returns an error in the few words of a table's cell: `± 12 %`, with an asterisk if extrapolated.
+/// Returns an error in the few words of a table cell: `± 12 %`, with an asterisk if extrapolated.
 pub fn short(error: f64, is_beyond: bool) -> String {
     format!("± {:.0} %{}", 100.0 * error, if is_beyond { " *" } else { "" })
 }
@@ -230,7 +230,7 @@ pub fn rms_over_models<'a>(ratios: impl IntoIterator<Item = (&'a str, f64)>) -> 
     over_models(ratios.into_iter().map(|(model, ratio)| (model, LogError::of_one(ratio), 1)))
 }
 
-/// Returns the same of times whose errors are known: model, error, and weight of the model.
+/// Returns the same of times with known errors: model, error, and weight of the model.
 fn over_models<'a>(times: impl Iterator<Item = (&'a str, LogError, usize)>) -> Option<LogError> {
     let mut models: Vec<(&str, f64, f64, f64)> = Vec::new();
     let mut worst = 0.0_f64;

@@ -216,7 +216,7 @@ impl Row {
         self.known_chip().map(|known| known.card).ok_or_else(unknown)
     }
 
-    /// Returns the profile of the row's chip; `None` if the chip is unknown or its variant is not stated.
+    /// Returns the profile of the chip in the row; `None` if the chip is unknown or its variant is not stated.
     pub fn profile(&self) -> Option<&'static str> {
         self.known_chip()?.profile
     }

@@ -72,7 +72,7 @@ pub fn residuals(pricer: &Pricer, held: &[Held], fits: &[FamilyFit]) -> Result<V
     Ok(rows)
 }
 
-/// Returns the settings of a profile with the figures of its family's fit.
+/// Returns the settings of a profile with the figures that were fitted for its family.
 fn settings_of(name: &str, fits: &[FamilyFit]) -> Result<String, FitError> {
     for (family, fit) in FAMILIES.iter().zip(fits) {
         if let Some(base) = family.profiles.iter().position(|known| *known == name) {
@@ -135,7 +135,7 @@ pub struct Spread {
     pub most: f64,
 }
 
-/// Ratios of a chip's rows of a phase on a number of chips.
+/// Ratios of the rows of a chip, for a phase and a number of chips.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Which rows.
@@ -255,7 +255,7 @@ mod tests {
                     let all = format!("{chip}, {phase}, all models");
                     let one = format!("{chip}, 1 chip, {phase}");
                     let own = format!("{chip}, {chips} chip{}, {phase}", if chips == 1 { "" } else { "s" });
-                    // A chip whose rows are of one number of chips has no line over all.
+                    // If all rows of a chip are of one number of chips, the chip has no line over all.
                     let names = if stated.pooled { [all, one] } else { [own.clone(), own] };
                     let group = names
                         .iter()

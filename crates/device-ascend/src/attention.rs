@@ -58,7 +58,8 @@ impl Attention {
         }
     }
 
-    /// Computes attention of all rows of a step over a layer's cache, which already holds the step's keys and values.
+    /// Computes attention of all rows of a step over the cache of a layer. The cache already holds the step's keys
+    /// and values.
     pub(super) fn run(
         &mut self,
         core: &Core,

@@ -129,8 +129,8 @@ alternatives! {
     Prefill {
         /// `aclnnFusedInferAttentionScoreV2` over the paged cache.
         Fused = "fused",
-        /// `aclnnPromptFlashAttentionV3`. Heads of later chunks are packed into one, so that no row of the operator's
-        /// square is wasted. Few rows at the end of a context of more than 4,096 tokens go by matmul.
+        /// `aclnnPromptFlashAttentionV3`. Heads of later chunks are packed into one, so that no row of the square is
+        /// wasted. Few rows at the end of a context of more than 4,096 tokens go by matmul.
         Prompt = "prompt",
         /// The same operator without packed heads. Later chunks whose context exceeds 4,096 tokens go by matmul.
         PromptSquare = "prompt-square",

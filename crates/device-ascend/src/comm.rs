@@ -1,7 +1,7 @@
 //! Communicators. Each is created, used and destroyed on its rank's own thread.
 //!
-//! Every HCCL call requires that a device is set on the calling thread. On a card, `HcclCommInitAll` fails with 15 if none
-//! is. So the first rank obtains a root (`HcclGetRootInfo`), and each rank joins it on its own thread
+//! Every HCCL call requires that a device is set on the calling thread. On a card, `HcclCommInitAll` fails with 15 without
+//! a device. So the first rank obtains a root (`HcclGetRootInfo`), and each rank joins it on its own thread
 //! (`HcclCommInitRootInfo`).
 
 use std::ptr;

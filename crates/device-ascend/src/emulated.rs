@@ -99,7 +99,7 @@ fn with_faults(mut image: Vec<u8>, settings: &str) -> Result<Vec<u8>, EmulatedEr
     Ok(image)
 }
 
-/// Returns the offsets of a symbol's name between zero bytes.
+/// Returns the offsets of a symbol name between zero bytes.
 fn places(image: &[u8], symbol: &str) -> Vec<usize> {
     let name: Vec<u8> = [b"\0", symbol.as_bytes(), b"\0"].concat();
     image.windows(name.len()).enumerate().filter(|(_, w)| *w == name).map(|(i, _)| i + 1).collect()

@@ -113,7 +113,7 @@ impl AscendGroup {
     }
 }
 
-/// Names of the emulator's counts, in its order.
+/// Names of the counts that the emulator returns, in its order.
 const LIVE: [&str; 12] = [
     "device allocations",
     "device bytes",

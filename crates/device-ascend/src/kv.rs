@@ -74,7 +74,7 @@ impl KvCache {
         Ok(cache)
     }
 
-    /// Returns the buffers of all layers' keys and values.
+    /// Returns the key and value buffers of all layers.
     pub(super) fn in_memory(&self) -> [(&'static str, &Buffer); 2] {
         [("keys", &self.keys), ("values", &self.values)]
     }
@@ -94,12 +94,12 @@ impl KvCache {
         buffer.at((layer * self.shape.blocks * self.block_numbers() + number) * self.bytes)
     }
 
-    /// Returns views of a layer's keys and values with shape `dims`.
+    /// Returns views of the keys and values of a layer with shape `dims`.
     pub(super) fn layer(&self, layer: usize, dims: &[usize]) -> [View; 2] {
         [&self.keys, &self.values].map(|b| View::new(self.start(b, layer, 0), self.element, dims))
     }
 
-    /// Returns the tensor lists of a layer's keys and values.
+    /// Returns the tensor lists of the keys and values of a layer.
     pub(super) fn lists(&self, layer: usize) -> [&TensorList; 2] {
         let [keys, values] = &self.lists[layer];
         [keys, values]

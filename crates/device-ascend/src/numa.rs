@@ -1,5 +1,5 @@
-//! The cores near a chip: those of its PCI device's NUMA node. An emulated chip has no place, so emulated ranks share all
-//! cores.
+//! The cores near a chip: those on the NUMA node of its PCI device. An emulated chip has no place, so emulated ranks
+//! share all cores.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::api::Api;
 use super::telemetry::pci_address;
 
 /// Binds the calling thread, and the threads it starts, to the cores near the `ordinal`-th visible chip. The driver
-/// reports the chip's address. Returns the name and text of the record's entry.
+/// reports the chip's address. Returns the name and text of the entry in the record.
 pub(super) fn bind(api: &Api, ordinal: usize) -> (String, String) {
     let address = pci_address(api, ordinal);
     let cores = address.as_ref().map_err(Clone::clone);

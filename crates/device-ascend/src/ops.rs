@@ -357,13 +357,13 @@ pub(super) struct Heads {
     pub(super) scale: f64,
 }
 
-/// Operands of a step's attention over the paged cache, shared by all layers.
+/// Operands of the attention in a step over the paged cache, shared by all layers.
 pub(super) struct FusedStep {
     /// Queries `[tokens, heads, channels]`.
     pub(super) query: Tensor,
     /// Block table of the sequences.
     pub(super) table: Tensor,
-    /// End of each sequence's rows.
+    /// End of the rows of each sequence.
     pub(super) ends: IntArray,
     /// Number of tokens of each sequence in the cache.
     pub(super) contexts: IntArray,

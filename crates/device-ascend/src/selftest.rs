@@ -33,7 +33,7 @@ pub enum Status {
     Unsupported,
 }
 
-/// A row of the self-test's table.
+/// A row of the self-test table.
 #[derive(Debug, Clone)]
 pub struct SelftestRow {
     /// The tested capability.

@@ -52,7 +52,7 @@ impl Chip {
         self.device().name()
     }
 
-    /// Returns the prefix of the runtime's name of the chip.
+    /// Returns the prefix of the chip name in the runtime.
     pub(super) fn soc(self) -> &'static str {
         match self {
             Self::Duo300i => "Ascend310P",
@@ -114,11 +114,12 @@ pub struct GroupSettings {
     pub tp: usize,
     /// Type of activations, cache, and weights without a form of their own.
     pub dtype: DType,
-    /// Form of linear layers whose checkpoint is dense, and what the record calls those of a quantised one.
+    /// Form of the linear layers of a dense checkpoint, and what the record calls those of a quantised one.
     pub weights: WeightForm,
     /// Heads of one rank.
     pub attention: AttentionShape,
-    /// True to bind every rank's thread to the cores of its chip's NUMA node. If that fails, the record says why.
+    /// True to bind every rank's thread to the cores on the NUMA node of its chip. If that fails, the record says
+    /// why.
     pub bind: bool,
     /// Forced choices of operators.
     pub forced: Forced,

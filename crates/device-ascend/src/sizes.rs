@@ -1,4 +1,4 @@
-//! What a card makes of a model's sizes, for estimates before anything is loaded.
+//! What a card makes of the sizes of a model, for estimates before anything is loaded.
 
 use glmbench_device::{AttentionShape, KV_BLOCK_TOKENS, LinearShape, Precision, Role, Storage, WeightForm};
 
@@ -22,8 +22,8 @@ pub(super) fn swiglu_half(chip: Chip, ffn: usize) -> usize {
 
 /// The properties of a card that determine the memory of a model.
 ///
-/// Heads count as padded to 64 or 128 channels. A chip whose rotary operator turns out to take 128 only pads 64 further,
-/// which is not known before it is asked.
+/// Heads count as padded to 64 or 128 channels. If the rotary operator of a chip takes 128 channels only, the chip pads
+/// 64 further. This is not known before the operator is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct AscendMemory {
     chip: Chip,
@@ -51,7 +51,7 @@ impl AscendMemory {
         numbers.saturating_mul(self.precision.dtype.bytes() as u64)
     }
 
-    /// Returns the size in bytes of a linear layer's weight, in a model with these heads.
+    /// Returns the size in bytes of a linear layer weight, in a model with these heads.
     pub fn linear_bytes(self, linear: LinearShape, heads: AttentionShape) -> u64 {
         let LinearShape { role, out, width } = linear;
         let out = match role {

@@ -39,7 +39,7 @@ pub struct Activation {
     pub(super) rows: usize,
     /// Elements from row to row.
     pub(super) stride: usize,
-    /// Byte offset of a norm's by-product.
+    /// Byte offset of the by-product of a norm.
     pub(super) rstd: usize,
     /// Byte offsets of keys, values and padded results in `[q | k | v]`. Each part has contiguous rows.
     pub(super) parts: Option<[usize; 3]>,

@@ -261,7 +261,7 @@ fn utilisation(api: &Api, ordinal: usize) -> Reading<f64> {
     ))
 }
 
-/// Reads the memory whose total is not zero: a 310P has DDR, a 910B HBM.
+/// Reads the memory with a nonzero total: a 310P has DDR, a 910B HBM.
 fn memory(api: &Api) -> Result<Memory, DeviceError> {
     let mut last = Ok(());
     for kind in [ACL_HBM_MEM, ACL_DDR_MEM] {

@@ -194,7 +194,7 @@ impl View {
         self.dims[..self.rank] == other.dims[..other.rank]
     }
 
-    /// Returns the size of the view's elements in bytes.
+    /// Returns the size of the viewed elements in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.dims[..self.rank].iter().product::<i64>() as usize * self.element.bytes()
     }

@@ -1,4 +1,4 @@
-//! A record of the operators' first stages: which arguments the libraries accept, and with which code they refuse.
+//! A record of first stages: which arguments the libraries accept, and with which code they refuse.
 //!
 //! It is off unless a self-test turns it on. Then every descriptor's text is kept by its address, so that a call can name
 //! its arguments. Equal calls of one phase count as one.
@@ -59,7 +59,7 @@ pub(super) fn argue(function: &str, arguments: &[&dyn std::fmt::Display]) {
     }
 }
 
-/// A call of an operator's first stage.
+/// A call of the first stage of an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Call {
     /// What the program did: a row of the self-test, or the survey of alternatives.

@@ -64,7 +64,7 @@ pub struct Pricer {
 }
 
 impl Pricer {
-    /// Opens the emulator, whose formula prices the work.
+    /// Opens the emulator, which prices the work by its formula.
     ///
     /// # Errors
     /// The emulator's library cannot be placed or opened.

@@ -155,8 +155,8 @@ pub(crate) fn prefetch_line(place: *const u8) {
     let _ = place;
 }
 
-/// Returns how many numbers `rows` rows of `columns` numbers span, `stride` numbers apart; `None` if the type cannot
-/// hold the result, so that no slice holds the rows.
+/// Returns how many numbers `rows` rows of `columns` numbers span, `stride` numbers apart. `None` if the type cannot
+/// hold the result: then no slice holds the rows.
 #[inline(always)]
 pub(crate) fn length(rows: usize, columns: usize, stride: usize) -> Option<usize> {
     let Some(last) = rows.checked_sub(1) else { return Some(0) };

@@ -26,7 +26,7 @@ impl InstructionSet {
     /// Returns the best set that this machine can run for numbers of a type.
     ///
     /// AVX-512 BF16 multiplies bf16 only. Some processors run it at twice the rate of their fp32 unit, others at half
-    /// that rate, so both are timed once, in about a millisecond.
+    /// that rate. Both are therefore timed once, in about a millisecond.
     pub fn best_for(dtype: DType) -> Self {
         static PAY: OnceLock<bool> = OnceLock::new();
         let pairs_pay = || {

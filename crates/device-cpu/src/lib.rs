@@ -12,9 +12,9 @@
 //! machine. Products of integers with integers (`int8`) give the same bits everywhere. With an int8 cache, attention
 //! uses the tiles in the tile family too. In fp32 everything uses the vector kernels.
 //!
-//! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), the arithmetic of its memory
-//! ([`CpuMemory`]), and the measurement of the machine's roofline ([`measure_roofline`], [`RooflineProbe`]). It may use
-//! [`glmbench_device`] and no other crate of the workspace. It prints nothing.
+//! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), and the arithmetic of its memory ([`CpuMemory`]).
+//! It also measures the machine's roofline ([`measure_roofline`], [`RooflineProbe`]). It may use [`glmbench_device`] and no
+//! other crate of the workspace. It prints nothing.
 //!
 //! Each of its rooms uses only those before it. `buffer` has the memory of the device, `pool` the threads, `simd`
 //! instruction sets and vectors. `elementwise` has kernels over rows, `pack` layouts of weights and rows, `product`

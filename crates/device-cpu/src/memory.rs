@@ -58,12 +58,12 @@ impl CpuMemory {
         self.grouped_linear_bytes(n, k, self.precision.storage().group(k))
     }
 
-    /// Does the same for a weight of which `group` inputs share a scale, as a checkpoint has it.
+    /// Does the same for a weight of a checkpoint: `group` inputs share a scale.
     pub fn grouped_linear_bytes(&self, n: usize, k: usize, group: usize) -> u64 {
         self.products().bytes(n, k, group) as u64
     }
 
-    /// Returns the size in bytes of the products' workspace, if the widest of their inputs has `k` numbers.
+    /// Returns the size in bytes of the workspace for products, if the widest of their inputs has `k` numbers.
     pub fn product_bytes(&self, k: usize) -> u64 {
         let row_bytes = self.products().row_bytes(k, self.precision.storage().group(k));
         row_bytes.map_or(0, |row_bytes| Scratch::bytes(row_bytes, self.threads) as u64)
@@ -143,8 +143,8 @@ mod tests {
             cpu.kv_cache(shape).unwrap();
         }
         let told = 2 * 3 * 5 * memory.kv_block_bytes(40);
-        // The integers of one token may be added to this: they are needed while it is written. So may the scales and
-        // offsets of a checkpoint's channels, in whole panels.
+        // The integers of one token may be added to this: they are needed while it is written. The scales and offsets
+        // of a checkpoint's channels may be added, too, in whole panels.
         let channels = if precision.kv == KvForm::C8 { 2 * 3 * 48 * 4 * 4 } else { 0 };
         let token = 3 * 40 + channels;
         assert!((told..=told + token).contains(&(taken_bytes() - before)), "{what}");

@@ -26,7 +26,7 @@ pub trait DeviceGroup: Send + Sync + 'static {
     /// Reports that a rank has failed. Every current and later wait in [`Device::all_reduce`] returns an error.
     fn abort(&self);
 
-    /// Returns a reader of the devices' sensors, which runs beside the ranks; `None` if no sensors are supported.
+    /// Returns a reader of the device sensors, which runs beside the ranks; `None` if no sensors are supported.
     fn sensors(&self) -> Option<Box<dyn Sensors>> {
         None
     }

@@ -65,7 +65,7 @@ pub trait Hooks<D: Device>: Send {
         call(device)
     }
 
-    /// Returns the time of the device's virtual clock in nanoseconds.
+    /// Returns the virtual clock of the device in nanoseconds.
     fn modelled_ns(&self, device: &D) -> Option<u64> {
         device.modelled_ns()
     }
@@ -114,7 +114,7 @@ impl<D: Device, H: Hooks<D>> Hooked<D, H> {
         Self { device, hooks }
     }
 
-    /// Returns the size of a token's keys and values in one layer, in bytes.
+    /// Returns the size of the keys and values of a token in one layer, in bytes.
     fn kv_token_bytes(&self, KvShape { kv_heads, channels, .. }: KvShape) -> u64 {
         let of_token = AttentionShape { heads: kv_heads, kv_heads, channels };
         self.device.info().precision.kv_token_bytes(of_token)

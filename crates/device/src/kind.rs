@@ -192,7 +192,7 @@ impl DeviceKind {
         self.entry().has_threads
     }
 
-    /// Returns the number of the device's colour and marker in charts; `None` if it has none of its own.
+    /// Returns the number of the colour and marker that the device has in charts; `None` if it has none of its own.
     pub const fn series(self) -> Option<usize> {
         self.entry().series
     }
@@ -274,7 +274,7 @@ pub struct DeviceName {
 const EMULATED: &str = " (emulated)";
 
 impl DeviceName {
-    /// Whether the memory of this process is the engine's. A card has its own.
+    /// Whether the engine uses the memory of this process. A card has its own memory.
     pub const fn is_in_process_memory(self) -> bool {
         !self.kind.is_card()
     }

@@ -304,7 +304,7 @@ impl DeviceInfo {
 pub struct ClockProfile {
     /// The profile's name.
     pub name: String,
-    /// SHA-256 of the profile's file, hexadecimal.
+    /// SHA-256 of the profile file, hexadecimal.
     pub sha256: String,
     /// Peak memory bandwidth of one chip, in bytes per second.
     pub memory_bytes_per_s: u64,
@@ -446,7 +446,7 @@ pub trait Device: Send {
         weight: &Self::Linear,
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError>;
-    /// Rotates the first half of the channels of every query and key head by the angle of the row's position. `qkv` is
+    /// Rotates the first half of the channels of every query and key head by the angle for the position of the row. `qkv` is
     /// `[q | k | v]`, and adjacent channels form a pair.
     fn rotary(
         &mut self,
@@ -524,7 +524,7 @@ pub trait Device: Send {
         Ok(())
     }
 
-    /// Returns the time of the device's virtual clock in nanoseconds, or `None` on a device that runs in real time.
+    /// Returns the virtual clock of the device in nanoseconds, or `None` on a device that runs in real time.
     fn modelled_ns(&self) -> Option<u64> {
         None
     }

@@ -10,7 +10,7 @@ use super::{
     StaticInput, Storage,
 };
 
-/// Quantisation of the inputs of random weights, whose activations nobody calibrates: ±8 in 127 steps either way.
+/// Quantisation of the inputs of random weights, which have no calibrated activations: ±8 in 127 steps either way.
 const UNCALIBRATED: StaticInput = StaticInput { scale: 8.0 / 127.0, offset: 0.0 };
 
 /// The form of linear layers: that of a quantised checkpoint, or that into which dense weights are brought at load.
@@ -21,8 +21,8 @@ pub enum WeightForm {
     Plain,
     /// int8, symmetric, with one scale per output channel. Activations are quantised to int8 with one scale per token
     /// before the product; sums are int32. This includes the output layer. With an fp16 output layer, the mean KL
-    /// divergence of the demo model's logits from fp16 would be 3.0e-3 instead of 3.2e-3. At most two of 224 BoolQ
-    /// items would change. ChatGLM2-6B would read 4 % more bytes per token.
+    /// divergence of the demo model from fp16 would be 3.0e-3 instead of 3.2e-3. At most two of 224 BoolQ items would
+    /// change. ChatGLM2-6B would read 4 % more bytes per token.
     W8a8Dynamic,
     /// int8 weights with inputs quantised by a stored scale, as in ModelSlim's W8A8. The scale comes from a calibrated
     /// checkpoint. Random weights have one that is made up.
@@ -164,7 +164,7 @@ impl FromStr for KvForm {
 pub struct Precision {
     /// Type of the activations, and of everything without a form of its own.
     pub dtype: DType,
-    /// Form of the linear layers' weights.
+    /// Form of the linear layer weights.
     pub weights: WeightForm,
     /// Form of the KV cache.
     pub kv: KvForm,
@@ -223,12 +223,12 @@ impl Precision {
         self == Self::from(self.dtype)
     }
 
-    /// Returns how linear layers are stored whose checkpoint is dense.
+    /// Returns how the linear layers of a dense checkpoint are stored.
     pub fn storage(self) -> Storage {
         self.weights.storage(self.dtype)
     }
 
-    /// Returns the size in bytes of one token's key (or value) of one head.
+    /// Returns the size in bytes of the key (or value) of one token in one head.
     pub fn kv_bytes(self, channels: u64) -> u64 {
         match self.kv {
             KvForm::Auto => channels.saturating_mul(self.dtype.bytes() as u64),

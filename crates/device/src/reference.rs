@@ -111,7 +111,7 @@ impl KvCache {
         }
     }
 
-    /// Returns the offset of one head's channels at one slot.
+    /// Returns the offset of the channels of one head at one slot.
     fn at(&self, layer: usize, (block, place): (usize, usize), head: usize) -> usize {
         let token = (layer * self.shape.blocks + block) * KV_BLOCK_TOKENS + place;
         (token * self.shape.kv_heads + head) * self.shape.channels

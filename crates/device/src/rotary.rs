@@ -42,7 +42,7 @@ impl std::str::FromStr for RotaryMode {
     }
 }
 
-/// The meaning of the configuration's `rope_ratio`.
+/// The meaning of `rope_ratio` in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RotaryScaling {
     /// No scaling: ChatGLM2-6B itself.

@@ -29,7 +29,7 @@ pub struct Methods {
     pub memory: String,
 }
 
-/// The sensors of a group's devices.
+/// The sensors of all devices in a group.
 pub trait Sensors: Send {
     /// Reads every device now; returns one element per rank.
     fn read(&self) -> Vec<Readings>;

@@ -31,7 +31,7 @@ pub enum Role {
     Prefix,
 }
 
-/// Shape and role of a linear layer's weight.
+/// Shape and role of a linear layer weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinearShape {
     /// What the layer computes.

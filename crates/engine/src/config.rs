@@ -385,12 +385,12 @@ impl ModelConfig {
         layer * self.num_layers as u64 + hidden + 2 * hidden * self.padded_vocab_size as u64
     }
 
-    /// Returns the shape of the output layer's weight.
+    /// Returns the weight shape of the output layer.
     pub fn output_linear(&self) -> LinearShape {
         LinearShape { role: Role::Output, out: self.padded_vocab_size as u64, width: self.hidden_size as u64 }
     }
 
-    /// Returns the shapes of the weights of one transformer layer's linear layers, in the order of the forward pass.
+    /// Returns the weight shapes of the linear layers in one transformer layer, in the order of the forward pass.
     pub fn layer_linears(&self) -> [LinearShape; 4] {
         let [hidden, q, qkv, ffn] =
             [self.hidden_size, self.q_width(), self.qkv_width(), self.ffn_hidden_size].map(|n| n as u64);

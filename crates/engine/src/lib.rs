@@ -200,21 +200,21 @@ pub struct Stop {
     pub ids: Arc<[u32]>,
     /// Texts that end the output, looked for in the decoded text. Empty ones never end it.
     pub texts: Vec<String>,
-    /// Whether a stop text is the last part of the output's text.
+    /// Whether a stop text is the last part of the output text.
     pub keep: bool,
     /// Number of tokens before which nothing but the length ends the output: end-of-sequence and stop tokens are not
     /// chosen, and stop texts are ordinary text.
     pub min_new_tokens: usize,
 }
 
-/// What steps report of a request's tokens ([`Step::details`], [`Step::prompts`]).
+/// What steps report of the tokens of a request ([`Step::details`], [`Step::prompts`]).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Report every chosen token with its text.
     pub tokens: bool,
     /// Add the log-probability of the chosen token and of this number of likeliest ones.
     pub top: Option<usize>,
-    /// Report the log-probabilities of the prompt's tokens, with this number of likeliest ones at each position.
+    /// Report the log-probabilities of the prompt tokens, with this number of likeliest ones at each position.
     pub prompt: Option<usize>,
     /// Token ids to add the log-probabilities of at every reported position.
     pub ids: Vec<u32>,
@@ -261,7 +261,7 @@ pub struct TokenDetail {
     pub finish: Option<FinishReason>,
 }
 
-/// The log-probabilities of a prompt's tokens.
+/// The log-probabilities of the tokens of a prompt.
 #[derive(Debug, Clone)]
 pub struct PromptDetail {
     /// The request that the prompt belongs to.
@@ -320,7 +320,7 @@ pub struct Completion {
     pub text: Option<String>,
     /// Natural-log probabilities of `choice_ids` after the prompt, from a softmax over the whole vocabulary.
     pub choice_logprobs: Vec<f32>,
-    /// Natural-log probabilities of the prompt's tokens from [`Request::score_from`] on, each after all tokens before it.
+    /// Natural-log probabilities of the prompt tokens from [`Request::score_from`] on, each after all tokens before it.
     pub prompt_logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: FinishReason,

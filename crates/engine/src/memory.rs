@@ -120,7 +120,7 @@ impl MemoryOf {
         }
     }
 
-    /// Returns the bytes of a linear layer's weight, in a model with these heads. `group` is the number of inputs that share a
+    /// Returns the bytes of a linear layer weight, in a model with these heads. `group` is the number of inputs that share a
     /// scale in a quantised checkpoint.
     fn linear_bytes(&self, linear: LinearShape, heads: AttentionShape, group: Option<usize>) -> u64 {
         let LinearShape { out, width, .. } = linear;

@@ -204,7 +204,7 @@ impl<D: Device> Model<D> {
             channels: config.kv_channels,
             blocks: capacity.kv_blocks,
         };
-        // A device that computes in one type does not name the form of the checkpoint's cache.
+        // A device that computes in one type does not name the cache form in the checkpoint.
         let is_c8 = whole.quantised.as_ref().is_some_and(|quantised| quantised.kv_c8)
             && device.info().precision.kv != KvForm::Int8;
         let cache = if is_c8 {

@@ -1,4 +1,4 @@
-//! Time of the engine's steps, by operator.
+//! Time of the engine steps, by operator.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -106,8 +106,8 @@ impl Engine {
         self.tokenizer = Some(tokenizer);
     }
 
-    /// Sets after how many prefill steps in a row the running sequences get a decoding step. `None`, the default, lets
-    /// them wait until all prompts are prefilled. No result depends on it, only the order of the steps.
+    /// Sets after how many prefill steps in a row the running sequences get a decoding step. By default (`None`) they wait
+    /// until all prompts are prefilled. No result depends on it, only the order of the steps.
     pub fn set_prefill_run(&mut self, steps: Option<usize>) {
         self.prefill_run = steps;
     }

@@ -20,7 +20,7 @@ pub(super) struct Sequence {
     pub(super) tokens: Vec<u32>,
     pub(super) blocks: Vec<u32>,
     pub(super) choice_logprobs: Vec<f32>,
-    /// Log-probabilities of the prompt's tokens from [`Request::score_from`] on.
+    /// Log-probabilities of the prompt tokens from [`Request::score_from`] on.
     scored: Vec<f32>,
     /// The output as text, if the request needs it.
     text: Option<TextOutput>,
@@ -62,7 +62,7 @@ impl Sequence {
         self.request.prompt.len().saturating_sub(self.fed)
     }
 
-    /// Notes the log-probabilities of the request's choices after the prompt.
+    /// Notes the log-probabilities of the requested choices after the prompt.
     pub(super) fn note_choices(&mut self, logits: &[f32]) {
         let ids = &self.request.choice_ids;
         if !ids.is_empty() {
@@ -99,7 +99,7 @@ impl Sequence {
         None
     }
 
-    /// Returns the number of the prompt's next `count` rows, from the last backwards, whose logits are needed.
+    /// Returns how many of the prompt's next `count` rows need logits, from the last backwards.
     pub(super) fn wanted_rows(&self, count: usize) -> usize {
         let end = self.fed + count;
         let whole = self.request.report.prompt.map(|_| 0);

@@ -284,8 +284,8 @@ fn decoding_goes_on_during_prefill_and_changes_no_result() {
     assert_eq!((plain.1, plain.2), (shared.1, shared.2));
 }
 
-/// The log-probabilities of a prompt's own tokens are those of teacher forcing to the last bit. Neither shared prefixes nor the
-/// number of rows of logits that fit a step matter.
+/// The log-probabilities of the tokens of a prompt are those of teacher forcing to the last bit. Neither shared prefixes nor
+/// the number of rows of logits that fit a step matter.
 #[test]
 fn scored_tokens_of_a_prompt_have_the_bits_of_teacher_forcing() {
     let context = "北京是中国的首都。上海在东部。".repeat(30);

@@ -31,10 +31,10 @@ pub fn f1_chinese(prediction: &str, reference: &str) -> f64 {
 
 /// ROUGE-L of summaries in English (`rouge_score`): gov_report, qmsum, multi_news, samsum.
 ///
-/// It is `rouge-l` of the Python package rouge 1.0.1. Sentences end at full stops, words at white space. For every pair of a
-/// reference's and a prediction's sentence, the *set* of words of one longest common subsequence is joined to a union U. With
-/// the sets R and C of words of reference and prediction: recall |U| / |R|, precision |U| / |C|,
-/// F = 2 P R / (P + R + 1e-8). A text without a sentence gives 0.
+/// It is `rouge-l` of the Python package rouge 1.0.1. Sentences end at full stops, words at white space. For every pair of
+/// reference and prediction sentences, the *set* of words of one longest common subsequence is joined to a union U. With the
+/// sets R and C of words of reference and prediction: recall |U| / |R|, precision |U| / |C|, F = 2 P R / (P + R + 1e-8). A
+/// text without a sentence gives 0.
 ///
 /// The original recurses once per word, and LongBench counts 0 where Python's limit of 1,000 is exceeded: sentences with
 /// about 1,000 words together. Here they have their value.
@@ -66,7 +66,7 @@ pub fn rouge_l_chinese(prediction: &str, reference: &str) -> Result<f64, Undefin
 /// Classification (`classification_score`): trec, lsht. 1 / n if the reference is among the n classes named in the
 /// prediction, else 0.
 ///
-/// Classes that are a part of the reference's name are not counted. The original removes them from the list that it walks
+/// Classes that are a part of the reference name are not counted. The original removes them from the list that it walks
 /// through, and so skips the class after each removed one. That is kept.
 pub fn classification(prediction: &str, reference: &str, classes: &[&str]) -> f64 {
     let mut named: Vec<&str> = classes.iter().copied().filter(|class| prediction.contains(class)).collect();
@@ -93,8 +93,8 @@ pub fn count(prediction: &str, reference: &str) -> f64 {
     if all == 0 { 0.0 } else { equal as f64 / all as f64 }
 }
 
-/// Retrieval in English (`retrieval_score`): [`count()`] with the number of the reference's first `Paragraph 12`. An error if
-/// the reference names no paragraph.
+/// Retrieval in English (`retrieval_score`): [`count()`] with the number of the first `Paragraph 12` in the reference. An
+/// error if the reference names no paragraph.
 pub fn retrieval(prediction: &str, reference: &str) -> Result<f64, Undefined> {
     retrieval_after("Paragraph ", prediction, reference)
 }
@@ -123,7 +123,7 @@ pub enum CodeRatio {
 }
 
 /// Similarity of code (`code_sim_score`): lcc, repobench-p. The first line of the prediction without a backquote, `#` or
-/// `//` is compared with the reference; the ratio is rounded to whole percents.
+/// `//` is compared with the reference. The ratio is rounded to whole percents.
 pub fn code_similarity(prediction: &str, reference: &str, ratio: CodeRatio) -> Result<f64, Undefined> {
     let is_code = |line: &&str| !line.contains(['`', '#']) && !line.contains("//");
     let line = prediction.trim_start_matches('\n').split('\n').find(is_code).unwrap_or("");

@@ -7,7 +7,7 @@ use crate::{Undefined, lcs};
 ///
 /// 1 if the keyword is in the reply. Otherwise 0.2 · (1 − d / n) with the Levenshtein distance d and the longer length n of
 /// reply and needle without white space. The reply is first cut to 1.2 times the needle's length. It is also cut after the
-/// first occurrence of the needle's last character beyond 0.8 times its length.
+/// first occurrence of the last needle character beyond 0.8 times the needle's length.
 pub fn needle_score(reply: &str, needle: &str, keyword: &str) -> Result<f64, Undefined> {
     if reply.contains(keyword) {
         return Ok(1.0);

@@ -27,7 +27,7 @@ pub fn rouge_n(order: usize, prediction: &str, reference: &str) -> f64 {
     f_measure(common, count(&prediction), count(&reference))
 }
 
-/// ROUGE-L: the longest common subsequence of both texts' tokens.
+/// ROUGE-L: the longest common subsequence of the tokens in both texts.
 pub fn rouge_l(prediction: &str, reference: &str) -> Result<f64, Undefined> {
     let (prediction, reference) = (prediction.to_lowercase(), reference.to_lowercase());
     let mut numbers = Numbers::default();

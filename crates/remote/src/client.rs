@@ -144,7 +144,7 @@ impl Client {
         Ok(candidates.list.iter().all(|candidate| candidate.id.is_some()))
     }
 
-    /// Returns the log-probabilities of the prompt's own tokens.
+    /// Returns the log-probabilities of the prompt tokens.
     ///
     /// # Errors
     /// [`FailureKind::Unsupported`] for protocols without them, [`FailureKind::NotRevealed`] if there is not one for every
@@ -357,7 +357,7 @@ fn find(choice: &Choice, list: &[crate::TokenLogprob], by_id: bool) -> Found {
             (Some(_), Some(_)) => Found::Ambiguous,
         }
     };
-    // A server that keeps the space of a word's first piece has it in front.
+    // A server that keeps the space before a word has it in front of the first piece.
     let keeps_spaces =
         list.iter().any(|candidate| candidate.text.starts_with(' ') && !candidate.text.trim().is_empty());
     if choice.begins_word && keeps_spaces {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{Api, RemoteError};
 
-/// Which of a server's routes generates, where a protocol has several.
+/// Which route generates, where a protocol has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Route {
     /// The protocol's best route: the most capabilities.
@@ -55,7 +55,7 @@ impl Url {
         self.0.starts_with("https://")
     }
 
-    /// Returns scheme, host and port, with the scheme's own port if none is written.
+    /// Returns scheme, host and port. If the URL names no port, returns the scheme's default port.
     fn origin(&self) -> (bool, String, u16) {
         let uri = self.0.parse::<ureq::http::Uri>().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if self.is_https() { 443 } else { 80 });
@@ -111,7 +111,7 @@ impl fmt::Display for Url {
 
 /// What stands in the place of a key.
 const HIDDEN: &str = "[key]";
-/// Bytes of a key's beginning that count as the key. Fewer occur in any text.
+/// Number of first bytes of a key that count as the key. Fewer occur in any text.
 const LEAST_BEGUN: usize = 4;
 
 /// A bearer key. `Debug` does not print it.

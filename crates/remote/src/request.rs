@@ -20,7 +20,7 @@ pub struct Sampling {
     pub top_p: Option<f64>,
     /// The number of most probable tokens kept. Absent keeps all.
     pub top_k: Option<u32>,
-    /// Seed of the server's generator.
+    /// Seed of the generator on the server.
     pub seed: Option<u64>,
 }
 

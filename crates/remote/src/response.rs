@@ -57,7 +57,7 @@ pub struct Times {
     pub sent: Option<Instant>,
     /// The head of the answer was complete.
     pub headers: Option<Instant>,
-    /// The first byte of the answer's body arrived.
+    /// The first byte of the answer body arrived.
     pub first_byte: Option<Instant>,
     /// The first event with a token arrived. Role events and empty events do not count.
     pub first_token: Option<Instant>,
@@ -213,7 +213,7 @@ pub struct ChoiceLogprobs {
     pub attempts: Vec<Attempt>,
 }
 
-/// Log-probabilities of a prompt's own tokens.
+/// Log-probabilities of the prompt tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptLogprobs {
     /// One entry a prompt token. The first is `None`: nothing stands before it.

@@ -128,7 +128,7 @@ fn two_hundred_streams_are_timed_as_they_were_sent() {
         at(0.99),
         at(1.0)
     );
-    // The first needs no word of the client's: it would show a `sent` that is too early.
+    // The first event needs no report of the client: it would show a `sent` that is too early.
     assert!(first[100] < 20.0 && own[100] < 20.0 && further[100] < 5.0, "{first:?} {own:?} {further:?}");
 }
 

@@ -213,7 +213,7 @@ impl Sandbox {
     }
 }
 
-/// Does the work of a sandbox's process, if this process was started as one. Then it returns the exit code with which `main`
+/// Does the work of a sandbox process, if this process was started as one. Then it returns the exit code with which `main`
 /// must end. Otherwise it returns `None` and has done nothing.
 ///
 /// Call it first in `main`, before any thread is started.

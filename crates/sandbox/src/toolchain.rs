@@ -9,7 +9,7 @@ use crate::python::{NoPython, Python};
 use crate::verdict::{Verdict, first_error, unexpected};
 use crate::{End, Limits, Program, RunError, Sandbox};
 
-/// Exit status of a script whose compiler refused the program.
+/// Exit status of a script if the compiler refused the program.
 const NOT_COMPILED: i32 = 101;
 /// Time of the program that is tried.
 const TRIAL: Duration = Duration::from_mins(1);
@@ -31,7 +31,7 @@ enum How {
 #[derive(Debug, Clone)]
 struct Script {
     version: String,
-    /// Name of the program's file.
+    /// Name of the program file.
     file: &'static str,
     script: String,
     /// Files beside the program's.
@@ -186,8 +186,8 @@ impl Finder {
         Ok(Script { read_only, ..Script::new(version, "main.cpp", script) })
     }
 
-    /// Programs are files of tests with the package `testify/assert`, of which a small one of our own stands in `vendor`. Go's
-    /// standard library is compiled once, outside, into a cache that programs cannot write.
+    /// Programs are files of tests with the package `testify/assert`. A small version of our own is in `vendor`. Go's standard
+    /// library is compiled once, outside, into a cache that programs cannot write.
     fn go(&self) -> Result<Script, NoToolchain> {
         let (path, mut read_only) = self.installed("go")?;
         let version = self.answer(&path, &["env", "GOVERSION"])?;

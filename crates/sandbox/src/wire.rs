@@ -1,4 +1,5 @@
-//! What the harness and the sandbox's process say to each other: a line of JSON, then bytes whose lengths the line has.
+//! What the harness and the sandbox's process say to each other: a line of JSON, then bytes. The line has their
+//! lengths.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;

@@ -130,7 +130,7 @@ impl App {
         self.random.hash_one(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Sequences that run or wait for the engine, or whose events are not all read.
+    /// Sequences that run, wait for the engine, or have unread events.
     pub(crate) fn busy_places(&self) -> usize {
         self.all_places - self.places.available_permits()
     }

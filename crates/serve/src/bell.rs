@@ -1,4 +1,4 @@
-//! One wake-up of the connections' thread for all events of a step.
+//! One wake-up of the connection thread for all events of a step.
 //!
 //! A channel wakes its reader with each event. From the engine's thread, each of these wakes is a system call, since the other
 //! thread's runtime has to be told. A reader of [`Events`] is therefore only noted there. When the step's events are handed
@@ -20,7 +20,7 @@ pub(crate) struct Bell(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The thread whose wakes wait for a ring.
+    /// The ringing thread. Its wakes wait for a ring.
     ringer: OnceLock<ThreadId>,
     noted: Mutex<Vec<Waker>>,
     rung: Notify,

@@ -145,7 +145,7 @@ async fn refuse(mut stream: TcpStream, rooms: Arc<Semaphore>) -> io::Result<()> 
     }
 }
 
-/// Returns a whole reply for a connection whose request is not read.
+/// Returns a whole reply for a connection before its request is read.
 pub(crate) fn unavailable(error: &str, kind: &str) -> String {
     let body = format!(r#"{{"error":"{error}","error_type":"{kind}"}}"#);
     format!(
@@ -257,7 +257,7 @@ fn request_id(app: &App, headers: &HeaderMap) -> String {
 /// The requests of a connection.
 #[derive(Default)]
 struct Requests {
-    /// Those whose response is not sent yet.
+    /// Open requests: the response is not sent yet.
     open: AtomicUsize,
     /// All so far.
     begun: AtomicUsize,

@@ -22,7 +22,7 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// Longest wait for running requests when the server ends.
     pub drain: Duration,
-    /// Type of the weights and the device's name, for `/info`.
+    /// Weight type and device name, for `/info`.
     pub described: Described,
     /// Limits of requests and connections.
     pub limits: ServeLimits,
@@ -46,7 +46,7 @@ pub struct ServeLimits {
     pub body_bytes: usize,
     /// Bytes of all bodies that are being read or held; at least those of one body.
     pub all_bodies_bytes: usize,
-    /// Most tokens whose pieces a reply of `/tokenize` has. Ids alone have no limit but the body's.
+    /// Maximum tokens with pieces in a reply of `/tokenize`. Ids alone have no limit but the body's.
     pub pieces: usize,
     /// Prompts of one request.
     pub prompts: usize,

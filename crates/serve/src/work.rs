@@ -51,7 +51,7 @@ pub(crate) struct Job {
 /// What happened to a job. `index` counts its requests.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The log-probabilities of a prompt's tokens.
+    /// The log-probabilities of the prompt tokens.
     Prompt { index: usize, logprobs: Vec<Option<TokenLogprobs>> },
     /// A chosen token.
     Token { index: usize, token: Token },

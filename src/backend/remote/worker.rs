@@ -24,10 +24,10 @@ const LET_END: Duration = Duration::from_mins(2);
 const AWAKE: Duration = Duration::from_millis(2);
 /// How long before its time a thread stops giving way to others. Who gives way on a busy core gets it back some milliseconds later.
 const RESOLUTE: Duration = Duration::from_micros(300);
-/// Stack of a request's thread, in bytes.
+/// Stack of a request thread, in bytes.
 pub(super) const STACK: usize = 512 << 10;
 
-/// Time until the second sample of the server's metrics. The first is from before the run, which may be short.
+/// Time until the second sample of the server metrics. The first is from before the run, which may be short.
 const METRICS_SOON: Duration = Duration::from_secs(1);
 /// Time between later samples.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ pub(super) struct Shared {
     /// Most requests that a question for choices sends.
     pub(super) most_for_choices: u64,
     pub(super) done: Sender<Done>,
-    /// Samples of the server's metrics that no one has taken yet.
+    /// Samples of the server metrics that no one has taken yet.
     pub(super) metrics: Mutex<Vec<MetricSample>>,
 }
 
@@ -74,7 +74,7 @@ fn arrivals(events: &[EventTime]) -> u64 {
 }
 
 impl Shared {
-    /// Keeps a sample of each of the server's metrics, buckets of histograms apart.
+    /// Keeps a sample of each metric of the server, buckets of histograms apart.
     pub(super) fn sample_metrics(&self) {
         let Ok(samples) = self.client.metrics() else { return };
         let now_ns = self.now_ns();
@@ -95,8 +95,8 @@ impl Shared {
         self.ns(Instant::now())
     }
 
-    /// Waits until a time of this backend's clock. A sleeping thread can wake some milliseconds late, on a virtual machine
-    /// above all, so the last of the wait is spent awake.
+    /// Waits until a time on the clock of this backend. A sleeping thread can wake some milliseconds late, on a virtual
+    /// machine above all, so the last of the wait is spent awake.
     pub(super) fn sleep_until(&self, ns: u64) {
         thread::sleep(Duration::from_nanos(ns.saturating_sub(self.now_ns())).saturating_sub(AWAKE));
         loop {
@@ -255,8 +255,8 @@ impl Shared {
         }
     }
 
-    /// Returns the arrival time of each token. Where the number of an event's tokens is not told, an event counts as one,
-    /// and the tokens beyond the events came with the last.
+    /// Returns the arrival time of each token. Where the number of tokens in an event is not told, an event counts as
+    /// one. The tokens beyond the events came with the last.
     fn token_times(&self, events: &[EventTime], tokens: u64) -> Vec<u64> {
         let most = usize::try_from(tokens).unwrap_or(usize::MAX);
         let of_event = |event: &EventTime| {

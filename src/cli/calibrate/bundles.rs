@@ -1,4 +1,4 @@
-//! The times of a self-test's bundle: single operators and collectives, each against the same call on the emulator.
+//! The times in a self-test bundle: single operators and collectives, each against the same call on the emulator.
 
 use std::path::Path;
 

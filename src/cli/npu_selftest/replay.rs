@@ -1,4 +1,5 @@
-//! `glmbench npu-selftest --replay`: runs the calls of a card's bundle on the emulator, and prints where the two differ.
+//! `glmbench npu-selftest --replay`: runs the calls in the bundle of a card on the emulator, and prints where the two
+//! differ.
 
 use std::path::Path;
 use std::process::ExitCode;

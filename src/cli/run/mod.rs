@@ -256,7 +256,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// A terminal whose reader has this language.
+    /// A terminal for a reader of this language.
     fn of(language: Language) -> Self {
         Self { language, ..Self::default() }
     }

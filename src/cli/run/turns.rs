@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Times each block in a process of its own.
 #[derive(Default)]
 pub(super) struct Processes {
-    /// The exit code of a block's process that ended with an error, which it has told.
+    /// The exit code of a block process that ended with an error, which it has told.
     pub(super) failed: Option<ExitCode>,
 }
 

@@ -26,7 +26,7 @@ const NUMBERS: [Text; 9] = texts![
     "E2E tokens/s",
     "Peak MiB",
 ];
-/// The phases whose errors are shown.
+/// The phases with errors in the table.
 const PHASES: [Phase; 2] = [Phase::Prefill, Phase::Decode];
 const LAST: Text = text!("Output, error");
 

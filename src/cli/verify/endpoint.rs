@@ -1,4 +1,4 @@
-//! `glmbench verify --endpoint`: puts a sample of a server's items to a server again.
+//! `glmbench verify --endpoint`: puts a sample of the items of a server to a server again.
 
 use std::path::PathBuf;
 

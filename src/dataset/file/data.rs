@@ -43,9 +43,9 @@ pub(super) struct Data {
     pub(super) splits: Vec<String>,
     pub(super) default: String,
     pub(super) demonstrations: String,
-    /// Patterns of each split's files: alternatives, with `{subject}` for the name of a subject.
+    /// File patterns of each split: alternatives, with `{subject}` for the name of a subject.
     pub(super) files: BTreeMap<String, Vec<String>>,
-    /// Names of a csv file's columns without a header.
+    /// Column names of a csv file without a header.
     pub(super) columns: Option<Vec<String>>,
     /// Key of the array of rows, if a json file has an object around it.
     pub(super) rows: Option<String>,
@@ -252,7 +252,7 @@ impl Data {
     }
 }
 
-/// Name of the field that holds an item's options.
+/// Name of the field with the options of an item.
 pub(super) const OPTIONS: &str = "options";
 /// Reads a table of texts, with their places.
 pub(super) fn texts(node: &Node, of: &str) -> Result<Vec<(String, String, Node)>, DocumentError> {

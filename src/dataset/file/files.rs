@@ -1,4 +1,4 @@
-//! Patterns of the names of a task file's data: by split and subject.
+//! Patterns of the data file names of a task file: by split and subject.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -68,7 +68,7 @@ pub(super) fn beside(node: &Node) -> Result<BTreeMap<String, String>, DocumentEr
     Ok(all)
 }
 
-/// Whether a pattern of files leads out of the data set's folder.
+/// Whether a file pattern leads out of the data set folder.
 pub(super) fn leaves(pattern: &str) -> bool {
     pattern.starts_with('/') || pattern.contains('\\') || pattern.split('/').any(|part| part == "..")
 }

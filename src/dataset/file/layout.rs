@@ -7,7 +7,7 @@ use super::data::Data;
 use super::files::fits;
 use crate::dataset::{Benchmark, Dataset, DatasetError, Layout};
 
-/// The layout of a task file's data.
+/// The data layout of a task file.
 #[derive(Debug)]
 pub(super) struct FileLayout {
     name: &'static str,

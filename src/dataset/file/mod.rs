@@ -208,7 +208,7 @@ fn leak(text: String) -> &'static str {
 /// The kinds of answers that a task file can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AnswerKind {
-    /// One of the item's options.
+    /// One option of the item.
     Choice,
     /// Yes or no.
     Boolean,
@@ -282,7 +282,7 @@ fn name(node: &Node) -> Result<String, DocumentError> {
     Ok(name)
 }
 
-/// Reads an array of texts whose white space counts, such as those that end an answer.
+/// Reads an array of texts with significant white space, such as those that end an answer.
 pub(crate) fn literals(node: Node, of: &str) -> Result<Vec<String>, DocumentError> {
     let one = |node: &Node| match &node.value {
         Value::String(text) if !text.is_empty() => Ok(text.clone()),

@@ -87,7 +87,7 @@ impl Haystacks {
         Ok(Self { repeats, essays, splits: grids })
     }
 
-    /// Makes the rows of a split from the text of the needles' file.
+    /// Makes the rows of a split from the text of the needle file.
     pub(super) fn rows(
         &self,
         root: &Path,

@@ -1,4 +1,4 @@
-//! Reads the rows of a task file's data into items.
+//! Reads the data rows of a task file into items.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -122,11 +122,12 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Name of the whole row in expressions, for columns whose names are no words: `row["Best Answer"]`.
+/// Name of the whole row in expressions, for columns with names of several words:
+/// `row["Best Answer"]`.
 const ROW: &str = "row";
-/// Name of the row's number in its file, from 0.
+/// Name of the row number in its file, from 0.
 const ROW_INDEX: &str = "row_index";
-/// Name of the subject of the row's file, unless a column has it.
+/// Name of the subject in the file name of the row, unless a column has it.
 const SUBJECT: &str = "subject";
 
 impl<'a> Compiled<'a> {
@@ -212,7 +213,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Adds the texts of a subject's further files to its rows.
+    /// Adds the texts in further files of a subject to its rows.
     fn add_beside(
         &mut self,
         root: &Path,

@@ -22,7 +22,7 @@ const MAX_LINE_BYTES: u64 = 1 << 28;
 pub(super) struct Read {
     /// Number of items.
     pub(super) items: u64,
-    /// Numbers of the shards whose lines end early or are damaged.
+    /// Numbers of the shards with damaged lines, or with lines that end early.
     pub(super) torn: BTreeSet<u32>,
 }
 

@@ -44,7 +44,7 @@ pub(super) fn merged(sources: &[Source]) -> Provenance {
         os: joined(|of| &of.os),
         governor: first.governor.clone().filter(|_| same(&|of| of.governor == first.governor)),
         threads: sources.iter().map(|source| source.record.provenance.threads).min().unwrap_or_default(),
-        // The limits of a case's machine are in its part.
+        // The machine limits of a case are in its part.
         roofline: first.roofline.clone().filter(|_| sources.len() == 1),
         load: first.load.clone().filter(|_| sources.len() == 1),
         weight_faults: (all_looked || !faults.is_empty()).then(|| faults.into_iter().cloned().collect()),

@@ -32,8 +32,8 @@ impl<'a> Merging<'a> {
         source.part().cases.iter().filter(|case| self.whole.contains(&case.id)).cloned().collect()
     }
 
-    /// Replaces cases of the whole plan by their shards' own, which say why a machine left them out. Reads their lines.
-    /// Cases that are not whole are removed from an incomplete result.
+    /// Replaces cases of the whole plan by the cases in the shards, which say why a machine left them out. Reads their
+    /// lines. Cases that are not whole are removed from an incomplete result.
     pub(in crate::record) fn adopt<C: Course + Clone>(
         &mut self,
         cases: &mut Vec<C>,

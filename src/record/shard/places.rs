@@ -1,4 +1,4 @@
-//! Places of a shard's items among all items of their task.
+//! Item places of a shard among all items of their task.
 
 use serde::{Deserialize, Serialize};
 

@@ -63,7 +63,7 @@ impl BarChart {
         (WIDTH as u32, (self.top() + ROW * self.rows() + 6 + BOTTOM) as u32)
     }
 
-    /// Left and right end of a group's bars.
+    /// Left and right end of the bars of a group.
     fn span(&self, index: usize) -> (i32, i32) {
         let count = self.groups.len().max(1) as i32;
         let width = (WIDTH - 24 - GAP * (count - 1)) / count;

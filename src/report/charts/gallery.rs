@@ -21,7 +21,7 @@ use std::fmt::Write as _;
 const BATCHES: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
 const LENGTHS: [(u32, u32); 4] = [(128, 64), (512, 64), (2048, 64), (8192, 64)];
 
-/// A modelled sweep on a card whose chip is `speed` times as fast as the slowest. Its memory holds fewer than 64 sequences of the
+/// A modelled sweep on a card with a chip `speed` times as fast as the slowest. Its memory holds fewer than 64 sequences of the
 /// longest prompts.
 pub(in crate::report) fn sweep(
     profile: &str,

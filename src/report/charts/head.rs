@@ -7,7 +7,7 @@ use plotters::prelude::*;
 
 /// Space left and right of the lines.
 const MARGIN: i32 = 12;
-/// Distance of a title's lines, and of a subtitle's.
+/// Distance of title lines, and of subtitle lines.
 const TITLE: i32 = 18;
 const SUBTITLE: i32 = 15;
 /// Width of a letter in tenths of a unit: the widest mean of the fonts in which a chart is shown.
@@ -56,8 +56,8 @@ impl Head {
     }
 }
 
-/// Breaks a text into lines of at most `most` columns: at spaces, and between Chinese characters, where no line begins with a
-/// closing sign or ends with an opening one. A longer word has a line of its own.
+/// Breaks a text into lines of at most `most` columns, at spaces and between Chinese characters. Between those, no line
+/// begins with a closing sign or ends with an opening one. A longer word has a line of its own.
 fn broken(text: &str, most: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for (word, spaced) in unbroken(text) {

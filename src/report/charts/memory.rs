@@ -1,4 +1,4 @@
-//! The charts of a card's memory.
+//! The memory charts of a card.
 
 use super::Chart;
 use super::axis::{Axis, Division};
@@ -7,7 +7,7 @@ use crate::language::{Language, text};
 use crate::record::RunRecord;
 use crate::report::modelled::memory::Lines;
 
-/// Returns the charts of a card's memory. One has the memory of a case alone in GiB against its batch, by lengths and number of
+/// Returns the memory charts of a card. One has the memory of a case alone in GiB against its batch, by lengths and number of
 /// chips. The other has the largest batch that fits against a sequence's tokens, by number of chips.
 pub(in crate::report) fn cards_memory(
     (run, language): (&RunRecord, Language),

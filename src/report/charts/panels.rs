@@ -138,7 +138,7 @@ impl PanelChart {
         (self.width() as u32, (self.top() + self.rows() * self.panel_step() + BOTTOM) as u32)
     }
 
-    /// Left, top, right and bottom of a panel's plot area.
+    /// Left, top, right and bottom of the plot area in a panel.
     fn frame(&self, index: usize) -> (i32, i32, i32, i32) {
         let (column, row) = (index as i32 % self.columns(), index as i32 / self.columns());
         let width = (self.width() - LEFT - RIGHT - PANEL_GAP * (self.columns() - 1)) / self.columns();

@@ -76,7 +76,7 @@ impl ScoreChart {
         self.places().iter().map(|(_, y)| y + ROW / 2 + 4).max().unwrap_or(self.top())
     }
 
-    /// The left end of each row's column and the middle of the row, with a gap where the level changes.
+    /// For each row, the left end of its column and its middle, with a gap where the level changes.
     fn places(&self) -> Vec<(i32, i32)> {
         let begin = self.top() - ROW / 2 + 4;
         let in_column = self.scores.len().div_ceil(self.columns()).max(1);

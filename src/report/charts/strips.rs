@@ -17,7 +17,7 @@ pub(in crate::report) struct StripChart {
     pub(super) x_name: String,
     pub(super) keys: Vec<Key>,
     pub(super) rows: Vec<StripRow>,
-    /// Share of the base's median within which a change does not matter.
+    /// Share of the base median within which a change does not matter.
     pub(super) threshold: f64,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct StripRow {
     pub(super) strips: Vec<Strip>,
 }
 
-/// One run's samples of a case, as multiples of the base's median.
+/// The samples of a case in one run, as multiples of the base median.
 pub(super) struct Strip {
     pub(super) look: Look,
     pub(super) samples: Vec<f64>,

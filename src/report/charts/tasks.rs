@@ -1,4 +1,4 @@
-//! The charts of a run's scores.
+//! The score charts of a run.
 
 use super::scores::{Level, Score, ScoreChart};
 use super::{Chart, plain_name};

@@ -1,4 +1,4 @@
-//! The charts of a run's times: throughput and latency against batch, prefill against length.
+//! The time charts of a run: throughput and latency against batch, prefill against length.
 //!
 //! Few lines share one chart, with their names at their ends. More lines stand in panels with the same axes. Each
 //! pair of lengths, or each batch, has a panel, with a line for each number of ranks.
@@ -346,7 +346,7 @@ fn prefill(curves: &[Curve]) -> Text {
     }
 }
 
-/// Tokens per second. The ends of the time's interval swap.
+/// Tokens per second. The ends of the time interval swap.
 fn throughput(row: &PerfRow) -> Option<Estimate> {
     let ns = row.interval_ns().filter(|ns| ns.low > 0.0);
     let interval = ns.map(|ns| ns.map_decreasing(|ns| row.tokens as f64 / (ns / 1e9)));

@@ -49,7 +49,7 @@ impl ToText for AccuracyVerdict {
     }
 }
 
-/// A group of a task's items: all, a category, the hard part, or a subject.
+/// An item group of a task: all, a category, the hard part, or a subject.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupComparison {
     /// Category, `Hard`, or `all`.
@@ -229,8 +229,8 @@ pub(super) fn text_figures(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<TextFi
     keyless.filter_map(of_task).collect()
 }
 
-/// Returns a measure of scored texts with its means in the second and the first run: the score, or else the first that
-/// ModelTest would report. `None` if an item lacks it.
+/// Returns a measure of scored texts with its means in the second and the first run. The measure is the score, or else
+/// the first that ModelTest would report. `None` if an item lacks it.
 fn headline<'m>(pairs: &[(&'m SampleRecord, &SampleRecord)]) -> Option<(&'m str, f64, f64)> {
     let (first, _) = pairs.first()?;
     let is_headline = |name: &&String| *name == "score" || name.ends_with("-diff");
@@ -322,7 +322,7 @@ pub(super) fn decide(pairs: &mut [Pair], options: &Options) {
     }
 }
 
-/// The whole, categories, the hard part, subjects, in the order of a run's own report.
+/// The whole, categories, the hard part, subjects, in the order of the report of a run.
 fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>, part: &str) -> Vec<GroupComparison> {
     let of = |category: &str, subject: &str, strata: Vec<Tally>| Strata {
         category: category.to_owned(),

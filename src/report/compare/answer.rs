@@ -179,7 +179,7 @@ fn title(comparison: &Comparison, task: &TaskComparison) -> String {
     }
 }
 
-/// What is known of a task's difference. Without flips, that is the largest difference that the items exclude.
+/// What is known of the difference in a task. Without flips, that is the largest difference that the items exclude.
 fn verdict(task: &TaskComparison) -> Text {
     let whole = task.whole();
     let Estimate { value: difference, interval } = whole.difference;
@@ -207,7 +207,7 @@ fn verdict(task: &TaskComparison) -> Text {
     }
 }
 
-/// The verdict in a table, whose other columns have the difference and its interval.
+/// The verdict in a table. Other columns of the table have the difference and its interval.
 pub(super) fn shown(task: &TaskComparison) -> Text {
     let without_flips = task.whole().counts.discordant() == 0;
     match task.verdict {

@@ -31,7 +31,7 @@ pub struct PairDifferences {
     pub same: Vec<(Text, Text)>,
 }
 
-/// A part of a run's provenance that is a map.
+/// A map in the provenance of a run.
 type Map = fn(&Provenance) -> &BTreeMap<String, String>;
 /// The maps among [`provenance_fields`]. Only their differing entries are reported.
 const MAPS: [(Text, Map); 4] = [
@@ -45,7 +45,7 @@ const MAPS: [(Text, Map); 4] = [
 const OF_NO_MATTER: [Text; 2] = [page::STARTED, page::FINISHED];
 
 impl Field {
-    /// Whether an identity field is of the model, its form or the suite, and not of what a common task asks: the names of tasks'
+    /// Whether an identity field is of the model, its form or the suite, and not of what a common task asks. The names of task
     /// fields have a point. A field of one run alone is of a task that only this run has.
     fn is_of_model(&self) -> bool {
         let is_common = self.left.is_some() && self.right.is_some();

@@ -35,7 +35,7 @@ impl Metric {
         }
     }
 
-    /// The phase whose conditions apply to the metric.
+    /// The phase with the conditions that apply to the metric.
     pub fn phase(self) -> Phase {
         match self {
             Self::Ttft => Phase::Prefill,
@@ -244,7 +244,7 @@ impl Joined<'_> {
     }
 }
 
-/// Logarithm of the metric's median in each run of a side.
+/// Logarithm of the metric median in each run of a side.
 fn run_medians(metric: Metric, side: &Side, case: &PerformanceCase) -> Vec<f64> {
     let further = side.further_runs.iter().map(|run| &run.requests);
     let all = std::iter::once(&side.requests).chain(further);
@@ -255,7 +255,7 @@ fn run_medians(metric: Metric, side: &Side, case: &PerformanceCase) -> Vec<f64> 
     medians.filter(|median| *median > 0.0).map(f64::ln).collect()
 }
 
-/// Logarithm of the metric's median in each block of a side.
+/// Logarithm of the metric median in each block of a side.
 fn block_medians(metric: Metric, good: &[&RequestRecord]) -> Vec<f64> {
     let mut blocks: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     for request in good {

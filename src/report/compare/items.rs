@@ -176,15 +176,15 @@ impl Tally {
 pub(super) struct SubjectTally {
     /// All pairs.
     pub(super) all: Tally,
-    /// Pairs of the set's hard part.
+    /// Pairs in the hard part of the set.
     pub(super) hard: Tally,
 }
 
 /// Sort key of a subject: rank of its category, category, name.
 pub(super) type SubjectKey<'a> = (usize, &'a str, &'a str);
 
-/// Groups pairs by subject, in the order of a run's own report. `known` has the benchmark's categories. A set without
-/// subjects has one unnamed subject.
+/// Groups pairs by subject, in the order of the report of a run. `known` has the benchmark's categories. A set
+/// without subjects has one unnamed subject.
 pub(super) fn by_subject<'a>(
     known: &[&str],
     pairs: &[PairedItem<'a>],

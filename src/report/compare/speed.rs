@@ -1,4 +1,4 @@
-//! Compares a timed case in two runs: the ratio of each phase's times, and the verdict on it.
+//! Compares a timed case in two runs: the time ratio of each phase, and the verdict on it.
 
 use super::evidence::{Basis, Evidence, Joined, Metric};
 use super::{Options, Pair, Side};
@@ -330,7 +330,7 @@ fn two_speeds(sides: &[(char, &[f64])]) -> Vec<Text> {
     sides.iter().filter_map(modes).collect()
 }
 
-/// The geometric mean of a phase's ratios over the cases timed by `clock`, and the number of those cases.
+/// The geometric mean ratio of a phase over the cases timed by `clock`, and the number of those cases.
 pub(super) fn geomean(cases: &[CaseComparison], phase: Phase, clock: Clock) -> Option<(f64, usize)> {
     let of_phase =
         cases.iter().flat_map(|case| &case.phases).filter(|p| p.phase == phase && p.a.clock == clock);

@@ -56,7 +56,7 @@ pub(in crate::report) struct Speedups {
 pub(in crate::report) struct Multiple {
     /// Speed of the other run over that of the base.
     pub(in crate::report) times: f64,
-    /// Modelled: the range by the error. Measured: from the least to the largest end of the shapes' 95 % intervals.
+    /// Modelled: the range by the error. Measured: from the least to the largest end of the 95 % intervals of the shapes.
     pub(in crate::report) interval: Option<Interval>,
     /// Error of modelled times.
     pub(in crate::report) error: Option<RatioError>,

@@ -357,7 +357,7 @@ pub(super) fn speed_notes(comparison: &Comparison, pair: &Pair) -> Vec<Text> {
     notes
 }
 
-/// The geometric mean of each phase's ratios, with a caveat.
+/// The geometric mean ratio of each phase, with a caveat.
 fn geomeans(comparison: &Comparison, pair: &Pair) -> Option<Text> {
     let (a, b) = (comparison.base(), comparison.other(pair));
     if a.clock() != b.clock() {

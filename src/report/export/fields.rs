@@ -239,7 +239,7 @@ pub fn request_row(request: &RequestRecord) -> Row {
     pick(&REQUEST, members(request))
 }
 
-/// The row of a load's level.
+/// The row of a load level.
 pub fn load_row(level: &LoadRow) -> Row {
     pick(&LOAD, members(level))
 }

@@ -247,7 +247,7 @@ fn task<'a>(records: &'a Records, case: &'a AccuracyCase) -> Task<'a> {
     Task { case, samples, kind }
 }
 
-/// The point in time of the files' names: `2026-01-02T03-04-05.000000`.
+/// The point in time in the file names: `2026-01-02T03-04-05.000000`.
 fn time_id(started: &str) -> String {
     let time = plain(&started.trim_end_matches('Z').replace(':', "-"));
     if time.contains('.') { time } else { time + ".000000" }

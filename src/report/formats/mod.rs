@@ -1,4 +1,4 @@
-//! The formats of a report's page and of a comparison's, one file each.
+//! The formats of a report page and of a comparison page, one file each.
 //!
 //! The terminal is none of them: only the command line prints, in the width that it finds.
 

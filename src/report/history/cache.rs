@@ -43,7 +43,8 @@ pub(super) struct Known {
     pub(super) what: What,
 }
 
-/// Returns the sizes and times of change of a run's files, hashed: equal as long as no file changed.
+/// Returns the sizes and modification times of the files in a run, hashed: equal as long as no file
+/// changed.
 pub(super) fn stamp(folder: &Path) -> String {
     let mut words = String::new();
     for name in ["run.json", super::figures::FILE].iter().chain(JOURNALS) {
@@ -91,7 +92,7 @@ pub(super) fn write(path: &Path, known: &BTreeMap<String, &Known>) -> Result<(),
     write_whole(path, &bytes)
 }
 
-/// Returns the path of the cache of a history's folder.
+/// Returns the cache path of a history folder.
 pub(super) fn path(beside: &Path) -> PathBuf {
     beside.join(FILE)
 }

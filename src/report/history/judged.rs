@@ -1,8 +1,8 @@
 //! The last run of a line against the one before it and against the best.
 //!
 //! A verdict must survive a repeat of the runs. Values of one run say nothing of that: repetitions share a process, a machine and an
-//! hour. So times are judged by how much the runs of the line's present level differ among themselves
-//! ([`null_floor`]), and levels by their runs ([`rank_sum`]). Answers are judged item by item, by McNemar's test.
+//! hour. So times are judged by how much the runs of the present level differ among themselves ([`null_floor`]),
+//! and levels by their runs ([`rank_sum`]). Answers are judged item by item, by McNemar's test.
 
 use super::figures::Kind;
 use super::lines::Line;
@@ -156,7 +156,7 @@ fn best_point(line: &Line<'_>, last: usize) -> usize {
     (0..last).fold(0, |best, place| if value(place) >= value(best) { place } else { best })
 }
 
-/// Values whose noise is the spread of runs.
+/// Values with the spread of runs as their noise.
 fn values(line: &Line<'_>, lines: usize) -> Judged {
     let values = line.values();
     let last = values.len() - 1;

@@ -36,7 +36,7 @@ impl Source {
     }
 }
 
-/// A run whose figures are on lines.
+/// A run with figures on lines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run<'a> {
     pub(super) folder: &'a str,

@@ -17,7 +17,7 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// Takes the marks of a task's items.
+    /// Takes the marks of the items in a task.
     pub(super) fn of<'a>(samples: impl Iterator<Item = &'a SampleRecord>) -> Self {
         let (mut right, mut failed) = (Vec::new(), Vec::new());
         for (place, sample) in samples.enumerate() {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `figures` is what is needed of a run. `found` reads it, with the help of `cache`. `lines` joins the values of one thing over
-//! runs, `judged` compares the last run with others, `files` writes the tables, and `page` and `picture` make the page.
+//! runs, and `judged` compares the last run with others. `files` writes the tables, and `page` and `picture` make the page.
 
 mod cache;
 mod figures;

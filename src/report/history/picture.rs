@@ -1,8 +1,8 @@
 //! The chart of a line as a small SVG: thousands of points in tens of kilobytes.
 //!
 //! All charts of a page share the axis of time. Its labels stand once in the page. The points are in a group of their own, which the
-//! page's style stretches when a reader chooses a shorter period: no script, and no second copy of the points. Coordinates are integers,
-//! and each is relative to the one before.
+//! page's style stretches when a reader chooses a shorter period. This needs no script and no second copy of the points.
+//! Coordinates are integers, and each is relative to the one before.
 
 use super::figures::Kind;
 use super::lines::{Line, Source};

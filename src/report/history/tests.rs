@@ -23,7 +23,7 @@ fn started(day: u64) -> String {
     rfc3339_utc(UNIX_EPOCH + Duration::from_secs(BEGIN + day * DAY))
 }
 
-/// Items of a task, of which those below `right` are right.
+/// The marks of `items` items. `is_right` says which items are right.
 fn marks(items: usize, is_right: impl Fn(usize) -> bool) -> Marks {
     let samples: Vec<SampleRecord> =
         (0..items).map(|item| SampleRecord { correct: is_right(item), ..fixture::sample() }).collect();

@@ -54,7 +54,7 @@ pub(super) fn card_words(run: &RunRecord) -> Option<Text> {
     Some(text!("{card}{memory} (figures: {counts})", card = by.title, memory, counts))
 }
 
-/// Returns the figures of a run's profile with their marks.
+/// Returns the profile figures of a run with their marks.
 fn figures(run: &RunRecord) -> Option<Table> {
     let by = run.provenance.modelled_by.as_ref()?;
     let title = text!(
@@ -212,8 +212,8 @@ fn every(rows: &[Residual]) -> Table {
     table
 }
 
-/// Returns the chart *modelled against published*: the ratio of every row that can be timed, by chip, number of chips, phase and
-/// model, with geometric mean and range. `None` for runs with measured times.
+/// Returns the chart *modelled against published*. It has the ratio of every row that can be timed, by chip, number of chips,
+/// phase and model, with geometric mean and range. `None` for runs with measured times.
 pub(in crate::report) fn chart(run: &RunRecord, language: Language) -> Option<RatioChart> {
     profile_of(run).map(|_| chart_of(residuals(), language))
 }

@@ -1,4 +1,4 @@
-//! `model_error.csv`: the error of every modelled figure of a run's other CSV files.
+//! `model_error.csv`: the error of every modelled figure in the other CSV files of a run.
 
 use glmbench_calibrate::modelled::Stated;
 use serde::Serialize;

@@ -8,7 +8,7 @@ use crate::report::charts::{Chart, cards_memory};
 use crate::report::format::{bytes, or_none};
 use crate::report::tables::Table;
 
-/// Returns the memory of the card's chips, one row per case. `None` off a card.
+/// Returns the chip memory of the card, one row per case. `None` off a card.
 pub(in crate::report) fn table(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
     let numbers =
         texts!["Batch", "In", "Out", "TP", "Peak of a chip", "Of the case alone", "Largest batch that fits"];
@@ -35,7 +35,8 @@ pub(in crate::report) fn table(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
 /// Lines by number of chips, each with its points.
 pub(in crate::report) type Lines = BTreeMap<(u32, u32, u32), Vec<(f64, f64)>>;
 
-/// Returns the charts of a card's memory: that of a case alone against the batch, and the largest batch against the length.
+/// Returns the memory charts of a card: the memory of a case alone against the batch, and the largest batch against the
+/// length.
 pub(in crate::report) fn charts(run: &RunRecord, language: Language) -> Vec<(String, Chart)> {
     let cases = || run.plan.performance.iter().filter(|case| case.largest_batch.is_some());
     let mut alone = Lines::new();

@@ -26,7 +26,7 @@ pub(crate) use self::figures::Figure;
 pub(crate) use self::ratio::RatioError;
 pub(crate) use glmbench_calibrate::modelled::Stated;
 
-/// The error of a modelled figure, or why none is known.
+/// The error of a modelled figure, or why it is not known.
 pub(crate) type Known = Result<Stated, &'static str>;
 
 /// Returns the profile of a run with modelled times.
@@ -34,7 +34,7 @@ pub(super) fn profile_of(run: &RunRecord) -> Option<&str> {
     run.provenance.clock_profile.as_deref().filter(|_| run.provenance.clock == Clock::Modelled)
 }
 
-/// What the error of a run's modelled times depends on, besides their shapes.
+/// What the error of modelled times in a run depends on, besides their shapes.
 #[derive(Clone, Copy)]
 pub struct Basis<'a> {
     /// The profile, as in records.
@@ -82,7 +82,7 @@ fn parameters(shape: &str) -> Option<f64> {
     Some(layers * (attention + 3.0 * hidden * ffn) + 2.0 * vocabulary * hidden)
 }
 
-/// The phases whose error a timed phase has.
+/// Returns the phases that give a timed phase its error.
 fn of_phase(phase: Phase) -> Of {
     match phase {
         Phase::Prefill => Of::Prefill,
@@ -91,7 +91,7 @@ fn of_phase(phase: Phase) -> Of {
     }
 }
 
-/// Returns the error of a row's time.
+/// Returns the time error of a row.
 pub(super) fn error_of(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> Known {
     basis.error(of_phase(phase), row.tp, [row.batch, row.input_tokens, row.output_tokens])
 }
@@ -101,8 +101,8 @@ pub(crate) fn error_at(run: &RunRecord, phase: Phase, tp: u32, lengths: [u32; 3]
     basis_of(run).map(|basis| basis.error(of_phase(phase), tp, lengths))
 }
 
-/// Returns the error of a phase's time on a device with a virtual clock, for a shape `[batch, input tokens, output tokens]` of a model
-/// with so many parameters. `None` with a measured clock.
+/// Returns the time error of a phase on a device with a virtual clock, for a shape `[batch, input tokens, output tokens]` of a
+/// model with `parameters` parameters. `None` with a measured clock.
 pub(crate) fn error_on(
     device: &DeviceInfo,
     parameters: u64,
@@ -125,14 +125,14 @@ pub(crate) fn error_on(
     Some(stated(Ground { profile: Some(&profile), fits: &by.fits }, of_phase(phase), shape))
 }
 
-/// Returns the shape whose steps are behind a load's times: the largest batch, of the mean request.
+/// Returns the shape of the steps behind a load's times: the largest batch, of the mean request.
 pub(crate) fn shape_of_load(row: &LoadRow) -> [u32; 3] {
     let served = row.requests.saturating_sub(row.failed).max(1);
     let mean = |tokens: u64| u32::try_from(tokens.div_ceil(served)).unwrap_or(u32::MAX);
     [row.max_batch, mean(row.input_tokens), mean(row.output_tokens)]
 }
 
-/// Returns the error of a load's times: that of the steps behind them. `None` with a measured clock.
+/// Returns the time error of a load: that of the steps behind it. `None` with a measured clock.
 pub(crate) fn error_of_load(run: &RunRecord, row: &LoadRow) -> Option<Known> {
     error_at(run, Phase::E2e, row.tp, shape_of_load(row))
 }
@@ -216,7 +216,7 @@ pub(crate) fn remark(known: &Known) -> Text {
     }
 }
 
-/// Returns the error of a row's time in the words of a cell.
+/// Returns the time error of a row in the words of a cell.
 pub(super) fn cell(basis: Basis<'_>, row: &PerfRow, phase: Phase) -> String {
     short(Some(error_of(basis, row, phase)))
 }
@@ -232,7 +232,7 @@ pub(super) fn span<'a>(run: &RunRecord, rows: impl Iterator<Item = &'a PerfRow>,
     span_of(rows.filter(|row| row.phase == phase).map(|row| Some(error_of(basis, row, phase))))
 }
 
-/// Returns the least and the largest of errors: ` ± 9 to 20 %`. Empty if none is known.
+/// Returns the least and the largest of errors: ` ± 9 to 20 %`. Empty if no error is known.
 pub(crate) fn span_of(errors: impl Iterator<Item = Option<Known>>) -> Text {
     let errors: Vec<Stated> = errors.filter_map(|error| error?.ok()).collect();
     let percents = errors.iter().map(|stated| (100.0 * stated.error).round());
@@ -252,7 +252,7 @@ pub(crate) fn span_of(errors: impl Iterator<Item = Option<Known>>) -> Text {
     }
 }
 
-/// Returns a sentence on the errors of a run's modelled times, by phase, without regard to shapes.
+/// Returns a sentence on the errors of modelled times in a run, by phase, without regard to shapes.
 pub(super) fn sentence(run: &RunRecord) -> Option<Text> {
     let basis = basis_of(run)?;
     let mut chips: Vec<u32> = run.plan.performance.iter().map(|case| case.tp).collect();

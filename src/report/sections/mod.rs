@@ -1,5 +1,5 @@
-//! The sections of a run's report, besides those of its workloads ([`super::workloads`]): tables, a file of rows, charts and
-//! definitions, one file a section.
+//! The sections in the report of a run, besides those of its workloads ([`super::workloads`]). A section has tables, a file
+//! of rows, charts and definitions, and a source file of its own.
 //!
 //! A section is a file here and a line of [`SECTIONS`]. The terminal, the page, the Markdown summary and the CSV files follow
 //! the list.
@@ -50,7 +50,7 @@ impl<'a> Material<'a> {
     }
 }
 
-/// Name and text of a figure's definition.
+/// Name and text of the definition of a figure.
 type Definition = (Text, Text);
 
 /// A section. One without data returns nothing, and tables without rows are left out.

@@ -10,7 +10,7 @@ use crate::stats::{Outlier, drift, median, median_interval, outliers};
 pub(in crate::report) const FEW_REPETITIONS: usize = 5;
 /// Change along the repetitions of a case, as a share of their mean, that counts as drift.
 pub(in crate::report) const DRIFT_SHARE: f64 = 0.05;
-/// Half-width of the median's interval, as a share of the median, that counts as wide.
+/// Half-width that counts as wide for the interval of the median, as a share of the median.
 pub(in crate::report) const WIDE_SHARE: f64 = 0.05;
 
 /// A case's id with its repetitions.

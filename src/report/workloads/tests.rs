@@ -177,8 +177,8 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
     assert_eq!(own(&|w| w.serialize(&load_rows[0]).unwrap()), LoadRow::HEADER);
 }
 
-/// Two runs in the folder `root`: the second fits half the batch of the first search, has other limits for the second, and has one
-/// rate more and one less.
+/// Writes two runs in the folder `root`. The second run fits half the batch in its first
+/// search, and its second search has other limits. It has one rate more and one less.
 fn planted_runs(root: &Path) -> [RunDir; 2] {
     let written =
         |id: &str, (mut run, probes, levels): (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>)| {

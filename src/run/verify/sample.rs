@@ -72,7 +72,7 @@ fn draw(of: usize, count: usize, rng: &mut Rng) -> BTreeSet<usize> {
     all.into_iter().collect()
 }
 
-/// Returns the output hashes of a case's timed repetitions.
+/// Returns the output hashes of the timed repetitions of a case.
 pub(super) fn recorded_hashes<'a>(
     case: &PerformanceCase,
     requests: &'a [RequestRecord],

@@ -19,11 +19,11 @@ fn any_call(verdicts: &[Change]) -> bool {
 /// A simulated machine: effects of placement, time of day and neighbours on a time, as shares.
 #[derive(Clone, Copy)]
 struct Machine {
-    /// Spread from the placement of a process's pages and cores, drawn per phase.
+    /// Spread from the placement of pages and cores of a process, drawn per phase.
     placement: f64,
     /// Half the processes are slower by this as well: two speeds, as with and without huge pages.
     two_speeds: f64,
-    /// Step of the machine's drift from one block to the next. A random walk.
+    /// Step of the machine drift from one block to the next. A random walk.
     drift: f64,
     /// Noise of a repetition.
     repetition: f64,

@@ -21,8 +21,8 @@ pub(super) fn python_body(text: &str) -> &str {
     cut_at_last(text, &ENDS)
 }
 
-/// HumanEval-X's clean-up of Java: the text before a `main` of its own, up to its last brace, and a brace for the class if one
-/// is missing. (Its source counts one brace too many as one too few.)
+/// HumanEval-X's clean-up of Java. Returns the text before a `main` of its own, up to its last brace, and adds a brace for the
+/// class if one is missing. (Its source counts one brace too many as one too few.)
 pub(super) fn java_body(text: &str) -> String {
     let mut code = text.to_owned();
     if let Some(main) = code.find("public static void main") {

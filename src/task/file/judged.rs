@@ -70,7 +70,7 @@ fn language(node: &Node) -> Result<Language, DocumentError> {
 }
 
 impl Judged {
-    /// Reads the tables `score` and `run`, of which a protocol may have one.
+    /// Reads the tables `score` and `run`. A protocol may have one of them.
     pub(super) fn parse(
         table: &mut Table,
         draft: &Draft,
@@ -112,7 +112,7 @@ impl Run {
         Ok(Self { languages, timeout: Duration::from_secs_f64(seconds), pass_at })
     }
 
-    /// Returns the language of a subject's programs; `None` if the task file has none for it.
+    /// Returns the program language of a subject; `None` if the task file has none for it.
     pub(super) fn language(&self, subject: &str) -> Option<Language> {
         match &self.languages {
             Languages::One(language) => Some(*language),

@@ -17,7 +17,7 @@ pub(super) enum Normalisation {
     Characters,
     /// The option's length in UTF-8 bytes.
     Bytes,
-    /// The number of the continuation's tokens.
+    /// The number of continuation tokens.
     Tokens,
     /// The log-likelihood after a prompt without the question is subtracted.
     Unconditional,
@@ -83,7 +83,7 @@ pub(super) fn parse(table: &mut Table, stages: &[StageSpec]) -> Result<Vec<Strin
     Ok(named)
 }
 
-/// The log-likelihoods of an item's continuations, in the order of its options.
+/// The log-likelihoods of the continuations of an item, in the order of its options.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scores {
     pub(super) sums: Vec<f32>,

@@ -36,7 +36,7 @@ pub(super) struct Spec {
     pub(super) normalisers: Vec<Normaliser>,
     /// Number of options that an answer may name.
     pub(super) letters: Option<usize>,
-    /// Kind of the data's answers.
+    /// Kind of answers in the data.
     pub(super) kind: AnswerKind,
     /// Kind in which answers are compared, if it is another.
     pub(super) answer: Option<AnswerKind>,
@@ -243,8 +243,8 @@ impl Spec {
         }
     }
 
-    /// Reads the answer of the last stage's text, with the name of the rule. The whole text, if there are no rules. `subject` is
-    /// the item's; without it, rules of some subjects do not read.
+    /// Reads the answer in the text of the last stage, with the name of the rule. The whole text, if there are no rules.
+    /// `subject` is the item's; without it, rules of some subjects do not read.
     pub(super) fn read(&self, text: &str, subject: Option<&str>) -> Option<(Answer, String)> {
         let text = self.cut(text);
         if self.rules.is_empty() {

@@ -53,7 +53,7 @@ impl<'a> Stages<'a> {
         Ok(match &stage.kind {
             StageKind::Continuations(of) => self.options()?.len() * if of.unconditional { 2 } else { 1 },
             StageKind::Likelihood(of) => self.windows(stage, of)?.count(),
-            // Several samples are drawn from the prompt whose answers are run, which is the last.
+            // Several samples are drawn from the prompt with the programs, which is the last.
             StageKind::Generate { .. } if self.is_last(stage) => self.samples(),
             _ => 1,
         })
@@ -68,7 +68,7 @@ impl<'a> Stages<'a> {
         self.question.draws.map_or(1, |draws| draws.samples)
     }
 
-    /// Returns the programs of the last stage's answers.
+    /// Returns the programs in the answers of the last stage.
     pub(super) fn trial(&self, run: &Run, done: &[Stage]) -> Result<Trial, String> {
         let own = done.len().checked_sub(self.samples()).map_or(&[][..], |first| &done[first..]);
         let context = self.context(self.question.item, &[])?;
@@ -184,7 +184,7 @@ impl<'a> Stages<'a> {
         Windows::new(whole, prefix, of)
     }
 
-    /// Returns the lengths in tokens of a text's windows. Empty if the text cannot be cut, or is not scored itself.
+    /// Returns the window lengths of a text in tokens. Empty if the text cannot be cut, or is not scored itself.
     pub(super) fn window_lengths(&self) -> Vec<usize> {
         let stage = self.spec.stages.last();
         let Some((stage, StageKind::Likelihood(of))) = stage.map(|stage| (stage, &stage.kind)) else {
@@ -196,7 +196,7 @@ impl<'a> Stages<'a> {
             .unwrap_or_default()
     }
 
-    /// Returns the sums of a text's log-likelihood, after the last stage: the measures from which perplexities follow. Words and
+    /// Returns the log-likelihood sums of a text, after the last stage: the measures from which perplexities follow. Words and
     /// bytes are counted where all tokens are scored.
     pub(super) fn likelihood(&self, done: &[Stage]) -> Result<BTreeMap<String, f64>, String> {
         let text = fields(self.question.item)?.texts.get("text").ok_or("the item has no field `text`")?;
@@ -301,7 +301,7 @@ impl<'a> Stages<'a> {
         Ok(if *chat { chat::build_prompt(&history, &text) } else { text })
     }
 
-    /// Returns the two halves of `most` tokens at the ends of a longer prompt, as LongBench cuts it: special tokens count, and
+    /// Returns the two halves of `most` tokens at the ends of a longer prompt, as LongBench cuts it. Special tokens count, and
     /// the halves are decoded and joined.
     fn ends_of(&self, text: String, most: usize) -> String {
         let codec = self.question.codec;

@@ -59,7 +59,7 @@ const METRICS: [(&str, Metric); 11] = [
 
 /// What stands before a metric's name where only the first line of a text counts.
 const FIRST_LINE: &str = "first-line ";
-/// Measure of every metric but TruthfulQA's.
+/// Measure of every metric but those of TruthfulQA.
 pub(super) const SCORE: &str = "score";
 /// The reference that counts as true for every question of TruthfulQA.
 const NO_COMMENT: &str = "I have no comment.";

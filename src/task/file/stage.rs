@@ -218,7 +218,7 @@ fn one_stage(
     Ok(StageSpec { prompt, kind, keep_ends, before, after })
 }
 
-/// Reads `max_new_tokens`: a number, or a table of a field with each item's own number, and the most that occurs.
+/// Reads `max_new_tokens`: a number, or a table. The table has a field with the number for each item, and the most that occurs.
 fn limit(table: &mut Table, templates: &Reader) -> Result<(usize, Option<String>), DocumentError> {
     let node = table.require("max_new_tokens", "the limit of generated tokens")?;
     let checked = |node: &Node| match count(node, 1)? as usize {

@@ -110,8 +110,8 @@ mod tests {
         }
     }
 
-    /// The check of a rate with `requests` requests, of which the `late` ones were sent late by `late_ns`. Their TTFT from sent is
-    /// `ttft_ns`, a tenth of it more or less.
+    /// The check of a rate with `requests` requests. The `late` ones were sent late by `late_ns`. TTFT from the
+    /// sending of a request is `ttft_ns`, a tenth more or less.
     fn check(requests: u64, late: &[u64], late_ns: u64, ttft_ns: u64) -> Check {
         let request = |number: u64| {
             let late_ns = if late.contains(&number) { late_ns } else { 50_000 };

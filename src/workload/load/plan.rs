@@ -58,7 +58,7 @@ fn schedule(case: &LoadCase) -> Result<Schedule, String> {
     })
 }
 
-/// Returns the levels' part of a load's name, and its rates.
+/// Returns the level part of a load name, and its rates.
 fn rates_of(case: &LoadCase, schedule: &Schedule) -> (&'static str, Option<Vec<f64>>) {
     match (&case.rates, schedule) {
         (Rates::Trace { speeds, .. }, Schedule::Trace(own_rate, _)) => {

@@ -78,7 +78,7 @@ pub(crate) struct FirstFailure {
     pub(super) reason: String,
 }
 
-/// The levels of a run's loads.
+/// The levels of the loads in a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LoadReport {
     rows: Vec<LoadRow>,

@@ -95,7 +95,7 @@ pub struct LoadRow {
     pub slo_tpot_ns: Option<u64>,
     /// Objective: maximum time from arrival to the last token.
     pub slo_e2e_ns: Option<u64>,
-    /// Share of all requests that meet every stated objective; empty if none is stated.
+    /// Share of all requests that meet every stated objective; empty if no objective is stated.
     pub goodput_share: Option<f64>,
     /// Requests per second that meet them.
     pub goodput_per_s: Option<f64>,
@@ -123,8 +123,8 @@ pub struct LoadRow {
     pub host: String,
     /// Over a wire: requests that were sent again, which count as failed.
     pub resent: Option<u64>,
-    /// Over a wire, by a schedule: how far late sending moved a quantile of the time to first token. Of the median, the 90 % and
-    /// the 99 % quantile, it is the one nearest to its limit.
+    /// Over a wire, by a schedule: how far late sending moved a quantile of the time to first token. The quantile is the median,
+    /// the 90 % or the 99 % quantile: the one nearest to its limit.
     pub late_moved_ns: Option<u64>,
     /// How far that quantile may be moved.
     pub late_limit_ns: Option<u64>,

@@ -20,7 +20,7 @@ use crate::text::one_line;
 pub enum Schedule {
     /// By a process at each rate.
     Process(ArrivalProcess),
-    /// As in a trace, whose own rate is the first number, faster or slower.
+    /// As in a trace, faster or slower. The first number is the trace's own rate.
     Trace(f64, Vec<TraceRequest>),
     /// When an earlier request ends, at each of these concurrencies.
     Closed(Vec<u32>),

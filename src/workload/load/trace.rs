@@ -67,7 +67,7 @@ pub(crate) fn trace_rate(requests: &[TraceRequest]) -> f64 {
     }
 }
 
-/// Returns the SHA-256 of a trace's requests, for the identity.
+/// Returns the SHA-256 of the requests in a trace, for the identity.
 pub(crate) fn trace_hash(requests: &[TraceRequest]) -> String {
     let bytes = requests.iter().flat_map(|request| {
         [request.arrival_ns, request.input_tokens as u64, request.output_tokens as u64].map(u64::to_le_bytes)

@@ -326,7 +326,7 @@ fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
     }
 }
 
-/// Returns the error of a batch's modelled time. `None` with a measured clock.
+/// Returns the error of the modelled time of a batch. `None` with a measured clock.
 fn error_of(
     run: &RunRecord,
     case: &SearchCase,

@@ -99,7 +99,7 @@ fn real_shapes(
     Ok(case.batches.iter().map(shape).collect())
 }
 
-/// Returns the cost of a run's phases; with real prompts the mean over its batches.
+/// Returns the phase costs of a run; with real prompts the mean over its batches.
 pub(crate) fn cost(
     run: &PerformanceRun,
     config: &ModelConfig,

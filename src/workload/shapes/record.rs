@@ -142,8 +142,8 @@ pub struct RequestRecord {
     pub output_hash: String,
     /// Peak resident memory of the process, since the start of the case or the roofline sample before this repetition.
     pub peak_rss_bytes: Option<u64>,
-    /// Peak memory use of one of the run's cards during the repetition. Only for timed repetitions, if the cards
-    /// report it. Older programs wrote the use after the repetition.
+    /// Peak memory use of one card of the run during the repetition. Only for timed repetitions, if the cards report it. Older
+    /// programs wrote the use after the repetition.
     #[serde(default)]
     pub device_memory_bytes: Option<u64>,
     /// Operator times of the steps. Empty unless operators were timed.

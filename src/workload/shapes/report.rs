@@ -289,7 +289,7 @@ pub(crate) fn roofline_of(of: &Provenance, tp: u32) -> Option<Roofline> {
     of.roofline.as_ref().map(|one| scaled(one, of.clock, tp))
 }
 
-/// Returns the roofline of `tp` ranks: the machine's, or `tp` times that of a profile's chip.
+/// Returns the roofline of `tp` ranks: the roofline of the machine, or `tp` times that of the chip in a profile.
 pub(crate) fn scaled(one: &Roofline, clock: Clock, tp: u32) -> Roofline {
     let chips = if clock == Clock::Modelled { f64::from(tp) } else { 1.0 };
     Roofline {

@@ -194,7 +194,7 @@ impl PerformanceRun {
     }
 }
 
-/// The number of a case's lines in the journal.
+/// The number of lines of a case in the journal.
 #[derive(Debug, Clone, Copy)]
 struct Recorded {
     warm_ups: usize,

@@ -1,4 +1,4 @@
-//! The logits on the emulator against the goldens of the model's own code, by every alternative.
+//! The logits on the emulator against the goldens of the original model code, by every alternative.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ fn the_goldens_fp16_gate_is_met_on_both_chips() {
 }
 
 /// The golden rounds where the CPU device does. That device keeps its largest KL of 1e-3 in bf16, too. The card's
-/// operators round at other places, where that limit is too tight. KL grows with the square of a rounding's effect, and
-/// bf16's unit is eight times fp16's. So the mean may be 64 times that of fp16, which must pass its gate; twice that,
-/// since both are samples. This holds if both types round at the same places, so it uses the rotary operator that goes
-/// through fp32 in both.
+/// operators round at other places, where that limit is too tight. KL grows with the square of the rounding effect, and
+/// the unit of bf16 is eight times that of fp16. So the mean may be 64 times that of fp16, which must pass its gate;
+/// twice that, since both are samples. This holds if both types round at the same places, so it uses the rotary
+/// operator that goes through fp32 in both.
 #[test]
 fn on_the_a2_bf16_is_off_by_its_rounding_alone() {
     for name in ["tiny-g2", "prefix-g2"] {

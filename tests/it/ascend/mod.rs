@@ -59,7 +59,8 @@ pub(crate) fn engine(
     Ok(Engine::new(Box::new(model)))
 }
 
-/// Compares our fp16 logits of a golden's prompts, fed in chunks of `step` tokens. Then compares a greedy continuation.
+/// Compares our fp16 logits for the prompts of a golden, fed in chunks of `step` tokens. Then compares a greedy
+/// continuation.
 fn compare(dir: &Path, chip: Chip, lines: &str, forced: &str, step: usize) -> Seen {
     let config = config(dir);
     compare_in(dir, &config, settings(chip, attention_shape(&config), lines, forced), step)

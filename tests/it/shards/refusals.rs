@@ -171,7 +171,7 @@ fn a_damaged_record_of_a_shard_is_refused_also_in_part() {
     with_records(&shards[..1], expects);
     assert!(refusal(&out, &shards[..1], true).contains("plan_hash is not that of its whole plan"));
     refused("plan_hash is not that of its whole plan");
-    // A plan without a task, whose items are there.
+    // A plan without a task. The task's items are there.
     with_records(&shards, |run| with_whole(run, |whole| drop(whole.accuracy.pop())));
     refused("found an item that no task of the plan asks for");
     // A shard without its timed cases.
@@ -196,7 +196,7 @@ fn a_damaged_record_of_a_shard_is_refused_also_in_part() {
     // A result within a shard.
     let message = refusal(&shards[1].join("new/merged"), &shards, false);
     assert!(message.contains("is inside"), "{message}");
-    // A pipe, whose other end nobody opens.
+    // A pipe. Nobody opens its other end.
     #[cfg(unix)]
     {
         let (samples, aside) = (shards[0].join("samples.jsonl"), root.path().join("aside"));

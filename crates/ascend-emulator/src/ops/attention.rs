@@ -58,7 +58,7 @@ pub(crate) enum Sums {
     HalfTiles,
 }
 
-/// Keys in a tile of the 310P's prompt operator.
+/// Keys in a tile of the prompt operator on a 310P.
 const TILE: usize = 128;
 
 /// An attention kernel. Views: query, key, value, mask, block table, out.

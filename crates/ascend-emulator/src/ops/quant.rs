@@ -1,7 +1,7 @@
 //! Quantised products: static quantisation of rows, int8 by int8, and floating point by int8.
 //!
-//! Sums of int8 products are int32 and wrap. A scale in 64 bits is an fp32 in its low half, of which the chip reads the
-//! upper 19 bits. Rounding to an integer is to nearest, ties to even: the pages say "round" and no more.
+//! Sums of int8 products are int32 and wrap. A scale in 64 bits is an fp32 in its low half. The chip reads the upper 19 bits
+//! of that half. Rounding to an integer is to nearest, ties to even: the pages say "round" and no more.
 
 use std::ffi::{CStr, c_char};
 
@@ -276,7 +276,7 @@ fn quant_matmul(
     Ok(Planned { kernel: Kernel::QuantMatmul(QuantMatmul), cost, workspace: 0 })
 }
 
-/// Checks the types of scale, pertoken and out: the combinations of the operator's page.
+/// Checks the types of scale, pertoken and out: the combinations on the operator page.
 fn combination(p: &Plan<'_>, scale: &View, pertoken: Option<&View>, out: &View) -> Outcome {
     p.require(!(p.is_310p() && pertoken.is_some()), || {
         format!("pertokenScaleOptional is not supported on {}", p.soc().name())

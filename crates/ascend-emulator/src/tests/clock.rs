@@ -237,7 +237,7 @@ fn attention_counts_the_pairs_that_are_seen() {
 }
 
 /// A decode step of the 6B model on a 300I DUO. The documented figure is 162 ms per token at 8192 in and 1024 out, on
-/// one chip or two. The sum of the operators' times must match the arithmetic.
+/// one chip or two. The sum of the operator times must match the arithmetic.
 #[test]
 fn the_big_products_of_a_decode_step_take_what_their_bytes_say() {
     let s = Session::new("soc = Ascend310P3\nmode = timing\nmemory_efficiency = 0.6\nsingle_launch_ns = 0");

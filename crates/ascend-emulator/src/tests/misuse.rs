@@ -500,7 +500,7 @@ fn hostile_tensors_are_refused() {
 fn telemetry_is_absent_or_made_up() {
     for (settings, code, dcmi) in [("", 207_000, -8255), ("telemetry = fake", 0, 0)] {
         let s = Session::new(settings);
-        // SAFETY: a place of the structure's size.
+        // SAFETY: a place with the size of the structure.
         unsafe {
             let mut info = std::mem::zeroed::<UtilizationInfo>();
             assert_eq!(aclrtGetDeviceUtilizationRate(0, &raw mut info), code);

@@ -1,4 +1,5 @@
-//! Rules of the operators' pages and sources that first stages enforce, tested with one wrong argument at a time.
+//! Rules on the operator pages and in the sources that first stages enforce, tested with one wrong argument at a
+//! time.
 
 use std::ffi::{CStr, c_void};
 use std::ptr::null_mut;

@@ -17,7 +17,7 @@ use crate::tensor::{RawTensor, aclCreateTensor, aclDestroyTensor};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Size of a session's workspace in bytes.
+/// Size of a session workspace in bytes.
 pub(super) const WORKSPACE: u64 = 65_536;
 
 /// A configured and initialised library with device 0 set, and a stream.
@@ -103,7 +103,7 @@ pub(super) fn counts() -> [u64; 12] {
     counts
 }
 
-/// Message of the thread's last failure.
+/// Message of the last failure on this thread.
 pub(super) fn message() -> String {
     let text = aclGetRecentErrMsg();
     if text.is_null() {

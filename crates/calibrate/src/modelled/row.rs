@@ -76,8 +76,8 @@ impl fmt::Display for Group {
 }
 
 impl Residual {
-    /// Returns the ratio by a fit that has not seen the row's model: that with the model left out if the row was fitted, else that of
-    /// the shipped profile.
+    /// Returns the ratio by a fit that has not seen the row's model. A fitted row has the fit with the
+    /// model left out, another row the fit of the shipped profile.
     pub fn predicted(&self) -> Option<f64> {
         self.left_out.or(self.ratio)
     }

@@ -191,7 +191,7 @@ impl Gathered {
         move_rows(core, square, theirs(step.out), ours(out))
     }
 
-    /// Returns views of the step's own keys and values, `[kv heads, rows, channels]`.
+    /// Returns views of the keys and values that the step adds, `[kv heads, rows, channels]`.
     fn new_rows(&self, core: &Core, step: Step, sequence: &SequenceView<'_>) -> [View; 2] {
         let (kv_heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
         let first = sequence.rows.start * self.layout.kv_width() * core.dtype.bytes();

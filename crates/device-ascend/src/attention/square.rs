@@ -22,11 +22,11 @@ const MASK_BYTES: usize = 1 << 30;
 /// Longest context, in tokens, for which a square is used however few of its rows are real. Scores in memory are rounded to
 /// fp16, and the operator's are not.
 pub(in super::super) const SHORT_CONTEXT: usize = 4096;
-/// Beyond that context, the largest ratio of the square's rows to the real ones. At more, writing scores to memory and
-/// reading them back costs less.
+/// Beyond that context, the largest ratio of rows in the square to real rows. At more, writing scores to memory and reading
+/// them back costs less.
 const MAX_WASTE: usize = 4;
 
-/// The arrangement of a chunk's rows.
+/// The arrangement of the rows of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Square {
     /// Tokens of queries and of keys, padded.

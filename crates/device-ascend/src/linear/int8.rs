@@ -1,9 +1,8 @@
 //! Linear layers with int8 weights: static W8A8 and W8A16.
 //!
-//! **Static W8A8.** `aclnnAscendQuantV3` quantises the rows. It multiplies, so it gets the reciprocal of the checkpoint's
-//! scale, in the type of the rows. `aclnnQuantMatmulV4` adds the integer bias to the sums and applies the scale of the output
-//! channel. For fp16 results the chip takes the scale as 64 bits, and reads 19 bits of its fp32. On a 310P the weight is in
-//! fractals.
+//! **Static W8A8.** `aclnnAscendQuantV3` quantises the rows. It multiplies, so it gets the reciprocal of the stored scale, in
+//! the type of the rows. `aclnnQuantMatmulV4` adds the integer bias to the sums and applies the scale of the output channel.
+//! For fp16 results the chip takes the scale as 64 bits, and reads 19 bits of its fp32. On a 310P the weight is in fractals.
 //!
 //! **W8A16.** `aclnnWeightQuantBatchMatmulV2` dequantises the weight on the way.
 

@@ -21,7 +21,7 @@ pub(super) struct Sum {
 const ROWS: [usize; 6] = [1, 4, 16, 64, 256, 1024];
 
 /// Sums 1, 2, 3 … over the ranks twice, each rank with its own start. The time is that of the second sum. If `by_size`, also
-/// times sums of several rows of the model's width.
+/// times sums of several rows as wide as the model.
 pub(super) fn collective(device: &mut Ascend, widths: Widths, by_size: bool) -> Result<Sum, DeviceError> {
     let (tp, rank) = (device.info().tp, device.rank);
     let width = 256;

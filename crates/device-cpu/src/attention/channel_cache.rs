@@ -11,7 +11,7 @@ use crate::simd::{Element, Isa, Kernel};
 
 use super::WHAT;
 
-/// Scales and offsets of a head's channels, padded to whole panels.
+/// Scales and offsets of the channels of a head, padded to whole panels.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadChannels<'a> {
     pub(super) scales: &'a [f32],

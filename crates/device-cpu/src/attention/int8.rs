@@ -86,7 +86,7 @@ impl Int8Tiles {
         })
     }
 
-    /// Returns the number of tiles of a query's digits, which is also that of a panel of keys.
+    /// Returns the number of tiles for the digits of a query. A panel of keys has as many.
     fn key_tiles(&self) -> usize {
         self.channels.div_ceil(TILE_K)
     }

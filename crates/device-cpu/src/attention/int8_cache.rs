@@ -3,7 +3,7 @@
 //! If tiles multiply the keys, queries are integers too, with two digits: `q = 256 high + low`. Both digits are 8-bit,
 //! with one scale per row. The sums of each digit are exact, and so is their combination until it is rounded to fp32.
 //!
-//! The error of a query number is at most half a step and `2^-8` of a step; a step is about `2^-15` of the row's
+//! The error of a query number is at most half a step and `2^-8` of a step. A step is about `2^-15` of the row's
 //! largest number. The fp16 rounding of that largest number was at least 16 times as coarse. A key number is a whole
 //! number of steps of `2^-7` of its token's largest number. The score error from the query is therefore about a
 //! hundredth of that from the key.

@@ -41,7 +41,7 @@ struct Layout {
     keys: Order,
     /// Layout of a panel of values.
     values: Order,
-    /// Whether values are in tiles of the device's type.
+    /// Whether values are in tiles of the device type.
     tiles: bool,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Panels<'a> {
         }
     }
 
-    /// Returns the numbers of a cache in the device's type.
+    /// Returns the numbers of a cache in the device type.
     pub(crate) fn stored(self) -> &'a [u8] {
         let Self::Stored(bytes) = self else {
             unreachable!("invariant: kernels are given the cache that they are for")
@@ -298,8 +298,8 @@ impl Writer<'_> {
     ///
     /// Tiles multiply values 32 tokens at a time. Another sequence may have left NaN or infinity in the places of later
     /// tokens, which a weight of zero would not cancel. The first token of each 32 therefore clears the places of the
-    /// others. Integers are always finite. If a value contains NaN or infinity, the scale of the token's key becomes
-    /// NaN instead. Every row that sees the token then has a NaN score, and other rows are not affected.
+    /// others. Integers are always finite. If a value contains NaN or infinity, the key scale of the token becomes NaN instead.
+    /// Every row that sees the token then has a NaN score, and other rows are not affected.
     ///
     /// # Safety
     /// No two threads may write tokens of the same layer and head at the same time.

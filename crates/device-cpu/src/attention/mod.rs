@@ -73,7 +73,7 @@ fn values_width(channels: usize) -> usize {
 #[derive(Debug)]
 struct Scratch {
     products: Box<dyn Products>,
-    /// Scores of a chunk's rows over a block, then softmax weights.
+    /// Scores of the rows of a chunk over a block, then softmax weights.
     scores: Buffer<f32>,
     /// [`Sums`] over the runs so far, one chunk after the other.
     whole: Buffer<f32>,
@@ -248,7 +248,7 @@ impl Attention<'_> {
         (0..of).step_by(CHUNK_ROWS).map(move |first| Chunk { first, rows: CHUNK_ROWS.min(of - first), of })
     }
 
-    /// Returns a chunk's part of an item's sums.
+    /// Returns the sums of an item that belong to a chunk.
     fn sums<'a>(&self, chunk: Chunk, products: &dyn Products, data: &'a mut [f32]) -> Sums<'a> {
         let width = values_width(self.shape.channels);
         let numbers = Sums::numbers(width);
@@ -308,7 +308,7 @@ impl Attention<'_> {
         }
     }
 
-    /// Returns the block of the item's context that begins with token `begin`, up to token `end`.
+    /// Returns the context block of the item from token `begin` up to token `end`.
     fn block(&self, item: &Item, begin: usize, end: usize) -> Block<'_> {
         let block = self.sequences[item.sequence].blocks[begin / KV_BLOCK_TOKENS] as usize;
         let at = self.cache.index(self.layer, block, item.head);

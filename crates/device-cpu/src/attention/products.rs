@@ -15,7 +15,7 @@ pub(super) struct Block<'a> {
     pub keys: Panels<'a>,
     /// The values.
     pub values: Panels<'a>,
-    /// Tokens of the block that the item's last row sees, at least one.
+    /// Tokens of the block that the last row of the item sees, at least one.
     pub tokens: usize,
 }
 
@@ -41,11 +41,11 @@ pub(super) trait Products: Debug + Send {
     /// Stores a row's query for the following products.
     fn take_query(&mut self, row: usize, query: &[f32]);
 
-    /// Computes the scores of the block's tokens: the chunk's queries times keys. Scores after the block's tokens are
+    /// Computes the scores of the tokens in the block: the chunk's queries times keys. Scores after those tokens are
     /// unspecified.
     fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>);
 
-    /// Returns the destination of the weights of a chunk's row.
+    /// Returns the destination of the weights for a row of the chunk.
     fn weights(&mut self, row: usize) -> Weights<'_>;
 
     /// Adds the weighted values of the block to the chunk's sums. The weights are where [`Self::weights`] directed

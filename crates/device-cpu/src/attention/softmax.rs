@@ -48,7 +48,7 @@ impl Scores<'_> {
     }
 }
 
-/// Destination of a row's weights.
+/// Destination of the weights of a row.
 #[derive(Debug)]
 pub(super) enum Weights<'a> {
     /// In place of the scores, in fp32.

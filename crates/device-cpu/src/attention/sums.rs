@@ -5,7 +5,7 @@ use crate::simd::Vectors;
 use super::CHUNK_ROWS;
 use super::softmax::{Decay, Mix, RowState};
 
-/// The layout of a chunk's rows: split into strips of `width` numbers, one strip of all rows after the other.
+/// The layout of the rows of a chunk: split into strips of `width` numbers, one strip of all rows after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Strips {
     /// Number of rows with space in a strip.

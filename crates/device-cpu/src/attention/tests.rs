@@ -148,7 +148,7 @@ fn sets() -> Vec<InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.available()).collect()
 }
 
-/// A channel of a head, in a cache whose channels a checkpoint has.
+/// A channel of a head, in a cache with the channels of a checkpoint.
 fn channel(i: usize) -> KvChannel {
     KvChannel { scale: 1.0 / (50 + i % 7) as f32, offset: (i % 5) as f32 - 2.0 }
 }
@@ -185,8 +185,8 @@ fn formula(setup: Setup, rows: &[f32], token: usize, head: usize) -> Vec<(f64, f
     // A sum of k products has fewer than k + 40 roundings in either family. The vector kernels round once per product.
     // Tiles round 32 numbers, and then at most four times per tile. fp16 parts leave out low by low ([`super::tiles`]).
     let rounding = f64::from(f32::EPSILON);
-    // Integer tiles keep as much of a weight times its value's scale. The error of their queries is slightly more than
-    // half a step, and a step is 1 / 32,639 of the row's largest number. Their sums are exact.
+    // Integer tiles keep as much of a weight times the scale of its value. The error of their queries is slightly more
+    // than half a step, and a step is 1 / 32,639 of the row's largest number. Their sums are exact.
     let tiles = setup.set.family() == Family::Tiles && dtype != DType::Fp32;
     let integers = tiles && setup.precision.kv == KvForm::Int8;
     let cut = if integers || tiles && dtype == DType::Fp16 { 2f64.powi(-16) } else { 0.0 };

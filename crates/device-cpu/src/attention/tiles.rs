@@ -77,7 +77,7 @@ impl Tiles {
     }
 }
 
-/// Returns the layout of a product's sums.
+/// Returns the layout of the sums of a product.
 pub(super) fn sums_of(shape: Shape) -> Strips {
     Strips { rows: shape.rows(), width: shape.panels() * PANEL }
 }
@@ -170,13 +170,13 @@ impl Arithmetic {
     }
 }
 
-/// A product of a chunk's rows with the panels of a block.
+/// A product of the rows of a chunk with the panels of a block.
 pub(super) struct Product<'a> {
     /// How the rows are multiplied.
     pub by: Arithmetic,
     /// The shape for which the tile registers are configured.
     pub shape: Shape,
-    /// The chunk of the item's rows.
+    /// The row chunk of the item.
     pub chunk: Chunk,
     /// Blocks of sixteen rows, with [`Self::depth`] tiles each.
     pub rows: &'a [u8],

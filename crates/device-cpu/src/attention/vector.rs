@@ -125,7 +125,7 @@ impl Products for Vector {
     fn end(&mut self) {}
 }
 
-/// A product of a chunk's rows with the panels of a block.
+/// A product of the rows of a chunk with the panels of a block.
 struct Product<'a> {
     a: &'a [f32],
     a_stride: usize,
@@ -136,7 +136,7 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Multiplies stored panels, `numbers` apart, and adds to `out`, whose rows are as far apart as it says. Prefetches the
+    /// Multiplies stored panels, `numbers` apart, and adds to the rows of `out`, `stride` numbers apart. Prefetches the
     /// panels `next` meanwhile.
     ///
     /// For many rows, panels that a tile reads side by side are widened to fp32 once.

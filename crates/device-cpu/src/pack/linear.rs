@@ -103,7 +103,7 @@ impl Packer<'_> {
         }
     }
 
-    /// Converts rows of the weight to the device's type.
+    /// Converts rows of the weight to the device type.
     fn convert(&mut self, rows: Range<usize>) {
         let bytes = self.weight.width * self.vectors.dtype().bytes();
         self.rows.resize(rows.len() * bytes, 0);

@@ -22,7 +22,7 @@ const LARGEST: f32 = 127.0;
 pub(crate) struct Scaled {
     /// Factor that turns an integer back into a number.
     pub(crate) scale: f32,
-    /// The sum of the integers; zero for rows in tiles, whose products do not need it.
+    /// The sum of the integers. Zero for rows in tiles, because products of tiles do not need the sum.
     pub(crate) sum: i32,
 }
 
@@ -125,8 +125,8 @@ fn round_static(x: &[f32], by: StaticInput, out: &mut [i8]) {
     }
 }
 
-/// Returns the scale of a row that is quantised by a stored scale: 1, because the weight has it already, or NaN if a
-/// number is NaN.
+/// Returns the scale of a row that is quantised by a stored scale. It is 1, because the weight has the scale already, or
+/// NaN if a number is NaN.
 #[inline(always)]
 fn validity(x: &[f32]) -> f32 {
     let magnitude = |x: &f32| x.to_bits() & (u32::MAX >> 1);
@@ -137,7 +137,7 @@ fn validity(x: &[f32]) -> f32 {
 pub(crate) struct Quantise<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) out: &'a mut [i8],
-    /// The stored scale and offset; `None` for a scale of the run's own.
+    /// The stored scale and offset; `None` if the scale is computed from the run.
     pub(crate) by: Option<StaticInput>,
 }
 

@@ -46,7 +46,7 @@ pub(crate) enum Prefetch<'a> {
 
 /// Rows of a high tile, which is one panel wide. Widening a panel costs little beside sixteen rows.
 const HIGH: usize = 16;
-/// Distance between the rows of a high tile's inputs, in numbers: queries of 128 channels, weights of a block's 128 tokens.
+/// Distance between input rows of a high tile, in numbers: queries of 128 channels, weights of the 128 tokens of a block.
 /// The compiler knows it, so that one register addresses sixteen rows.
 const HIGH_STRIDE: usize = 128;
 /// Prefetch distance in a panel: enough to cover the memory latency, and small enough that the panels read side by side
@@ -238,8 +238,7 @@ impl Gemm<'_> {
         }
     }
 
-    /// Performs one step of depth of a tile: `k` of the tile's rows, which begin at `a`, and panels, which begin at
-    /// `w`.
+    /// Performs step `k` of the depth of a tile. The rows begin at `a`, and the panels begin at `w`.
     ///
     /// # Safety
     /// As [`Self::tile`]; `k` must be below the depth.

@@ -42,10 +42,10 @@ pub(crate) trait WeightKernels: Debug + Send + Sync {
         pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError>;
 
-    /// Returns the size in bytes of a packed weight of `n` outputs and `k` inputs, of which `group` share a scale.
+    /// Returns the size in bytes of a packed weight of `n` outputs and `k` inputs. `group` inputs share a scale.
     fn bytes(&self, n: usize, k: usize, group: usize) -> usize;
 
-    /// Returns the workspace in bytes per row of `k` inputs, of which `group` share a scale ([`Scratch::reserve`]);
+    /// Returns the workspace in bytes per row of `k` inputs ([`Scratch::reserve`]). `group` inputs share a scale.
     /// `None` if products need no workspace.
     fn row_bytes(&self, k: usize, group: usize) -> Option<usize>;
 }

@@ -15,7 +15,7 @@ use super::tiles::{BLOCK_BYTES, BLOCK_ROWS, ROOM_SUMS};
 /// Purpose of the memory, for errors.
 const WHAT: &str = "activations as the products want them";
 
-/// The shared workspace of a device's products. Allocated while the weights are loaded.
+/// The shared workspace of all products of a device. Allocated while the weights are loaded.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     /// A block of rows, in tiles or row by row.

@@ -99,8 +99,8 @@ struct Wide([f32; BLOCK_NUMBERS]);
 /// A block of a large product: some panels, over some depth.
 type Block = (Range<usize>, Range<usize>);
 
-/// Returns the blocks of a large product in their order: groups of panels, in each of them blocks of depth, in each of these
-/// the panels that a tile reads side by side.
+/// Returns the blocks of a large product in their order. A group of panels has blocks of depth, and each of these has the
+/// panels that a tile reads side by side.
 fn blocks_of(
     panels: Range<usize>,
     k: usize,

@@ -44,7 +44,7 @@ pub struct Bandwidth {
     pub huge_page_share: Option<f64>,
 }
 
-/// A way of reading: `streams` places of the thread's part in turn, one line each, with a prefetch `ahead` bytes ahead.
+/// A way of reading: `streams` places in the thread's part in turn, one line each, with a prefetch `ahead` bytes ahead.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader {
     streams: usize,

@@ -16,7 +16,7 @@ pub struct RooflineProbe {
 pub struct RooflineSample {
     /// Bandwidth of streaming reads in bytes per second; `None` if there was too little memory, or it failed.
     pub bandwidth: Option<f64>,
-    /// Peaks of the units in operations per second, without units whose measurement failed.
+    /// Peaks of the units in operations per second, without units that could not be measured.
     pub peaks: Vec<(Unit, f64)>,
 }
 

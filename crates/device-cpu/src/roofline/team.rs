@@ -21,7 +21,7 @@ struct Part {
 /// that the tasks return, divided by the time from first start to last end.
 ///
 /// Tasks must not panic, because the other threads would wait forever. If this process may use enough cores, each
-/// thread is bound to its own core. With more threads than cores, none is bound.
+/// thread is bound to its own core. With more threads than cores, no thread is bound.
 ///
 /// # Errors
 /// The system cannot start a single thread. It may start fewer than requested.

@@ -118,7 +118,7 @@ impl InstructionSet {
         }
     }
 
-    /// Returns the family of the set's kernels.
+    /// Returns the kernel family of the set.
     pub fn family(self) -> Family {
         match self {
             #[cfg(test)]

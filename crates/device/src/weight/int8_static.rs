@@ -36,13 +36,13 @@ impl StaticInput {
 /// What turns an output channel's sum into a number: `y = (sum + quant_bias) * deq_scale`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StaticChannel {
-    /// Scale of the inputs times scale of the channel's weights.
+    /// Scale of the inputs times the weight scale of the channel.
     pub deq_scale: f32,
     /// `round(bias / deq_scale) - input_offset * sum of the channel's integers`. The sum wraps at 32 bits.
     pub quant_bias: i32,
 }
 
-/// The output channels of a checkpoint's weight.
+/// The output channels of a weight in a checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct StaticChannels<'a> {
     /// A scale per output channel ([`StaticChannel::deq_scale`]).

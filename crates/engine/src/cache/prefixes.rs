@@ -190,8 +190,8 @@ mod tests {
     }
 
     proptest! {
-        /// The place among ordered siblings finds as much as a look at all of them, if no two hold the same, and nodes without
-        /// children are the leaves.
+        /// If no two siblings hold the same, the place among ordered siblings finds as much as a look at all of them. Nodes
+        /// without children are the leaves.
         #[test]
         fn the_longest_beginning_is_found(
             acts in prop::collection::vec((0..8u32, prop::collection::vec(0..3u32, 1..6), any::<bool>()), 1..60),

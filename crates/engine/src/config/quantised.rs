@@ -49,7 +49,7 @@ impl Scheme {
         }
     }
 
-    /// Returns the word of a quantised tensor in ModelSlim's description; `None` for THUDM's schemes, which have none.
+    /// Returns the word of a quantised tensor in the description by ModelSlim; `None` for schemes of THUDM, which have none.
     pub fn description_word(self) -> Option<&'static str> {
         match self {
             Self::W8a8 => Some("W8A8"),

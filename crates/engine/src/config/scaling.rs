@@ -1,6 +1,6 @@
-//! The meaning of `rope_ratio`, which differs between two branches of the family's code.
+//! The meaning of `rope_ratio`, which differs between two branches of the family code.
 
-/// What `rope_ratio` scales. Two branches of the family's code use the key with different meanings.
+/// What `rope_ratio` scales. Two branches of the family code use the key with different meanings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RopeScaling {
     /// Positions are divided by the ratio, as in ChatGLM2-6B-32k.

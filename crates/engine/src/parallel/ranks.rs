@@ -331,8 +331,8 @@ impl<G: DeviceGroup> Rank<G> {
         }
     }
 
-    /// Runs `work`. If it fails or panics, reports that before waking the other ranks, whose errors only follow from
-    /// it.
+    /// Runs `work`. If it fails or panics, reports that before waking the other ranks, because their errors only
+    /// follow from it.
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T, EngineError>) -> Option<T> {
         let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             let (rank, tp) = (self.cut.rank(), self.cut.tp());

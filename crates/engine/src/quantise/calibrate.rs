@@ -61,7 +61,7 @@ impl Calibration {
         Ok(Self { inputs, factors, seen: Some(seen), logits })
     }
 
-    /// Returns the quantisation of a layer's inputs.
+    /// Returns the input quantisation of a layer.
     pub(super) fn input(&self, number: usize) -> Option<StaticInput> {
         self.inputs.get(number).copied()
     }
@@ -204,7 +204,7 @@ impl Job {
         Ok(FloatRows { view, factors, rows, width })
     }
 
-    /// Determines the quantisation of every layer's inputs.
+    /// Determines the input quantisation of every layer.
     fn inputs(
         &self,
         seen: &Observations,
@@ -236,8 +236,8 @@ impl Job {
         Ok(inputs)
     }
 
-    /// Returns the one of two quantisations of a layer's inputs whose outputs are closer to the float layer's, the first if
-    /// both are alike.
+    /// Returns the better of two input quantisations of a layer: the one with outputs closer to the float layer. If both
+    /// are alike, returns the first.
     fn better(
         &self,
         id: LinearId,

@@ -1,4 +1,4 @@
-//! Export of a quantised checkpoint in ModelSlim's layout, without ModelSlim.
+//! Export of a quantised checkpoint in the layout of ModelSlim, without ModelSlim.
 //!
 //! A [`Job`] reads a float model, calibrates it if the scheme needs that, and writes a folder: weights, description,
 //! `config.json`, tokenizer. The calibration runs the engine's own forward pass on a device that shows what it computes
@@ -77,14 +77,14 @@ impl From<WeightError> for QuantiseError {
     }
 }
 
-/// How the range of a layer's inputs is determined: ModelSlim's `act_method`.
+/// How the input range of a layer is determined: `act_method` in ModelSlim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActMethod {
     /// 1: from the lowest to the highest number.
     MinMax,
     /// 2: the bounds with the least error of quantisation, by a histogram.
     Histogram,
-    /// 3: of these two the one with the lower error of the layer's outputs, layer by layer.
+    /// 3: the one of these two with the lower output error, layer by layer.
     Automatic,
 }
 
@@ -119,7 +119,7 @@ pub enum Progress {
         /// The amount.
         total: u64,
     },
-    /// An amount of the stage's work is done.
+    /// An amount of work in the stage is done.
     Done(u64),
     /// Something worth a line.
     Say(String),
@@ -164,7 +164,7 @@ pub struct Estimate {
     pub operations: u64,
 }
 
-/// Mean KL divergence of the calibration's logits from the float model's, in nats.
+/// Mean KL divergence of the calibration logits from those of the float model, in nats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KlChange {
     /// With the layers of the search quantised.

@@ -1,5 +1,5 @@
-//! What a calibration sees of a model: extremes, histograms and samples of every linear layer's inputs, and the extremes of keys
-//! and values.
+//! What a calibration sees of a model: extremes, histograms and samples of the inputs of every linear layer, and the extremes of
+//! keys and values.
 
 use glmbench_device::observed::Observer;
 

@@ -18,7 +18,7 @@ pub(super) enum Origin {
     SmoothedNorm(usize),
     /// A smoothed norm's bias: zeros.
     Zeros,
-    /// Scales of a layer's keys or values: the first half of its channels, or the second.
+    /// Key or value scales of a layer: the first half of its channels, or the second.
     CacheScale { layer: usize, is_value: bool },
 }
 
@@ -162,7 +162,7 @@ fn of_linear(
     vec![weight, tensor(Suffix::WeightScale, "F32", scales), tensor(Suffix::WeightOffset, "F32", scales)]
 }
 
-/// Returns the scales and offsets of a layer's keys and values.
+/// Returns the scales and offsets of the keys and values in a layer.
 fn of_cache(
     layer: usize,
     config: &ModelConfig,

@@ -1,4 +1,4 @@
-//! Ranges of activations: from what a calibration saw to the scale and offset of a layer's inputs.
+//! Ranges of activations: from what a calibration saw to the input scale and offset of a layer.
 //!
 //! Formulas: `S = (high - low) / 255` and `Z = -128 - round(low / S)`, so that `low` becomes -128 and `high` 127. A range always
 //! includes 0, which keeps `Z` an int8. The scale is stored in the model's type, and `Z` follows from the stored scale.
@@ -48,7 +48,7 @@ pub(super) fn round_scale(scale: f64, stored: StorageType) -> f32 {
     }
 }
 
-/// Counts of a layer's inputs in [`BINS`] equal bins between the extremes.
+/// Input counts of a layer in [`BINS`] equal bins between the extremes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Histogram {
     pub(super) range: Range,

@@ -1,8 +1,9 @@
 //! The search for the layers that quantisation harms most.
 //!
-//! One pass measures the errors of every linear layer's outputs over the samples of the calibration. They are ranked twice: by the
-//! error relative to the outputs, and by the error itself. The second is what a layer adds to the residual stream. Neither is right for
-//! all models. The logits decide between the layers that each would leave in float.
+//! One pass measures the output error of every linear layer over the samples of the calibration. They are ranked
+//! twice: by the error relative to the outputs, and by the error itself. The second is what a layer adds to the
+//! residual stream. Neither is right for all models. The logits decide between the layers that each would leave in
+//! float.
 
 use std::collections::BTreeSet;
 
@@ -103,7 +104,7 @@ fn measured(
     Ok(measured)
 }
 
-/// Returns the mean KL divergence of the quantised model's logits from the float model's.
+/// Returns the mean KL divergence of the quantised model's logits from the float model's logits.
 fn kl(job: &Job, calibration: &Calibration, control: &mut Control<'_>) -> Result<f64, QuantiseError> {
     let Some(expected) = &calibration.logits else { return Ok(0.0) };
     let (config, source) = (quantised_config(job), InMemory::new(job, calibration));

@@ -18,7 +18,7 @@ use crate::weights::quantised::names::Suffix;
 use crate::weights::quantised::{RawTensor, StoredLinear};
 use crate::weights::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 
-/// Makes the tensors of a job's new checkpoint.
+/// Makes the tensors of the new checkpoint.
 pub(super) struct Maker<'a> {
     pub(super) job: &'a Job,
     pub(super) calibration: &'a Calibration,
@@ -73,8 +73,8 @@ impl Maker<'_> {
         }
     }
 
-    /// Returns the tensors of a layer of THUDM's checkpoints in ModelSlim's layout: the same integers, one a byte, and the
-    /// same scales.
+    /// Returns the tensors of a layer in a checkpoint of THUDM, in the layout of ModelSlim. Integers and scales are the same,
+    /// with one integer a byte.
     fn rewritten(&self, id: LinearId) -> Result<Vec<NewTensor>, QuantiseError> {
         let Job { config, source, .. } = self.job;
         let stored = StoredLinear::read(&**source, config, id, &Part::Whole, true)?;
@@ -134,7 +134,7 @@ fn number_bytes(x: f32, stored: StorageType) -> Vec<u8> {
     }
 }
 
-/// Returns the config of a job's new checkpoint.
+/// Returns the config of the new checkpoint.
 pub(super) fn quantised_config(job: &Job) -> ModelConfig {
     let settings = &job.settings;
     let quantised = Quantised {

@@ -79,7 +79,7 @@ impl IntegerRows {
         }
     }
 
-    /// Returns the sum of each output channel's integers.
+    /// Returns the sum of the integers in each output channel.
     fn sums(&self, width: usize) -> impl Iterator<Item = i64> + '_ {
         self.integers.chunks_exact(width).map(|row| row.iter().map(|&q| i64::from(q)).sum())
     }
@@ -178,7 +178,7 @@ pub(super) fn quant_biases(
     integers.sums(width).enumerate().map(of).collect()
 }
 
-/// The error of a layer's outputs over the samples.
+/// The output error of a layer over the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct OutputError {
     /// `sum (y' - y)^2`.
@@ -187,7 +187,7 @@ pub(super) struct OutputError {
     pub(super) relative: f64,
 }
 
-/// The form of a layer's inputs in its product.
+/// The input form of a layer in its product.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum InputForm {
     /// As they are.
@@ -220,7 +220,7 @@ impl InputForm {
     }
 }
 
-/// Returns the error of the layer's outputs for each of these ways in which its inputs enter.
+/// Returns the output error of the layer for each of these ways in which its inputs enter.
 pub(super) fn output_errors(
     float: &FloatRows<'_>,
     integers: &IntegerRows,

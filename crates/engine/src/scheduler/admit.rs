@@ -42,7 +42,7 @@ impl Engine {
         self.model.config().pre_seq_len.unwrap_or(0)
     }
 
-    /// Returns what the cache has of a prompt's beginning.
+    /// Returns what the cache has of the beginning of a prompt.
     fn shared(&self, next: &Sequence) -> Shared {
         if !next.shares() {
             return Shared::default();

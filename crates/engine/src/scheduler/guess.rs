@@ -83,7 +83,7 @@ impl Guessing {
     }
 }
 
-/// Returns guesses of a sequence's next tokens, at most `most`.
+/// Returns guesses of the next tokens of a sequence, at most `most`.
 pub(super) fn of(sequence: &Sequence, most: usize) -> &[u32] {
     let request = &sequence.request;
     if !request.savings.prompt_lookup {

@@ -53,7 +53,7 @@ impl Engine {
         parts
     }
 
-    /// Plans one token of every sequence whose prompt is fed, and guesses of the next ones where these pay.
+    /// Plans one token of every sequence with a fed prompt, and guesses of the next ones where guesses pay.
     fn plan_decode(&self) -> Vec<Part> {
         let capacity = self.model.capacity();
         let fed = self.running.iter().enumerate().filter(|(_, sequence)| sequence.prompt_left() == 0);

@@ -1,8 +1,8 @@
 //! A SentencePiece BPE model: text to ids, with the same result as SentencePiece itself.
 //!
 //! SentencePiece puts `▁` before the text (if the model says so), writes spaces as `▁`, and starts with every character
-//! as a symbol. It then repeatedly merges the neighbours whose union is the piece with the highest score, leftmost
-//! first. Symbols that are not pieces in the end become their UTF-8 bytes, or the unknown piece.
+//! as a symbol. It then repeatedly merges the neighbours that form the piece with the highest score, leftmost first.
+//! Symbols that are not pieces in the end become their UTF-8 bytes, or the unknown piece.
 //!
 //! [`BPE`] of the `tokenizers` crate merges by an ordered list of pairs instead. The two agree if two conditions hold:
 //!
@@ -13,8 +13,8 @@
 //! ever occurs, and the place of the others in the list does not matter.
 //!
 //! To that algorithm, a whole text is one word. The text is therefore split beforehand, between two characters that are
-//! adjacent in no piece. No merge can cross such a place, so the parts are independent and only the speed changes:
-//! short parts come again and again, and their ids are kept ([`parts`]).
+//! adjacent in no piece. No merge can cross such a place, so the parts are independent and only the speed changes.
+//! Short parts come again and again, and their ids are kept ([`parts`]).
 
 mod parts;
 

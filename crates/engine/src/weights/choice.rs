@@ -1,4 +1,4 @@
-//! Selection of a folder's checkpoint files.
+//! Selection of the checkpoint files in a folder.
 //!
 //! A folder must hold exactly one set of weights, or it is rejected. Loading one of two sets would be a guess that the
 //! results of a run would not reveal.
@@ -16,7 +16,7 @@ pub(super) struct Names<'a> {
     pub(super) single: &'a str,
     /// The index, which maps tensors to shards.
     pub(super) index: &'a str,
-    /// Beginning of the shards' names, before the number; `None` for any.
+    /// Beginning of the shard names, before the number; `None` for any.
     pub(super) stem: Option<&'a str>,
     /// File extension of the shards.
     pub(super) extension: &'static str,
@@ -217,7 +217,7 @@ impl Set {
         shown(self.files.iter().map(String::as_str))
     }
 
-    /// Returns the set's files in order, if none is missing.
+    /// Returns the set's files in order, if the set is complete.
     fn complete(&self, dir: &Path) -> Result<Choice, WeightError> {
         let missing: Vec<String> =
             (1..=self.count).filter(|n| !self.numbers.contains(n)).map(|n| self.name(n)).collect();

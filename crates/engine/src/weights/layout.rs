@@ -37,7 +37,7 @@ pub const INPUT_NORM: &str = "input_layernorm.weight";
 pub const QKV_WEIGHT: &str = "self_attention.query_key_value.weight";
 /// Per layer: bias of the fused projection, `[qkv_width]`; only with `add_qkv_bias`.
 pub const QKV_BIAS: &str = "self_attention.query_key_value.bias";
-/// Per layer: projection of the heads' outputs, `[hidden_size, q_width]`.
+/// Per layer: projection of the head outputs, `[hidden_size, q_width]`.
 pub const ATTENTION_DENSE: &str = "self_attention.dense.weight";
 /// Per layer: RMSNorm before the feed-forward part, `[hidden_size]`.
 pub const POST_NORM: &str = "post_attention_layernorm.weight";
@@ -67,7 +67,7 @@ const NAMED: usize = 10;
 /// Number of problems after which [`check`] stops: the checkpoint is of another model altogether.
 const COUNTED: usize = 1000;
 
-/// Returns the full name of a layer's tensor, e.g. `layer_tensor(3, QKV_BIAS)`.
+/// Returns the full name of a tensor in a layer, e.g. `layer_tensor(3, QKV_BIAS)`.
 pub fn layer_tensor(layer: usize, part: &str) -> String {
     format!("{LAYERS}{layer}.{part}")
 }
@@ -90,7 +90,7 @@ impl LinearId {
     /// The output layer.
     pub const OUTPUT: Self = Self { layer: None, role: Role::Output };
 
-    /// Roles of a transformer layer's linear layers, in the order of the forward pass.
+    /// Roles of the linear layers in a transformer layer, in the order of the forward pass.
     const ROLES: [(Role, &'static str); 4] = [
         (Role::Qkv, QKV_WEIGHT),
         (Role::Dense, ATTENTION_DENSE),
@@ -137,7 +137,7 @@ impl LinearId {
         }
     }
 
-    /// Returns the tensor of the norm whose result is its input; `None` if its input is no result of a norm.
+    /// Returns the tensor of the norm that makes its input; `None` if its input does not come from a norm.
     pub fn norm_before(self) -> Option<String> {
         match (self.role, self.layer) {
             (Role::Qkv, Some(layer)) => Some(layer_tensor(layer, INPUT_NORM)),

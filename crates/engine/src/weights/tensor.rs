@@ -13,7 +13,7 @@ const _: () =
 /// Numbers converted at a time, few enough to stay in the first-level cache.
 const CHUNK: usize = 2048;
 
-/// Storage type of a tensor's numbers.
+/// Number type of a stored tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StorageType {
     /// IEEE 754 single precision.
@@ -48,7 +48,7 @@ impl StorageType {
     }
 }
 
-/// Type of a tensor's elements in a file that is converted: numbers, or the integers of quantised weights.
+/// Element type of a tensor in a file that is converted: numbers, or the integers of quantised weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ElementType {
     /// Numbers.

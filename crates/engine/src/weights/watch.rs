@@ -134,7 +134,7 @@ fn limit(stored: StorageType, kept_in: DType) -> u32 {
     }
 }
 
-/// Reports the indices of all numbers of `view` whose bits without sign reach `limit`.
+/// Reports the indices of all numbers of `view` that reach `limit`, by their bits without sign.
 ///
 /// Per chunk, only the maximum is computed first, which the compiler vectorises. Chunks without faults need nothing
 /// else.

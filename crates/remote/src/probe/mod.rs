@@ -69,7 +69,7 @@ impl Capability {
 /// What a server can do, each with its evidence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Capabilities {
-    /// Log-probabilities of the prompt's tokens, one a token.
+    /// Log-probabilities of the prompt tokens, one a token.
     pub prompt_logprobs: Capability,
     /// Log-probabilities of candidates for a generated token. Value: how many at most were revealed when 20 were asked for.
     pub generated_logprobs: Capability,

@@ -194,7 +194,7 @@ pub(crate) struct PromptTokens {
     pub(crate) model: Option<String>,
 }
 
-/// Which of an endpoint's base URLs has a route.
+/// Which base URL of an endpoint has a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Base {
     /// That of inference.
@@ -336,7 +336,7 @@ impl dyn Protocol {
         }
     }
 
-    /// Log-probabilities of the prompt's own tokens.
+    /// Log-probabilities of the prompt tokens.
     pub(crate) fn prompt_logprobs(
         &self,
         model: Option<&str>,

@@ -110,7 +110,7 @@ pub fn behave(name: &str, request: &Request, times: usize) -> Script {
         .unwrap_or_else(|| stub::answer(api_of(request), Schedule::default(), request))
 }
 
-/// Returns the protocol whose stub generates on the request's route.
+/// Returns the protocol of the stub that generates on the request's route.
 fn api_of(request: &Request) -> Api {
     let route = stub::route_of(&request.path);
     let generates = |api: &Api| api.protocol().stub().wire(route).is_some();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Script, Step};
 
-/// Bytes of a thread's stack. Thousands of streams fit.
+/// Stack of a thread, in bytes. Thousands of streams fit.
 const STACK: usize = 128 << 10;
 
 /// A request as it was received.
@@ -106,12 +106,13 @@ impl Server {
         self.address
     }
 
-    /// Returns the requests whose scripts have ended, in the order of their ends.
+    /// Returns the requests with a finished script, in the order of their ends.
     pub fn answered(&self) -> Vec<Answered> {
         self.shared.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until so many scripts have ended, at most 10 s, and returns them: a client may have its answer before that.
+    /// Waits until `count` scripts have ended, at most 10 s, and returns them. A client may have its answer before its
+    /// script ends.
     pub fn wait_for(&self, count: usize) -> Vec<Answered> {
         let begin = Instant::now();
         while self.answered().len() < count && begin.elapsed() < Duration::from_secs(10) {

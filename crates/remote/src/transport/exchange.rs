@@ -10,7 +10,7 @@ use super::{Transport, stamp};
 use crate::response::Times;
 use crate::{Failure, FailureKind, Phase};
 
-/// Bytes of a server's text that a failure keeps.
+/// Bytes of server text that a failure keeps.
 pub(super) const MAX_TEXT: usize = 2_048;
 /// How long the rest of a complete answer is awaited, so that its connection can serve again.
 const REST: Duration = Duration::from_millis(250);
@@ -97,7 +97,7 @@ impl<'t> Exchange<'t> {
         }
     }
 
-    /// Adds what follows in the body to a server's message, up to the bound of a failure's text.
+    /// Adds what follows in the body to a server's message, up to the bound for the text of a failure.
     pub(crate) fn append_rest(&mut self, text: &mut Vec<u8>) {
         stamp::expect_within(REST);
         let mut buffer = [0; 1 << 10];

@@ -21,9 +21,9 @@ use crate::json::Json;
 use crate::response::{Attempt, Times};
 use crate::{Endpoint, Failure, FailureKind, Phase, RemoteError, Url};
 
-/// Bytes of a response's head.
+/// Maximum bytes of a response head.
 const MAX_HEAD: usize = 24 << 10;
-/// Bytes of a connection's buffers. More than a head, or a head that is too long would end as a cut.
+/// Bytes of connection buffers. More than a head, or a head that is too long would end as a cut.
 const BUFFER: usize = 32 << 10;
 /// Connections kept alive. A sweep's largest concurrency should find all of its connections again.
 const MAX_IDLE: usize = 4_096;

@@ -1,4 +1,4 @@
-//! The first process of a sandbox's namespaces: it builds them, starts the program, and reaps.
+//! The first process in the namespaces of a sandbox: it builds them, starts the program, and reaps.
 
 use std::convert::Infallible;
 use std::ffi::CString;

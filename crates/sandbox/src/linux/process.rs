@@ -22,7 +22,7 @@ pub(super) fn fork(flags: CloneFlags) -> Result<Option<Pid>, Errno> {
     Ok((pid != 0).then(|| Pid::from_raw(pid as libc::pid_t)))
 }
 
-/// Ends this process without destructors and buffers: those of a fork are its parent's.
+/// Ends this process without destructors and buffers: a fork has copies from its parent.
 pub(super) fn leave(code: i32) -> ! {
     // SAFETY: The call takes an integer and does not return.
     unsafe { libc::_exit(code) }

@@ -58,7 +58,7 @@ pub(crate) fn supervise() -> ExitCode {
 }
 
 fn answer(request: Request) -> Result<Answer, Refused> {
-    // Signals of the terminal are the harness's, and so is the decision what to do with a running program.
+    // Signals of the terminal go to the harness. The harness also decides what to do with a running program.
     setsid().step(|| "a session of its own".into())?;
     set_pdeathsig(Signal::SIGKILL).step(|| "to die with the harness".into())?;
     close_others().step(|| "to close files".into())?;

@@ -235,7 +235,7 @@ impl Form {
     }
 }
 
-/// How many characters of a choice's text are behind.
+/// How many characters in the text of a choice are behind.
 #[derive(Debug, Default, Clone, Copy)]
 struct Offsets {
     characters: usize,

@@ -19,7 +19,7 @@ impl Usage {
     }
 }
 
-/// A map whose order is that of its list.
+/// A map in the order of its list.
 #[derive(Debug)]
 pub(crate) struct Pairs<V>(pub(crate) Vec<(String, V)>);
 
@@ -42,7 +42,7 @@ pub(crate) struct CompletionLogprobs {
     pub(crate) top_logprobs: Vec<Option<Pairs<f64>>>,
 }
 
-/// A token of a chat's `logprobs`.
+/// A token in the `logprobs` of a chat.
 #[derive(Debug, Serialize)]
 pub(crate) struct ChatToken {
     pub(crate) token: String,
@@ -85,7 +85,7 @@ pub(crate) enum StopReason {
     Text(String),
 }
 
-/// `message` of a chat's choice, or `delta` of a chunk.
+/// `message` of a chat choice, or `delta` of a chunk.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! Requests of the tokenizer's routes.
+//! Requests to the tokenizer routes.
 
 use super::fields::Plain;
 use super::openai::Message;

@@ -77,7 +77,7 @@ fn keys(comparison: &Comparison, looks: &[Look]) -> Vec<Key> {
     named.map(|(side, look)| Key { label: say(comparison, &side.label()), look: *look }).collect()
 }
 
-/// The clocks of the chart's series. Every subtitle names them.
+/// The clocks of the series in the chart. Every subtitle names them.
 fn clocks(comparison: &Comparison) -> Text {
     let is_modelled = |modelled: bool| comparison.sides.iter().any(|side| side.is_modelled() == modelled);
     match (is_modelled(false), is_modelled(true)) {

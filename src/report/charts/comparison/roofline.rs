@@ -141,7 +141,7 @@ fn reached(side: &Side, row: &PerfRow) -> Option<Reached> {
     })
 }
 
-/// The limits of a run's cases: one roof, or for modelled cards one per rank count.
+/// The limits of the cases in a run: one roof, or for modelled cards one per rank count.
 fn roofs(side: &Side) -> Vec<Roofline> {
     let ranks: BTreeSet<u32> = if side.is_modelled() {
         side.run().plan.performance.iter().map(|case| case.tp).collect()

@@ -1,4 +1,4 @@
-//! What more tensor-parallel ranks bring: the multiple of the fewest ranks' throughput, against batch.
+//! What more tensor-parallel ranks bring: throughput as a multiple of that with the fewest ranks, against batch.
 
 use super::super::axis::{Axis, Division};
 use super::super::times::BATCH;

@@ -13,7 +13,7 @@ fn hash(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
 }
 
-/// Returns the lines of a task's samples, and the hash over all of them.
+/// Returns the sample lines of a task, and the hash over all of them.
 pub(super) fn samples(task: &Task<'_>, prompts: &Prompts<'_>) -> (String, String) {
     let (mut lines, mut hashes) = (String::new(), String::new());
     for (number, sample) in task.samples.iter().enumerate() {

@@ -64,7 +64,7 @@ pub(super) fn files(
     Ok(files)
 }
 
-/// Notes for readers of one case's files.
+/// Notes for readers of the files of one case.
 fn case_notes(case: &AccuracyCase, samples: &[&SampleRecord], prompts: &Prompts<'_>) -> Vec<String> {
     let mut notes = vec![format!("{}: protocol {}, {} shots", case.task, case.protocol, case.shots)];
     if (samples.len() as u64) < case.items {

@@ -32,7 +32,7 @@ use self::gemm::Product;
 
 /// From this number of rows on, a product is computed in blocks of inputs.
 const MANY_ROWS: usize = 24;
-/// Inputs of such a block, whose rows stay in L2.
+/// Inputs of such a block. The rows of the block stay in L2.
 const BLOCK_K: usize = 1024;
 /// Panels that share its rows while they are in L2.
 const MANY_PANELS: usize = 8;

@@ -218,7 +218,7 @@ struct Scale<'a> {
     sums: &'a [i32],
     /// Distance between rows of sums, in numbers.
     sums_stride: usize,
-    /// Scale and sum of each row's integers.
+    /// Scale and sum of the integers in each row.
     rows: &'a [Scaled],
     /// The offset that the product added to every weight.
     offset: i32,

@@ -1,8 +1,8 @@
 //! The depth loops that all tile products share: sixteen rows by four panels, or thirty-two rows by two panels.
 //!
-//! A product `t` has `shape`, `tiles` (its depth), rows `a` and panels `b` in tile order, sums `c`, and `fresh` if the
-//! sums begin at zero. One block of assembly holds a whole loop, including loads and stores of the sums. The compiler
-//! therefore never has to track a tile register.
+//! A product `t` has `shape`, `tiles` (its depth), rows `a` and panels `b` in tile order, and sums `c`. It has `fresh`
+//! if the sums begin at zero. One block of assembly holds a whole loop, including loads and stores of the sums. The
+//! compiler therefore never has to track a tile register.
 
 /// Prefetches the sixteen lines of a tile that is `ahead` bytes after a panel's current tile.
 macro_rules! tile_ahead {

@@ -29,8 +29,8 @@ use super::{NARROW, Shape, TileProduct, TileUnit, Unpack};
 
 /// Rows that are multiplied while a panel is in cache. More rows read the weights again.
 pub(crate) const BLOCK_ROWS: usize = 512;
-/// Bytes of a step's panels over a block of depth. Of 48 KiB of L1, the panels take 16 KiB, thirty-two passing rows 16
-/// KiB and their sums 4 KiB (larger blocks were simulated for integers: `docs/SPEED.md`).
+/// Bytes of the panels in a step over a block of depth. Of 48 KiB of L1, the panels take 16 KiB, thirty-two passing
+/// rows 16 KiB and their sums 4 KiB. Larger blocks were simulated for integers (`docs/SPEED.md`).
 pub(crate) const BLOCK_BYTES: usize = 16 << 10;
 /// Maximum panels of a piece whose sums wait between blocks of depth. Of 2 MiB of L2, the sums of 512 rows take 768
 /// KiB. The rows of two blocks of depth take 512 KiB, and the passing panels 192 KiB.

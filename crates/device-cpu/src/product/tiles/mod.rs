@@ -112,8 +112,8 @@ pub(crate) struct TileProduct<C = f32> {
     pub(crate) c: *mut C,
 }
 
-/// The configuration of this thread's tile registers: only [`TileUnit::configure`] makes one, and
-/// [`TileUnit::release`] takes it. It serves all units that use the registers, and those in plain Rust.
+/// The tile register configuration of this thread: only [`TileUnit::configure`] makes one, and [`TileUnit::release`]
+/// takes it. It serves all units that use the registers, and those in plain Rust.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Configured {
     /// Rows of a tile.

@@ -1,13 +1,13 @@
 //! The tile products in the order of AVX-512 BF16, on `VDPBF16PS`.
 //!
-//! The instruction adds the products of sixteen pairs to sixteen sums: first those of the odd numbers, then those of
-//! the even ones, each by a fused multiply-add. Subnormal numbers count as zero on input and output, and rounding is to
-//! nearest even, whatever the control register says (Intel 64 and IA-32 Architectures Software Developer's Manual,
-//! volume 2, VDPBF16PS). A sum is one chain over ascending pairs, so its bits depend on neither rows, panels nor
-//! blocks.
+//! The instruction adds the products of sixteen pairs to sixteen sums, each by a fused multiply-add. It first adds the
+//! products of the odd numbers, then those of the even ones. Subnormal numbers count as zero on input and output, and
+//! rounding is to nearest even, whatever the control register says. The source is the Intel 64 and IA-32 Architectures
+//! Software Developer's Manual, volume 2, VDPBF16PS. A sum is one chain over ascending pairs, so its bits depend on
+//! neither rows, panels nor blocks.
 //!
-//! A line of a tile of a panel is one register: a pair of each column. The sums of up to eight rows by two panels, or of
-//! up to six by four, stay in registers over the tiles of a product.
+//! A line of a tile of a panel is one register: a pair of each column. The sums stay in registers over the tiles of a
+//! product. They are those of up to eight rows by two panels, or of up to six by four.
 
 use std::arch::x86_64::{
     __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
@@ -107,7 +107,7 @@ impl Part {
         Self { c: unsafe { self.c.add(first * PANEL) }, ..self }
     }
 
-    /// Returns the part below `rows` rows, of a product whose sums are `WIDTH` panels wide.
+    /// Returns the part below `rows` rows, of a product with sums `WIDTH` panels wide.
     ///
     /// # Safety
     /// The product must have the rows.

@@ -82,8 +82,7 @@ fn of_tiles() -> impl Strategy<Value = (InstructionSet, DType)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Every number is the rounded exact sum, within the error of the sum's own roundings. A row computed alone gives
-    /// the same.
+    /// Every number is the rounded exact sum, within the rounding error of the sum. A row computed alone gives the same.
     #[test]
     fn products_are_right_and_rows_do_not_matter_to_each_other(
         rows in 1usize..70, n in 1usize..90, k in 1usize..600, (set, dtype) in of_tiles(), seed: u64,

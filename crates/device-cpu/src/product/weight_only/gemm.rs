@@ -284,8 +284,8 @@ impl<Q: Integers> GroupGemm<'_, Q> {
         }
     }
 
-    /// Adds the products of up to eight inputs with a line of each panel. The inputs are of the tile's rows, which begin
-    /// at `a`; the first line is at `w`.
+    /// Adds the products of up to eight inputs with a line of each panel. The inputs are those of the tile rows, which
+    /// begin at `a`. The first line is at `w`.
     ///
     /// # Safety
     /// As [`Self::tile`]; the rows and the line must hold the inputs.

@@ -125,7 +125,7 @@ impl Memo {
         &self.ids
     }
 
-    /// Replaces everything, for a tokenizer whose texts have no parts.
+    /// Replaces everything, for a tokenizer that does not split texts into parts.
     pub(in super::super) fn replace(&mut self, ids: Vec<u32>) {
         *self = Self { ids, ..Self::default() };
     }

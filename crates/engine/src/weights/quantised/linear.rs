@@ -116,7 +116,7 @@ impl<'a> StoredLinear<'a> {
     }
 }
 
-/// Returns the error of a tensor whose values cannot be used.
+/// Returns the error of a tensor with unusable values.
 fn broken(origin: &str, tensor: &str, problem: &dyn std::fmt::Display) -> WeightError {
     let problem = format!("tensor {tensor}: {problem}");
     WeightError::Format { path: PathBuf::from(origin), problem }
@@ -195,7 +195,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Returns floating-point numbers, `each` per output channel, of this rank's output channels.
+    /// Returns floating-point numbers, `each` per output channel, for the output channels of this rank.
     fn floats(&self, suffix: Suffix, each: usize) -> Result<(Vec<f32>, String), WeightError> {
         let raw = self.raw(suffix, &["F16", "BF16", "F32"])?;
         let origin = raw.origin.clone();
@@ -246,8 +246,8 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Returns int4 scales of this rank's inputs. A rank whose inputs begin or end within a group has smaller groups, which
-    /// repeat its scale.
+    /// Returns the int4 scales of the inputs on this rank. If a rank's inputs begin or end within a group, its groups are
+    /// smaller and repeat the group's scale.
     fn groups(&self, quantised: &Quantised) -> Result<Numbers, WeightError> {
         let width = self.whole[1];
         let group =

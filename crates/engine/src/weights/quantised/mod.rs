@@ -64,7 +64,7 @@ pub(super) fn expected_tensors(config: &ModelConfig) -> impl Iterator<Item = Exp
     plain.chain(cache.into_iter().flatten())
 }
 
-/// Returns what a quantised checkpoint has in place of a model's tensor.
+/// Returns what a quantised checkpoint has in place of a tensor of the model.
 fn of_tensor(
     name: String,
     shape: Vec<usize>,
@@ -182,7 +182,7 @@ fn of_cache<'a>(
     (0..config.num_layers).flat_map(of_layer)
 }
 
-/// Rejects weights whose kind is not the one that the configuration says, or that no engine of this kind can read.
+/// Rejects weights of another kind than the configuration says, or of a kind that this engine cannot read.
 pub(super) fn refuse(
     source: &dyn WeightSource,
     stored: &[StoredTensor],
@@ -295,7 +295,7 @@ fn types(stored: &[StoredTensor]) -> String {
     format!("all {} tensors are {}", stored.len(), names.join(" or "))
 }
 
-/// Returns the name of the norm's weight that goes with a linear layer. Under SmoothQuant a quantised layer has one of its own,
+/// Returns the name of the norm weight that goes with a linear layer. Under SmoothQuant a quantised layer has one of its own,
 /// `{norm}.module.weight`, whose channels are divided by the factors that its weight was multiplied with.
 ///
 /// # Errors
@@ -327,5 +327,5 @@ pub(crate) fn norm_of(
     Ok(module)
 }
 
-/// Returns the role of the layer whose KV scales [`names::kv`] names: the tensors stand beside its weight.
+/// Returns the role of the layer with the KV scales that [`names::kv`] names. The tensors stand beside its weight.
 const KV_ROLE: Role = Role::Qkv;

@@ -1,4 +1,4 @@
-//! Names of the files and tensors of ModelSlim's and THUDM's quantised checkpoints.
+//! Names of the files and tensors in quantised checkpoints of ModelSlim and THUDM.
 
 use super::KV_ROLE;
 use super::layout::LinearId;
@@ -24,7 +24,7 @@ pub enum Suffix {
 }
 
 impl Suffix {
-    /// Returns the end of the tensor's name.
+    /// Returns the end of the tensor name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Weight => "weight",
@@ -43,7 +43,7 @@ impl Suffix {
     }
 }
 
-/// Scales and offsets of a layer's keys and values.
+/// Key and value scales and offsets of a layer.
 pub const KV_PARTS: [&str; 4] =
     ["k_proj.kv_cache_scale", "k_proj.kv_cache_offset", "v_proj.kv_cache_scale", "v_proj.kv_cache_offset"];
 
@@ -52,7 +52,7 @@ pub fn kv(layer: usize, part: &str) -> String {
     format!("{}.{part}", LinearId { layer: Some(layer), role: KV_ROLE }.name())
 }
 
-/// Returns the name of a smoothed norm's `weight` or `bias`. `norm` is the name of the plain norm's weight.
+/// Returns the name of a smoothed norm's `weight` or `bias`. `norm` is the weight name of the plain norm.
 pub fn module(norm: &str, part: &str) -> String {
     format!("{}.module.{part}", norm.strip_suffix(".weight").unwrap_or(norm))
 }

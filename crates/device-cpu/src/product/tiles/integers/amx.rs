@@ -26,7 +26,7 @@ pub(crate) fn pack_row(_: Avx512, weights: &[f32], scales: &[f32], block: &mut [
     fn compiled(weights: &[f32], scales: &[f32], block: &mut [u8], row: usize) {
         let numbers = weights.as_chunks::<TILE_DEPTH>().0.iter().zip(scales.as_chunks::<TILE_DEPTH>().0);
         for ((weights, scales), tiles) in numbers.zip(block.chunks_exact_mut(WEIGHT_PARTS * TILE_BYTES)) {
-            // SAFETY: two registers hold the numbers of a tile's depth.
+            // SAFETY: two registers hold the numbers of one tile depth.
             let [first, second] = unsafe {
                 let (w, s) = (weights.as_ptr(), scales.as_ptr());
                 [

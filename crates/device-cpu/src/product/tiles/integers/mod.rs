@@ -1,7 +1,7 @@
 //! Weighted sums of integers: the products with the values of an int8 KV cache, whatever the device's type.
 //!
 //! An 8-bit integer is exact in bf16, so a stored tile becomes one tile in L1. A softmax weight, already rounded to the
-//! type, times the scale of its token's value is an fp32 number. It is split into two bf16 parts. The high part is
+//! type, times the value scale of its token is an fp32 number. It is split into two bf16 parts. The high part is
 //! rounded to nearest, so the low part is at most `2^-8` of the number, of either sign. The low part loses what follows
 //! its own eighth bit, less than `2^-16` of the number. The products of both parts with the one tile of integers are
 //! summed: high, low, for one step of depth after the other.

@@ -118,8 +118,8 @@ proptest! {
         prop_assert!(numbers.iter().enumerate().all(|(i, number)| own(i) || *number == [0; 2]));
     }
 
-    /// A product is the weighted sum of the integers, within the loss of the parts and the sum's own roundings. Both
-    /// implementations give the same bits, and a row does not depend on the others.
+    /// A product is the weighted sum of the integers, within the loss of the parts and the roundings of the sum.
+    /// Both implementations give the same bits, and a row does not depend on the others.
     #[test]
     fn products_are_weighted_sums(
         rows in prop::collection::vec(weights(96), TILE_ROWS), count in 1..=TILE_ROWS, wide: bool, seed: u64,
