@@ -49,7 +49,7 @@ impl ToText for AccuracyVerdict {
     }
 }
 
-/// An item group of a task: all, a category, the hard part, or a subject.
+/// A group of the items in a task: all, a category, the hard part, or a subject.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupComparison {
     /// Category, `Hard`, or `all`.

@@ -335,7 +335,7 @@ pub fn render(paths: &[PathBuf], options: &Options) -> Result<ComparisonSummary,
     write(&comparison, &[], &folder)
 }
 
-/// Folder name of a comparison: the time, and the name ends of the first two runs.
+/// Folder name of a comparison: the time, and how the names of the first two runs end.
 pub fn folder_name(now: std::time::SystemTime, comparison: &Comparison) -> String {
     let end = |side: &Side| {
         // Drop the run's own time at the front, since the folder name starts with a time.

@@ -7,7 +7,7 @@ use glmbench_device::{DeviceError, KvChannel, KvChannels, KvShape};
 
 use crate::buffer::Buffer;
 use crate::pack::PANEL;
-use crate::simd::{Element, Isa, Kernel};
+use crate::simd::{Element, Isa, Kernel, Simd16};
 
 use super::WHAT;
 
@@ -97,10 +97,10 @@ impl Kernel for WidenKeys<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa, E: Element>(self, _isa: I) {
+    fn run<I: Isa, E: Element>(self, isa: I) {
         let rows = self.q.as_chunks::<PANEL>().0.iter().zip(self.out.as_chunks_mut::<PANEL>().0);
         for ((q, out), (scale, offset)) in rows.zip(self.by.scales.iter().zip(self.by.offsets)) {
-            *out = std::array::from_fn(|i| (f32::from(q[i]) - offset) * scale);
+            isa.load_i8(q).sub(isa.splat(*offset)).mul(isa.splat(*scale)).store(out);
         }
     }
 }
@@ -118,12 +118,12 @@ impl Kernel for WidenValues<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa, E: Element>(self, _isa: I) {
-        let of = |numbers: &[f32]| std::array::from_fn::<f32, PANEL, _>(|i| numbers[self.first + i]);
+    fn run<I: Isa, E: Element>(self, isa: I) {
+        let of = |numbers: &[f32]| isa.load_part(&numbers[self.first..][..PANEL]);
         let (scales, offsets) = (of(self.by.scales), of(self.by.offsets));
         let rows = self.q.as_chunks::<PANEL>().0.iter().zip(self.out.as_chunks_mut::<PANEL>().0);
         for (q, out) in rows.take(self.tokens) {
-            *out = std::array::from_fn(|i| (f32::from(q[i]) - offsets[i]) * scales[i]);
+            isa.load_i8(q).sub(offsets).mul(scales).store(out);
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use crate::pack::quantise::largest;
 use crate::pack::{PANEL, TILE_BYTES, TILE_K, TILE_ROWS};
-use crate::simd::{Element, Isa, Kernel};
+use crate::simd::{Element, Isa, Kernel, Simd16};
 
 /// The weight of the high digit.
 const BASE: f32 = 256.0;
@@ -119,11 +119,11 @@ impl Kernel for WidenColumns<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa, E: Element>(self, _isa: I) {
+    fn run<I: Isa, E: Element>(self, isa: I) {
         let (scales, _) = self.scales.as_chunks::<PANEL>();
-        let Some(scales) = scales.first() else { return };
+        let Some(scales) = scales.first().map(|scales| isa.load(scales)) else { return };
         for (q, out) in self.q.as_chunks::<PANEL>().0.iter().zip(self.out.as_chunks_mut::<PANEL>().0) {
-            *out = std::array::from_fn(|i| f32::from(q[i]) * scales[i]);
+            isa.load_i8(q).mul(scales).store(out);
         }
     }
 }
@@ -139,10 +139,10 @@ impl Kernel for WidenRows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa, E: Element>(self, _isa: I) {
+    fn run<I: Isa, E: Element>(self, isa: I) {
         let rows = self.q.as_chunks::<PANEL>().0.iter().zip(self.out.as_chunks_mut::<PANEL>().0);
         for ((q, out), scale) in rows.zip(self.scales) {
-            *out = std::array::from_fn(|i| f32::from(q[i]) * scale);
+            isa.load_i8(q).mul(isa.splat(*scale)).store(out);
         }
     }
 }
