@@ -16,6 +16,7 @@ pub mod chat;
 pub mod config;
 pub mod cost;
 mod lfs;
+mod linear;
 pub mod load;
 pub mod logprobs;
 mod lookup;

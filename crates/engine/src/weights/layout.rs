@@ -8,6 +8,7 @@ use glmbench_device::words::one_of;
 
 use super::{StoredTensor, WeightError, WeightSource, quantised};
 use crate::config::ModelConfig;
+pub use crate::linear::LinearId;
 
 /// Word embedding, `[padded_vocab_size, hidden_size]`.
 pub const EMBEDDING: &str = "transformer.embedding.word_embeddings.weight";
@@ -77,47 +78,26 @@ pub fn part_of_layer(name: &str) -> Option<&str> {
     name.strip_prefix(LAYERS)?.split_once('.').map(|(_, part)| part)
 }
 
-/// A linear layer of the forward pass. The order is that of the forward pass within a layer; the output layer comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LinearId {
-    /// The transformer layer; `None` for the output layer.
-    pub layer: Option<usize>,
-    /// What it computes.
-    pub role: Role,
-}
-
 impl LinearId {
-    /// The output layer.
-    pub const OUTPUT: Self = Self { layer: None, role: Role::Output };
-
-    /// Roles of the linear layers in a transformer layer, in the order of the forward pass.
-    const ROLES: [(Role, &'static str); 4] = [
-        (Role::Qkv, QKV_WEIGHT),
-        (Role::Dense, ATTENTION_DENSE),
-        (Role::GateUp, FFN_UP),
-        (Role::Down, FFN_DOWN),
-    ];
-
     /// Returns the linear layer with this weight; `None` if the tensor is no weight of a linear layer.
     pub fn of_weight(name: &str) -> Option<Self> {
         if name == OUTPUT {
             return Some(Self::OUTPUT);
         }
         let (index, part) = name.strip_prefix(LAYERS)?.split_once('.')?;
-        let (role, _) = Self::ROLES.into_iter().find(|(_, of)| *of == part)?;
+        let role = Self::ROLES.into_iter().find(|&role| part_of_role(role) == Some(part))?;
         Some(Self { layer: Some(index.parse().ok()?), role })
     }
 
     /// Returns the linear layers of a model, in the order of the forward pass.
     pub fn all(config: &ModelConfig) -> impl Iterator<Item = Self> + use<> {
-        let of_layer = |layer| Self::ROLES.map(|(role, _)| Self { layer: Some(layer), role });
+        let of_layer = |layer| Self::ROLES.map(|role| Self { layer: Some(layer), role });
         (0..config.num_layers).flat_map(of_layer).chain(std::iter::once(Self::OUTPUT))
     }
 
     /// Returns the name of its weight.
     pub fn weight(self) -> String {
-        let part = Self::ROLES.into_iter().find(|(role, _)| *role == self.role).map(|(_, part)| part);
-        match (self.layer, part) {
+        match (self.layer, part_of_role(self.role)) {
             (Some(layer), Some(part)) => layer_tensor(layer, part),
             _ => OUTPUT.to_owned(),
         }
@@ -146,22 +126,16 @@ impl LinearId {
             _ => None,
         }
     }
-
-    fn order(self) -> (Option<usize>, usize) {
-        let role = Self::ROLES.into_iter().position(|(role, _)| role == self.role);
-        (self.layer, role.unwrap_or(Self::ROLES.len()))
-    }
 }
 
-impl PartialOrd for LinearId {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for LinearId {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.order().cmp(&other.order())
+/// Returns the weight of a linear layer in a transformer layer; `None` for roles outside the layers.
+fn part_of_role(role: Role) -> Option<&'static str> {
+    match role {
+        Role::Qkv => Some(QKV_WEIGHT),
+        Role::Dense => Some(ATTENTION_DENSE),
+        Role::GateUp => Some(FFN_UP),
+        Role::Down => Some(FFN_DOWN),
+        Role::Output | Role::Prefix => None,
     }
 }
 
