@@ -41,6 +41,7 @@ mod store;
 mod telemetry;
 mod tensor;
 mod trace;
+mod visible;
 mod widener;
 mod work;
 
