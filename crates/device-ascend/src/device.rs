@@ -1,6 +1,7 @@
 //! The device of one rank: how it is set up, and what it found.
 
 mod forward;
+mod rehearsal;
 
 use std::sync::Arc;
 

@@ -13,10 +13,10 @@ use super::api::{Api, acl};
 use super::comm::{Rendezvous, collectives};
 use super::device::{Ascend, RankHandle};
 use super::emulated::{EmulatedError, Image};
-use super::numa::{VISIBLE_DEVICES, visible_ids};
 use super::settings::{Chip, Emulation, GroupSettings};
 use super::telemetry::TelemetrySource;
 use super::trace::{self, Call};
+use super::visible::{VISIBLE_DEVICES, visible_ids};
 use super::work::WorkCounter;
 
 /// The ranks of one run.

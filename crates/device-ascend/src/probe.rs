@@ -17,7 +17,6 @@ use super::launch::{Plan, destroy, given_back, set_repeatable};
 use super::layout::HeadLayout;
 use super::memory::Buffer;
 use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PagedOperator, PromptLayout};
-use super::rehearsal::Wrong;
 use super::settings::Chip;
 use super::tensor::{Element, IntArray, TensorList, View};
 use super::widener::FOLDED;
@@ -37,6 +36,17 @@ pub(super) struct Probed {
     pub(super) layout: HeadLayout,
     /// Refused alternatives, with the libraries' messages.
     pub(super) refused: Vec<(&'static str, String)>,
+}
+
+/// A choice that returns a wrong result.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// `kv`, `prefill` or `decode`.
+    pub(super) capability: &'static str,
+    /// The name of the choice.
+    pub(super) word: &'static str,
+    /// What was found, for the record.
+    pub(super) why: String,
 }
 
 /// Selects an alternative for every capability, in the chip's order of preference.

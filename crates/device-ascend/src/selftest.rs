@@ -1,7 +1,7 @@
 //! Runs every operator of the device, at a model's widths with few rows, and compares it with plain fp32 loops.
 //!
 //! Run it first on hardware: it shows what the documentation leaves open. Inputs are small pseudo-random values in the
-//! device's type, so that the only differences are roundings. Each bound is derived from them (see `bound`).
+//! device's type, so that the only differences are roundings. Each bound is derived from them (see `compare::bound`).
 
 mod collective;
 mod operators;
@@ -9,13 +9,13 @@ mod table;
 mod timings;
 
 use self::collective::{Sum, collective};
-pub(super) use self::operators::{Rows, run_attention};
 use self::table::Table;
 pub use self::timings::{OperatorTime, SizeTime, Timings};
 
 use glmbench_device::group::DeviceGroup as _;
 use glmbench_device::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor};
 
+use super::compare::numbers;
 use super::layout::encode;
 use super::probe::Alternative;
 use super::runtime::Event;
@@ -209,35 +209,6 @@ fn timed(
     end.record(&device.core.stream)?;
     device.core.stream.synchronize()?;
     start.elapsed_ns(&end)
-}
-
-/// Returns the largest difference. NaN counts as infinite.
-pub(super) fn largest_error(ours: &[f32], theirs: &[f32]) -> f64 {
-    let errors = ours.iter().zip(theirs).map(|(a, b)| f64::from((a - b).abs()));
-    errors.fold(0.0, |most, e| if e.is_nan() { f64::INFINITY } else { e.max(most) })
-}
-
-/// Returns the largest error that rounding explains. `unit` is half a unit in the last place of the type, relative.
-///
-/// A result may be one sum of products, accumulated in fp32 and rounded once. It is then off by `unit * |result|`, plus
-/// fp32's own error, which is far less; the reference's fp32 sum is in another order. Some operators round intermediate
-/// values: a product before a bias, or scores before softmax weights. Each such rounding adds as much again. The bound is
-/// that of the largest result, times two for undocumented roundings.
-pub(super) fn bound(dtype: DType, roundings: f64, largest: f32) -> f64 {
-    let unit = if dtype == DType::Bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) };
-    2.0 * roundings * unit * f64::from(largest).max(1e-3)
-}
-
-/// Returns small pseudo-random values, representable in the type. Each seed gives others.
-pub(super) fn numbers(dtype: DType, count: usize, seed: u64, spread: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        dtype.round(((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * spread)
-    };
-    (0..count).map(|_| next()).collect()
 }
 
 /// A matrix to upload to a device.

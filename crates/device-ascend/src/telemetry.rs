@@ -14,9 +14,9 @@ use glmbench_device::DeviceError;
 use glmbench_device::sensors::{Methods, Reading, Readings, Sensors};
 
 use super::api::{Api, acl};
-use super::numa::{VISIBLE_DEVICES, logic_id};
 use super::runtime::Context;
 use super::settings::Chip;
+use super::visible::{VISIBLE_DEVICES, logic_id};
 
 /// Memory of a chip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! The ChatGLM2 engine, independent of the harness: tokens in, tokens and log-probabilities out.
 //!
 //! The engine holds the model's configuration ([`config`]), the [`tokenizer`] and chat template ([`chat`]), and the readers of
-//! [`weights`]. It has the forward pass ([`model`]), tensor parallelism ([`parallel`]), and the paged KV cache ([`cache`]).
+//! [`weights`]. It has the forward pass ([`model`]) of a whole model or of one rank's shard ([`cut`]). It has tensor parallelism
+//! ([`parallel`]) and the paged KV cache ([`cache`]).
 //! Requests are batched continuously ([`scheduler`]): the [`sampler`] with its [`logprobs`] chooses tokens, `lookup` guesses
 //! the next ones, and [`output`] makes text. [`cost`] is the minimum work of a pass, and [`quantise`] exports quantised
 //! checkpoints. [`load`] builds all this from the values of a command line.
@@ -15,7 +16,9 @@ pub mod cache;
 pub mod chat;
 pub mod config;
 pub mod cost;
+pub mod cut;
 mod lfs;
+mod linear;
 pub mod load;
 pub mod logprobs;
 mod lookup;

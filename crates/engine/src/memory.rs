@@ -8,8 +8,8 @@ use glmbench_device::{
 
 use super::EngineError;
 use super::config::ModelConfig;
+use super::cut::Cut;
 use super::model::{Capacity, attention_shape};
-use super::parallel::Cut;
 use super::weights::layout::LinearId;
 
 /// Memory that a loaded model may take.

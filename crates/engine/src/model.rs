@@ -9,7 +9,7 @@ mod loader;
 use super::EngineError;
 use super::cache::blocks_for;
 use super::config::ModelConfig;
-use super::parallel::Cut;
+use super::cut::Cut;
 use super::weights::quantised::kv_channels;
 use super::weights::{WeightError, WeightSource};
 

@@ -3,8 +3,9 @@
 use glmbench_device::{Device, DeviceError};
 
 use super::super::Ascend;
+use super::super::compare::largest_error;
 use super::timings::{SizeTime, repeated};
-use super::{Widths, largest_error, timed};
+use super::{Widths, timed};
 
 /// A rank's result of the sum over the ranks.
 #[derive(Default)]

@@ -1,20 +1,15 @@
 //! The table's rows for operators: each operator runs twice on the device, and once in the reference.
 
-use std::ops::Range;
-
 use glmbench_device::reference::Reference;
-use glmbench_device::rotary::{RotaryMode, RotaryScaling, RotarySpec, RotaryTable};
 use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, Inputs, Int8StaticWeight, Int8Weight, KV_BLOCK_TOKENS,
-    KvShape, LinearWeight, Role, SequenceView, StaticInput,
+    Device, DeviceError, Inputs, Int8StaticWeight, Int8Weight, KvShape, LinearWeight, Role, SequenceView,
+    StaticInput,
 };
 
+use super::super::compare::{Rows, numbers, run_attention};
 use super::super::{Activation, Ascend};
 use super::table::{Pair, Table};
-use super::{Host, Widths, numbers, timed};
-
-/// Rows of two sequences in one step: ranges, each with the index of its sequence.
-pub(crate) type Rows<'a> = &'a [(Range<usize>, usize)];
+use super::{Host, Widths, timed};
 
 impl Table {
     /// Runs work twice, because an operator's plan is created the first time and reused from then on. Returns both
@@ -217,52 +212,4 @@ impl Table {
         let theirs = run_attention(&mut reference, dtype, heads, steps, |device, attend| attend(device))?;
         Ok(Pair { ours, theirs, time_ns })
     }
-}
-
-/// Runs a prepared attention step.
-pub(crate) type Attend<'a, D> = dyn FnMut(&mut D) -> Result<(), DeviceError> + 'a;
-
-/// Runs steps of rotary, KV write and attention on any device. `how` runs each step's attention. Returns the last result.
-pub(crate) fn run_attention<D: Device>(
-    device: &mut D,
-    dtype: DType,
-    heads: AttentionShape,
-    steps: &[Rows<'_>],
-    mut how: impl FnMut(&mut D, &mut Attend<'_, D>) -> Result<(), DeviceError>,
-) -> Result<Vec<f32>, DeviceError> {
-    let width = (heads.heads + 2 * heads.kv_heads) * heads.channels;
-    let spec = RotarySpec {
-        channels: heads.channels / 2,
-        scaling: RotaryScaling::None,
-        mode: RotaryMode::Exact,
-        dtype,
-    };
-    let table = device.upload_rotary(&RotaryTable::new(spec, 256))?;
-    // Each sequence's blocks are scattered and out of order.
-    let blocks = [[3u32, 0], [1, 2]];
-    let shape = KvShape { layers: 2, kv_heads: heads.kv_heads, channels: heads.channels, blocks: 4 };
-    let mut cache = device.kv_cache(shape)?;
-    let mut contexts = [0usize; 2];
-    let mut result = Vec::new();
-    for (index, step) in steps.iter().enumerate() {
-        let rows = step.last().map_or(0, |(rows, _)| rows.end);
-        let mut positions = Vec::new();
-        let mut sequences = Vec::new();
-        for (rows, sequence) in *step {
-            let begin = contexts[*sequence];
-            positions.extend(begin as u32..(begin + rows.len()) as u32);
-            contexts[*sequence] += rows.len();
-            let context = contexts[*sequence];
-            assert!(context <= 2 * KV_BLOCK_TOKENS, "invariant: two blocks a sequence");
-            sequences.push(SequenceView { rows: rows.clone(), context, blocks: &blocks[*sequence] });
-        }
-        let mut qkv = device.qkv_activation(rows, heads)?;
-        let mut out = device.activation(rows, heads.heads * heads.channels)?;
-        device.upload(&numbers(dtype, rows * width, 20 + index as u64, 1.0), &mut qkv)?;
-        device.rotary(&mut qkv, &table, &positions, heads)?;
-        device.write_kv(&qkv, &mut cache, 1, &sequences, heads)?;
-        how(device, &mut |device| device.attention(&qkv, &cache, 1, &sequences, heads, &mut out))?;
-        device.download(&out, &mut result)?;
-    }
-    Ok(result)
 }

@@ -3,11 +3,12 @@
 use glmbench_device::reference::Reference;
 use glmbench_device::{DType, Device, DeviceError};
 
+use super::super::compare::{bound, largest_error};
 use super::super::probe::{Alternative, survey};
 use super::super::{Ascend, Telemetry};
 use super::collective::Sum;
 use super::timings::Timings;
-use super::{Scope, SelftestRow, Status, Widths, bound, largest_error, timed};
+use super::{Scope, SelftestRow, Status, Widths, timed};
 
 impl SelftestRow {
     pub(super) fn unsupported(operator: &str, variant: &str, note: &str) -> Self {

@@ -11,6 +11,7 @@ use glmbench_device::{
 };
 
 use super::super::Ascend;
+use super::super::compare::numbers;
 use super::super::memory::{Inbox, Outbox};
 use super::super::work::{Work as Priced, WorkCounter};
 use super::{Host, Widths, timed};
@@ -114,7 +115,7 @@ impl Timings {
         let (mut x, mut y) = (device.activation(most, hidden)?, device.activation(most, hidden)?);
         for rows in ROWS {
             let shape = [("rows", rows), ("width", hidden)];
-            let values = super::numbers(dtype, rows * hidden, 2, 1.0);
+            let values = numbers(dtype, rows * hidden, 2, 1.0);
             device.upload(&values, &mut x)?;
             device.upload(&values, &mut y)?;
             let runs = repeated(device, |device| device.rms_norm(&x, &gamma, 1e-5, &mut y))?;
@@ -151,7 +152,7 @@ impl Timings {
             };
             let mut half = device.activation(most, ffn)?;
             for rows in ROWS {
-                device.upload(&super::numbers(dtype, rows * k, 6, 1.0), &mut x)?;
+                device.upload(&numbers(dtype, rows * k, 6, 1.0), &mut x)?;
                 let runs = repeated(device, |device| device.linear(&x, &linear, &mut out))?;
                 self.note(operator, &[("rows", rows), ("k", k), ("n", n)], runs);
                 let shape = LinearShape { role, out: n as u64, width: k as u64 };
@@ -200,7 +201,7 @@ impl Timings {
         let width = (heads.heads + 2 * heads.kv_heads) * heads.channels;
         let mut qkv = device.qkv_activation(batch * rows, heads)?;
         let mut out = device.activation(batch * rows, heads.heads * heads.channels)?;
-        device.upload(&super::numbers(dtype, batch * rows * width, 7, 1.0), &mut qkv)?;
+        device.upload(&numbers(dtype, batch * rows * width, 7, 1.0), &mut qkv)?;
         let runs = repeated(device, |device| device.write_kv(&qkv, &mut cache, 0, &sequences, heads))?;
         self.note("write_kv", shape, runs);
         let runs = repeated(device, |device| device.attention(&qkv, &cache, 0, &sequences, heads, &mut out))?;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use glmbench_device::words::one_of;
 use glmbench_device::{Role, Storage, WeightForm};
 
-use crate::weights::layout::LinearId;
+use crate::linear::LinearId;
 
 /// A scheme of quantised weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::weights::layout::LinearId;
+use crate::linear::LinearId;
 
 const TINY: &str = r#"{"model_type":"chatglm","num_layers":2,"hidden_size":64,"ffn_hidden_size":160,
     "kv_channels":16,"num_attention_heads":4,"multi_query_attention":true,"multi_query_group_num":2,

@@ -5,7 +5,7 @@ use glmbench_device::{DType, Device, DeviceError, HostTensor, Role, WeightForm};
 
 use crate::EngineError;
 use crate::config::ModelConfig;
-use crate::parallel::Cut;
+use crate::cut::Cut;
 use crate::weights::layout::LinearId;
 use crate::weights::quantised::{StoredLinear, norm_of};
 use crate::weights::{StorageType, TensorView, WeightSource, layout};

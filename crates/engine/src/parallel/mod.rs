@@ -5,9 +5,8 @@
 //! ([`glmbench_device::Device::all_reduce`]).
 //! [`ranks`] runs each rank on its own thread.
 
-pub mod cut;
 pub mod ranks;
 mod source;
 
-pub use self::cut::{Cut, check_tp, possible_tp};
 pub use self::ranks::Ranks;
+pub use crate::cut::{self, Cut, check_tp, possible_tp};

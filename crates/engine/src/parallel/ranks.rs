@@ -20,10 +20,10 @@ use glmbench_device::{DeviceError, DeviceInfo, SequenceView};
 
 use crate::EngineError;
 use crate::config::ModelConfig;
+use crate::cut::Cut;
 use crate::model::{Capacity, Forward, Model, StepInput};
 use crate::weights::WeightSource;
 
-use super::cut::Cut;
 use super::source::Together;
 
 /// A model on several ranks, or on one rank if the device needs its own thread.

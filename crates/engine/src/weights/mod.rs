@@ -18,6 +18,7 @@ mod part;
 mod pickle;
 pub mod quantised;
 pub mod safetensors;
+mod shapes;
 mod tensor;
 mod torch_zip;
 pub mod unread;

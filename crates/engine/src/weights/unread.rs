@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 
 use super::dummy::zeroed;
-use super::layout::ExpectedTensor;
 use super::part::Part;
+use super::shapes::ExpectedTensor;
 use super::{RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout, quantised};
 use crate::config::ModelConfig;
 

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::names::{self, Suffix};
 use crate::config::{ModelConfig, Scheme};
+use crate::linear::LinearId;
 use crate::weights::WeightError;
-use crate::weights::layout::LinearId;
 
 /// Word of a tensor that is not quantised.
 pub const FLOAT: &str = "FLOAT";

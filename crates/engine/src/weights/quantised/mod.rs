@@ -13,9 +13,10 @@ use std::borrow::Cow;
 use glmbench_device::Role;
 use glmbench_device::words::one_of;
 
-use super::layout::{self, ExpectedTensor, LinearId};
+use super::shapes::{self, ExpectedTensor};
 use super::{Part, StorageType, StoredTensor, WeightError, WeightSource};
 use crate::config::{ModelConfig, Quantised, Scheme};
+use crate::linear::LinearId;
 
 pub(crate) use self::kv::kv_channels;
 pub(crate) use self::linear::StoredLinear;
@@ -56,7 +57,7 @@ const DEQ_SCALE: &[&str] = &["I64", "F32"];
 /// claim any number of layers.
 pub(super) fn expected_tensors(config: &ModelConfig) -> impl Iterator<Item = ExpectedTensor> + '_ {
     let quantised = config.quantised.as_ref();
-    let plain = layout::model_tensors(config).flat_map(move |(name, shape)| match quantised {
+    let plain = shapes::model_tensors(config).flat_map(move |(name, shape)| match quantised {
         None => vec![ExpectedTensor::dense(name, shape)],
         Some(quantised) => of_tensor(name, shape, quantised, config),
     });
@@ -190,7 +191,7 @@ pub(super) fn refuse(
 ) -> Result<(), WeightError> {
     let refused = |problem: String| Err(WeightError::Quantised { place: source.place(), problem });
     let integers =
-        stored.iter().filter(|t| is_integer(t) && layout::expected_shape(config, &t.name).is_some());
+        stored.iter().filter(|t| is_integer(t) && shapes::expected_shape(config, &t.name).is_some());
     match (integers.min_by(|a, b| a.name.cmp(&b.name)), &config.quantised) {
         (None, None) | (Some(_), Some(Quantised { scheme: Some(_), is_described: true, .. })) => Ok(()),
         (Some(_), Some(Quantised { scheme: Some(scheme), said, .. })) => refused(format!(
@@ -266,7 +267,7 @@ fn kind(tensor: &StoredTensor, stored: &[StoredTensor], config: &ModelConfig) ->
         let name = tensor.name.strip_suffix(".weight").map(|linear| format!("{linear}.{suffix}"));
         name.is_some_and(|name| stored.iter().any(|other| other.name == name))
     };
-    let whole = layout::expected_shape(config, &tensor.name).unwrap_or_default();
+    let whole = shapes::expected_shape(config, &tensor.name).unwrap_or_default();
     let packed = match (tensor.shape.as_slice(), whole.as_slice()) {
         ([n, k], [rows, columns]) => n == rows && 2 * k == *columns,
         _ => false,
@@ -306,7 +307,7 @@ pub(crate) fn norm_of(
     norm: &str,
 ) -> Result<String, WeightError> {
     let Some(quantised) = &config.quantised else { return Ok(norm.to_owned()) };
-    let id = layout::LinearId::all(config).find(|id| id.norm_before().as_deref() == Some(norm));
+    let id = LinearId::all(config).find(|id| id.norm_before().as_deref() == Some(norm));
     let module = names::module(norm, "weight");
     if id.is_none_or(|id| quantised.float.contains(&id)) || source.raw(&module).is_none() {
         return Ok(norm.to_owned());

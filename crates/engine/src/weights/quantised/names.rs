@@ -1,8 +1,8 @@
 //! Names of the files and tensors in quantised checkpoints of ModelSlim and THUDM.
 
 use super::KV_ROLE;
-use super::layout::LinearId;
 use crate::config::Scheme;
+use crate::linear::LinearId;
 
 /// What a tensor of a quantised linear layer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

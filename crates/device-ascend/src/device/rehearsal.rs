@@ -7,23 +7,13 @@
 use glmbench_device::reference::Reference;
 use glmbench_device::{Device, DeviceError, KV_BLOCK_TOKENS, KvShape, SequenceView};
 
+use super::super::compare::{Rows, bound, largest_error, numbers, run_attention};
+use super::super::kv::BlockOrder;
+use super::super::probe::Wrong;
 use super::Ascend;
-use super::kv::BlockOrder;
-use super::selftest::{Rows, bound, largest_error, numbers, run_attention};
 
 /// Roundings in attention.
 const ROUNDINGS: f64 = 6.0;
-
-/// A choice that returns a wrong result.
-#[derive(Debug)]
-pub(super) struct Wrong {
-    /// `kv`, `prefill` or `decode`.
-    pub(super) capability: &'static str,
-    /// The name of the choice.
-    pub(super) word: &'static str,
-    /// What was found, for the record.
-    pub(super) why: String,
-}
 
 impl Ascend {
     /// Returns the first choice that gives a wrong result.
