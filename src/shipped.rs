@@ -85,12 +85,23 @@ const FILES: &[File] = files![
     "suites/traces/serving.jsonl",
 ];
 
-/// Returns the shipped suites: name, path in the repository, and text.
-pub(crate) fn suites() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
-    FILES.iter().filter_map(|(path, content)| {
+/// A suite that the program carries.
+pub(crate) struct ShippedSuite {
+    /// Name without folder and extension.
+    pub(crate) name: &'static str,
+    /// Path in the repository.
+    pub(crate) path: &'static str,
+    /// Content of the file.
+    pub(crate) text: &'static str,
+}
+
+/// Returns the shipped suites.
+pub(crate) fn suites() -> impl Iterator<Item = ShippedSuite> {
+    FILES.iter().filter_map(|&(path, content)| {
         let name = path.strip_prefix("suites/")?.strip_suffix(".toml")?;
+        let text = std::str::from_utf8(content).ok()?;
         // Folders below hold gates and traces.
-        (!name.contains('/')).then_some((name, *path, std::str::from_utf8(content).ok()?))
+        (!name.contains('/')).then_some(ShippedSuite { name, path, text })
     })
 }
 
@@ -185,9 +196,8 @@ mod tests {
     #[test]
     fn the_binary_carries_every_suite_and_what_they_need() {
         assert_eq!(FILES.iter().map(|(path, _)| *path).collect::<Vec<_>>(), in_repository());
-        assert!(
-            suites().any(|(name, ..)| name == "quickstart") && suites().all(|(name, ..)| !name.contains('/'))
-        );
+        assert!(suites().any(|suite| suite.name == "quickstart"));
+        assert!(suites().all(|suite| !suite.name.contains('/')));
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn types() -> Vec<CompletionCandidate> {
 /// Suite files, and the names of the shipped suites.
 fn suites(current: &OsStr) -> Vec<CompletionCandidate> {
     let begins = |name: &str| current.to_str().is_some_and(|word| name.starts_with(word));
-    let shipped = shipped::suites().map(|(name, ..)| name).filter(|name| begins(name));
+    let shipped = shipped::suites().map(|suite| suite.name).filter(|name| begins(name));
     let files = PathCompleter::file().complete(current);
     shipped.map(CompletionCandidate::new).chain(files).collect()
 }

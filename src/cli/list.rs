@@ -74,7 +74,7 @@ fn suites(folder: Option<&Path>) -> anyhow::Result<(String, Value)> {
             .map(|path| (path.display().to_string(), Suite::load(&path, &[])))
             .collect(),
         None => shipped::suites()
-            .map(|(name, path, text)| (name.to_owned(), Suite::parse(Path::new(path), text, &[])))
+            .map(|of| (of.name.to_owned(), Suite::parse(Path::new(of.path), of.text, &[])))
             .collect::<Vec<_>>(),
     };
     let (mut words, mut data) = (String::new(), Vec::new());

@@ -9,7 +9,7 @@ use crate::suite::{Override, Suite};
 
 /// Returns whether this is the name of a shipped suite.
 pub(super) fn is_suite(word: &str) -> bool {
-    shipped::suites().any(|(name, ..)| name == word)
+    shipped::suites().any(|suite| suite.name == word)
 }
 
 /// Reads the suite that an argument of the command line names: a file, or a shipped suite by its name.
@@ -27,10 +27,10 @@ fn suite_path(word: &Path) -> anyhow::Result<PathBuf> {
         return Ok(word.to_owned());
     }
     let name = word.display().to_string();
-    if let Some((_, path, _)) = shipped::suites().find(|(known, ..)| *known == name) {
-        return Ok(shipped::unpacked()?.join(path));
+    if let Some(suite) = shipped::suites().find(|suite| suite.name == name) {
+        return Ok(shipped::unpacked()?.join(suite.path));
     }
-    let names: Vec<&str> = shipped::suites().map(|(name, ..)| name).collect();
+    let names: Vec<&str> = shipped::suites().map(|suite| suite.name).collect();
     bail!("{name}: found neither a file nor a shipped suite; expected a suite file, or {}", names.join(", "))
 }
 

@@ -71,13 +71,14 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
     }
     if candidate.against.is_some() {
         if let Some(max) = gate.max_ratio {
-            let judge = move |case: &PerformanceCase| ratio(candidate, case, gate, (max, Unit::Ratio));
+            let limit = RatioLimit { max, unit: Unit::Ratio };
+            let judge = move |case: &PerformanceCase| ratio(candidate, case, gate, limit);
             limits.push((text!("time ratio"), text!("at most {limit}", limit = max), Box::new(judge)));
         }
         if let Some(drop) = gate.max_throughput_drop {
             // The token count is fixed, so a rate of 1 − d is a time of 1 / (1 − d).
-            let judge =
-                move |case: &PerformanceCase| ratio(candidate, case, gate, (1.0 / (1.0 - drop), Unit::Drop));
+            let limit = RatioLimit { max: 1.0 / (1.0 - drop), unit: Unit::Drop };
+            let judge = move |case: &PerformanceCase| ratio(candidate, case, gate, limit);
             limits.push((
                 text!("throughput drop"),
                 text!("at most {limit}", limit = percent(drop)),
@@ -226,6 +227,15 @@ fn throughput(candidate: &Candidate<'_>, case: &PerformanceCase, metric: GateMet
     }
 }
 
+/// The largest ratio of times that passes.
+#[derive(Clone, Copy)]
+struct RatioLimit {
+    /// The ratio.
+    max: f64,
+    /// How the ratio is shown.
+    unit: Unit,
+}
+
 /// Unit in which a ratio of times is shown.
 #[derive(Clone, Copy)]
 enum Unit {
@@ -248,7 +258,7 @@ impl Unit {
     }
 }
 
-fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, limit: (f64, Unit)) -> Answer {
+fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, limit: RatioLimit) -> Answer {
     let Some((comparison, pair)) = candidate.against else {
         return Answer::of(GateOutcome::Undecided, text!("no base run"));
     };
@@ -293,7 +303,7 @@ fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, li
 /// Judges a ratio of modelled times by the ratio itself. Times by one profile share their error, so the ratio has none that is known.
 fn modelled_ratio(
     ratio: f64,
-    (max, unit): (f64, Unit),
+    RatioLimit { max, unit }: RatioLimit,
     errors: &[Option<Stated>; 2],
     is_one_profile: bool,
 ) -> Answer {
@@ -312,7 +322,8 @@ fn modelled_ratio(
 
 /// Passes if the whole 95 % interval is within the limit. Fails if the whole interval is past it, at a level that all
 /// phases of the comparison share.
-fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit), phases: usize) -> Answer {
+fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, limit: RatioLimit, phases: usize) -> Answer {
+    let RatioLimit { max, unit } = limit;
     let ratio = evidence.ratio;
     if evidence.basis == Basis::Unlike {
         let why = evidence.note.clone().unwrap_or_else(|| text!("timed on unlike machines"));

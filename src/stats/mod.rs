@@ -55,4 +55,4 @@ pub use rank_sum::rank_sum;
 pub use ratio::{MedianRatio, geometric_mean, ratio_of_medians};
 pub use rng::Rng;
 pub use shift::{Shift, block_log_ratio, blocks_needed, runs_needed};
-pub use steps::{STEP_ALPHA, STEP_LEAST, Step, levels, steps};
+pub use steps::{Level, STEP_ALPHA, STEP_LEAST, Step, levels, steps};

@@ -105,11 +105,24 @@ fn placed(part: &[f64], size: usize) -> usize {
     near.fold((size, both(size)), closest).0
 }
 
-/// Returns the level of each part between steps: first index, index after the last, median.
-pub fn levels(values: &[f64], steps: &[Step]) -> Vec<(usize, usize, f64)> {
+/// The level of a series between two steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Level {
+    /// Index of the first value.
+    pub start: usize,
+    /// Index after the last value.
+    pub end: usize,
+    /// Median of the values.
+    pub median: f64,
+}
+
+/// Returns the level of each part between steps.
+pub fn levels(values: &[f64], steps: &[Step]) -> Vec<Level> {
     let starts = std::iter::once(0).chain(steps.iter().map(|step| step.at));
     let ends = steps.iter().map(|step| step.at).chain([values.len()]);
-    starts.zip(ends).filter_map(|(start, end)| Some((start, end, median(&values[start..end])?))).collect()
+    let level =
+        |(start, end): (usize, usize)| Some(Level { start, end, median: median(&values[start..end])? });
+    starts.zip(ends).filter_map(level).collect()
 }
 
 #[cfg(test)]
@@ -174,7 +187,7 @@ mod tests {
         let places: Vec<usize> = steps(&values).iter().map(|step| step.at).collect();
         assert_eq!(places, [15, 30, 45]);
         let medians: Vec<f64> =
-            levels(&values, &steps(&values)).iter().map(|level| level.2.round()).collect();
+            levels(&values, &steps(&values)).iter().map(|level| level.median.round()).collect();
         assert_eq!(medians, [100.0, 90.0, 95.0, 120.0]);
     }
 

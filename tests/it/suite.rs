@@ -233,6 +233,7 @@ fn every_suite_in_the_repository_loads() {
 #[test]
 fn the_calibration_suite_times_every_published_row() {
     use glmbench_calibrate::cases::batches_of;
+    use glmbench_calibrate::counted::Batch;
     use glmbench_calibrate::published::{Phase, rows};
     use glmbench_engine::load::ModelPath;
     let suite =
@@ -253,18 +254,18 @@ fn the_calibration_suite_times_every_published_row() {
         };
         let own: Vec<&str> = suite.configurations.iter().filter(is_own).map(|of| of.name.as_str()).collect();
         assert!(!own.is_empty(), "no configuration for {} on {}", row.model, row.chip);
-        for ((batch, tokens), _) in batches_of(&row) {
+        for (Batch { sequences, tokens }, _) in batches_of(&row) {
             let has = suite.performance.iter().any(|case| {
                 let place = |lengths: &Lengths| match row.phase {
                     Phase::Prefill => lengths.input,
                     Phase::Decode => lengths.input + lengths.output / 2,
                 };
                 case.scope.configurations.iter().any(|name| own.contains(&name.as_str()))
-                    && case.batches.contains(&batch)
+                    && case.batches.contains(&sequences)
                     && case.scope.tp_ranks.contains(&row.chips)
                     && case.lengths.iter().any(|lengths| place(lengths) == tokens)
             });
-            assert!(has, "{} on {}, {:?}: {batch} x {tokens}", row.model, row.chip, row.phase);
+            assert!(has, "{} on {}, {:?}: {sequences} x {tokens}", row.model, row.chip, row.phase);
         }
         timed += 1;
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use glmbench_ascend::Pricer;
 use glmbench_engine::EngineError;
 
-use super::counted::{Counted, Machine, Phases};
+use super::counted::{Batch, Counted, Machine, Phases};
 use super::fit::Case;
 use super::published::{Mode, Phase, Row};
 
@@ -32,17 +32,18 @@ fn machine_of(row: &Row) -> Result<Machine, String> {
     Ok(Machine { config, precision: row.precision()?, chip, chips: row.chips, profile: profile.to_owned() })
 }
 
-/// Returns the batches `(sequences, prompt tokens)` behind a row's figure, each with its share.
-pub fn batches_of(row: &Row) -> Vec<((usize, usize), f64)> {
+/// Returns the batches behind a row's figure, each with its share.
+pub fn batches_of(row: &Row) -> Vec<(Batch, f64)> {
     let input = row.input_tokens.all();
+    let batch = |tokens| Batch { sequences: row.batch, tokens };
     match row.phase {
-        Phase::Prefill => input.iter().map(|n| ((row.batch, *n), 1.0 / input.len() as f64)).collect(),
+        Phase::Prefill => input.iter().map(|n| (batch(*n), 1.0 / input.len() as f64)).collect(),
         // The mean of the decode steps is the step in their middle.
-        Phase::Decode => vec![((row.batch, row.input_tokens.mean() + row.output_tokens.mean() / 2), 1.0)],
+        Phase::Decode => vec![(batch(row.input_tokens.mean() + row.output_tokens.mean() / 2), 1.0)],
     }
 }
 
-fn case_of(row: &Row, counted: &BTreeMap<(usize, usize), Phases>) -> Case {
+fn case_of(row: &Row, counted: &BTreeMap<Batch, Phases>) -> Case {
     let mut work = Counted::default();
     for (batch, share) in batches_of(row) {
         let phases = &counted[&batch];
@@ -66,7 +67,7 @@ fn case_of(row: &Row, counted: &BTreeMap<(usize, usize), Phases>) -> Case {
 /// The emulator cannot be opened.
 pub fn held(rows: Vec<Row>) -> Result<Vec<Held>, EngineError> {
     let pricer = Pricer::new()?;
-    let mut machines: Vec<(Machine, BTreeSet<(usize, usize)>)> = Vec::new();
+    let mut machines: Vec<(Machine, BTreeSet<Batch>)> = Vec::new();
     for row in &rows {
         let Ok(machine) = machine_of(row) else { continue };
         let batches = batches_of(row).into_iter().map(|(batch, _)| batch);

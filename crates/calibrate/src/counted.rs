@@ -60,7 +60,16 @@ impl Counted {
     }
 }
 
-/// Both phases of a batch of equal sequences.
+/// A batch of equal sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Batch {
+    /// Number of sequences.
+    pub sequences: usize,
+    /// Prompt tokens of a sequence.
+    pub tokens: usize,
+}
+
+/// Both phases of a [`Batch`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Phases {
     /// All prefill steps.
@@ -70,23 +79,22 @@ pub struct Phases {
 }
 
 impl Machine {
-    /// Counts the work of batches `(sequences, prompt tokens)`.
+    /// Counts the work of batches.
     ///
     /// # Errors
     /// The model cannot be split or does not fit the chips' memory, or a step fails.
     pub fn count(
         &self,
         pricer: &Pricer,
-        batches: &BTreeSet<(usize, usize)>,
-    ) -> Result<BTreeMap<(usize, usize), Phases>, EngineError> {
+        batches: &BTreeSet<Batch>,
+    ) -> Result<BTreeMap<Batch, Phases>, EngineError> {
         let profile = Profile::builtin(&self.profile).map_err(|e| EngineError::Option(e.to_string()))?;
         let (mut engine, counter) = self.load(batches)?;
         let settings = profile.settings_lines();
         let mut found = BTreeMap::new();
-        for &(batch, tokens) in batches {
-            let steps = steps(&mut engine, &counter, batch, tokens)?;
+        for &batch in batches {
             let mut phases = Phases::default();
-            for (kind, work, clock_ns) in steps {
+            for Step { kind, work, clock_ns } in steps(&mut engine, &counter, batch)? {
                 let rest_ns = clock_ns - pricer.price(&settings, &work)?;
                 let counted = Counted { work, rest_ns };
                 match kind {
@@ -95,16 +103,16 @@ impl Machine {
                     StepKind::Idle => {}
                 }
             }
-            found.insert((batch, tokens), phases);
+            found.insert(batch, phases);
         }
         Ok(found)
     }
 
-    fn load(&self, batches: &BTreeSet<(usize, usize)>) -> Result<(Engine, WorkCounter), EngineError> {
-        let longest = |&(_, tokens): &(usize, usize)| tokens + OUTPUT_TOKENS;
-        let blocks = |pair: &(usize, usize)| pair.0 * blocks_for(longest(pair));
-        let most = |of: &dyn Fn(&(usize, usize)) -> usize| batches.iter().map(of).max().unwrap_or(1);
-        let max_batch = most(&|pair| pair.0);
+    fn load(&self, batches: &BTreeSet<Batch>) -> Result<(Engine, WorkCounter), EngineError> {
+        let longest = |batch: &Batch| batch.tokens + OUTPUT_TOKENS;
+        let blocks = |batch: &Batch| batch.sequences * blocks_for(longest(batch));
+        let most = |of: &dyn Fn(&Batch) -> usize| batches.iter().map(of).max().unwrap_or(1);
+        let max_batch = most(&|batch| batch.sequences);
         let capacity = Capacity {
             max_batch,
             max_step_tokens: self.chip.device().step_tokens().max(max_batch),
@@ -135,16 +143,21 @@ impl Machine {
     }
 }
 
-/// Runs a batch. Returns kind, work and clock time in ns of every step.
-fn steps(
-    engine: &mut Engine,
-    counter: &WorkCounter,
-    batch: usize,
-    tokens: usize,
-) -> Result<Vec<(StepKind, Work, f64)>, EngineError> {
-    for _ in 0..batch {
+/// A step of the engine.
+struct Step {
+    /// What the step computes.
+    kind: StepKind,
+    /// The chip's work.
+    work: Work,
+    /// Time of the clock, ns.
+    clock_ns: f64,
+}
+
+/// Runs a batch. Returns every step.
+fn steps(engine: &mut Engine, counter: &WorkCounter, batch: Batch) -> Result<Vec<Step>, EngineError> {
+    for _ in 0..batch.sequences {
         engine.submit(Request {
-            prompt: vec![5; tokens.max(1)],
+            prompt: vec![5; batch.tokens.max(1)],
             max_new_tokens: OUTPUT_TOKENS,
             sampling: Sampling::Greedy,
             ignore_eos: true,
@@ -155,7 +168,8 @@ fn steps(
     counter.take();
     while !engine.is_idle() {
         let step = engine.step()?;
-        steps.push((step.kind, counter.take(), (step.end_ns - step.start_ns) as f64));
+        let clock_ns = (step.end_ns - step.start_ns) as f64;
+        steps.push(Step { kind: step.kind, work: counter.take(), clock_ns });
     }
     Ok(steps)
 }

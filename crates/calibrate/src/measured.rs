@@ -6,7 +6,7 @@ use glmbench_ascend::Pricer;
 use glmbench_device::ClockFit;
 use glmbench_engine::EngineError;
 
-use super::counted::Machine;
+use super::counted::{Batch, Machine};
 use super::fit::{Case, Free};
 use super::modelled::{LogError, rms_over_models};
 use super::published::Phase;
@@ -30,11 +30,12 @@ pub struct Timed {
 
 impl Timed {
     /// Returns the batch of this phase: for decode, the batch of the step in the middle.
-    fn counted(&self) -> (usize, usize) {
-        match self.phase {
-            Phase::Prefill => (self.batch, self.input_tokens),
-            Phase::Decode => (self.batch, self.input_tokens + self.output_tokens / 2),
-        }
+    fn counted(&self) -> Batch {
+        let tokens = match self.phase {
+            Phase::Prefill => self.input_tokens,
+            Phase::Decode => self.input_tokens + self.output_tokens / 2,
+        };
+        Batch { sequences: self.batch, tokens }
     }
 
     /// Names the shape. A fit that leaves a shape out leaves out both of its phases.

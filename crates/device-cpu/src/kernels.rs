@@ -1,7 +1,8 @@
 //! The registry: which kernels multiply which weights and KV caches. Nothing else decides it.
 //!
 //! A new way to multiply is one file, which implements [`WeightKernels`], and one line of [`WEIGHTS`]. A new tile
-//! family, or another implementation of one, is one file and one line of [`TILES`].
+//! family, or another implementation of one, is one file and one line of [`TILES`]. [`Int8Gemm::of`] chooses
+//! the product of integers without tiles.
 
 use std::sync::OnceLock;
 
@@ -17,6 +18,8 @@ use crate::product::weight_only::{Int4, Int8, WeightOnly};
 #[cfg(test)]
 use crate::product::{toy_family::ToyKernels, toy_form::ToyInt4};
 use crate::roofline::Unit;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512Vnni};
 use crate::simd::{InstructionSet, Vectors};
 
 /// How much faster than fused multiply-adds in fp32 the dot products of bf16 pairs must be to be preferred.
@@ -35,6 +38,21 @@ impl InstructionSet {
         };
         let is_preferred = |set: &Self| set.available() && (*set != Self::Avx512Bf16 || pairs_pay());
         Self::ALL.into_iter().rev().find(is_preferred).unwrap_or(Self::Portable)
+    }
+}
+
+impl Int8Gemm {
+    /// Returns the product of an instruction set that this machine has. AVX-512 without VNNI uses AVX2's.
+    pub(crate) fn of(set: InstructionSet) -> Self {
+        match set.vector() {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => {
+                Avx512Vnni::detect().map_or_else(|| Self::of(InstructionSet::Avx2), Self::Avx512Vnni)
+            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => Avx2::detect().map_or(Self::Portable, Self::Avx2),
+            _ => Self::Portable,
+        }
     }
 }
 

@@ -12,6 +12,16 @@ use crate::{
     RemoteError, Response, json::Json, metrics,
 };
 
+/// The answer to a request of one object.
+struct Asked<T> {
+    /// What was read from the object.
+    value: T,
+    /// Times of the last attempt.
+    times: Times,
+    /// The attempts before it.
+    attempts: Vec<Attempt>,
+}
+
 /// A client of one endpoint. Share it by reference: every call blocks its thread.
 #[derive(Debug)]
 pub struct Client {
@@ -88,7 +98,7 @@ impl Client {
         for &depth in protocol.depths(prompt) {
             let unary =
                 protocol.candidates(model, prompt, choices, depth).map_err(|text| self.unsupported(&text))?;
-            let (candidates, times, attempts) = match self.ask(&unary) {
+            let Asked { value: candidates, times, attempts } = match self.ask(&unary) {
                 Ok(answer) => answer,
                 // A server that refuses more candidates has answered with fewer before.
                 Err(failure) if best.is_some() && matches!(failure.kind, FailureKind::Status(400..=499)) => {
@@ -140,7 +150,7 @@ impl Client {
         let model = self.model_for(prompt)?;
         let unary =
             self.protocol().candidates(model, prompt, &choices, 1).map_err(|text| self.unsupported(&text))?;
-        let (candidates, ..) = self.ask(&unary)?;
+        let candidates = self.ask(&unary)?.value;
         Ok(candidates.list.iter().all(|candidate| candidate.id.is_some()))
     }
 
@@ -152,7 +162,7 @@ impl Client {
     pub fn prompt_logprobs(&self, prompt: &Prompt) -> Result<PromptLogprobs, Failure> {
         let model = self.model_for(prompt)?;
         let unary = self.protocol().prompt_logprobs(model, prompt).map_err(|text| self.unsupported(&text))?;
-        let (tokens, times, attempts) = self.ask(&unary)?;
+        let Asked { value: tokens, times, attempts } = self.ask(&unary)?;
         self.insist_on(model, tokens.model.as_deref(), times)?;
         let count = tokens.logprobs.len();
         let expected = match prompt {
@@ -236,7 +246,7 @@ impl Client {
     }
 
     /// Sends a request whose answer is one object, with retries.
-    fn ask<T>(&self, unary: &Unary<T>) -> Result<(T, Times, Vec<Attempt>), Failure> {
+    fn ask<T>(&self, unary: &Unary<T>) -> Result<Asked<T>, Failure> {
         let body = unary.body.to_string();
         let ((value, times), attempts) = self.with_retries(|attempts| {
             let (url, body) = (&self.endpoint.url, body.as_bytes());
@@ -248,7 +258,7 @@ impl Client {
             let value = read.map_err(|(kind, text): Wrong| exchange.failed(kind, &text))?;
             Ok((value, exchange.times))
         })?;
-        Ok((value, times, attempts))
+        Ok(Asked { value, times, attempts })
     }
 
     /// Repeats what sent no byte of an answer, and keeps the times of every attempt. An attempt adds those that met a closed

@@ -40,6 +40,17 @@ impl FromStr for Route {
     }
 }
 
+/// What decides whether two URLs are of one server.
+#[derive(PartialEq, Eq)]
+struct Origin {
+    /// Whether the connection is encrypted.
+    is_https: bool,
+    /// Host, in lower case.
+    host: String,
+    /// Port.
+    port: u16,
+}
+
 /// A base URL: scheme, host, optional port, optional path in front of the routes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Url(String);
@@ -56,10 +67,11 @@ impl Url {
     }
 
     /// Returns scheme, host and port. If the URL names no port, returns the scheme's default port.
-    fn origin(&self) -> (bool, String, u16) {
+    fn origin(&self) -> Origin {
         let uri = self.0.parse::<ureq::http::Uri>().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if self.is_https() { 443 } else { 80 });
-        (self.is_https(), uri.host().unwrap_or_default().to_ascii_lowercase(), port)
+        let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+        Origin { is_https: self.is_https(), host, port }
     }
 
     /// Returns the URL of a route that begins with a slash.

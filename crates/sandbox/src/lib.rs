@@ -51,6 +51,22 @@ pub use verdict::Verdict;
 /// The first argument of a process that the sandbox starts from the harness's own program.
 const VERB: &str = "--glmbench-sandbox-child";
 
+/// A file in a program's working folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputFile {
+    /// Relative path without `..`.
+    pub path: String,
+    /// Content.
+    pub bytes: Vec<u8>,
+}
+
+impl InputFile {
+    /// Returns a file with this content.
+    pub fn new(path: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { path: path.into(), bytes: bytes.into() }
+    }
+}
+
 /// A program and what it is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
@@ -59,9 +75,9 @@ pub struct Program {
     /// Its standard input.
     #[serde(skip)]
     pub input: Vec<u8>,
-    /// Files in its working folder, by relative paths without `..`.
+    /// Files in its working folder.
     #[serde(skip)]
-    pub files: Vec<(String, Vec<u8>)>,
+    pub files: Vec<InputFile>,
     /// Its environment variables, besides `HOME`, `LANG`, `PATH` and `TMPDIR`.
     pub environment: Vec<(String, String)>,
     /// Folders and files that it needs besides `/usr` and the loader's libraries. They are bound read-only at their own paths.
@@ -241,7 +257,7 @@ fn check(program: &Program) -> Result<(), RunError> {
     if let Some(text) = all.into_iter().find(|text| text.contains('\0')) {
         return refused(format!("found a NUL byte in {text:?}, expected arguments and variables without"));
     }
-    for (path, _) in &program.files {
+    for InputFile { path, .. } in &program.files {
         if path.is_empty()
             || path.contains('\0')
             || path.split('/').any(|part| matches!(part, "" | "." | ".."))

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::verdict::{Verdict, unexpected};
-use crate::{End, Limits, Program, RunError, Sandbox};
+use crate::{End, InputFile, Limits, Program, RunError, Sandbox};
 
 /// What every program of HumanEval runs under.
 const RUNNER: &str = include_str!("runner.py");
@@ -112,7 +112,7 @@ impl Python {
         let mark = format!("{:016x}", std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), text));
         let program = Program {
             input: mark.clone().into_bytes(),
-            files: vec![("runner.py".into(), RUNNER.into()), ("program.py".into(), text.into())],
+            files: vec![InputFile::new("runner.py", RUNNER), InputFile::new("program.py", text)],
             ..self.program(&["runner.py"])
         };
         let limits = Limits {

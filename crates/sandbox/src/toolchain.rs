@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::language::Language;
 use crate::python::{NoPython, Python};
 use crate::verdict::{Verdict, first_error, unexpected};
-use crate::{End, Limits, Program, RunError, Sandbox};
+use crate::{End, InputFile, Limits, Program, RunError, Sandbox};
 
 /// Exit status of a script if the compiler refused the program.
 const NOT_COMPILED: i32 = 101;
@@ -35,7 +35,7 @@ struct Script {
     file: &'static str,
     script: String,
     /// Files beside the program's.
-    files: Vec<(String, Vec<u8>)>,
+    files: Vec<InputFile>,
     environment: Vec<(String, String)>,
     read_only: Vec<PathBuf>,
     /// Whether a program that prints anything has failed, as with HumanEval-X's JavaScript: `console.assert` only prints.
@@ -125,7 +125,7 @@ impl Toolchain {
 
 impl Script {
     fn check(&self, sandbox: &Sandbox, text: &str, timeout: Duration) -> Result<Verdict, RunError> {
-        let own = [(self.file.to_owned(), text.into())];
+        let own = [InputFile::new(self.file, text)];
         let program = Program {
             arguments: ["/bin/sh", "-c", &self.script].map(str::to_owned).to_vec(),
             files: self.files.iter().cloned().chain(own).collect(),
@@ -194,14 +194,19 @@ impl Finder {
         let root = PathBuf::from(self.answer(&path, &["env", "GOROOT"])?);
         let cache = self.go_cache(&version)?;
         read_only.extend([root, cache.clone()].into_iter().filter(|path| !path.starts_with("/usr")));
-        let own = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
         let files = vec![
-            own("go.mod", "module humaneval\n\ngo 1.18\n\nrequire github.com/stretchr/testify v1.8.0\n"),
-            own(
+            InputFile::new(
+                "go.mod",
+                "module humaneval\n\ngo 1.18\n\nrequire github.com/stretchr/testify v1.8.0\n",
+            ),
+            InputFile::new(
                 "vendor/modules.txt",
                 "# github.com/stretchr/testify v1.8.0\n## explicit\ngithub.com/stretchr/testify/assert\n",
             ),
-            own("vendor/github.com/stretchr/testify/assert/assert.go", include_str!("go/assert.go")),
+            InputFile::new(
+                "vendor/github.com/stretchr/testify/assert/assert.go",
+                include_str!("go/assert.go"),
+            ),
         ];
         let environment: Vec<(String, String)> = [
             ("GOCACHE", &*cache.display().to_string()),
@@ -297,18 +302,18 @@ impl Finder {
         &self,
         go: &Path,
         cache: &Path,
-        files: &[(String, Vec<u8>)],
+        files: &[InputFile],
         environment: &[(String, String)],
     ) -> Result<(), NoToolchain> {
         let wrong =
             |found: String| NoToolchain::Missing { language: self.language, tool: self.tool(), found };
         let folder = cache.with_file_name(format!("warming-{}", std::process::id()));
-        let made =
-            files.iter().chain([&("main_test.go".to_owned(), GO.into())]).try_for_each(|(name, text)| {
-                let path = folder.join(name);
-                path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-                std::fs::write(path, text)
-            });
+        let main = InputFile::new("main_test.go", GO);
+        let made = files.iter().chain([&main]).try_for_each(|file| {
+            let path = folder.join(&file.path);
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            std::fs::write(path, &file.bytes)
+        });
         let ran = made.and_then(|()| {
             let mut command = Command::new(go);
             command.args(["test", "main_test.go"]).current_dir(&folder).stdin(Stdio::null());

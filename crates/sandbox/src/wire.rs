@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{End, Limits, Outcome, Output, Program};
+use crate::{End, InputFile, Limits, Outcome, Output, Program};
 
 /// Bytes of a line that are read at most: arguments and names of files.
 const MAX_LINE: usize = 4 << 20;
@@ -61,11 +61,11 @@ impl Request {
     pub(crate) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let empty = Program::default();
         let program = self.program.as_ref().unwrap_or(&empty);
-        let files = program.files.iter().map(|(path, bytes)| (path.clone(), bytes.len() as u64)).collect();
+        let files = program.files.iter().map(|file| (file.path.clone(), file.bytes.len() as u64)).collect();
         let input = program.input.len() as u64;
         write_line(to, &RequestLine { program: self.program.clone(), limits: self.limits, input, files })?;
         to.write_all(&program.input)?;
-        program.files.iter().try_for_each(|(_, bytes)| to.write_all(bytes))
+        program.files.iter().try_for_each(|file| to.write_all(&file.bytes))
     }
 
     pub(crate) fn read(from: &mut impl Read) -> io::Result<Self> {
@@ -74,7 +74,7 @@ impl Request {
         let input = read_bytes(from, line.input)?;
         let mut files = Vec::new();
         for (path, length) in line.files {
-            files.push((path, read_bytes(from, length)?));
+            files.push(InputFile { path, bytes: read_bytes(from, length)? });
         }
         if let Some(program) = &mut program {
             (program.input, program.files) = (input, files);

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use glmbench_sandbox::{
-    End, Language, Limits, NoToolchain, Outcome, Program, Python, RunError, Sandbox, Toolchain, Verdict,
-    humaneval_program,
+    End, InputFile, Language, Limits, NoToolchain, Outcome, Program, Python, RunError, Sandbox, Toolchain,
+    Verdict, humaneval_program,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -126,7 +126,7 @@ fn clean_start(room: &Room) {
         .map(str::to_owned)
         .to_vec(),
         input: b"input\n".to_vec(),
-        files: vec![("data/x.txt".into(), b"file\n".to_vec())],
+        files: vec![InputFile::new("data/x.txt", "file\n")],
         environment: vec![("OWN".into(), "a b".into())],
         ..Program::default()
     };
@@ -165,7 +165,7 @@ fn refusals(room: &Room) {
     let run = |arguments: &[&str], files: &[&str]| {
         let program = Program {
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
-            files: files.iter().map(|&path| (path.to_owned(), vec![])).collect(),
+            files: files.iter().map(|&path| InputFile::new(path, "")).collect(),
             ..Program::default()
         };
         room.sandbox.run(&program, &Limits::default()).unwrap_err().to_string()
@@ -180,7 +180,7 @@ fn refusals(room: &Room) {
     // Files that do not fit.
     let program = Program {
         arguments: vec!["/bin/sh".into()],
-        files: vec![("x".into(), vec![0; 2 << 20])],
+        files: vec![InputFile::new("x", vec![0_u8; 2 << 20])],
         ..Program::default()
     };
     let error = room.sandbox.run(&program, &Limits { disk: 1 << 20, ..Limits::default() }).unwrap_err();

@@ -75,26 +75,32 @@ pub(super) fn read(path: &Path, of: &Source<'_>, pricer: &Pricer) -> anyhow::Res
         let sizes: Vec<String> = ours.shape.iter().map(|(name, size)| format!("{name} {size}")).collect();
         let rows = ours.shape.iter().find(|(name, _)| *name == "rows").map_or(0, |(_, rows)| *rows);
         let phase = if rows > DECODE_ROWS { Phase::Prefill } else { Phase::Decode };
-        let timed = (ours.operator, sizes.join(", "), phase);
-        held.extend(pair(
-            pricer,
-            &settings,
-            (1, graph),
-            timed,
-            (&theirs.time_ns, &ours.time_ns, &ours.priced),
-        )?);
+        let timed = Timed {
+            operator: ours.operator,
+            sizes: sizes.join(", "),
+            phase,
+            chips: 1,
+            graph,
+            card_ns: &theirs.time_ns,
+            emulator_ns: &ours.time_ns,
+            work: &ours.priced,
+        };
+        held.extend(timed.held(pricer, &settings)?);
     }
     for ours in &here.timings.collectives {
         let same = |theirs: &&SizeTime| theirs.what == ours.what && theirs.bytes == ours.bytes;
         let Some(theirs) = card.timings.collectives.iter().find(same) else { continue };
-        let timed = (ours.what, format!("{} bytes", ours.bytes), Phase::Decode);
-        held.extend(pair(
-            pricer,
-            &settings,
-            (tp, graph),
-            timed,
-            (&theirs.time_ns, &ours.time_ns, &ours.priced),
-        )?);
+        let timed = Timed {
+            operator: ours.what,
+            sizes: format!("{} bytes", ours.bytes),
+            phase: Phase::Decode,
+            chips: tp,
+            graph,
+            card_ns: &theirs.time_ns,
+            emulator_ns: &ours.time_ns,
+            work: &ours.priced,
+        };
+        held.extend(timed.held(pricer, &settings)?);
     }
     if held.is_empty() {
         bail!(
@@ -105,22 +111,40 @@ pub(super) fn read(path: &Path, of: &Source<'_>, pricer: &Pricer) -> anyhow::Res
     Ok((held, format!("bundle {}", &hex(&Sha256::digest(&bytes))[..16])))
 }
 
-/// Returns a time of the card as a case: the emulator's work, with what its clock has besides.
-fn pair(
-    pricer: &Pricer,
-    settings: &str,
-    (chips, graph): (usize, bool),
-    (operator, sizes, phase): (&str, String, Phase),
-    (card, emulator, work): (&[u64], &[u64], &Work),
-) -> anyhow::Result<Option<Held>> {
-    let middle = |times: &[u64]| median(&times.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
-    let Some((measured_ns, here_ns)) = middle(card).zip(middle(emulator)).filter(|(card, _)| *card > 0.0)
-    else {
-        return Ok(None);
-    };
-    let rest_ns = (here_ns - pricer.price(settings, work)?).max(0.0);
-    let counted = Counted { work: work.clone(), rest_ns };
-    let model = operator.to_owned();
-    let case = Case { base: 0, model, phase, chips, graph, counted, measured_ns };
-    Ok(Some(Held { label: format!("{operator} ({sizes})"), case, step: None }))
+/// An operator or collective that was timed on the card and on the emulator.
+struct Timed<'a> {
+    /// Name of the operator or collective.
+    operator: &'a str,
+    /// Its sizes, for the table.
+    sizes: String,
+    /// The phase that its rows belong to.
+    phase: Phase,
+    /// Number of chips.
+    chips: usize,
+    /// Whether the card ran graphs.
+    graph: bool,
+    /// Times of the card.
+    card_ns: &'a [u64],
+    /// Times of the emulator.
+    emulator_ns: &'a [u64],
+    /// The emulator's work.
+    work: &'a Work,
+}
+
+impl Timed<'_> {
+    /// Returns the time of the card as a case: the emulator's work, with what its clock has besides.
+    fn held(self, pricer: &Pricer, settings: &str) -> anyhow::Result<Option<Held>> {
+        let Self { operator, sizes, phase, chips, graph, card_ns, emulator_ns, work } = self;
+        let middle = |times: &[u64]| median(&times.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
+        let Some((measured_ns, here_ns)) =
+            middle(card_ns).zip(middle(emulator_ns)).filter(|(card, _)| *card > 0.0)
+        else {
+            return Ok(None);
+        };
+        let rest_ns = (here_ns - pricer.price(settings, work)?).max(0.0);
+        let counted = Counted { work: work.clone(), rest_ns };
+        let model = operator.to_owned();
+        let case = Case { base: 0, model, phase, chips, graph, counted, measured_ns };
+        Ok(Some(Held { label: format!("{operator} ({sizes})"), case, step: None }))
+    }
 }

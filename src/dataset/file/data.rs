@@ -172,7 +172,7 @@ impl Data {
             texts(&table.require("fields", "the table [data.fields]")?, "an expression over columns")?;
         check_expressions(&templates, &fields)?;
         let question_node = table.require("question", "the field that is the question")?;
-        let known: Vec<&str> = fields.iter().map(|(name, ..)| name.as_str()).collect();
+        let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
         let question = word(&question_node, &known, |name| known.contains(&name).then(|| name.to_owned()))?;
         let subject = expression(&templates, table.take("subject"))?;
         let answer = AnswerSpec::parse(
@@ -183,17 +183,17 @@ impl Data {
         let is_grid = table.take("grid").map(|node| boolean(&node)).transpose()?.unwrap_or(false);
         let (categories, part) = categories(table.take("categories"))?;
         let chinese = match table.take("chinese_names") {
-            Some(node) => texts(&node, "a name")?.into_iter().map(|(key, name, _)| (key, name)).collect(),
+            Some(node) => texts(&node, "a name")?.into_iter().map(|of| (of.name, of.text)).collect(),
             None => BTreeMap::new(),
         };
         table.finish()?;
-        if answer.kind == AnswerKind::Choice && !fields.iter().any(|(name, ..)| name == OPTIONS) {
+        if answer.kind == AnswerKind::Choice && !fields.iter().any(|field| field.name == OPTIONS) {
             let message = format!(
                 "found no field `{OPTIONS}`; expected the list of an item's options, because kind = \"choice\""
             );
             return Err(DocumentError::at(&origin, message));
         }
-        let fields = fields.into_iter().map(|(name, expression, _)| (name, expression)).collect();
+        let fields = fields.into_iter().map(|field| (field.name, field.text)).collect();
         Ok(Self {
             format,
             splits,
@@ -254,16 +254,32 @@ impl Data {
 
 /// Name of the field with the options of an item.
 pub(super) const OPTIONS: &str = "options";
+
+/// An entry of a table of texts.
+pub(super) struct NamedText {
+    /// The key.
+    pub(super) name: String,
+    /// The value.
+    pub(super) text: String,
+    /// Where the text stands.
+    pub(super) node: Node,
+}
+
 /// Reads a table of texts, with their places.
-pub(super) fn texts(node: &Node, of: &str) -> Result<Vec<(String, String, Node)>, DocumentError> {
+pub(super) fn texts(node: &Node, of: &str) -> Result<Vec<NamedText>, DocumentError> {
     let Value::Table(entries) = &node.value else {
         return Err(found(node, node.value.kind(), &format!("a table: each name with {of}")));
     };
-    entries.iter().map(|(name, entry)| Ok((name.clone(), string(&entry.node)?, entry.node.clone()))).collect()
+    entries
+        .iter()
+        .map(|(name, entry)| {
+            Ok(NamedText { name: name.clone(), text: string(&entry.node)?, node: entry.node.clone() })
+        })
+        .collect()
 }
 
-fn check_expressions(templates: &Templates, fields: &[(String, String, Node)]) -> Result<(), DocumentError> {
-    for (name, source, node) in fields {
+fn check_expressions(templates: &Templates, fields: &[NamedText]) -> Result<(), DocumentError> {
+    for NamedText { name, text, node } in fields {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if !name.chars().all(plain) || ["answer", "subject", "chinese_name", "texts"].contains(&name.as_str())
         {
@@ -271,7 +287,7 @@ fn check_expressions(templates: &Templates, fields: &[(String, String, Node)]) -
             return Err(found(node, &format!("a field `{name}`"), expected));
         }
         templates
-            .expression(source)
+            .expression(text)
             .map_err(|fault| DocumentError::at(&node.origin, format!("field `{name}`: {fault}")))?;
     }
     Ok(())

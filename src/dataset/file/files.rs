@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::data::texts;
+use super::data::{NamedText, texts};
 use super::strings;
 use crate::dataset::{DatasetError, entries};
 use crate::document::DocumentError;
@@ -58,7 +58,7 @@ fn named_by<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
 /// Reads `beside`: patterns of text files by the names of the columns that they become.
 pub(super) fn beside(node: &Node) -> Result<BTreeMap<String, String>, DocumentError> {
     let mut all = BTreeMap::new();
-    for (name, pattern, node) in texts(node, "a pattern of files")? {
+    for NamedText { name, text: pattern, node } in texts(node, "a pattern of files")? {
         if leaves(&pattern) || pattern.matches(SUBJECT).count() != 1 {
             let expected = "a path below the data set's folder, with {subject} once";
             return Err(found(&node, &format!("the file {pattern:?}"), expected));

@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, Division, tick_name};
 use super::head::Head;
-use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use super::ink::{AXIS, Anchor, GRID, Ink, Lettering, MUTED, TEXT, colour};
 use super::panels::Look;
 use crate::report::format::times_number;
 use crate::stats::Interval;
@@ -94,15 +94,16 @@ pub(super) fn draw<DB: DrawingBackend>(
             ink.dots(left) + (axis.place(value) * f64::from(ink.dots(right - left))).round() as i32
         };
         let at = (ink.dots(left - LABELS + 4), ink.dots(top - 13));
-        ink.write(area, &group.title, at, (12, TEXT, true), Anchor::Left)?;
+        ink.write(area, &group.title, at, Lettering::bold(12, TEXT), Anchor::Left)?;
         for &tick in &axis.ticks {
             let line = vec![(x(tick), ink.dots(top)), (x(tick), ink.dots(bottom))];
             area.draw(&PathElement::new(line, ink.pen(GRID, 1)))?;
             let below = (x(tick), ink.dots(bottom + 11));
-            ink.write(area, &format!("{} ×", tick_name(tick)), below, (11, MUTED, false), Anchor::Centre)?;
+            let name = format!("{} ×", tick_name(tick));
+            ink.write(area, &name, below, Lettering::plain(11, MUTED), Anchor::Centre)?;
         }
         let below = (ink.dots(i32::midpoint(left, right)), ink.dots(bottom + 28));
-        ink.write(area, &chart.x_name, below, (11, MUTED, false), Anchor::Centre)?;
+        ink.write(area, &chart.x_name, below, Lettering::plain(11, MUTED), Anchor::Centre)?;
         for (row, bar) in group.bars.iter().enumerate() {
             let y = ink.dots(top + ROW * row as i32 + ROW / 2 + 1);
             draw_bar(area, bar, y, (&x, ink.dots(left), ink.dots(right)), ink)?;
@@ -133,7 +134,7 @@ fn draw_bar<DB: DrawingBackend>(
             area.draw(&PathElement::new(vec![(at, y - cap), (at, y + cap)], ink.pen(AXIS_DARK, 1)))?;
         }
     }
-    let lettering = (11, TEXT, bar.strong);
+    let lettering = Lettering { size: 11, colour: TEXT, bold: bar.strong };
     ink.write(area, &bar.label, (left - ink.dots(8), y), lettering, Anchor::Right)?;
     let figure = format!("{} ×", times_number(bar.value));
     ink.write(area, &figure, (right + ink.dots(FIGURES - 6), y), lettering, Anchor::Right)?;

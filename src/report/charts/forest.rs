@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, Division, tick_name};
 use super::head::Head;
-use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use super::ink::{AXIS, Anchor, GRID, Ink, Lettering, MUTED, TEXT, colour};
 use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -82,10 +82,10 @@ pub(super) fn draw<DB: DrawingBackend>(
     for &tick in &axis.ticks {
         area.draw(&PathElement::new(vec![(x(tick), top), (x(tick), bottom)], ink.pen(GRID, 1)))?;
         let below = (x(tick), bottom + ink.dots(11));
-        ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
+        ink.write(area, &tick_name(tick), below, Lettering::plain(11, MUTED), Anchor::Centre)?;
     }
     let below = (ink.dots((LEFT + WIDTH - RIGHT) / 2), bottom + ink.dots(26));
-    ink.write(area, &chart.x_name, below, (11, MUTED, false), Anchor::Centre)?;
+    ink.write(area, &chart.x_name, below, Lettering::plain(11, MUTED), Anchor::Centre)?;
     area.draw(&PathElement::new(vec![(x(0.0), top), (x(0.0), bottom)], ink.pen(AXIS, 2)))?;
     for (index, row) in chart.rows.iter().enumerate() {
         let y = ink.dots(head + ROW / 2 + 4 + ROW * index as i32);
@@ -107,7 +107,7 @@ fn draw_row<DB: DrawingBackend>(
         area.draw(&PathElement::new(vec![(x(low), y), (x(high), y)], pen))?;
     }
     ink.disc(area, (x(row.value), y), if row.strong { 6 } else { 4 }, shade, !row.strong)?;
-    let lettering = (11, if row.strong { TEXT } else { MUTED }, row.strong);
+    let lettering = if row.strong { Lettering::bold(11, TEXT) } else { Lettering::plain(11, MUTED) };
     ink.write(area, &row.label, (ink.dots(LEFT - 12), y), lettering, Anchor::Right)?;
     let signed = |value: f64| format!("{value:+.2}").replace('-', "−");
     let figure = match row.interval {

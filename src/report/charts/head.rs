@@ -1,6 +1,6 @@
 //! Title and subtitle of a chart, broken into lines that fit its width.
 
-use super::ink::{Anchor, Ink, MUTED, TEXT};
+use super::ink::{Anchor, Ink, Lettering, MUTED, TEXT};
 use crate::language::{columns, unbroken};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -44,12 +44,14 @@ impl Head {
     ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
         let mut y = 18;
         for line in &self.title {
-            ink.write(area, line, (ink.dots(MARGIN), ink.dots(y)), (14, TEXT, true), Anchor::Left)?;
+            let at = (ink.dots(MARGIN), ink.dots(y));
+            ink.write(area, line, at, Lettering::bold(14, TEXT), Anchor::Left)?;
             y += TITLE;
         }
         y += 2;
         for line in &self.subtitle {
-            ink.write(area, line, (ink.dots(MARGIN), ink.dots(y)), (11, MUTED, false), Anchor::Left)?;
+            let at = (ink.dots(MARGIN), ink.dots(y));
+            ink.write(area, line, at, Lettering::plain(11, MUTED), Anchor::Left)?;
             y += SUBTITLE;
         }
         Ok(())

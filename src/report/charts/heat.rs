@@ -4,7 +4,7 @@ use crate::language::{Language, Text, ToText, text};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::head::Head;
-use super::ink::{Anchor, Ink, MUTED, TEXT};
+use super::ink::{Anchor, Ink, Lettering, MUTED, TEXT};
 use super::{Chart, plain_name};
 use crate::dataset::recorded;
 use crate::record::{AccuracyCase, RunRecord, SampleRecord};
@@ -142,7 +142,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     for (row, depth) in chart.depths.iter().enumerate() {
         let middle = top(row) + ROW / 2;
         let label = (ink.dots(LEFT - 8), ink.dots(middle));
-        ink.write(area, &depth.to_string(), label, (11, MUTED, false), Anchor::Right)?;
+        ink.write(area, &depth.to_string(), label, Lettering::plain(11, MUTED), Anchor::Right)?;
         for (column, length) in chart.lengths.iter().enumerate() {
             let score = chart.cells.get(&(*length, *depth)).copied();
             let corners = [
@@ -153,16 +153,16 @@ pub(super) fn draw<DB: DrawingBackend>(
             let at = (ink.dots(left(column) + width / 2), ink.dots(middle));
             let figure = score.map_or_else(|| "–".to_owned(), |score| fixed(Some(100.0 * score), 0));
             let colour = if score.is_some_and(|score| score > 0.5) { WHITE } else { TEXT };
-            ink.write(area, &figure, at, (10, colour, false), Anchor::Centre)?;
+            ink.write(area, &figure, at, Lettering::plain(10, colour), Anchor::Centre)?;
         }
     }
     let below = top(chart.depths.len()) + 10;
     for (column, length) in chart.lengths.iter().enumerate() {
         let at = (ink.dots(left(column) + width / 2), ink.dots(below));
-        ink.write(area, &length.to_string(), at, (11, MUTED, false), Anchor::Centre)?;
+        ink.write(area, &length.to_string(), at, Lettering::plain(11, MUTED), Anchor::Centre)?;
     }
     let axis = (ink.dots(LEFT + (WIDTH - LEFT - RIGHT) / 2), ink.dots(below + 18));
-    ink.write(area, &chart.x_name, axis, (11, MUTED, false), Anchor::Centre)
+    ink.write(area, &chart.x_name, axis, Lettering::plain(11, MUTED), Anchor::Centre)
 }
 
 #[cfg(test)]

@@ -51,6 +51,34 @@ pub(super) enum Anchor {
     Right,
 }
 
+/// Look of text.
+#[derive(Clone, Copy)]
+pub(super) struct Lettering {
+    /// Size of the letters, in units.
+    pub(super) size: i32,
+    /// Colour of the letters.
+    pub(super) colour: RGBColor,
+    /// Whether the letters are bold.
+    pub(super) bold: bool,
+}
+
+impl Lettering {
+    /// Letters of normal weight.
+    pub(super) fn plain(size: i32, colour: RGBColor) -> Self {
+        Self { size, colour, bold: false }
+    }
+
+    /// Bold letters.
+    pub(super) fn bold(size: i32, colour: RGBColor) -> Self {
+        Self { size, colour, bold: true }
+    }
+
+    /// The style of their font.
+    fn face(self) -> FontStyle {
+        if self.bold { FontStyle::Bold } else { FontStyle::Normal }
+    }
+}
+
 /// Drawing tools for one picture. Lengths are in SVG units and scaled to the picture's pixels.
 pub(super) struct Ink {
     scale: i32,
@@ -102,7 +130,7 @@ impl Ink {
         area: &DrawingArea<DB, Shift>,
         text: &str,
         at: (i32, i32),
-        (size, colour, bold): (i32, RGBColor, bool),
+        lettering: Lettering,
         anchor: Anchor,
     ) -> Drawn<DB> {
         let horizontal = match anchor {
@@ -110,13 +138,13 @@ impl Ink {
             Anchor::Centre => HPos::Center,
             Anchor::Right => HPos::Right,
         };
-        let face = if bold { FontStyle::Bold } else { FontStyle::Normal };
         let letters = self.letters(text);
         if !self.every_letter && letters.chars().any(is_wide) {
-            return self.write_runs(area, &letters, at, (size, colour, bold), anchor);
+            return self.write_runs(area, &letters, at, lettering, anchor);
         }
+        let Lettering { size, colour, .. } = lettering;
         let at = (at.0, at.1 + self.sag(size));
-        let style = self.font(size, face).color(&colour).pos(Pos::new(horizontal, VPos::Center));
+        let style = self.font(size, lettering.face()).color(&colour).pos(Pos::new(horizontal, VPos::Center));
         area.draw_text(&letters, &style, at)
     }
 
@@ -126,12 +154,12 @@ impl Ink {
         area: &DrawingArea<DB, Shift>,
         letters: &str,
         (x, y): (i32, i32),
-        (size, colour, bold): (i32, RGBColor, bool),
+        lettering: Lettering,
         anchor: Anchor,
     ) -> Drawn<DB> {
-        let face = if bold { FontStyle::Bold } else { FontStyle::Normal };
+        let Lettering { size, colour, bold } = lettering;
         let place = Pos::new(HPos::Left, VPos::Center);
-        let narrow = self.font(size, face).color(&colour).pos(place);
+        let narrow = self.font(size, lettering.face()).color(&colour).pos(place);
         let wide_size = f64::from(size * self.scale) * WIDE_LINE;
         let wide = FontDesc::new(FontFamily::Name(WIDE_FAMILY), wide_size, FontStyle::Normal);
         let wide = wide.color(&colour).pos(place);

@@ -3,7 +3,7 @@
 
 use super::axis::tick_name;
 use super::head::Head;
-use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT};
+use super::ink::{AXIS, Anchor, GRID, Ink, Lettering, MUTED, TEXT};
 use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
@@ -124,7 +124,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     if own_name {
         let (left, right) = (LEFT + Y_LABELS, SIZE.0 as i32 - NAMES);
         let at = (ink.dots(i32::midpoint(left, right)), ink.dots(chart.size().1 as i32 - 14));
-        ink.write(area, &chart.x_name, at, (11, MUTED, false), Anchor::Centre)?;
+        ink.write(area, &chart.x_name, at, Lettering::plain(11, MUTED), Anchor::Centre)?;
     }
     write_names(area, chart, ink, ends)
 }
@@ -142,7 +142,7 @@ fn write_names<DB: DrawingBackend>(
     for (at, (index, _)) in spread(&ends, ink.dots(NAME_STEP), bottom).into_iter().zip(&ends) {
         let series = &chart.series[*index];
         ink.key(area, (left, at), *index, series.modelled)?;
-        ink.write(area, &series.label, (left + ink.dots(43), at), (11, TEXT, false), Anchor::Left)?;
+        ink.write(area, &series.label, (left + ink.dots(43), at), Lettering::plain(11, TEXT), Anchor::Left)?;
     }
     Ok(())
 }

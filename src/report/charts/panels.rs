@@ -2,8 +2,8 @@
 
 use super::axis::{Axis, tick_name};
 use super::head::Head;
-use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
-use super::letters::{Obstacles, Spot};
+use super::ink::{AXIS, Anchor, GRID, Ink, Lettering, MUTED, TEXT, colour};
+use super::letters::{Frame, Obstacles, Spot};
 use crate::language::columns;
 use crate::stats::Interval;
 use plotters::coord::Shift;
@@ -138,13 +138,13 @@ impl PanelChart {
         (self.width() as u32, (self.top() + self.rows() * self.panel_step() + BOTTOM) as u32)
     }
 
-    /// Left, top, right and bottom of the plot area in a panel.
-    fn frame(&self, index: usize) -> (i32, i32, i32, i32) {
+    /// The plot area in a panel.
+    fn frame(&self, index: usize) -> Frame {
         let (column, row) = (index as i32 % self.columns(), index as i32 / self.columns());
         let width = (self.width() - LEFT - RIGHT - PANEL_GAP * (self.columns() - 1)) / self.columns();
         let left = LEFT + column * (width + PANEL_GAP);
         let top = self.top() + PANEL_HEAD + row * self.panel_step();
-        (left, top, left + width, top + self.panel_height())
+        Frame { left, top, right: left + width, bottom: top + self.panel_height() }
     }
 }
 
@@ -177,7 +177,7 @@ fn draw_keys<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, chart: &PanelCha
         let (x, y) = (12 + column * (58 + 7 * longest), chart.key_top() + 6 + row * KEY);
         ink.key(area, (ink.dots(x), ink.dots(y)), key.look.series, key.look.modelled)?;
         let after = (ink.dots(x + 44), ink.dots(y));
-        ink.write(area, &key.label, after, (11, TEXT, false), Anchor::Left)?;
+        ink.write(area, &key.label, after, Lettering::plain(11, TEXT), Anchor::Left)?;
     }
     Ok(())
 }
@@ -188,19 +188,20 @@ fn draw_scale<DB: DrawingBackend>(
     index: usize,
     ink: &Ink,
 ) -> Drawn<DB> {
-    let (left, top, right, bottom) = chart.frame(index);
+    let Frame { left, top, right, bottom } = chart.frame(index);
     let dots = |(x, y): (i32, i32)| (ink.dots(x), ink.dots(y));
     for &tick in &chart.y.ticks {
         let y = raised(top, bottom, chart.y.place(tick));
         area.draw(&PathElement::new(vec![dots((left, y)), dots((right, y))], ink.pen(GRID, 1)))?;
         if left == LEFT {
-            ink.write(area, &tick_name(tick), dots((left - 7, y)), (11, MUTED, false), Anchor::Right)?;
+            let before = dots((left - 7, y));
+            ink.write(area, &tick_name(tick), before, Lettering::plain(11, MUTED), Anchor::Right)?;
         }
     }
     if let Some((level, name)) = &chart.level {
         let y = raised(top, bottom, chart.y.place(*level));
         area.draw(&PathElement::new(vec![dots((left, y)), dots((right, y))], ink.pen(MUTED, 1)))?;
-        ink.write(area, name, dots((right - 4, y - 8)), (10, MUTED, false), Anchor::Right)?;
+        ink.write(area, name, dots((right - 4, y - 8)), Lettering::plain(10, MUTED), Anchor::Right)?;
     }
     let mut free_from = left - 20;
     for &tick in &chart.x.ticks {
@@ -210,16 +211,16 @@ fn draw_scale<DB: DrawingBackend>(
         let half = 4 * name.chars().count() as i32;
         // A name that would touch the one before it is left out.
         if x - half >= free_from {
-            ink.write(area, &name, dots((x, bottom + 13)), (11, MUTED, false), Anchor::Centre)?;
+            ink.write(area, &name, dots((x, bottom + 13)), Lettering::plain(11, MUTED), Anchor::Centre)?;
             free_from = x + half + 3;
         }
     }
     let below = dots((i32::midpoint(left, right), bottom + 28));
-    ink.write(area, &chart.x_name, below, (10, MUTED, false), Anchor::Centre)?;
+    ink.write(area, &chart.x_name, below, Lettering::plain(10, MUTED), Anchor::Centre)?;
     let corner = vec![dots((left, top)), dots((left, bottom)), dots((right, bottom))];
     area.draw(&PathElement::new(corner, ink.pen(AXIS, 1)))?;
     let title = &chart.panels[index].title;
-    ink.write(area, title, dots((left + 2, top - 11)), (11, TEXT, true), Anchor::Left)
+    ink.write(area, title, dots((left + 2, top - 11)), Lettering::bold(11, TEXT), Anchor::Left)
 }
 
 /// Leaves a margin at both ends, so that no marker is on the frame.
@@ -235,23 +236,21 @@ fn raised(top: i32, bottom: i32, share: f64) -> i32 {
 /// Where a panel's points are in the picture, in pixels.
 struct Place<'a> {
     chart: &'a PanelChart,
-    frame: (i32, i32, i32, i32),
-    scale: i32,
+    /// The panel's plot area.
+    frame: Frame,
 }
 
 impl<'a> Place<'a> {
     fn of(chart: &'a PanelChart, index: usize, ink: &Ink) -> Self {
-        Self { chart, frame: chart.frame(index), scale: ink.dots(1) }
+        Self { chart, frame: chart.frame(index).scaled(ink.dots(1)) }
     }
 
     fn x(&self, x: f64) -> i32 {
-        let (left, _, right, _) = self.frame;
-        inside(left * self.scale, right * self.scale, self.chart.x.place(x))
+        inside(self.frame.left, self.frame.right, self.chart.x.place(x))
     }
 
     fn y(&self, y: f64) -> i32 {
-        let (_, top, _, bottom) = self.frame;
-        raised(top * self.scale, bottom * self.scale, self.chart.y.place(y))
+        raised(self.frame.top, self.frame.bottom, self.chart.y.place(y))
     }
 
     fn spot(&self, mark: &Mark) -> (i32, i32) {
@@ -291,8 +290,8 @@ fn write_letters<DB: DrawingBackend>(
     place: &Place<'_>,
     ink: &Ink,
 ) -> Drawn<DB> {
-    let (left, top, right, bottom) = place.frame;
-    let mut taken = Obstacles::within((left, top - 4, right, bottom), place.scale);
+    let frame = place.frame;
+    let mut taken = Obstacles::within(Frame { top: frame.top - ink.dots(4), ..frame }, ink.dots(1));
     for line in &panel.lines {
         let path: Vec<(i32, i32)> = line.points.iter().map(|mark| place.spot(mark)).collect();
         if line.joined {
@@ -315,7 +314,7 @@ fn write_letters<DB: DrawingBackend>(
             written.push(index);
             let size = (LETTER * mark.letters.chars().count() as i32, LETTERS);
             if let Some(Spot { x, y }) = taken.place(place.spot(mark), size) {
-                ink.write(area, &mark.letters, (x, y), (LETTERS, MUTED, false), Anchor::Left)?;
+                ink.write(area, &mark.letters, (x, y), Lettering::plain(LETTERS, MUTED), Anchor::Left)?;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, Division, tick_name};
 use super::head::Head;
-use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use super::ink::{AXIS, Anchor, GRID, Ink, Lettering, MUTED, TEXT, colour};
 use crate::language::{Text, columns, text};
 use glmbench_calibrate::residuals::Spread;
 use plotters::coord::Shift;
@@ -116,7 +116,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     for &tick in &axis.ticks {
         area.draw(&PathElement::new(vec![(x(tick), top), (x(tick), bottom)], ink.pen(GRID, 1)))?;
         let below = (x(tick), bottom + ink.dots(11));
-        ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
+        ink.write(area, &tick_name(tick), below, Lettering::plain(11, MUTED), Anchor::Centre)?;
     }
     area.draw(&PathElement::new(vec![(x(1.0), top), (x(1.0), bottom)], ink.pen(AXIS, 1)))?;
     let mut y = chart.top();
@@ -125,7 +125,7 @@ pub(super) fn draw<DB: DrawingBackend>(
         draw_row(area, row, ink.dots(y - ROW / 2), &x, ink)?;
     }
     let below = (ink.dots(LEFT + (WIDTH - LEFT - RIGHT) / 2), bottom + ink.dots(28));
-    ink.write(area, &chart.x_name, below, (11, MUTED, false), Anchor::Centre)
+    ink.write(area, &chart.x_name, below, Lettering::plain(11, MUTED), Anchor::Centre)
 }
 
 fn draw_keys<DB: DrawingBackend>(
@@ -137,7 +137,7 @@ fn draw_keys<DB: DrawingBackend>(
     let mut x = 18;
     for (dot, label) in &chart.keys {
         draw_dot(area, *dot, (ink.dots(x), ink.dots(y)), ink)?;
-        ink.write(area, label, (ink.dots(x + 12), ink.dots(y)), (11, TEXT, false), Anchor::Left)?;
+        ink.write(area, label, (ink.dots(x + 12), ink.dots(y)), Lettering::plain(11, TEXT), Anchor::Left)?;
         x += 40 + 7 * columns(label) as i32;
     }
     Ok(())
@@ -150,7 +150,8 @@ fn draw_row<DB: DrawingBackend>(
     x: &dyn Fn(f64) -> i32,
     ink: &Ink,
 ) -> Drawn<DB> {
-    ink.write(area, &row.label, (ink.dots(LEFT - 12), y), (11, TEXT, row.strong), Anchor::Right)?;
+    let lettering = Lettering { size: 11, colour: TEXT, bold: row.strong };
+    ink.write(area, &row.label, (ink.dots(LEFT - 12), y), lettering, Anchor::Right)?;
     if let Some(Spread { mean, least, most }) = row.mean {
         area.draw(&PathElement::new(vec![(x(least), y), (x(most), y)], ink.pen(AXIS, 3)))?;
         let tick = vec![(x(mean), y - ink.dots(6)), (x(mean), y + ink.dots(6))];
@@ -159,7 +160,7 @@ fn draw_row<DB: DrawingBackend>(
     for &dot in &row.dots {
         draw_dot(area, dot, (x(dot.ratio()), y), ink)?;
     }
-    let lettering = if row.strong { (11, TEXT, false) } else { (10, MUTED, false) };
+    let lettering = if row.strong { Lettering::plain(11, TEXT) } else { Lettering::plain(10, MUTED) };
     ink.write(area, &row.words, (ink.dots(WIDTH - RIGHT + 12), y), lettering, Anchor::Left)
 }
 

@@ -2,7 +2,7 @@
 //! columns.
 
 use super::head::Head;
-use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use super::ink::{AXIS, Anchor, GRID, Ink, Lettering, MUTED, TEXT, colour};
 use crate::language::columns;
 use crate::report::format::percent;
 use crate::stats::Interval;
@@ -126,7 +126,8 @@ fn draw_scale<DB: DrawingBackend>(
         let at = x(share, left, ink);
         area.draw(&PathElement::new(vec![(at, top), (at, bottom)], ink.pen(GRID, 1)))?;
         let below = (at, bottom + ink.dots(11));
-        ink.write(area, &format!("{:.0} %", share * 100.0), below, (11, MUTED, false), Anchor::Centre)?;
+        let name = format!("{:.0} %", share * 100.0);
+        ink.write(area, &name, below, Lettering::plain(11, MUTED), Anchor::Centre)?;
     }
     area.draw(&PathElement::new(
         vec![(x(0.0, left, ink), bottom), (x(1.0, left, ink), bottom)],
@@ -159,12 +160,12 @@ fn draw_score<DB: DrawingBackend>(
     }
     let hollow = score.level == Level::Subject;
     ink.disc(area, (x(score.share, left, ink), y), radius, ink_colour, hollow)?;
-    let lettering = (11, if hollow { MUTED } else { TEXT }, bold);
+    let lettering = Lettering { size: 11, colour: if hollow { MUTED } else { TEXT }, bold };
     ink.write(area, &shortened(&score.label), (ink.dots(left + LEFT - 12), y), lettering, Anchor::Right)?;
     let value = (ink.dots(left + WIDTH - RIGHT + 42), y);
     ink.write(area, &percent(score.share), value, lettering, Anchor::Right)?;
     let of = (ink.dots(left + WIDTH - 12), y);
-    ink.write(area, &format!("n {}", score.items), of, (10, MUTED, false), Anchor::Right)
+    ink.write(area, &format!("n {}", score.items), of, Lettering::plain(10, MUTED), Anchor::Right)
 }
 
 /// Shortens a label to 36 columns.

@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, Division, tick_name};
 use super::head::Head;
-use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use super::ink::{AXIS, Anchor, GRID, Ink, Lettering, MUTED, TEXT, colour};
 use super::panels::{Key, Look};
 use crate::language::columns;
 use crate::stats::Interval;
@@ -83,7 +83,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     let key_y = ink.dots(chart.top() - TOP + 58);
     for key in &chart.keys {
         ink.key(area, (ink.dots(key_x), key_y), key.look.series, key.look.modelled)?;
-        ink.write(area, &key.label, (ink.dots(key_x + 44), key_y), (11, TEXT, false), Anchor::Left)?;
+        ink.write(area, &key.label, (ink.dots(key_x + 44), key_y), Lettering::plain(11, TEXT), Anchor::Left)?;
         key_x += 64 + 7 * columns(&key.label) as i32;
     }
     let axis = chart.axis();
@@ -96,13 +96,14 @@ pub(super) fn draw<DB: DrawingBackend>(
     for &tick in &axis.ticks {
         area.draw(&PathElement::new(vec![(x(tick), top), (x(tick), bottom)], ink.pen(GRID, 1)))?;
         let below = (x(tick), bottom + ink.dots(11));
-        ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
+        ink.write(area, &tick_name(tick), below, Lettering::plain(11, MUTED), Anchor::Centre)?;
     }
     area.draw(&PathElement::new(vec![(x(1.0), top), (x(1.0), bottom)], ink.pen(AXIS, 1)))?;
     let mut y = chart.top();
     for row in &chart.rows {
         let middle = ink.dots(y + STRIP * row.strips.len() as i32 / 2);
-        ink.write(area, &row.label, (ink.dots(LEFT - 12), middle), (11, TEXT, false), Anchor::Right)?;
+        let before = (ink.dots(LEFT - 12), middle);
+        ink.write(area, &row.label, before, Lettering::plain(11, TEXT), Anchor::Right)?;
         for strip in &row.strips {
             draw_strip(area, strip, y, &x, ink)?;
             y += STRIP;
@@ -110,7 +111,7 @@ pub(super) fn draw<DB: DrawingBackend>(
         y += GAP;
     }
     let below = (ink.dots(LEFT + (WIDTH - LEFT - RIGHT) / 2), bottom + ink.dots(30));
-    ink.write(area, &chart.x_name, below, (11, MUTED, false), Anchor::Centre)
+    ink.write(area, &chart.x_name, below, Lettering::plain(11, MUTED), Anchor::Centre)
 }
 
 fn draw_strip<DB: DrawingBackend>(

@@ -141,8 +141,8 @@ pub(super) fn changes(lines: &[Line<'_>], runs: &[Run<'_>]) -> Vec<Change> {
                 line: place,
                 at: step.at,
                 p: step.p,
-                levels: (levels[0].2, levels[1].2),
-                runs: (levels[0].1 - levels[0].0, levels[1].1 - levels[1].0),
+                levels: (levels[0].median, levels[1].median),
+                runs: (levels[0].end - levels[0].start, levels[1].end - levels[1].start),
                 differs: differences(&runs[line.points[step.at - 1].run], &runs[line.points[step.at].run]),
             })
             .collect()

@@ -9,7 +9,9 @@ use super::lines::Line;
 use super::marks::Marks;
 use crate::language::{Text, text};
 use crate::report::format::percent;
-use crate::stats::{STEP_ALPHA, STEP_LEAST, holm, mcnemar_exact, null_floor, rank_sum, spread_between};
+use crate::stats::{
+    Level, STEP_ALPHA, STEP_LEAST, holm, mcnemar_exact, null_floor, rank_sum, spread_between,
+};
 use std::collections::HashSet;
 
 /// Probability of any wrong "better" or "worse" among all lines of a page: once for answers, once for other values.
@@ -160,8 +162,8 @@ fn best_point(line: &Line<'_>, last: usize) -> usize {
 fn values(line: &Line<'_>, lines: usize) -> Judged {
     let values = line.values();
     let last = values.len() - 1;
-    let &(start, ..) = line.levels.last().expect("invariant: a line has a level");
-    let before = &values[start..last];
+    let present = line.levels.last().expect("invariant: a line has a level");
+    let before = &values[present.start..last];
     // Two comparisons a line: with the previous run, and with the best level.
     let enough = before.len() >= STEP_LEAST;
     let floor = spread_between(before)
@@ -201,12 +203,12 @@ fn of_best(line: &Line<'_>, values: &[f64], floor: Option<f64>) -> Against {
     let rises = line.key.kind.rises();
     let last = values.len() - 1;
     let other = best_point(line, last);
-    let goodness = |level: &(usize, usize, f64)| if rises { level.2 } else { -level.2 };
+    let goodness = |level: &Level| if rises { level.median } else { -level.median };
     let present = line.levels.len() - 1;
     let best = (0..line.levels.len())
         .max_by(|&a, &b| goodness(&line.levels[a]).total_cmp(&goodness(&line.levels[b])).then(a.cmp(&b)))
         .expect("invariant: a line has a level");
-    let (start, end, median) = line.levels[best];
+    let Level { start, end, median } = line.levels[best];
     if best == present {
         let mut against = by_spread(line, other, median, floor);
         let why = std::mem::take(&mut against.why);
@@ -214,14 +216,14 @@ fn of_best(line: &Line<'_>, values: &[f64], floor: Option<f64>) -> Against {
         return against;
     }
     // The steps between say that the levels differ. The two may not be neighbours, and one was chosen.
-    let now = &values[line.levels[present].0..];
+    let now = &values[line.levels[present].start..];
     let p = rank_sum(&values[start..end], now).map(|p| (p * present as f64).min(1.0));
     let verdict = match p {
         Some(p) if p < STEP_ALPHA => Verdict::Worse,
         Some(_) => Verdict::WithinNoise,
         None => Verdict::CannotTell,
     };
-    let change = line.levels[present].2 / median;
+    let change = line.levels[present].median / median;
     let why = text!(
         "median of {now} runs now, of {then} runs at its best level",
         now = now.len(),

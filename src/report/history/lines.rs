@@ -4,7 +4,7 @@ use super::cache::{Known, What};
 use super::figures::{Figure, Kind, RunFigures, Standing};
 use crate::language::{Text, text};
 use crate::record::{Clock, unix_seconds};
-use crate::stats::{Step, levels, steps};
+use crate::stats::{Level, Step, levels, steps};
 use std::collections::{BTreeMap, HashMap};
 
 /// How a value came about. Values of different sources are never on one line.
@@ -119,8 +119,8 @@ pub(super) struct Line<'a> {
     pub(super) points: Vec<Point<'a>>,
     /// Where its level changed.
     pub(super) steps: Vec<Step>,
-    /// The levels between: first point, point after the last, median.
-    pub(super) levels: Vec<(usize, usize, f64)>,
+    /// The levels between. Their values are the points.
+    pub(super) levels: Vec<Level>,
 }
 
 impl<'a> Line<'a> {

@@ -169,8 +169,9 @@ pub(super) fn thinned(line: &Line<'_>, most: usize) -> Vec<Drawn> {
 pub(super) fn svg(line: &Line<'_>, points: &[Drawn], span: Span, id: &str) -> String {
     let shown = |value: f64| if line.key.kind == Kind::Accuracy { 100.0 * value } else { value };
     let ends = points.iter().flat_map(|point| point.ends.map_or([point.value; 2], |(low, high)| [low, high]));
-    let all =
-        ends.chain(points.iter().map(|point| point.value)).chain(line.levels.iter().map(|level| level.2));
+    let all = ends
+        .chain(points.iter().map(|point| point.value))
+        .chain(line.levels.iter().map(|level| level.median));
     let axis = Axis::of(Division::Even, all.map(shown));
     let level = |value: f64| (LEVELS * (1.0 - axis.place(shown(value)))).round() as i64;
     let mut out = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" aria-hidden=\"true\">");
@@ -207,9 +208,9 @@ pub(super) fn svg(line: &Line<'_>, points: &[Drawn], span: Span, id: &str) -> St
         let _ = write!(out, "<g class=\"o\"><use href=\"#d{id}\"/></g>");
     }
     // Above the points, or it would be hidden by them.
-    let held = line.levels.iter().filter(|_| line.levels.len() > 1).map(|(start, end, value)| {
-        let (from, to) = (span.place(line.points[*start].at), span.place(line.points[end - 1].at));
-        (from, level(*value), format!("h{}", to - from))
+    let held = line.levels.iter().filter(|_| line.levels.len() > 1).map(|held| {
+        let (from, to) = (span.place(line.points[held.start].at), span.place(line.points[held.end - 1].at));
+        (from, level(held.median), format!("h{}", to - from))
     });
     put(&mut out, "v", &moves(held));
     out += "</g></g></svg>";

@@ -2,6 +2,7 @@
 
 use crate::language::{Language, Text, cells, text, texts};
 use glmbench_calibrate::cases::batches_of;
+use glmbench_calibrate::counted::Batch;
 use glmbench_calibrate::modelled::{Group, Residual, residuals};
 use glmbench_calibrate::published::{self, Phase as PublishedPhase};
 use glmbench_calibrate::residuals::{Spread, summaries};
@@ -126,8 +127,8 @@ pub(in crate::report) fn timed(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
 /// Returns the modelled time of a published row in ms, by the rows of a run, and the last of these. `None` if a batch is missing.
 fn time_of<'a>(row: &published::Row, rows: &'a [PerfRow]) -> Option<(f64, &'a PerfRow)> {
     let mut found = None;
-    for ((batch, tokens), share) in batches_of(row) {
-        let of = rows.iter().filter(|of| of.batch as usize == batch && of.tp as usize == row.chips);
+    for (Batch { sequences, tokens }, share) in batches_of(row) {
+        let of = rows.iter().filter(|of| of.batch as usize == sequences && of.tp as usize == row.chips);
         let (ms, of) = match row.phase {
             PublishedPhase::Prefill => {
                 let mut of = of.filter(|of| of.phase == Phase::Prefill && of.input_tokens as usize == tokens);

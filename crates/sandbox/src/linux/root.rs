@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root};
 
 use super::{NOBODY, Refused, Step, WORK};
-use crate::Limits;
+use crate::{InputFile, Limits};
 
 /// Where the machine's root is while the new one is built.
 const OLD: &str = "/old";
@@ -40,7 +40,7 @@ const QUIET: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 /// working folder belongs to, if not this process's.
 pub(super) fn build(
     read_only: &[PathBuf],
-    files: &[(String, Vec<u8>)],
+    files: &[InputFile],
     limits: &Limits,
     owner: Option<u32>,
 ) -> Result<(), Refused> {
@@ -129,7 +129,7 @@ fn users() -> Result<(), Refused> {
 }
 
 /// Mounts `/tmp` and puts the files into the working folder.
-fn work(files: &[(String, Vec<u8>)], limits: &Limits, owner: Option<u32>) -> Result<(), Refused> {
+fn work(files: &[InputFile], limits: &Limits, owner: Option<u32>) -> Result<(), Refused> {
     folder("/tmp")?;
     let options = format!("mode=1777,size={},nr_inodes={}", limits.disk, 4096 + limits.disk / 4096);
     mount(Some("tmpfs"), "/tmp", Some("tmpfs"), QUIET, Some(options.as_str()))
@@ -139,7 +139,7 @@ fn work(files: &[(String, Vec<u8>)], limits: &Limits, owner: Option<u32>) -> Res
         folder(path)?;
         own(Path::new(path)).step(|| format!("to give {path} to the program"))?;
     }
-    for (name, bytes) in files {
+    for InputFile { path: name, bytes } in files {
         let path = Path::new(WORK).join(name);
         path.parent().map_or(Ok(()), folder)?;
         File::create_new(&path)

@@ -13,6 +13,16 @@ fn hash(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
 }
 
+/// What the model was asked for an item, and what it answered.
+struct Answers {
+    /// Arguments of the requests.
+    arguments: Value,
+    /// Answers to the requests.
+    resps: Value,
+    /// What the filter keeps of the answers.
+    filtered: Value,
+}
+
 /// Returns the sample lines of a task, and the hash over all of them.
 pub(super) fn samples(task: &Task<'_>, prompts: &Prompts<'_>) -> (String, String) {
     let (mut lines, mut hashes) = (String::new(), String::new());
@@ -30,7 +40,7 @@ pub(super) fn samples(task: &Task<'_>, prompts: &Prompts<'_>) -> (String, String
         let doc_hash = hash(&serde_json::to_string_pretty(&doc).unwrap_or_default());
         let target_hash = hash(&sample.gold);
         hashes.extend([doc_hash.as_str(), &prompt_hash, &target_hash]);
-        let (arguments, answers, filtered) = match task.kind {
+        let Answers { arguments, resps, filtered } = match task.kind {
             Kind::Tokens(choices) => {
                 let arguments = choices.iter().map(|choice| (prompt, choice.text.as_str()));
                 chosen(arguments, sample)
@@ -38,10 +48,7 @@ pub(super) fn samples(task: &Task<'_>, prompts: &Prompts<'_>) -> (String, String
             Kind::Continuations => chosen(calls.iter().map(|call| (call.prompt.as_str(), "")), sample),
             Kind::Text => scored(calls, sample),
             Kind::Generated => generated(prompt, sample),
-            Kind::Scored => {
-                let (arguments, answers, _) = generated(prompt, sample);
-                (arguments, answers, json!([sample.text]))
-            }
+            Kind::Scored => Answers { filtered: json!([sample.text]), ..generated(prompt, sample) },
             Kind::Programs => programs(prompt, sample),
         };
         let mut line = json!({
@@ -49,7 +56,7 @@ pub(super) fn samples(task: &Task<'_>, prompts: &Prompts<'_>) -> (String, String
             "doc": doc,
             "target": sample.gold,
             "arguments": arguments,
-            "resps": answers,
+            "resps": resps,
             "filtered_resps": filtered,
             "filter": "none",
             "metrics": task.metrics(),
@@ -65,11 +72,8 @@ pub(super) fn samples(task: &Task<'_>, prompts: &Prompts<'_>) -> (String, String
     (lines, hash(&hashes))
 }
 
-/// Arguments, answers and filtered answers of an item whose answer was chosen by probability.
-fn chosen<'a>(
-    requests: impl Iterator<Item = (&'a str, &'a str)>,
-    sample: &SampleRecord,
-) -> (Value, Value, Value) {
+/// Returns the answers of an item whose answer was chosen by probability.
+fn chosen<'a>(requests: impl Iterator<Item = (&'a str, &'a str)>, sample: &SampleRecord) -> Answers {
     let best = sample.choice_logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let answer = |logprob: &f32| {
         let is_best = if *logprob == best { "True" } else { "False" };
@@ -80,32 +84,32 @@ fn chosen<'a>(
         .map(|(at, (prompt, more))| (format!("gen_args_{at}"), json!({ "arg_0": prompt, "arg_1": more })))
         .collect();
     let filtered: Vec<Value> = sample.choice_logprobs.iter().map(answer).collect();
-    let answers: Vec<Value> = filtered.iter().map(|answer| json!([answer])).collect();
-    (arguments.into(), answers.into(), filtered.into())
+    let resps: Vec<Value> = filtered.iter().map(|answer| json!([answer])).collect();
+    Answers { arguments: arguments.into(), resps: resps.into(), filtered: filtered.into() }
 }
 
-/// The same of a text that is scored itself.
-fn scored(calls: &[CallRecord], sample: &SampleRecord) -> (Value, Value, Value) {
+/// Returns the answers of a text that is scored itself.
+fn scored(calls: &[CallRecord], sample: &SampleRecord) -> Answers {
     let arguments: Map<String, Value> = calls
         .iter()
         .enumerate()
         .map(|(at, call)| (format!("gen_args_{at}"), json!({ "arg_0": call.prompt })))
         .collect();
     let sum = sample.measures.get("loglikelihood");
-    (arguments.into(), json!([[sum]]), json!([sum]))
+    Answers { arguments: arguments.into(), resps: json!([[sum]]), filtered: json!([sum]) }
 }
 
-/// The same of an item whose answer was read from a text.
-fn generated(prompt: &str, sample: &SampleRecord) -> (Value, Value, Value) {
+/// Returns the answers of an item whose answer was read from a text.
+fn generated(prompt: &str, sample: &SampleRecord) -> Answers {
     let arguments =
         json!({ "gen_args_0": { "arg_0": prompt, "arg_1": { "until": [], "do_sample": false } } });
-    (arguments, json!([[sample.text]]), json!([sample.pred.as_deref().unwrap_or(INVALID)]))
+    let filtered = json!([sample.pred.as_deref().unwrap_or(INVALID)]);
+    Answers { arguments, resps: json!([[sample.text]]), filtered }
 }
 
-/// The same of an item whose answers were made programs: each answer's code, and each program's verdict.
-fn programs(prompt: &str, sample: &SampleRecord) -> (Value, Value, Value) {
-    let (arguments, _, _) = generated(prompt, sample);
+/// Returns the answers of an item whose answers were made programs: each answer's code, and each program's verdict.
+fn programs(prompt: &str, sample: &SampleRecord) -> Answers {
     let codes: Vec<&str> = sample.programs.iter().map(|one| one.code.as_str()).collect();
     let verdicts: Vec<&str> = sample.programs.iter().map(|one| one.verdict.as_str()).collect();
-    (arguments, json!([codes]), json!(verdicts))
+    Answers { resps: json!([codes]), filtered: json!(verdicts), ..generated(prompt, sample) }
 }

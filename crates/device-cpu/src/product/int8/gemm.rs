@@ -1,10 +1,9 @@
-//! Products of integers with vectors: which instruction set multiplies, and the portable product.
+//! Products of integers with vectors: the instruction sets that multiply, and the portable product.
 
 use std::ops::Deref;
 
 use crate::buffer::{Strided, length};
 use crate::pack::{PANEL, QUAD};
-use crate::simd::InstructionSet;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512Vnni};
 
@@ -83,19 +82,6 @@ pub(crate) enum Int8Gemm {
 }
 
 impl Int8Gemm {
-    /// Returns the product of an instruction set that this machine has. AVX-512 without VNNI uses AVX2's.
-    pub(crate) fn of(set: InstructionSet) -> Self {
-        match set.vector() {
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => {
-                Avx512Vnni::detect().map_or_else(|| Self::of(InstructionSet::Avx2), Self::Avx512Vnni)
-            }
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => Avx2::detect().map_or(Self::Portable, Self::Avx2),
-            _ => Self::Portable,
-        }
-    }
-
     /// Returns the name for the record.
     pub(crate) fn name(self) -> &'static str {
         match self {
