@@ -79,7 +79,7 @@ impl Entry {
                     differences.push(format!(
                         "{} has {} items; the catalogue has {}",
                         file.path, file.items, listed.items
-                    ))
+                    ));
                 }
                 Some(listed) if listed.sha256 != file.sha256 => differences.push(format!(
                     "{} has the sha256 {}; the catalogue has {}",

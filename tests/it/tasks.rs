@@ -431,7 +431,7 @@ fn a_wrong_task_file_is_refused_with_its_place() {
     let joined = fs::read_to_string("datasets/tasks/wikitext-2-joined.toml").unwrap();
     for (from, to, says) in [
         ("\"second-half\"", "\"second half\"", "did you mean `second-half`?"),
-        ("window = 512", "window = 3", "found 3; expected at least 4"),
+        ("window = 512", "window = 3", "found 3; expected a whole number from 4"),
         ("set = \"wikitext-2\"", "set = \"../wikitext-2\"", "found the name \"../wikitext-2\""),
     ] {
         let message = refused_of(&joined, from, to);

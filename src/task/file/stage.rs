@@ -63,6 +63,24 @@ pub(super) enum Scored {
     SecondHalf,
 }
 
+impl Likelihood {
+    fn parse(table: &mut Table) -> Result<Self, DocumentError> {
+        const SCORED: [&str; 2] = ["all", "second-half"];
+        let window = table.require("window", "the number of tokens of a window")?;
+        let scored = match table.take("scored") {
+            Some(node) => word(&node, &SCORED, |word| match word {
+                "all" => Some(Scored::All),
+                "second-half" => Some(Scored::SecondHalf),
+                _ => None,
+            })?,
+            None => Scored::All,
+        };
+        // The fourth token is the first that the second half of a window scores.
+        let least = if scored == Scored::All { 2 } else { 4 };
+        Ok(Self { window: count(&window, least)? as usize, scored })
+    }
+}
+
 /// Tokens to compare.
 #[derive(Debug)]
 pub(super) struct Tokens {
@@ -164,21 +182,7 @@ fn one_stage(
                 table.take("stop").map(|node| literals(node, "texts that end the answer")).transpose()?;
             StageKind::Generate { max_new_tokens, limit_field, stop: stop.unwrap_or_default() }
         }
-        "likelihood" => {
-            const SCORED: [&str; 2] = ["all", "second-half"];
-            let node = table.require("window", "the number of tokens of a window")?;
-            let scored = match table.take("scored") {
-                Some(node) => word(&node, &SCORED, |word| match word {
-                    "all" => Some(Scored::All),
-                    "second-half" => Some(Scored::SecondHalf),
-                    _ => None,
-                })?,
-                None => Scored::All,
-            };
-            // The fourth token is the first that the second half of a window scores.
-            let least = if scored == Scored::All { 2 } else { 4 };
-            StageKind::Likelihood(Likelihood { window: count(&node, least)? as usize, scored })
-        }
+        "likelihood" => StageKind::Likelihood(Likelihood::parse(&mut table)?),
         "tokens" => {
             let node = table.require("tokens", "the texts of the tokens to compare")?;
             let ids = literals(node.clone(), "texts of tokens")?;
