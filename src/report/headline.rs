@@ -3,12 +3,14 @@
 use super::accuracy::ALL;
 use super::expectation;
 use super::failures::{Failure, of_cases, of_task};
-use super::format::{percent, significant};
+use super::format::{fixed, percent, significant};
+use super::measures::{perplexities, perplexity};
 use super::{modelled, published};
 use crate::language::{Text, joined, text};
 use crate::record::{
     AccuracyCase, AccuracyRow, PerfRow, Phase, Plan, RequestRecord, RunRecord, SampleRecord,
 };
+use crate::stats::{Estimate, Interval, mean};
 
 /// The headline of a run without results.
 pub(super) const NOTHING: Text = text!("Nothing has finished yet.");
@@ -59,7 +61,11 @@ pub(super) fn sentences(
     let of_case = |case: &AccuracyCase| {
         let row = whole(&case.task);
         let failure = of_task(case, samples);
-        let score = row.and_then(|row| score(row, case.part_of(), failure.as_ref()));
+        let score = if case.keyless {
+            text_score(case, samples)
+        } else {
+            row.and_then(|row| score(row, case.part_of(), failure.as_ref()))
+        };
         let unscored = failure.as_ref().filter(|_| score.is_none()).map(|failure| {
             text!(
                 "{task} ({protocol}): no score; {failure}.",
@@ -101,6 +107,32 @@ fn score(row: &AccuracyRow, part_of: Option<u64>, failure: Option<&Failure>) -> 
         low = percent(low),
         high = percent(high),
         failed
+    ))
+}
+
+/// The perplexity of a task of scored texts, or their mean score. `None` if no text has either.
+fn text_score(case: &AccuracyCase, samples: &[SampleRecord]) -> Option<Text> {
+    let own = samples.iter().filter(|sample| sample.task == case.task);
+    let (name, value, interval, texts) =
+        if let (Some((name, ..)), Some((_, Estimate { value, interval }, texts))) =
+            (perplexities(own.clone()).into_iter().next(), perplexity(own.clone()))
+        {
+            (name, fixed(Some(value), 3), interval, texts)
+        } else {
+            let scores: Vec<f64> = own.filter_map(|sample| sample.measures.get("score")).copied().collect();
+            (text!("mean score"), fixed(Some(mean(&scores)?), 4), None, scores.len())
+        };
+    let interval = interval.map(|Interval { low, high }| {
+        text!(" (95 % interval {low} to {high})", low = fixed(Some(low), 3), high = fixed(Some(high), 3))
+    });
+    Some(text!(
+        "{task} ({protocol}): {name} {value} over {texts} text{texts:s}{interval}.",
+        task = case.task,
+        protocol = case.protocol,
+        name,
+        value,
+        texts,
+        interval = interval.unwrap_or(Text::EMPTY)
     ))
 }
 
@@ -153,6 +185,28 @@ mod tests {
     fn said((run, samples, requests): &(RunRecord, Vec<SampleRecord>, Vec<RequestRecord>)) -> Vec<Text> {
         let (accuracy, performance) = (accuracy_rows(run, samples), perf_rows(run, requests));
         sentences(run, &accuracy, samples, &performance, requests)
+    }
+
+    #[test]
+    fn texts_without_right_answers_have_their_perplexity_or_mean_score() {
+        let mut records = fixture::realistic();
+        let task = records.0.plan.accuracy[0].task.clone();
+        records.0.plan.accuracy[0].keyless = true;
+        let own = |measures: &[(&str, f64)],
+                   records: &mut (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>)| {
+            for sample in records.1.iter_mut().filter(|sample| sample.task == task) {
+                sample.measures = measures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+            }
+        };
+        own(&[("loglikelihood", -20.0), ("tokens", 10.0)], &mut records);
+        let words = said(&records)[0].to_string();
+        assert!(
+            words.contains(": token perplexity 7.389 over 240 texts (95 % interval 7.389 to 7.389)."),
+            "{words}"
+        );
+        own(&[("score", 0.25)], &mut records);
+        let words = said(&records)[0].to_string();
+        assert!(words.contains(": mean score 0.2500 over 240 texts."), "{words}");
     }
 
     #[test]

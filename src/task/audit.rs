@@ -23,8 +23,8 @@ impl Runner for Unrun {
     }
 }
 
-/// Most stages of an item that are rendered. No protocol has nearly that many.
-const MOST_CALLS: usize = 1_000;
+/// Most prompts of an item that are rendered. A corpus in one text has thousands of windows.
+const MOST_CALLS: usize = 1_000_000;
 
 /// What was found in the items of a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
