@@ -4,7 +4,7 @@ use super::accuracy::ALL;
 use super::expectation;
 use super::failures::{Failure, of_cases, of_task};
 use super::format::{fixed, percent, significant};
-use super::measures::{perplexities, perplexity};
+use super::measures::{leading, perplexities, perplexity};
 use super::{modelled, published};
 use crate::language::{Text, joined, text};
 use crate::record::{
@@ -62,7 +62,7 @@ pub(super) fn sentences(
         let row = whole(&case.task);
         let failure = of_task(case, samples);
         let score = if case.keyless {
-            text_score(case, samples)
+            text_score(case, samples, failure.as_ref())
         } else {
             row.and_then(|row| score(row, case.part_of(), failure.as_ref()))
         };
@@ -92,26 +92,31 @@ pub(super) fn sentences(
 fn score(row: &AccuracyRow, part_of: Option<u64>, failure: Option<&Failure>) -> Option<Text> {
     let (acc, low, high) = (row.acc?, row.ci95_lo?, row.ci95_hi?);
     let answered = row.scored + row.unscorable;
-    let limited = part_of.map(|all| text!(", {n} of {all} taken", n = row.n, all)).unwrap_or_default();
-    // Failed items are outside the share.
-    let failed = failure
-        .map(|failure| text!(" Apart from these: {failure}.", failure = failure.words()))
-        .unwrap_or_default();
     Some(text!(
         "{task} ({protocol}): {acc} % of {answered} items right{limited} (95 % interval {low} to {high}).{failed}",
         task = row.task,
         protocol = row.protocol,
         acc = percent(acc),
         answered,
-        limited,
+        limited = limited(part_of, row.n),
         low = percent(low),
         high = percent(high),
-        failed
+        failed = failed(failure)
     ))
 }
 
-/// The perplexity of a task of scored texts, or their mean score. `None` if no text has either.
-fn text_score(case: &AccuracyCase, samples: &[SampleRecord]) -> Option<Text> {
+/// How many of all items were taken; empty if all were.
+fn limited(part_of: Option<u64>, taken: u64) -> Text {
+    part_of.map(|all| text!(", {n} of {all} taken", n = taken, all)).unwrap_or_default()
+}
+
+/// The failed items, which are outside a score; empty without any.
+fn failed(failure: Option<&Failure>) -> Text {
+    failure.map(|of| text!(" Apart from these: {failure}.", failure = of.words())).unwrap_or_default()
+}
+
+/// The perplexity of a task of scored texts, or the mean of their [leading] measure. `None` if no text has either.
+fn text_score(case: &AccuracyCase, samples: &[SampleRecord], failure: Option<&Failure>) -> Option<Text> {
     let own = samples.iter().filter(|sample| sample.task == case.task);
     let (name, value, interval, texts) =
         if let (Some((name, ..)), Some((_, Estimate { value, interval }, texts))) =
@@ -119,20 +124,23 @@ fn text_score(case: &AccuracyCase, samples: &[SampleRecord]) -> Option<Text> {
         {
             (name, fixed(Some(value), 3), interval, texts)
         } else {
-            let scores: Vec<f64> = own.filter_map(|sample| sample.measures.get("score")).copied().collect();
-            (text!("mean score"), fixed(Some(mean(&scores)?), 4), None, scores.len())
+            let measure = own.clone().find_map(leading)?;
+            let values: Vec<f64> = own.filter_map(|sample| sample.measures.get(measure)).copied().collect();
+            (text!("mean {measure}", measure), fixed(mean(&values), 4), None, values.len())
         };
     let interval = interval.map(|Interval { low, high }| {
         text!(" (95 % interval {low} to {high})", low = fixed(Some(low), 3), high = fixed(Some(high), 3))
     });
     Some(text!(
-        "{task} ({protocol}): {name} {value} over {texts} text{texts:s}{interval}.",
+        "{task} ({protocol}): {name} {value} over {texts} text{texts:s}{limited}{interval}.{failed}",
         task = case.task,
         protocol = case.protocol,
         name,
         value,
         texts,
-        interval = interval.unwrap_or(Text::EMPTY)
+        limited = limited(case.part_of(), texts as u64),
+        interval = interval.unwrap_or_default(),
+        failed = failed(failure)
     ))
 }
 
@@ -180,6 +188,7 @@ fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<Text> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::SampleState;
     use crate::report::{accuracy_rows, fixture, perf_rows};
 
     fn said((run, samples, requests): &(RunRecord, Vec<SampleRecord>, Vec<RequestRecord>)) -> Vec<Text> {
@@ -207,6 +216,18 @@ mod tests {
         own(&[("score", 0.25)], &mut records);
         let words = said(&records)[0].to_string();
         assert!(words.contains(": mean score 0.2500 over 240 texts."), "{words}");
+        own(&[("bleu-diff", -1.5), ("bleu-max", 3.0)], &mut records);
+        let words = said(&records)[0].to_string();
+        assert!(words.contains(": mean bleu-diff -1.5000 over 240 texts."), "{words}");
+        // Failed texts are told, and are outside the mean.
+        let failed = records.1.iter_mut().find(|sample| sample.task == task).unwrap();
+        (failed.state, failed.error) = (SampleState::Failed, Some("no answer".into()));
+        failed.measures.clear();
+        let words = said(&records)[0].to_string();
+        assert!(
+            words.contains("over 239 texts. Apart from these: ") && words.contains("no answer"),
+            "{words}"
+        );
     }
 
     #[test]

@@ -126,6 +126,12 @@ pub(super) fn perplexity<'a>(
     Some((name, Estimate { value, interval }, texts))
 }
 
+/// Returns the measure that stands for a scored text: the score, or else the first that ModelTest would report.
+pub(super) fn leading(sample: &SampleRecord) -> Option<&str> {
+    let is_leading = |name: &&String| *name == "score" || name.ends_with("-diff");
+    sample.measures.keys().filter(is_leading).max_by_key(|name| *name == "score").map(String::as_str)
+}
+
 /// Returns the standard error of the mean; `None` for fewer than two values.
 fn standard_error(values: &[f64]) -> Option<f64> {
     let mean = mean(values)?;

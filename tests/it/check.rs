@@ -124,6 +124,25 @@ const PROTOCOLS: [&str; 42] = [
 ];
 
 #[test]
+fn a_text_of_any_length_is_checked_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let joined = fs::read_to_string("datasets/tasks/wikitext-2-joined.toml").unwrap();
+    let own = joined.replace("wikitext-2-joined", "own-text").replace("window = 512", "window = 4");
+    let (task, data) = (dir.path().join("own.toml"), dir.path().join("data"));
+    fs::write(&task, own).unwrap();
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("wiki.test.tokens"), "A line of this text . \n".repeat(2_000)).unwrap();
+    let (code, said, _) = glmbench(&["check", task.to_str().unwrap(), data.to_str().unwrap()]);
+    let calls: u64 = said
+        .split(" calls of the model")
+        .next()
+        .and_then(|before| before.rsplit(' ').next())
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("{said}"));
+    assert!(code == 0 && calls > 1_000, "{said}");
+}
+
+#[test]
 fn lists_come_as_words_and_as_json() {
     for (what, names) in [
         (

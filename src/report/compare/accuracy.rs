@@ -6,7 +6,7 @@ use crate::language::{Text, ToText, text};
 use crate::record::{AccuracyCase, SampleRecord};
 use crate::report::accuracy::{ALL, categories, part};
 use crate::report::format::fixed;
-use crate::report::measures::perplexities;
+use crate::report::measures::{leading, perplexities};
 use crate::stats::{
     Estimate, Interval, LEAST_DISCORDANT, PairCounts, RESAMPLES, detectable_difference, difference_interval,
     discordant_share, holm, identical_items_to_show_same, items_needed, items_to_show_same,
@@ -229,19 +229,17 @@ pub(super) fn text_figures(of_a: Answered<'_>, of_b: Answered<'_>) -> Vec<TextFi
     keyless.filter_map(of_task).collect()
 }
 
-/// Returns a measure of scored texts with its means in the second and the first run. The measure is the score, or else
-/// the first that ModelTest would report. `None` if an item lacks it.
+/// Returns the [leading] measure of scored texts with its means in the second and the first run. `None` if an item lacks it.
 fn headline<'m>(pairs: &[(&'m SampleRecord, &SampleRecord)]) -> Option<(&'m str, f64, f64)> {
     let (first, _) = pairs.first()?;
-    let is_headline = |name: &&String| *name == "score" || name.ends_with("-diff");
-    let name = first.measures.keys().filter(is_headline).max_by_key(|name| *name == "score")?;
+    let name = leading(first)?;
     let mut sums = [0.0; 2];
     for (one, other) in pairs {
         sums[0] += one.measures.get(name)?;
         sums[1] += other.measures.get(name)?;
     }
     let mean = |sum: f64| sum / pairs.len() as f64;
-    Some((name.as_str(), mean(sums[1]), mean(sums[0])))
+    Some((name, mean(sums[1]), mean(sums[0])))
 }
 
 fn join_notes(task: &str, report: &JoinReport, a: &Side, b: &Side) -> Vec<Text> {

@@ -8,9 +8,9 @@ use crate::record::Phase;
 use crate::report::format::{NONE, bytes, milliseconds, or_none, percent, times};
 use crate::report::tables::Table;
 
-/// Returns a row for each run: its type, the size of its weights, the time to load them, each common task's accuracy with the
-/// change and the p-value of the pair's test, perplexities, and how many times as fast as the base the run is. Empty for fewer
-/// than three runs, of which the pair's own tables say all.
+/// Returns a row for each run. It has the type, the size of the weights and the time to load them. Each common task has its
+/// accuracy, the change, and the p-value of the paired test, or its perplexity. Speeds are multiples of the base. The table is empty
+/// for two runs, because the tables of the pair say all.
 pub(super) fn table(comparison: &Comparison) -> Table {
     let pairs = &comparison.pairs;
     let first = pairs.first().filter(|_| pairs.len() > 1);

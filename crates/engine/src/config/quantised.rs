@@ -49,7 +49,7 @@ impl Scheme {
         }
     }
 
-    /// Returns the word of a quantised tensor in the description by ModelSlim; `None` for schemes of THUDM, which have none.
+    /// Returns the word of a quantised tensor in ModelSlim's description; `None` for THUDM's schemes, which have none.
     pub fn description_word(self) -> Option<&'static str> {
         match self {
             Self::W8a8 => Some("W8A8"),
@@ -191,8 +191,9 @@ impl Said {
 }
 
 /// Returns the layers that ModelSlim's scripts for ChatGLM2 leave in float by default: their "NEW" lists for W8A8 and its
-/// relatives. W8A8_DYNAMIC has W8A8's. Sparse files also keep `dense` where they keep `query_key_value`. Layers that the model lacks are left out. The
-/// lists are for 28 layers and name the last down projection. In a model of another depth its own last one takes that place.
+/// relatives. W8A8_DYNAMIC has W8A8's. Sparse files also keep `dense` where they keep `query_key_value`. Layers that the model
+/// lacks are left out. The lists are for 28 layers and name the last down projection. In a model of another depth its own last
+/// one takes that place.
 pub fn default_float(scheme: Scheme, layers: usize) -> BTreeSet<LinearId> {
     const QKV: [usize; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14, 19];
     let down: Vec<usize> = [0, 1, 2, 20].into_iter().chain(layers.checked_sub(1)).collect();

@@ -91,8 +91,7 @@ impl Writer<'_> {
         for planned in &plan.tensors {
             control.check()?;
             match planned.origin {
-                // The weight comes first among the tensors of a layer, and stands for all of
-                // them.
+                // The weight comes first among the tensors of a layer, and stands for all.
                 Origin::Linear(id, names::Suffix::Weight) => {
                     self.put_linear(maker, id, &places)?;
                 }

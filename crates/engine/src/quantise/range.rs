@@ -48,7 +48,7 @@ pub(super) fn round_scale(scale: f64, stored: StorageType) -> f32 {
     }
 }
 
-/// Input counts of a layer in [`BINS`] equal bins between the extremes.
+/// Counts of the inputs of a layer in [`BINS`] equal bins between the extremes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Histogram {
     pub(super) range: Range,

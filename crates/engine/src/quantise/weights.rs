@@ -187,7 +187,7 @@ pub(super) struct OutputError {
     pub(super) relative: f64,
 }
 
-/// The input form of a layer in its product.
+/// The form in which inputs enter a layer's product.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum InputForm {
     /// As they are.
@@ -220,7 +220,7 @@ impl InputForm {
     }
 }
 
-/// Returns the output error of the layer for each of these ways in which its inputs enter.
+/// Returns the output error of the layer for each of these forms of its inputs.
 pub(super) fn output_errors(
     float: &FloatRows<'_>,
     integers: &IntegerRows,
