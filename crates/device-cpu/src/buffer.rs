@@ -155,6 +155,19 @@ pub(crate) fn prefetch_line(place: *const u8) {
     let _ = place;
 }
 
+/// Prefetches one cache line into the second-level cache. `place` may be any address.
+#[inline(always)]
+pub(crate) fn prefetch_to_l2(place: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction; it changes no memory and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
 /// Returns how many numbers `rows` rows of `columns` numbers span, `stride` numbers apart. `None` if the type cannot
 /// hold the result: then no slice holds the rows.
 #[inline(always)]
@@ -245,6 +258,12 @@ impl<'a, T> Strided<'a, T> {
     #[inline(always)]
     pub(crate) fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// Returns the distance between rows, in numbers.
+    #[inline(always)]
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
     }
 
     /// Returns a pointer to a number. It is valid if row and column are.

@@ -93,8 +93,9 @@ pub(crate) struct SwiGlu<'a> {
 }
 
 impl SwiGlu<'_> {
+    /// Returns sixteen results.
     #[inline(always)]
-    fn sixteen<I: Isa, E: Element>(isa: I, gate: I::Vector, up: I::Vector) -> I::Vector {
+    pub(crate) fn sixteen<I: Isa, E: Element>(isa: I, gate: I::Vector, up: I::Vector) -> I::Vector {
         let one = isa.splat(1.0);
         let silu = E::round(gate.div(one.add(exp(isa, isa.splat(0.0).sub(gate)))));
         E::round(silu.mul(up))

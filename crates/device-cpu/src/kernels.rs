@@ -19,7 +19,7 @@ use crate::product::weight_only::{Int4, Int8, WeightOnly};
 use crate::product::{toy_family::ToyKernels, toy_form::ToyInt4};
 use crate::roofline::Unit;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512Vnni};
+use crate::simd::{Avx2, Avx512Vnni, AvxVnni};
 use crate::simd::{InstructionSet, Vectors};
 
 /// How much faster than fused multiply-adds in fp32 the dot products of bf16 pairs must be to be preferred.
@@ -44,15 +44,27 @@ impl InstructionSet {
 impl Int8Gemm {
     /// Returns the product of an instruction set that this machine has. AVX-512 without VNNI uses AVX2's.
     pub(crate) fn of(set: InstructionSet) -> Self {
-        match set.vector() {
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => {
-                Avx512Vnni::detect().map_or_else(|| Self::of(InstructionSet::Avx2), Self::Avx512Vnni)
-            }
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => Avx2::detect().map_or(Self::Portable, Self::Avx2),
-            _ => Self::Portable,
-        }
+        Self::all_of(set).next().unwrap_or(Self::Portable)
+    }
+
+    /// Returns the products that a set of this machine can compute, the preferred first.
+    pub(crate) fn all_of(set: InstructionSet) -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let vectors = {
+            let wide = set.vector() == InstructionSet::Avx512;
+            let narrow = wide || set.vector() == InstructionSet::Avx2;
+            [
+                wide.then(Avx512Vnni::detect).flatten().map(Self::Avx512Vnni),
+                narrow.then(AvxVnni::detect).flatten().map(Self::AvxVnni),
+                narrow.then(Avx2::detect).flatten().map(Self::Avx2),
+            ]
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let vectors = {
+            let _ = set;
+            [None; 0]
+        };
+        vectors.into_iter().flatten().chain([Self::Portable])
     }
 }
 

@@ -3,7 +3,7 @@
 use glmbench_device::{AttentionShape, DType, DeviceError, KV_BLOCK_TOKENS};
 
 use crate::buffer::{Buffer, Strided};
-use crate::pack::{PANEL, Widen};
+use crate::pack::PANEL;
 use crate::product::{Gemm, Prefetch};
 use crate::simd::Vectors;
 
@@ -14,9 +14,6 @@ use super::products::{Ahead, Block, Chunk, Products};
 use super::softmax::Weights;
 use super::sums::Strips;
 use super::{CHUNK_ROWS, WHAT, values_width};
-
-/// From this number of rows on, panels are widened to fp32 once and then read from cache by every tile of rows.
-const WIDEN_ROWS: usize = 24;
 
 /// The vector GEMM, with the workspace of a thread.
 #[derive(Debug)]
@@ -137,9 +134,7 @@ struct Product<'a> {
 
 impl Product<'_> {
     /// Multiplies stored panels, `numbers` apart, and adds to the rows of `out`, `stride` numbers apart. Prefetches the
-    /// panels `next` meanwhile.
-    ///
-    /// For many rows, panels that a tile reads side by side are widened to fp32 once.
+    /// panels `next` meanwhile. Panels that a tile reads side by side are widened to fp32 once for all rows.
     fn of_stored(
         &self,
         vectors: Vectors,
@@ -149,27 +144,12 @@ impl Product<'_> {
         (out, stride): (&mut [f32], usize),
     ) {
         let bytes = vectors.dtype().bytes();
-        let prefetch = |from: usize| Prefetch::Next {
-            panels: &next.unwrap_or_default()[from..],
-            stride: numbers,
-            bytes,
-        };
-        if self.rows < WIDEN_ROWS || vectors.dtype() == DType::Fp32 {
-            let prefetch = if next.is_some() { prefetch(0) } else { Prefetch::Same };
-            vectors.run(self.gemm(stored, numbers, self.panels, (out, stride), Some(prefetch)));
-            return;
-        }
+        let prefetch = next.map(|panels| Prefetch::Next { panels, stride: numbers, bytes });
         let widened = self.k * PANEL;
-        for first in (0..self.panels).step_by(vectors.tile_panels()) {
-            let (panels, from) = (vectors.tile_panels().min(self.panels - first), first * numbers * bytes);
-            let stored = stored[from..].chunks_exact(numbers * bytes);
-            for (from, to) in stored.zip(wide.chunks_exact_mut(numbers)).take(panels) {
-                vectors.run(Widen { from: &from[..widened * bytes], to: &mut to[..widened] });
-            }
-            let (wide, out) = (bytemuck::cast_slice(wide), &mut out[first * PANEL..]);
-            let prefetch = next.is_some().then(|| prefetch(from));
-            vectors.fp32().run(self.gemm(wide, numbers, panels, (out, stride), prefetch));
-        }
+        let wide = (vectors.dtype() != DType::Fp32)
+            .then(|| Strided::new(wide, vectors.tile_panels().min(self.panels), widened, widened));
+        let gemm = self.gemm(stored, numbers, self.panels, (out, stride), prefetch.or(Some(Prefetch::Same)));
+        vectors.run(Gemm { wide, ..gemm });
     }
 
     /// Multiplies panels in fp32, which are in cache.
@@ -187,6 +167,15 @@ impl Product<'_> {
         prefetch: Option<Prefetch<'b>>,
     ) -> Gemm<'b> {
         let Self { a, a_stride, k, rows, .. } = *self;
-        Gemm { a, a_stride, w, panel_stride, k, c: Strided::new(out, rows, panels * PANEL, stride), prefetch }
+        Gemm {
+            a,
+            a_stride,
+            w,
+            panel_stride,
+            k,
+            c: Strided::new(out, rows, panels * PANEL, stride),
+            prefetch,
+            wide: None,
+        }
     }
 }

@@ -59,15 +59,15 @@ pub(crate) struct Int8Linear {
 }
 
 impl Int8Linear {
-    /// Packs `weight` `[n, k]`, one panel at a time, and rounds the bias to the type of `vectors`. Each thread of
-    /// the pool writes the parts that it will read.
+    /// Packs `weight` `[n, k]`, one panel at a time, and rounds the bias to the type of `vectors`. Integers are stored
+    /// with `offset` added, modulo 256. Each thread of the pool writes the parts that it will read.
     ///
     /// # Errors
     /// Rows are too long for 32-bit sums, or memory ran out.
     pub(crate) fn pack(
         weight: Source<'_>,
         bias: Option<HostTensor<'_>>,
-        vectors: Vectors,
+        (vectors, offset): (Vectors, i32),
         pool: &mut Pool,
     ) -> Result<Self, DeviceError> {
         let (n, k) = weight.shape();
@@ -103,7 +103,8 @@ impl Int8Linear {
                     }
                     let quads = integers.as_chunks::<QUAD>().0.iter().zip(out.chunks_exact_mut(QUAD * PANEL));
                     quads.for_each(|(quad, out)| {
-                        out[column * QUAD..(column + 1) * QUAD].copy_from_slice(quad);
+                        let quad = quad.map(|q| q.wrapping_add(offset as i8));
+                        out[column * QUAD..(column + 1) * QUAD].copy_from_slice(&quad);
                     });
                 }
             }

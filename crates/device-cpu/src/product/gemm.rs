@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use crate::buffer::{LINE_BYTES, Strided, length, prefetch_line};
+use crate::buffer::{LINE_BYTES, Strided, length, prefetch_line, prefetch_to_l2};
 use crate::pack::PANEL;
-use crate::simd::{Element, Isa, Kernel, Simd16};
+use crate::simd::{Element, F32, Isa, Kernel, Simd16};
 
 /// One product `c[m, 16 p..] += a[m, k] * panel_p[k, 16]`, for all rows of `a` and `c` and all panels of `c`.
 #[derive(Debug)]
@@ -26,6 +26,9 @@ pub(crate) struct Gemm<'a> {
     pub(crate) c: Strided<'a, f32>,
     /// What is prefetched while panels are read, if anything.
     pub(crate) prefetch: Option<Prefetch<'a>>,
+    /// Room for the panels that a tile reads side by side, in fp32: a row for each panel. The first tile of rows writes them
+    /// there, and the others read them, which saves widening. `None` if every tile widens.
+    pub(crate) wide: Option<Strided<'a, f32>>,
 }
 
 /// What a product prefetches while it reads its panels.
@@ -44,11 +47,6 @@ pub(crate) enum Prefetch<'a> {
     },
 }
 
-/// Rows of a high tile, which is one panel wide. Widening a panel costs little beside sixteen rows.
-const HIGH: usize = 16;
-/// Distance between input rows of a high tile, in numbers: queries of 128 channels, weights of the 128 tokens of a block.
-/// The compiler knows it, so that one register addresses sixteen rows.
-const HIGH_STRIDE: usize = 128;
 /// Prefetch distance in a panel: enough to cover the memory latency, and small enough that the panels read side by side
 /// fit the first-level cache.
 const AHEAD_BYTES: usize = 2048;
@@ -73,14 +71,18 @@ impl Gemm<'_> {
 
     /// Panics if the operands do not hold the product.
     #[inline(always)]
-    fn check<E: Element>(&self) {
+    fn check<I: Isa, E: Element>(&self) {
         let (rows, panels) = (self.c.rows(), self.panels());
         let a = length(rows.max(1), self.k, self.a_stride);
         let panel = self.k.checked_mul(PANEL);
         let w =
             panel.and_then(|panel| length(panels.max(1), panel, self.panel_stride)?.checked_mul(E::BYTES));
-        let fits =
-            a.is_some_and(|numbers| numbers <= self.a.len()) && w.is_some_and(|bytes| bytes <= self.w.len());
+        let wide = self.wide.as_ref().is_none_or(|wide| {
+            wide.rows() >= panels.min(I::TILE_PANELS) && panel.is_some_and(|panel| panel <= wide.columns())
+        });
+        let fits = wide
+            && a.is_some_and(|numbers| numbers <= self.a.len())
+            && w.is_some_and(|bytes| bytes <= self.w.len());
         assert!(fits, "invariant: operands hold the product");
     }
 
@@ -89,7 +91,7 @@ impl Gemm<'_> {
         if self.c.rows() == 0 || self.panels() == 0 {
             return;
         }
-        self.check::<E>();
+        self.check::<I, E>();
         match (self.c.rows(), I::TILE_PANELS) {
             // Few rows: several panels at once, so that enough sums and enough memory requests are in flight.
             (1, _) => self.strip::<I, E, 1, 4, AHEAD>(isa),
@@ -97,14 +99,6 @@ impl Gemm<'_> {
             (3, 1) => self.strip::<I, E, 3, 2, AHEAD>(isa),
             (2, _) => self.strip::<I, E, 2, 4, AHEAD>(isa),
             (3, _) => self.strip::<I, E, 3, 4, AHEAD>(isa),
-            (rows, 3..) if E::BYTES == 2 && rows.is_multiple_of(HIGH) && self.a_stride == HIGH_STRIDE => {
-                for row in (0..rows).step_by(HIGH) {
-                    for panel in 0..self.panels() {
-                        // SAFETY: inside the checked product.
-                        unsafe { self.tile::<I, E, HIGH, 1, HIGH_STRIDE, AHEAD>(isa, row, panel) };
-                    }
-                }
-            }
             // Loops instead of closures, which would be compiled without the instruction set.
             (_, 1) => {
                 for panel in 0..self.panels() {
@@ -131,30 +125,44 @@ impl Gemm<'_> {
         let whole = self.panels() / P * P;
         for panel in (0..whole).step_by(P) {
             // SAFETY: inside the checked product.
-            unsafe { self.tile::<I, E, M, P, 0, AHEAD>(isa, 0, panel) };
+            unsafe { self.tile::<I, E, M, P, AHEAD, false>(isa, 0, panel, self.stored::<E>(panel)) };
         }
         for panel in whole..self.panels() {
             // SAFETY: inside the checked product.
-            unsafe { self.tile::<I, E, M, 1, 0, AHEAD>(isa, 0, panel) };
+            unsafe { self.tile::<I, E, M, 1, AHEAD, false>(isa, 0, panel, self.stored::<E>(panel)) };
         }
+    }
+
+    /// Returns where stored panels begin, and the distance between them in bytes.
+    #[inline(always)]
+    fn stored<E: Element>(&self, panel: usize) -> (*const u8, usize) {
+        let stride = self.panel_stride * E::BYTES;
+        (self.w.as_ptr().wrapping_add(panel * stride), stride)
     }
 
     /// Multiplies all rows by `P` panels, in tiles of nearly equal height.
     #[inline(always)]
     fn rows_of_panels<I: Isa, E: Element, const P: usize, const AHEAD: bool>(&self, isa: I, panel: usize) {
         let tiles = self.c.rows().div_ceil(I::TILE_ROWS);
+        let stored = self.stored::<E>(panel);
+        if let Some(wide) = self.wide.as_ref().filter(|_| tiles > 1) {
+            let wide = (wide.pointer(0, 0).cast_const().cast(), wide.stride() * size_of::<f32>());
+            self.tiles_of_panels::<I, E, P, AHEAD, true>(isa, (panel, stored), 0..1, tiles);
+            self.tiles_of_panels::<I, F32, P, false, false>(isa, (panel, wide), 1..tiles, tiles);
+            return;
+        }
         // The panels of a later product are fetched once.
         let fetching = if matches!(self.prefetch, Some(Prefetch::Next { .. })) { 1 } else { tiles };
-        self.tiles_of_panels::<I, E, P, AHEAD>(isa, panel, 0..fetching, tiles);
-        self.tiles_of_panels::<I, E, P, false>(isa, panel, fetching..tiles, tiles);
+        self.tiles_of_panels::<I, E, P, AHEAD, false>(isa, (panel, stored), 0..fetching, tiles);
+        self.tiles_of_panels::<I, E, P, false, false>(isa, (panel, stored), fetching..tiles, tiles);
     }
 
     /// Multiplies some of the tiles of rows, of `of` altogether, by `P` panels.
     #[inline(always)]
-    fn tiles_of_panels<I: Isa, E: Element, const P: usize, const AHEAD: bool>(
+    fn tiles_of_panels<I: Isa, E: Element, const P: usize, const AHEAD: bool, const WIDEN: bool>(
         &self,
         isa: I,
-        panel: usize,
+        (panel, w): (usize, (*const u8, usize)),
         tiles: Range<usize>,
         of: usize,
     ) {
@@ -164,22 +172,23 @@ impl Gemm<'_> {
             // SAFETY: inside the checked product; no tile is higher than `TILE_ROWS`.
             unsafe {
                 match end - row {
-                    1 => self.tile::<I, E, 1, P, 0, AHEAD>(isa, row, panel),
-                    2 => self.tile::<I, E, 2, P, 0, AHEAD>(isa, row, panel),
-                    3 => self.tile::<I, E, 3, P, 0, AHEAD>(isa, row, panel),
-                    4 => self.tile::<I, E, 4, P, 0, AHEAD>(isa, row, panel),
-                    5 if I::TILE_ROWS >= 5 => self.tile::<I, E, 5, P, 0, AHEAD>(isa, row, panel),
-                    6 if I::TILE_ROWS >= 6 => self.tile::<I, E, 6, P, 0, AHEAD>(isa, row, panel),
-                    7 if I::TILE_ROWS >= 7 => self.tile::<I, E, 7, P, 0, AHEAD>(isa, row, panel),
-                    8 if I::TILE_ROWS >= 8 => self.tile::<I, E, 8, P, 0, AHEAD>(isa, row, panel),
+                    1 => self.tile::<I, E, 1, P, AHEAD, WIDEN>(isa, row, panel, w),
+                    2 => self.tile::<I, E, 2, P, AHEAD, WIDEN>(isa, row, panel, w),
+                    3 => self.tile::<I, E, 3, P, AHEAD, WIDEN>(isa, row, panel, w),
+                    4 => self.tile::<I, E, 4, P, AHEAD, WIDEN>(isa, row, panel, w),
+                    5 if I::TILE_ROWS >= 5 => self.tile::<I, E, 5, P, AHEAD, WIDEN>(isa, row, panel, w),
+                    6 if I::TILE_ROWS >= 6 => self.tile::<I, E, 6, P, AHEAD, WIDEN>(isa, row, panel, w),
+                    7 if I::TILE_ROWS >= 7 => self.tile::<I, E, 7, P, AHEAD, WIDEN>(isa, row, panel, w),
+                    8 if I::TILE_ROWS >= 8 => self.tile::<I, E, 8, P, AHEAD, WIDEN>(isa, row, panel, w),
                     _ => {}
                 }
             }
         }
     }
 
-    /// Multiplies `M` rows by `P` panels, with all sums in registers over the whole of `k`. `STRIDE` is the distance between
-    /// rows of `a`, or 0 for the one known at run time. With `AHEAD`, it prefetches what [`Prefetch`] says.
+    /// Multiplies `M` rows by `P` panels, which begin at `w` and are a number of bytes apart. All sums stay in registers over
+    /// the whole of `k`. With `AHEAD`, it prefetches what [`Prefetch`] says. With `WIDEN`, it writes the panels to
+    /// [`Self::wide`].
     ///
     /// # Safety
     /// Rows `row..row + M` and panels `panel..panel + P` must lie inside the product, which was [checked](Self::check).
@@ -189,18 +198,18 @@ impl Gemm<'_> {
         E: Element,
         const M: usize,
         const P: usize,
-        const STRIDE: usize,
         const AHEAD: bool,
+        const WIDEN: bool,
     >(
         &self,
         isa: I,
         row: usize,
         panel: usize,
+        (w, w_stride): (*const u8, usize),
     ) {
         // SAFETY: the tile lies inside the operands; a prefetch may name any address.
         unsafe {
             let a = self.a.as_ptr().add(row * self.a_stride);
-            let w = self.w.as_ptr().add(panel * self.panel_stride * E::BYTES);
             let mut sums = [[isa.splat(0.0); P]; M];
             for m in 0..M {
                 for p in 0..P {
@@ -209,26 +218,29 @@ impl Gemm<'_> {
             }
             let (ahead, stride, bytes) = match self.prefetch {
                 Some(Prefetch::Next { panels, stride, bytes }) => {
-                    (panels.as_ptr().wrapping_add(panel * stride * bytes), stride, bytes)
+                    (panels.as_ptr().wrapping_add(panel * stride * bytes), stride * bytes, bytes)
                 }
-                _ => (w.wrapping_add(AHEAD_BYTES), self.panel_stride, E::BYTES),
+                _ => (w.wrapping_add(AHEAD_BYTES), w_stride, E::BYTES),
             };
+            // The first-level cache is full of this product.
+            let is_later = matches!(self.prefetch, Some(Prefetch::Next { .. }));
             // One cache line of each panel.
             let line = const { LINE_BYTES / (PANEL * E::BYTES) };
             let mut k = 0;
             while k + line <= self.k {
                 if AHEAD {
                     for p in 0..P {
-                        prefetch_line(ahead.wrapping_add((p * stride + k * PANEL) * bytes));
+                        let line = ahead.wrapping_add(p * stride + k * PANEL * bytes);
+                        if is_later { prefetch_to_l2(line) } else { prefetch_line(line) }
                     }
                 }
                 for k in k..k + line {
-                    self.step::<I, E, M, P, STRIDE>(isa, (a, w), k, &mut sums);
+                    self.step::<I, E, M, P, WIDEN>(isa, a, (w, w_stride), k, &mut sums);
                 }
                 k += line;
             }
             for k in k..self.k {
-                self.step::<I, E, M, P, STRIDE>(isa, (a, w), k, &mut sums);
+                self.step::<I, E, M, P, WIDEN>(isa, a, (w, w_stride), k, &mut sums);
             }
             for m in 0..M {
                 for p in 0..P {
@@ -243,23 +255,26 @@ impl Gemm<'_> {
     /// # Safety
     /// As [`Self::tile`]; `k` must be below the depth.
     #[inline(always)]
-    unsafe fn step<I: Isa, E: Element, const M: usize, const P: usize, const STRIDE: usize>(
+    unsafe fn step<I: Isa, E: Element, const M: usize, const P: usize, const WIDEN: bool>(
         &self,
         isa: I,
-        (a, w): (*const f32, *const u8),
+        a: *const f32,
+        (w, w_stride): (*const u8, usize),
         k: usize,
         sums: &mut [[I::Vector; P]; M],
     ) {
         // SAFETY: inside the operands; stored numbers have no alignment.
         unsafe {
-            let stride = if STRIDE == 0 { self.a_stride } else { STRIDE };
             let mut weights = [isa.splat(0.0); P];
             for p in 0..P {
-                let stored = w.add((p * self.panel_stride + k * PANEL) * E::BYTES).cast::<E::Stored>();
+                let stored = w.add(p * w_stride + k * PANEL * E::BYTES).cast::<E::Stored>();
                 weights[p] = E::load(isa, &*stored);
+                if let Some(wide) = self.wide.as_ref().filter(|_| WIDEN) {
+                    weights[p].store(&mut *wide.pointer(p, k * PANEL).cast());
+                }
             }
             for m in 0..M {
-                let x = isa.splat(*a.add(m * stride + k));
+                let x = isa.splat(*a.add(m * self.a_stride + k));
                 for p in 0..P {
                     sums[m][p] = x.mul_add(weights[p], sums[m][p]);
                 }
@@ -288,10 +303,11 @@ mod tests {
     #[test]
     fn sums_are_chains_of_fused_multiply_adds_on_every_set() {
         let (k, c_stride) = (37, 9 * PANEL + 5);
-        let low = (1..=17).flat_map(|rows| [1, 2, 3, 8, 9].map(|panels| (rows, panels, 40)));
-        let high = [1, 2].map(|tiles| (tiles * HIGH, 3, HIGH_STRIDE));
-        let shapes = low.map(|shape| (DType::Fp32, shape)).chain(high.map(|shape| (DType::Bf16, shape)));
-        for (dtype, (rows, panels, a_stride)) in shapes {
+        let a_stride = 40;
+        let shapes = (1..=17).flat_map(|rows| [1, 2, 3, 8, 9].map(|panels| (rows, panels)));
+        let types = [(DType::Fp32, false), (DType::Bf16, false), (DType::Bf16, true)];
+        let cases = shapes.flat_map(|shape| types.map(|of| (of, shape)));
+        for ((dtype, widens), (rows, panels)) in cases {
             let (a, w) = (numbers(rows * a_stride, 37), numbers(panels * k * PANEL, 91));
             // These numbers are multiples of 1/16 below 8 in size, which bf16 holds.
             let stored: Vec<u8> = match dtype {
@@ -304,7 +320,7 @@ mod tests {
                 for prefetch in
                     [None, Some(Prefetch::Same), Some(Prefetch::Next { panels: &[], stride: 7, bytes: 2 })]
                 {
-                    let mut c = start.clone();
+                    let (mut c, mut wide) = (start.clone(), vec![f32::NAN; 3 * (k + 2) * PANEL]);
                     vectors.run(Gemm {
                         a: &a,
                         a_stride,
@@ -313,6 +329,7 @@ mod tests {
                         k,
                         c: Strided::new(&mut c, rows, panels * PANEL, c_stride),
                         prefetch,
+                        wide: widens.then(|| Strided::new(&mut wide, 3, k * PANEL, (k + 1) * PANEL)),
                     });
                     for (i, (sum, start)) in c.iter().zip(&start).enumerate() {
                         let (row, column) = (i / c_stride, i % c_stride);
@@ -336,8 +353,9 @@ mod tests {
     #[test]
     fn operands_that_are_too_short_panic() {
         let vectors = Vectors::detect(InstructionSet::best_vector(), DType::Fp16).unwrap();
-        let run = |a: usize, w: usize| {
+        let run = |a: usize, w: usize, widened: usize| {
             let (a, w, mut c) = (vec![0.0; a], vec![0; w], vec![0.0; 3 * PANEL]);
+            let mut wide = vec![0.0; widened];
             let c = Strided::new(&mut c, 3, PANEL, PANEL);
             vectors.run(Gemm {
                 a: &a,
@@ -347,11 +365,15 @@ mod tests {
                 k: 8,
                 c,
                 prefetch: Some(Prefetch::Same),
+                wide: Some(Strided::new(&mut wide, 1, widened, widened)),
             });
         };
-        run(24, 8 * PANEL * 2);
-        for (a, w) in [(23, 8 * PANEL * 2), (24, 8 * PANEL * 2 - 1)] {
-            assert!(std::panic::catch_unwind(|| run(a, w)).is_err(), "{a} {w}");
+        let panel = 8 * PANEL;
+        run(24, panel * 2, panel);
+        for (a, w, widened) in
+            [(23, panel * 2, panel), (24, panel * 2 - 1, panel), (24, panel * 2, panel - 1)]
+        {
+            assert!(std::panic::catch_unwind(|| run(a, w, widened)).is_err(), "{a} {w} {widened}");
         }
     }
 }

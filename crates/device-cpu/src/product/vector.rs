@@ -138,6 +138,7 @@ impl Job<'_> {
             k,
             c: self.columns(&panels),
             prefetch: Some(Prefetch::Same),
+            wide: None,
         });
         self.finish(&panels);
     }
@@ -186,6 +187,7 @@ impl Job<'_> {
             k: depth.len(),
             c: self.columns(panels),
             prefetch,
+            wide: None,
         });
     }
 

@@ -24,14 +24,14 @@ use std::fmt::Debug;
 
 pub use self::instruction_set::{Family, InstructionSet};
 
-pub(crate) use self::element::Element;
+pub(crate) use self::element::{Element, F32};
 pub(crate) use self::math::exp;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use self::neon::Neon;
 pub(crate) use self::portable::Portable;
 pub(crate) use self::vectors::Vectors;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use self::x86::{Avx2, Avx512, Avx512Bf16, Avx512Vnni};
+pub(crate) use self::x86::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, AvxVnni};
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;

@@ -19,6 +19,10 @@ pub(crate) struct Avx512(());
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512Bf16(Avx512);
 
+/// AVX2 with AVX-VNNI, the dot products of integers for processors without AVX-512.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AvxVnni(());
+
 /// AVX-512 with VNNI, the dot products of integers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512Vnni(());
@@ -53,6 +57,14 @@ impl Avx512Bf16 {
     /// Returns the set without the dot products.
     pub(crate) fn avx512(self) -> Avx512 {
         self.0
+    }
+}
+
+impl AvxVnni {
+    /// Returns the set if this machine has it.
+    pub(crate) fn detect() -> Option<Self> {
+        let all = Avx2::detect().is_some() && is_x86_feature_detected!("avxvnni");
+        all.then_some(Self(()))
     }
 }
 

@@ -66,6 +66,8 @@ impl Product<'_> {
             #[cfg(target_arch = "x86_64")]
             Int8Gemm::Avx2(isa) => x86::avx2(isa, product),
             #[cfg(target_arch = "x86_64")]
+            Int8Gemm::AvxVnni(isa) => x86::avx_vnni(isa, product),
+            #[cfg(target_arch = "x86_64")]
             Int8Gemm::Avx512Vnni(isa) => x86::avx512_vnni(isa, product),
         }
     }

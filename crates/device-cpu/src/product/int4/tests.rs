@@ -20,12 +20,11 @@ fn check(weight: Int4Weight<'_>, x: &[f32], bias: Option<&[f32]>) {
     let expected: Vec<f32> = x.chunks_exact(weight.width()).flat_map(|x| plain.row(x, DType::Fp16)).collect();
     for set in InstructionSet::ALL {
         let Some(vectors) = Vectors::detect(set, DType::Fp16) else { continue };
-        let kernels = Int4Kernels { vectors, gemm: Int8Gemm::of(set) };
-        for threads in [1, 3] {
-            let found = apply(&kernels, weight, host(), x, threads);
+        for (gemm, threads) in Int8Gemm::all_of(set).flat_map(|gemm| [(gemm, 1), (gemm, 3)]) {
+            let found = apply(&Int4Kernels { vectors, gemm }, weight, host(), x, threads);
             for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
                 let same = a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
-                assert!(same, "{set:?} on {threads} at {i}: {a} for {b}");
+                assert!(same, "{gemm:?} on {threads} at {i}: {a} for {b}");
             }
         }
     }

@@ -5,17 +5,17 @@
 
 use std::arch::x86_64::{
     __m256i, __m512i, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi32_ps,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32, _mm512_and_si512, _mm512_cvtepi32_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps,
-    _mm512_sub_epi32,
+    _mm256_dpbusd_avx_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_maddubs_epi16, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32, _mm512_and_si512,
+    _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16,
+    _mm512_storeu_ps, _mm512_sub_epi32,
 };
 
 use crate::buffer::prefetch_line;
 use crate::pack::grouped::{LINE, Packing};
-use crate::simd::{Avx2, Avx512Vnni};
+use crate::simd::{Avx2, Avx512Vnni, AvxVnni};
 
 use super::gemm::{Checked, OFFSET, Product};
 
@@ -23,6 +23,8 @@ use super::gemm::{Checked, OFFSET, Product};
 const VNNI_ROWS: usize = 12;
 /// Rows of the highest AVX2 tile: 8 accumulators, four registers of weights, activations, ones and a mask.
 const AVX2_ROWS: usize = 4;
+/// Rows of the highest AVX-VNNI tile: 12 accumulators, two registers of weights, activations and a mask.
+const AVX_VNNI_ROWS: usize = 6;
 /// Prefetch distance in a panel that is read once.
 const AHEAD_BYTES: usize = 2048;
 /// Bytes of a line.
@@ -114,12 +116,16 @@ unsafe fn tile_vnni_cached<const M: usize, const P: usize>(t: &Product<'_>, row:
     unsafe { tile_vnni::<M, P, false>(t, row, panel) }
 }
 
-/// As [`tile_vnni`].
+/// As [`tile_vnni`], with 256 bits. With `DOT`, by AVX-VNNI.
 ///
 /// # Safety
-/// As [`tile_vnni`], with AVX2.
+/// As [`tile_vnni`], with AVX2, and with AVX-VNNI for `DOT`.
 #[inline(always)]
-unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Product<'_>, row: usize, panel: usize) {
+unsafe fn tile_256<const M: usize, const P: usize, const DOT: bool>(
+    t: &Product<'_>,
+    row: usize,
+    panel: usize,
+) {
     let panel_bytes = t.layout.panel_bytes();
     // SAFETY: rows and panels lie inside the product; the instructions are present.
     unsafe {
@@ -140,6 +146,11 @@ unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Product<'_>, row: usize,
                         for m in 0..M {
                             let a = a.add(m * t.a_stride + line * LINE);
                             let x = [_mm256_set1_epi32(quad(a)), _mm256_set1_epi32(quad(a.add(4)))];
+                            if DOT {
+                                let sum = _mm256_dpbusd_avx_epi32(sums[m][p][half], low, x[0]);
+                                sums[m][p][half] = _mm256_dpbusd_avx_epi32(sum, high, x[1]);
+                                continue;
+                            }
                             // Four products of at most 15 * 128 fit 16 bits.
                             let pairs = _mm256_add_epi16(
                                 _mm256_maddubs_epi16(low, x[0]),
@@ -166,6 +177,26 @@ unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Product<'_>, row: usize,
             }
         }
     }
+}
+
+/// By AVX2.
+///
+/// # Safety
+/// As [`tile_256`].
+#[inline(always)]
+unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Product<'_>, row: usize, panel: usize) {
+    // SAFETY: as above.
+    unsafe { tile_256::<M, P, false>(t, row, panel) }
+}
+
+/// By AVX-VNNI.
+///
+/// # Safety
+/// As [`tile_256`].
+#[inline(always)]
+unsafe fn tile_avx_vnni<const M: usize, const P: usize>(t: &Product<'_>, row: usize, panel: usize) {
+    // SAFETY: as above.
+    unsafe { tile_256::<M, P, true>(t, row, panel) }
 }
 
 /// Calls tiles of all rows for all panels, `P` panels at a time and the remaining ones singly.
@@ -210,6 +241,30 @@ pub(super) fn avx2(_: Avx2, t: Checked<'_>) {
                 _ => {
                     for panel in 0..t.panels() {
                         rows_of_panels!(tile_avx2, t, AVX2_ROWS, panel, [1, 2, 3, 4], 1);
+                    }
+                }
+            }
+        }
+    }
+    // SAFETY: the arguments prove that the machine has the instructions and that the operands hold the product.
+    unsafe { compiled(t) }
+}
+
+/// Computes a [`Product`] with AVX-VNNI.
+pub(super) fn avx_vnni(_: AvxVnni, t: Checked<'_>) {
+    #[target_feature(enable = "avxvnni,avx2,fma")]
+    fn compiled(t: Checked<'_>) {
+        let t = &*t;
+        // SAFETY: the tiles lie inside the product, which was checked; the instructions are present.
+        unsafe {
+            match t.rows() {
+                0 => {}
+                // Few rows: several panels at once, so that enough independent sums are in flight.
+                1 => strip!(tile_avx_vnni, t, 1, 4),
+                2 => strip!(tile_avx_vnni, t, 2, 2),
+                _ => {
+                    for panel in 0..t.panels() {
+                        rows_of_panels!(tile_avx_vnni, t, AVX_VNNI_ROWS, panel, [1, 2, 3, 4, 5, 6], 1);
                     }
                 }
             }

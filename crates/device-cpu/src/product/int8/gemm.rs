@@ -2,10 +2,11 @@
 
 use std::ops::Deref;
 
-use crate::buffer::{Strided, length};
+use crate::buffer::{LINE_BYTES, Strided, length, prefetch_to_l2};
 use crate::pack::{PANEL, QUAD};
+use crate::pool::part;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512Vnni};
+use crate::simd::{Avx2, Avx512Vnni, AvxVnni};
 
 #[cfg(target_arch = "x86_64")]
 use super::x86;
@@ -25,6 +26,8 @@ pub(super) struct Product<'a> {
     pub(super) k: usize,
     /// The sums, whole panels wide.
     pub(super) c: Strided<'a, i32>,
+    /// The panels that are read after these, from the first number that is needed; empty if there are none.
+    pub(super) next: &'a [i8],
 }
 
 impl Product<'_> {
@@ -38,6 +41,22 @@ impl Product<'_> {
     #[inline(always)]
     pub(super) fn panels(&self) -> usize {
         self.c.columns() / PANEL
+    }
+
+    /// Prefetches share `i` of `of` of the `panels` panels that are multiplied when those before `panel` are done.
+    #[inline(always)]
+    pub(super) fn fetch_share(&self, (panel, panels): (usize, usize), i: usize, of: usize) {
+        let from = if panel < self.panels() { &self.w[panel * self.panel_stride..] } else { self.next };
+        if from.is_empty() {
+            return;
+        }
+        let lines = part((self.k * PANEL).div_ceil(LINE_BYTES), i, of);
+        for panel in 0..panels {
+            let panel = from.as_ptr().wrapping_add(panel * self.panel_stride);
+            for line in lines.clone() {
+                prefetch_to_l2(panel.wrapping_add(line * LINE_BYTES).cast());
+            }
+        }
     }
 
     /// Checks that the operands hold the product.
@@ -76,6 +95,9 @@ pub(crate) enum Int8Gemm {
     /// AVX2.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// AVX2 with AVX-VNNI.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
     /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
@@ -89,20 +111,22 @@ impl Int8Gemm {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(_) => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni(_) => "avx512-vnni",
         }
     }
 
-    /// Returns the number that [`Self::run`] adds to every weight: sums are too large by it times the sum of the row.
+    /// Returns the number with which weights are stored, modulo 256. Sums are too large by it times the sum of the row.
     pub(super) fn offset(self) -> i32 {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni(_) => x86::VNNI_OFFSET,
+            Self::AvxVnni(_) | Self::Avx512Vnni(_) => x86::VNNI_OFFSET,
             _ => 0,
         }
     }
 
-    /// Computes the product with [`Self::offset`] added to every weight.
+    /// Computes the product with weights to which [`Self::offset`] was added.
     pub(super) fn run(self, product: &Product<'_>) {
         if product.rows() == 0 || product.panels() == 0 {
             return;
@@ -112,6 +136,8 @@ impl Int8Gemm {
             Self::Portable => portable(product),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(isa) => x86::avx2(isa, product),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(isa) => x86::avx_vnni(isa, product),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni(isa) => x86::avx512_vnni(isa, product),
         }

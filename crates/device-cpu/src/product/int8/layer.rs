@@ -5,7 +5,7 @@ use std::ops::Range;
 use glmbench_device::{DeviceError, Form, HostTensor, Inputs, LinearWeight};
 
 use crate::buffer::{SharedSlice, Strided};
-use crate::elementwise::{Finish, SwiGlu};
+use crate::elementwise::SwiGlu;
 use crate::pack::int8::{Int8Linear, Source};
 use crate::pack::quantise::Scaled;
 use crate::pack::{PANEL, Rows, RowsMut};
@@ -30,7 +30,7 @@ impl WeightKernels for Int8Kernels {
         let LinearWeight::Int8(weight) = weight else {
             return Err(weight.refused(crate::NAME, [Form::Int8(Inputs::Int8PerToken)]));
         };
-        let linear = Int8Linear::pack(Source::PerToken(weight), bias, self.vectors, pool)?;
+        let linear = Int8Linear::pack(Source::PerToken(weight), bias, (self.vectors, self.offset()), pool)?;
         Ok(Box::new(Layer { linear, kernels: *self }))
     }
 
@@ -62,7 +62,7 @@ impl WeightKernels for StaticKernels {
         let LinearWeight::Int8Static(weight) = weight else {
             return Err(weight.refused(crate::NAME, [Form::Int8(Inputs::Int8Static)]));
         };
-        let linear = Int8Linear::pack(Source::Static(weight), bias, self.0.vectors, pool)?;
+        let linear = Int8Linear::pack(Source::Static(weight), bias, (self.0.vectors, self.0.offset()), pool)?;
         Ok(Box::new(Layer { linear, kernels: self.0 }))
     }
 
@@ -169,114 +169,111 @@ impl Int8Layer<'_> {
     }
 
     /// Converts sums `[_][half][16 * each]` to numbers and writes them, with rows starting at `first`. Of the `each`
-    /// output panels, the first `outputs.len()` are in use, and no other thread writes them. Overwrites the sums and as
-    /// many spare numbers.
-    pub(super) fn finish(
-        &self,
-        (sums, spare): (&mut [i32], &mut [i32]),
-        first: usize,
-        outputs: Range<usize>,
-        each: usize,
-    ) {
+    /// output panels, the first `outputs.len()` are in use, and no other thread writes them.
+    pub(super) fn finish(&self, sums: &[i32], first: usize, outputs: Range<usize>, each: usize) {
         let (halves, stride) = (self.halves(), each * PANEL);
         let rows = (self.rows - first).min(sums.len() / (halves * stride));
-        let (columns, half) = (outputs.len() * PANEL, rows * stride);
-        let numbers: &mut [f32] = bytemuck::cast_slice_mut(&mut spare[..halves * half]);
-        for (i, to) in numbers.chunks_exact_mut(half).enumerate() {
-            let column = self.panel(i, outputs.start) * PANEL;
-            self.vectors.run(Scale {
-                sums: &sums[i * stride..],
-                sums_stride: halves * stride,
-                rows: &self.scratch.scaled[first..first + rows],
-                offset: self.offset,
-                quant_bias: self.linear.quant_bias(column..column + columns),
-                scales: self.linear.scales(column..column + columns),
-                bias: self.linear.bias(column..column + columns),
-                to: Strided::new(to, rows, columns, stride),
-            });
-        }
-        self.vectors.run(Finish { sums: numbers, bias: None });
-        let from: &[f32] = match self.epilogue {
-            Epilogue::Bias => numbers,
-            Epilogue::SwiGlu => {
-                let joined: &mut [f32] = bytemuck::cast_slice_mut(&mut sums[..half]);
-                let (gate, up) = numbers.split_at(half);
-                self.vectors.run(SwiGlu { gate, up, out: joined });
-                joined
+        let columns = outputs.len() * PANEL;
+        let begin = first * self.out_stride + outputs.start * PANEL;
+        let channels = |half: usize| {
+            let column = self.panel(half, outputs.start) * PANEL;
+            let columns = column..column + columns;
+            Channels {
+                quant_bias: self.linear.quant_bias(columns.clone()),
+                scales: self.linear.scales(columns.clone()),
+                bias: self.linear.bias(columns),
             }
         };
-        let begin = first * self.out_stride + outputs.start * PANEL;
-        // SAFETY: these columns belong to this thread.
-        let to = unsafe { self.out.strided(begin, rows, columns, self.out_stride) };
-        self.vectors.run(CopyOut { from, stride, to });
+        self.vectors.run(Finish {
+            sums,
+            half: stride,
+            stride: halves * stride,
+            rows: &self.scratch.scaled[first..first + rows],
+            offset: self.offset,
+            channels: [channels(0), channels(halves - 1)],
+            epilogue: self.epilogue,
+            // SAFETY: these columns belong to this thread.
+            to: unsafe { self.out.strided(begin, rows, columns, self.out_stride) },
+        });
     }
 }
 
-/// Converts sums to numbers: `((sum - offset * x.sum + quant_bias) * x.scale) * scale + bias`, each step rounded to fp32.
-/// Integers wrap. Columns are whole panels.
-struct Scale<'a> {
-    sums: &'a [i32],
-    /// Distance between rows of sums, in numbers.
-    sums_stride: usize,
-    /// Scale and sum of the integers in each row.
-    rows: &'a [Scaled],
-    /// The offset that the product added to every weight.
-    offset: i32,
+/// What turns the sums of some channels into numbers.
+struct Channels<'a> {
     /// One integer bias per column.
     quant_bias: Option<&'a [i32]>,
     /// One scale per column.
     scales: &'a [f32],
     /// One bias per column.
     bias: Option<&'a [f32]>,
-    to: Strided<'a, f32>,
 }
 
-impl Kernel for Scale<'_> {
-    type Output = ();
-
+impl Channels<'_> {
+    /// Returns `((sum - excess + quant_bias) * x_scale) * scale + bias` for the sums of a panel. Each step is rounded to
+    /// fp32, and the result to the type. Integers wrap.
     #[inline(always)]
-    fn run<I: Isa, E: Element>(mut self, _isa: I) {
-        let (scales, _) = self.scales.as_chunks::<PANEL>();
-        let bias = self.bias.map(|bias| bias.as_chunks::<PANEL>().0);
-        let quant_bias = self.quant_bias.map(|bias| bias.as_chunks::<PANEL>().0);
-        for (row, x) in self.rows.iter().enumerate() {
-            let excess = self.offset.wrapping_mul(x.sum);
-            let (sums, _) = self.sums[row * self.sums_stride..].as_chunks::<PANEL>();
-            let (to, _) = self.to.row(row).as_chunks_mut::<PANEL>();
-            for (panel, ((sums, w), to)) in sums.iter().zip(scales).zip(to).enumerate() {
-                let mut sums = sums.map(|sum| sum.wrapping_sub(excess));
-                if let Some(bias) = quant_bias {
-                    let bias = &bias[panel];
-                    sums = std::array::from_fn(|i| sums[i].wrapping_add(bias[i]));
-                }
-                let mut y: [f32; PANEL] = std::array::from_fn(|i| sums[i] as f32 * x.scale * w[i]);
-                if let Some(bias) = bias {
-                    let bias = &bias[panel];
-                    y = std::array::from_fn(|i| y[i] + bias[i]);
-                }
-                *to = y;
-            }
+    fn numbers<I: Isa, E: Element>(
+        &self,
+        isa: I,
+        panel: usize,
+        sums: &[i32; PANEL],
+        (excess, x_scale): (i32, f32),
+    ) -> I::Vector {
+        let of_panel = panel * PANEL..(panel + 1) * PANEL;
+        let mut sums = sums.map(|sum| sum.wrapping_sub(excess));
+        if let Some(bias) = self.quant_bias {
+            let bias = &bias[of_panel.clone()];
+            sums = std::array::from_fn(|i| sums[i].wrapping_add(bias[i]));
         }
+        let vector = |of: &[f32]| isa.load(of[of_panel.clone()].as_array().expect("invariant: whole panels"));
+        let mut y = isa.load(&sums.map(|sum| sum as f32)).mul(isa.splat(x_scale)).mul(vector(self.scales));
+        if let Some(bias) = self.bias {
+            y = y.add(vector(bias));
+        }
+        E::round(y)
     }
 }
 
-/// Copies whole vectors, so that a store to a distant cache line waits only once.
-struct CopyOut<'a> {
-    from: &'a [f32],
-    /// Distance between rows of `from`, in numbers.
+/// Converts the sums of some rows to numbers, joins the halves, and writes the result. Columns are whole panels.
+struct Finish<'a> {
+    sums: &'a [i32],
+    /// Distance between the halves of a row of sums, in numbers.
+    half: usize,
+    /// Distance between rows of sums, in numbers.
     stride: usize,
+    /// Scale and sum of the integers in each row.
+    rows: &'a [Scaled],
+    /// The offset that the product added to every weight.
+    offset: i32,
+    /// The channels of the first and of the last half.
+    channels: [Channels<'a>; 2],
+    epilogue: Epilogue,
     to: Strided<'a, f32>,
 }
 
-impl Kernel for CopyOut<'_> {
+impl Kernel for Finish<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa, E: Element>(mut self, isa: I) {
-        for row in 0..self.to.rows() {
-            let (from, _) = self.from[row * self.stride..].as_chunks();
-            for (from, to) in from.iter().zip(self.to.row(row).as_chunks_mut().0) {
-                isa.load(from).store(to);
+        for (row, x) in self.rows.iter().enumerate() {
+            let by = (self.offset.wrapping_mul(x.sum), x.scale);
+            let of_row = &self.sums[row * self.stride..];
+            let (sums, last) = (
+                of_row.as_chunks::<PANEL>().0,
+                of_row[self.half * usize::from(self.epilogue.halves() == 2)..].as_chunks::<PANEL>().0,
+            );
+            let (to, _) = self.to.row(row).as_chunks_mut::<PANEL>();
+            for (panel, to) in to.iter_mut().enumerate() {
+                let y = self.channels[0].numbers::<I, E>(isa, panel, &sums[panel], by);
+                let y = match self.epilogue {
+                    Epilogue::Bias => y,
+                    Epilogue::SwiGlu => {
+                        let up = self.channels[1].numbers::<I, E>(isa, panel, &last[panel], by);
+                        SwiGlu::sixteen::<I, E>(isa, y, up)
+                    }
+                };
+                y.store(to);
             }
         }
     }

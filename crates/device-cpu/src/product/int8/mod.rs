@@ -50,6 +50,11 @@ impl Int8Kernels {
         Self { vectors, multiply: Multiply::Rows(gemm), name: gemm.name() }
     }
 
+    /// Returns what is added to every weight when it is packed.
+    fn offset(self) -> i32 {
+        if let Multiply::Rows(gemm) = self.multiply { gemm.offset() } else { 0 }
+    }
+
     /// Returns the tile unit of integers, if tiles multiply.
     pub(crate) fn tiles(self) -> Option<TileUnit<i32>> {
         if let Multiply::Tiles(unit) = self.multiply { Some(unit) } else { None }

@@ -15,10 +15,10 @@ use super::layer::Int8Layer;
 
 /// From this number of rows on, a product is computed in blocks.
 const MANY_ROWS: usize = 24;
-/// Depth of a block: sixteen columns fit L1 beside the rows.
+/// Depth of a block: 32 columns and the rows of a tile fit 48 KiB of L1.
 const BLOCK_K: usize = 1024;
-/// Tiles per block of depth, and panels that share its rows while they are in L2.
-const MANY: (usize, usize) = (BLOCK_K / TILE_K, 8);
+/// Tiles per block of depth, and panels that share its rows. Rows and sums of 512 rows fit 1 MiB of L2.
+const MANY: (usize, usize) = (BLOCK_K / TILE_K, 12);
 /// The weights of few rows stream from memory once. Their sums stay in L1.
 const FEW: (usize, usize) = (usize::MAX, 32);
 
@@ -60,6 +60,13 @@ pub(super) fn multiply(layer: &Int8Layer<'_>, gemm: Int8Gemm, pool: &mut Pool) {
     let (depth, group) = if layer.rows < MANY_ROWS { FEW } else { MANY };
     let (outputs, group) = (layer.outputs(), group / layer.halves());
     let pieces = (pool.threads() * PIECES_A_THREAD).min(outputs);
+    // The products of a group: every half over the first block of depth, then over the next block.
+    let (halves, all) = (layer.halves(), layer.linear.depth());
+    let turns = all.div_ceil(depth) * halves;
+    let turn = |i: usize| {
+        let begin = i / halves * depth;
+        (i % halves, begin..begin.saturating_add(depth).min(all))
+    };
     pool.each(pieces, layer.work(), &|thread, piece| {
         let mut room = layer.scratch.room(thread);
         let (sums, _) = room.parts::<i32>();
@@ -69,27 +76,32 @@ pub(super) fn multiply(layer: &Int8Layer<'_>, gemm: Int8Gemm, pool: &mut Pool) {
             // An odd number of cache lines between rows keeps the sums of a panel apart in L1.
             let each = outputs.len() | 1;
             let numbers = layer.rows * layer.halves() * each * PANEL;
-            let (sums, spare) = sums[..2 * numbers].split_at_mut(numbers);
+            let sums = &mut sums[..numbers];
             sums.fill(0);
-            for begin in (0..layer.linear.depth()).step_by(depth) {
-                let tiles = begin..begin.saturating_add(depth).min(layer.linear.depth());
-                for half in 0..layer.halves() {
-                    let c = &mut sums[half * each * PANEL..];
-                    gemm.run(&product(layer, (layer.panel(half, first), outputs.len()), &tiles, (c, each)));
-                }
+            for i in 0..turns {
+                let (half, tiles) = turn(i);
+                let after = if i + 1 < turns { (first, i + 1) } else { (outputs.end, 0) };
+                let next = Some(after).filter(|(first, _)| *first < piece.end).map(|(first, i)| {
+                    let (half, tiles) = turn(i);
+                    layer.linear.panels_from(layer.panel(half, first), tiles.start)
+                });
+                let (panels, c) =
+                    ((layer.panel(half, first), outputs.len()), &mut sums[half * each * PANEL..]);
+                gemm.run(&product(layer, panels, &tiles, (c, each), next.unwrap_or_default()));
             }
-            layer.finish((sums, spare), 0, outputs, each);
+            layer.finish(sums, 0, outputs, each);
         }
     });
 }
 
-/// Returns the product of all rows with `panels` panels over some tiles of depth. The sums of the halves are `each`
-/// panels apart.
+/// Returns the product of all rows with `panels` panels over some tiles of depth, with the panels that follow. The sums of the
+/// halves are `each` panels apart.
 fn product<'a>(
     layer: &'a Int8Layer<'_>,
     (first, panels): (usize, usize),
     tiles: &Range<usize>,
     (sums, each): (&'a mut [i32], usize),
+    next: &'a [i8],
 ) -> Product<'a> {
     Product {
         a: bytemuck::cast_slice(&layer.scratch.rows[tiles.start * TILE_K..]),
@@ -98,5 +110,6 @@ fn product<'a>(
         panel_stride: panel_stride(layer.linear.k),
         k: tiles.len() * TILE_K,
         c: Strided::new(sums, layer.rows, panels * PANEL, layer.halves() * each * PANEL),
+        next,
     }
 }

@@ -22,16 +22,18 @@ use crate::simd::{InstructionSet, Vectors};
 /// Returns all kernels of this machine: the vectors of each set, and the tiles.
 fn kernels() -> impl Iterator<Item = Int8Kernels> {
     let vectors = |set| {
-        let vectors = Vectors::detect(set, DType::Fp16)?;
-        Some(Int8Kernels::without_tiles(vectors, Int8Gemm::of(set)))
+        let vectors = Vectors::detect(set, DType::Fp16).into_iter();
+        vectors.flat_map(move |vectors| {
+            Int8Gemm::all_of(set).map(move |gemm| Int8Kernels::without_tiles(vectors, gemm))
+        })
     };
-    let best = vectors(InstructionSet::best_vector()).unwrap();
+    let best = vectors(InstructionSet::best_vector()).next().unwrap();
     let tiles = [(Some(reference_int8()), "reference"), (amx_int8(), "amx")];
     let tiles = tiles
         .into_iter()
         .filter_map(move |(unit, name)| Some(Int8Kernels { multiply: Multiply::Tiles(unit?), name, ..best }));
     let sets = InstructionSet::ALL.into_iter().filter(|set| set.vector() == *set);
-    sets.filter_map(vectors).chain(tiles)
+    sets.flat_map(vectors).chain(tiles)
 }
 
 /// Computes the integers and scale of a run in plain arithmetic.
@@ -329,14 +331,16 @@ fn products_add_to_the_sums_that_are_there() {
     let (a, w) = (integers(rows * k, 37), integers(panels * k * PANEL, 91));
     for int8 in kernels() {
         let Multiply::Rows(gemm) = int8.multiply else { continue };
+        let stored: Vec<i8> = w.iter().map(|w| w.wrapping_add(gemm.offset() as i8)).collect();
         let product = |from: usize, k_block: usize, c: &mut Vec<i32>| {
             gemm.run(&Product {
                 a: &a[from..],
                 a_stride: k,
-                w: &w[from * PANEL..],
+                w: &stored[from * PANEL..],
                 panel_stride: k * PANEL,
                 k: k_block,
                 c: Strided::new(c, rows, panels * PANEL, panels * PANEL),
+                next: &[],
             });
         };
         let start: Vec<i32> = (0..rows * panels * PANEL).map(|i| i32::MAX - i as i32).collect();
@@ -362,7 +366,7 @@ fn operands_that_are_too_short_panic() {
     let run = |gemm: Int8Gemm, (a, a_stride): (usize, usize), (w, panel_stride): (usize, usize), k: usize| {
         let (a, w, mut c) = (vec![0; a], vec![0; w], vec![0; 3 * 2 * PANEL]);
         let c = Strided::new(&mut c, 3, 2 * PANEL, 2 * PANEL);
-        gemm.run(&Product { a: &a, a_stride, w: &w, panel_stride, k, c });
+        gemm.run(&Product { a: &a, a_stride, w: &w, panel_stride, k, c, next: &[] });
     };
     const PANEL_LEN: usize = TILE_K * PANEL;
     const HALF: usize = usize::MAX / 2 + 1;

@@ -1,20 +1,20 @@
 //! Integer products on x86-64.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_abs_epi8, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_storeu_si256,
-    _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
-    _mm512_xor_si512,
+    __m512i, _mm256_abs_epi8, _mm256_add_epi32, _mm256_dpbusd_avx_epi32, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
+    _mm256_sign_epi8, _mm256_storeu_si256, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
 use crate::buffer::prefetch_line;
 use crate::pack::{PANEL, QUAD};
-use crate::simd::{Avx2, Avx512Vnni};
+use crate::simd::{Avx2, Avx512Vnni, AvxVnni};
 
 use super::gemm::{Checked, Product};
 
-/// `vpdpbusd` multiplies unsigned by signed numbers. Adding this offset makes weights unsigned. Activations stay as
-/// they are: the instruction reads four of them from memory as its last operand.
+/// `vpdpbusd` multiplies unsigned by signed numbers. Weights are stored with this offset added, which makes them
+/// unsigned. Activations stay as they are: the instruction reads four of them from memory as its last operand.
 pub(super) const VNNI_OFFSET: i32 = 128;
 
 /// Rows of the highest VNNI tile, with two panels: 24 accumulators, two registers of weights and the activations. A
@@ -25,6 +25,10 @@ const AHEAD_BYTES: usize = 2048;
 /// Rows of the highest AVX2 tile: 8 accumulators, two registers of weights, the activations and their magnitudes, and
 /// the ones.
 const AVX2_ROWS: usize = 4;
+
+/// Rows of the highest AVX-VNNI tile: 12 accumulators, two registers of weights and the activations. A step of depth has 8
+/// loads for 12 products.
+const AVX_VNNI_ROWS: usize = 6;
 
 /// Loads four activations as one lane.
 ///
@@ -77,6 +81,53 @@ unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Product<'_>, row: usize,
     }
 }
 
+/// As [`tile_avx2`], with weights stored with [`VNNI_OFFSET`].
+///
+/// # Safety
+/// As [`tile_avx2`], with AVX-VNNI.
+#[inline(always)]
+unsafe fn tile_avx_vnni<const M: usize, const P: usize>(t: &Product<'_>, row: usize, panel: usize) {
+    // SAFETY: rows and panels lie inside the product; the instructions are present.
+    unsafe {
+        let a = t.a.as_ptr().add(row * t.a_stride);
+        let w = t.w.as_ptr().add(panel * t.panel_stride);
+        let at =
+            |m: usize, p: usize, half: usize| t.c.pointer(row + m, (panel + p) * PANEL + half * 8).cast();
+        let mut sums = [[[_mm256_setzero_si256(); 2]; P]; M];
+        for m in 0..M {
+            for p in 0..P {
+                for half in 0..2 {
+                    sums[m][p][half] = _mm256_loadu_si256(at(m, p, half));
+                }
+            }
+        }
+        for k in (0..t.k).step_by(QUAD) {
+            let mut weights = [[_mm256_setzero_si256(); 2]; P];
+            for p in 0..P {
+                for half in 0..2 {
+                    let w = w.add(p * t.panel_stride + k * PANEL + half * 32);
+                    weights[p][half] = _mm256_loadu_si256(w.cast());
+                }
+            }
+            for m in 0..M {
+                let x = _mm256_set1_epi32(quad(a.add(m * t.a_stride + k)));
+                for p in 0..P {
+                    for half in 0..2 {
+                        sums[m][p][half] = _mm256_dpbusd_avx_epi32(sums[m][p][half], weights[p][half], x);
+                    }
+                }
+            }
+        }
+        for m in 0..M {
+            for p in 0..P {
+                for half in 0..2 {
+                    _mm256_storeu_si256(at(m, p, half), sums[m][p][half]);
+                }
+            }
+        }
+    }
+}
+
 /// As [`tile_avx2`]. With `AHEAD`, panels come from memory and are prefetched.
 ///
 /// # Safety
@@ -91,7 +142,6 @@ unsafe fn tile_vnni<const M: usize, const P: usize, const AHEAD: bool>(
     unsafe {
         let a = t.a.as_ptr().add(row * t.a_stride);
         let w = t.w.as_ptr().add(panel * t.panel_stride);
-        let offset = _mm512_set1_epi32(i32::from_le_bytes([VNNI_OFFSET as u8; QUAD]));
         let mut sums = [[_mm512_setzero_si512(); P]; M];
         for m in 0..M {
             for p in 0..P {
@@ -105,9 +155,7 @@ unsafe fn tile_vnni<const M: usize, const P: usize, const AHEAD: bool>(
                 if AHEAD {
                     prefetch_line(w.wrapping_add(AHEAD_BYTES).cast());
                 }
-                let w = _mm512_loadu_si512(w.cast());
-                // Adding 128 to an 8-bit number flips its top bit.
-                weights[p] = _mm512_xor_si512(w, offset);
+                weights[p] = _mm512_loadu_si512(w.cast());
             }
             for m in 0..M {
                 let x = _mm512_set1_epi32(quad(a.add(m * t.a_stride + k)));
@@ -163,12 +211,14 @@ macro_rules! strip {
     }};
 }
 
-/// Calls tiles of nearly equal height, at most `most` rows, for `P` panels starting at one.
+/// Calls tiles of nearly equal height, at most `most` rows, for `P` panels starting at one. Each tile prefetches its share of
+/// the panels that are read next.
 macro_rules! rows_of_panels {
     ($tile:ident, $t:ident, $most:expr, $panel:expr, [$($m:literal),+], $p:literal) => {{
         let tiles = $t.rows().div_ceil($most);
         for i in 0..tiles {
             let (row, end) = ($t.rows() * i / tiles, $t.rows() * (i + 1) / tiles);
+            $t.fetch_share(($panel + $p, $p), i, tiles);
             match end - row {
                 $($m => $tile::<$m, $p>($t, row, $panel),)+
                 _ => {}
@@ -192,6 +242,30 @@ pub(super) fn avx2(_: Avx2, t: Checked<'_>) {
                 _ => {
                     for panel in 0..t.panels() {
                         rows_of_panels!(tile_avx2, t, AVX2_ROWS, panel, [1, 2, 3, 4], 1);
+                    }
+                }
+            }
+        }
+    }
+    // SAFETY: the arguments prove that the machine has the instructions and that the operands hold the product.
+    unsafe { compiled(t) }
+}
+
+/// Computes a [`Product`] with AVX-VNNI and [`VNNI_OFFSET`].
+pub(super) fn avx_vnni(_: AvxVnni, t: Checked<'_>) {
+    #[target_feature(enable = "avxvnni,avx2,fma")]
+    fn compiled(t: Checked<'_>) {
+        let t = &*t;
+        // SAFETY: the tiles lie inside the product, which was checked; the instructions are present.
+        unsafe {
+            match t.rows() {
+                0 => {}
+                // Few rows: several panels at once, so that enough independent sums are in flight.
+                1 => strip!(tile_avx_vnni, t, 1, 4),
+                2 => strip!(tile_avx_vnni, t, 2, 2),
+                _ => {
+                    for panel in 0..t.panels() {
+                        rows_of_panels!(tile_avx_vnni, t, AVX_VNNI_ROWS, panel, [1, 2, 3, 4, 5, 6], 1);
                     }
                 }
             }
