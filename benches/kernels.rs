@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use glmbench::stats::median;
-use glmbench_cpu::{Cpu, CpuOptions, Roofline, available_threads, measure_roofline};
+use glmbench_cpu::{Cpu, CpuOptions, MachineLimits, available_threads, measure_limits};
 use glmbench_device::{
     AttentionShape, DType, Device, DeviceError, HostTensor, KV_BLOCK_TOKENS, KvShape, Precision, Role,
     SequenceView,
@@ -42,9 +42,9 @@ enum Work {
 }
 
 fn main() -> Result<(), DeviceError> {
-    let roofline = measure_roofline(available_threads())?;
-    println!("BW {:.1} GB/s; {}", roofline.bandwidth.all.median / 1e9, roofline.method());
-    for unit in &roofline.units {
+    let limits = measure_limits(available_threads())?;
+    println!("BW {:.1} GB/s; {}", limits.bandwidth.all.median / 1e9, limits.method());
+    for unit in &limits.units {
         println!("PEAK {} {:.1} x 10^9 operations/s", unit.unit.name(), unit.all.median / 1e9);
     }
     let mut criterion = Criterion::default()
@@ -53,8 +53,8 @@ fn main() -> Result<(), DeviceError> {
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
     for precision in Precision::TYPES.into_iter().filter(|of| of.dtype != DType::Fp32) {
-        let (roofline, cpu) = (&roofline, cpu(precision)?);
-        let mut bench = Bench { criterion: &mut criterion, roofline, precision, cpu };
+        let (limits, cpu) = (&limits, cpu(precision)?);
+        let mut bench = Bench { criterion: &mut criterion, limits, precision, cpu };
         bench.products()?;
         if !precision.has_quantised_weights() {
             bench.attention_decode()?;
@@ -73,7 +73,7 @@ fn cpu(precision: Precision) -> Result<Cpu, DeviceError> {
 
 struct Bench<'a> {
     criterion: &'a mut Criterion,
-    roofline: &'a Roofline,
+    limits: &'a MachineLimits,
     precision: Precision,
     cpu: Cpu,
 }
@@ -120,12 +120,12 @@ impl Bench<'_> {
     fn against(&self, work: &Work, seconds: f64) -> String {
         match *work {
             Work::Bytes(bytes) => {
-                let (rate, limit) = (bytes as f64 / seconds, self.roofline.bandwidth.all.median);
+                let (rate, limit) = (bytes as f64 / seconds, self.limits.bandwidth.all.median);
                 format!("{:.1} GB/s = {:.2} of BW {:.1}", rate / 1e9, rate / limit, limit / 1e9)
             }
             Work::Flops(flops) => {
                 let rate = flops as f64 / seconds;
-                match self.roofline.peak(self.precision) {
+                match self.limits.peak(self.precision) {
                     Some(peak) => {
                         let limit = peak.rate();
                         let (share, unit) = (rate / limit, peak.of.unit.name());

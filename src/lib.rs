@@ -150,8 +150,8 @@
 //! pays by the measured durations of steps. Both rest on invariant 5: a row has the same numbers whatever is fed with it. Timed
 //! cases, `parity` and `logits` allow neither, and their first request empties the cache.
 //!
-//! [`glmbench_cpu::measure_roofline`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
-//! them. A run with targets measures them again around each repetition ([`glmbench_cpu::RooflineProbe`]), and compares each
+//! [`glmbench_cpu::measure_limits`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
+//! them. A run with targets measures them again around each repetition ([`glmbench_cpu::LimitsProbe`]), and compares each
 //! repetition with its own limits. [`glmbench_device::timed`] wraps a device and times every operator on request.
 //! [`glmbench_engine::profile`] sums these times by the kind of step. [`glmbench_device::observed`] wraps a device and shows what it
 //! computes. [`glmbench_engine::quantise`] calibrates with it, and writes quantised checkpoints without a forward pass of its own.

@@ -10,7 +10,7 @@ use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
 
 use glmbench_ascend::Installation;
-use glmbench_cpu::{InstructionSet, available_threads, measure_roofline};
+use glmbench_cpu::{InstructionSet, available_threads, measure_limits};
 use glmbench_device::{DType, DeviceName, Precision};
 
 use glmbench_engine::config::RopeScaling;
@@ -18,13 +18,13 @@ use glmbench_engine::model::Capacity;
 
 use crate::bench::Shape;
 use crate::compute::{Compute, ComputeSpec};
-use crate::record::{MeasuredRate, MeasuredRoofline, Noise, Word, rfc3339_utc};
+use crate::record::{MeasuredLimits, MeasuredRate, Noise, Word, rfc3339_utc};
 use crate::run::environment::{Reader, VARIABLES, environment, variable};
 use crate::run::found::FoundModel;
 use crate::run::machine::Machine;
 use crate::run::noise::{PhaseTime, between, times};
 use crate::run::plan::ordinary_tokens;
-use crate::run::roofline::roofline_record;
+use crate::run::roofline::limits_record;
 
 use super::bars::Bars;
 use super::{emit, emit_json};
@@ -95,7 +95,7 @@ struct Findings {
     available_bytes: Option<u64>,
     cann: Option<String>,
     ascend: Installation,
-    limits: Option<MeasuredRoofline>,
+    limits: Option<MeasuredLimits>,
     advice: Vec<String>,
     environment: Vec<VariableFinding>,
     noise: Option<Noise>,
@@ -165,7 +165,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.limits {
         let threads = args.threads.map_or_else(available_threads, usize::from);
         // The recorded peak is for the product's main type.
-        findings.limits = Some(roofline_record(&measure_roofline(threads)?, DType::Fp16.into()));
+        findings.limits = Some(limits_record(&measure_limits(threads)?, DType::Fp16.into()));
     }
     // After the measurement, because CANN starts threads of its own.
     findings.ascend = Installation::look();
@@ -354,7 +354,7 @@ fn words(f: &Findings) -> String {
         f.cann.clone().unwrap_or_else(|| "not found".into()),
     );
     text += &ascend_words(&f.ascend);
-    text += &f.limits.as_ref().map_or_else(String::new, roofline_words);
+    text += &f.limits.as_ref().map_or_else(String::new, limits_words);
     for floor in f.noise.iter().flat_map(|n| &n.floors) {
         text += &format!(
             "noise         {} {}: {} equal runs spread by {:.2} %; one in twenty comparisons of two exceeds {:.2} %\n",
@@ -376,8 +376,8 @@ fn words(f: &Findings) -> String {
 }
 
 /// Formats the measured limits as a table with one line per rate.
-fn roofline_words(roofline: &MeasuredRoofline) -> String {
-    let threads = roofline.threads;
+fn limits_words(limits: &MeasuredLimits) -> String {
+    let threads = limits.threads;
     let mut text = format!(
         "limits        measured; {threads} threads, one thread; medians, in brackets the slowest and the fastest round\n"
     );
@@ -388,10 +388,10 @@ fn roofline_words(roofline: &MeasuredRoofline) -> String {
         };
         text += &format!("  {name:18} {:26} {:26} {unit}\n", rate(all), rate(one));
     };
-    line("memory, read", "GB/s", 1e9, &roofline.bandwidth, &roofline.bandwidth_one_thread);
-    for unit in &roofline.units {
+    line("memory, read", "GB/s", 1e9, &limits.bandwidth, &limits.bandwidth_one_thread);
+    for unit in &limits.units {
         let operations = if unit.unit.contains("int8") { "GOP/s" } else { "GFLOP/s" };
         line(&unit.unit, operations, 1e9, &unit.all_threads, &unit.one_thread);
     }
-    text + &format!("  {}\n", roofline.method)
+    text + &format!("  {}\n", limits.method)
 }

@@ -92,7 +92,7 @@ pub use objective::{Objective, Objectives};
 pub use operators::{OperatorRecord, OperatorRow};
 pub use progress::Progress;
 pub use prompt::{CallRecord, PromptRecord};
-pub use roofline::{MeasuredRate, MeasuredRoofline, MeasuredUnit, Roofline, RooflineSample, RooflineSamples};
+pub use roofline::{MeasuredLimits, MeasuredRate, MeasuredUnit, Roofline, RooflineSample, RooflineSamples};
 pub use run::{
     AccuracyCase, ChoiceToken, FirstPrompt, Group, JournalSeal, Provenance, PublishedScore, RunRecord,
     Status, TaskFileRecord, items_hash,

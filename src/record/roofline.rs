@@ -12,12 +12,12 @@ pub struct Roofline {
     pub peak_flops_per_s: f64,
     /// The measurements. `None` if nothing was measured, and in records older than this field.
     #[serde(rename = "limits", default, skip_serializing_if = "Option::is_none")]
-    pub measured: Option<MeasuredRoofline>,
+    pub measured: Option<MeasuredLimits>,
 }
 
-/// Everything measured for the roofline of a machine.
+/// All measured limits of a machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MeasuredRoofline {
+pub struct MeasuredLimits {
     /// Number of threads in measurements with all threads.
     pub threads: u32,
     /// The measurement method, in words.
@@ -39,7 +39,7 @@ pub struct MeasuredRoofline {
     pub reader: String,
 }
 
-impl MeasuredRoofline {
+impl MeasuredLimits {
     /// Returns the unit of that name, if this machine has it.
     pub fn unit(&self, name: &str) -> Option<&MeasuredUnit> {
         self.units.iter().find(|unit| unit.unit == name)
@@ -57,7 +57,7 @@ impl MeasuredRoofline {
     }
 }
 
-/// A short measurement of the roofline beside a repetition. It uses all threads, as in [`MeasuredRoofline`].
+/// A short measurement of the limits beside a repetition. It uses all threads, as in [`MeasuredLimits`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RooflineSample {
     /// Bandwidth of streaming reads, in bytes per second; `None` if there was no memory for the measurement.
@@ -155,7 +155,7 @@ mod tests {
     fn a_type_of_several_products_has_a_part_of_its_units_rate() {
         let json = r#"{"threads":1,"method":"m","bandwidth":{"median":1.0,"low":1.0,"high":1.0},
             "bandwidth_one_thread":{"median":1.0,"low":1.0,"high":1.0},"units":[],"peak_unit":"amx-bf16","peak_products":3}"#;
-        let measured: MeasuredRoofline = serde_json::from_str(json).unwrap();
+        let measured: MeasuredLimits = serde_json::from_str(json).unwrap();
         let sample = RooflineSample {
             bandwidth_bytes_per_s: None,
             peak_ops_per_s: [("amx-bf16".to_owned(), 6)].into(),
@@ -173,7 +173,7 @@ mod tests {
             let text = format!(
                 r#"{{"threads":2,"method":"m","bandwidth":{rate},"bandwidth_one_thread":{rate},"units":[],"peak_unit":null{more}}}"#
             );
-            serde_json::from_str::<MeasuredRoofline>(&text).unwrap()
+            serde_json::from_str::<MeasuredLimits>(&text).unwrap()
         };
         assert_eq!(limits(r#","at_end":{"threads":2}"#), limits(""));
     }

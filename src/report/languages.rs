@@ -11,7 +11,7 @@ use super::*;
 use crate::language::english::english_words;
 use crate::language::laws::sources;
 use crate::record::{
-    Figure, LoadFacts, MeasuredRate, MeasuredRoofline, MeasuredUnit, ModelledBy, OperatorRecord, Phase,
+    Figure, LoadFacts, MeasuredLimits, MeasuredRate, MeasuredUnit, ModelledBy, OperatorRecord, Phase,
     ProfileFigure, Roofline, ShardCase, ShardOrigin, ShardPart, Shards, Target,
 };
 use crate::report::compare::{Comparison, Options};
@@ -28,7 +28,7 @@ fn profiled() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     run.provenance.roofline = Some(Roofline {
         bandwidth_bytes_per_s: 2e10,
         peak_flops_per_s: 1e11,
-        measured: Some(MeasuredRoofline {
+        measured: Some(MeasuredLimits {
             threads: 2,
             method: "v1".into(),
             bandwidth: rate(2e10),

@@ -242,7 +242,7 @@ fn unit(figure: Figure) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Clock, LoadFacts, MeasuredRate, MeasuredRoofline, MeasuredUnit, RooflineSamples};
+    use crate::record::{Clock, LoadFacts, MeasuredLimits, MeasuredRate, MeasuredUnit, RooflineSamples};
     use crate::report::{fixture, perf_rows};
     use std::collections::BTreeMap;
 
@@ -273,7 +273,7 @@ mod tests {
         run.provenance.roofline = Some(Roofline {
             bandwidth_bytes_per_s: 2e10,
             peak_flops_per_s: 1e11,
-            measured: Some(MeasuredRoofline {
+            measured: Some(MeasuredLimits {
                 threads: 2,
                 method: "a test".into(),
                 bandwidth: rate(2e10),

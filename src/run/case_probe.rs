@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use glmbench_cpu::RooflineProbe;
+use glmbench_cpu::LimitsProbe;
 
 use crate::record::{Clock, RooflineSample, RunRecord, Target};
 
@@ -11,7 +11,7 @@ use super::machine::{Machine, reset_peak_rss};
 /// Which limits to measure, and around which cases.
 #[derive(Debug, Clone)]
 pub(crate) struct CaseProbe {
-    probe: RooflineProbe,
+    probe: LimitsProbe,
     cases: BTreeSet<String>,
 }
 
@@ -19,16 +19,16 @@ impl CaseProbe {
     /// Creates the probe of a run that has targets and the machine's measured limits. Otherwise there is nothing to
     /// measure.
     pub(crate) fn of(run: &RunRecord) -> Option<Self> {
-        let roofline = run.provenance.roofline.as_ref()?.measured.as_ref()?;
+        let limits = run.provenance.roofline.as_ref()?.measured.as_ref()?;
         let targets = &run.plan.targets;
         if targets.is_empty() || run.provenance.clock != Clock::Measured {
             return None;
         }
         let named = targets.iter().filter_map(|target| target.unit.as_ref());
-        let units: BTreeSet<&str> = named.chain(&roofline.peak_unit).map(String::as_str).collect();
+        let units: BTreeSet<&str> = named.chain(&limits.peak_unit).map(String::as_str).collect();
         let spoken_of = |target: &Target| [target.case_id.clone(), target.over.clone()];
         Some(Self {
-            probe: RooflineProbe::new(roofline.threads as usize, &roofline.reader, units),
+            probe: LimitsProbe::new(limits.threads as usize, &limits.reader, units),
             cases: targets.iter().flat_map(spoken_of).flatten().collect(),
         })
     }
@@ -57,7 +57,7 @@ impl CaseProbe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Figure, MeasuredRate, MeasuredRoofline, Roofline};
+    use crate::record::{Figure, MeasuredLimits, MeasuredRate, Roofline};
 
     fn target(case: &str, over: Option<&str>) -> Target {
         Target {
@@ -76,7 +76,7 @@ mod tests {
         run.plan.targets = vec![target("b8", Some("b1"))];
         assert!(CaseProbe::of(&run).is_none(), "limits that were not measured before");
         let rate = MeasuredRate { median: 1.0, low: 1.0, high: 1.0 };
-        let roofline = MeasuredRoofline {
+        let limits = MeasuredLimits {
             threads: 1,
             method: "a test".into(),
             bandwidth: rate,
@@ -87,7 +87,7 @@ mod tests {
             reader: String::new(),
         };
         run.provenance.roofline =
-            Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, measured: Some(roofline) });
+            Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, measured: Some(limits) });
         let probe = CaseProbe::of(&run).unwrap();
         assert!(probe.is_for("b1") && probe.is_for("b8") && !probe.is_for("b2"));
         run.provenance.clock = Clock::Modelled;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-use glmbench_cpu::measure_roofline;
+use glmbench_cpu::measure_limits;
 use glmbench_engine::EngineError;
 
 use crate::backend::Backend;
@@ -196,7 +196,7 @@ impl Runner<'_> {
 fn measured_roofline(
     plan: &Plan<'_>,
     setup: &Setup,
-    measured: &mut BTreeMap<usize, glmbench_cpu::Roofline>,
+    measured: &mut BTreeMap<usize, glmbench_cpu::MachineLimits>,
 ) -> Result<Option<Roofline>, EngineError> {
     let compute = &setup.compute;
     let is_timed_here = matches!(setup.answering, Answering::Engine) && compute.device.has_threads();
@@ -206,7 +206,7 @@ fn measured_roofline(
     }
     let threads = compute.thread_count();
     if let Entry::Vacant(place) = measured.entry(threads) {
-        place.insert(measure_roofline(threads)?);
+        place.insert(measure_limits(threads)?);
     }
     Ok(Some(roofline::roofline(&measured[&threads], compute.precision)))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use glmbench_cpu::{Rate, Roofline, UnitPeak};
+use glmbench_cpu::{MachineLimits, Rate, UnitPeak};
 use glmbench_device::Precision;
 
 use glmbench_engine::memory::MemoryEstimate;
@@ -12,33 +12,33 @@ use crate::suite::{self, Suite};
 
 use super::machine::{peak_rss_bytes, reset_peak_rss};
 
-/// Converts the roofline to a record, with its peak for `precision`.
-pub fn roofline_record(roofline: &Roofline, precision: Precision) -> record::MeasuredRoofline {
+/// Converts the limits to a record, with its peak for `precision`.
+pub fn limits_record(limits: &MachineLimits, precision: Precision) -> record::MeasuredLimits {
     let rate = |rate: &Rate| MeasuredRate { median: rate.median, low: rate.low, high: rate.high };
     let unit = |peak: &UnitPeak| MeasuredUnit {
         unit: peak.unit.name().to_owned(),
         all_threads: rate(&peak.all),
         one_thread: rate(&peak.one),
     };
-    let peak = roofline.peak(precision);
-    record::MeasuredRoofline {
-        threads: roofline.threads as u32,
-        method: roofline.method(),
-        bandwidth: rate(&roofline.bandwidth.all),
-        bandwidth_one_thread: rate(&roofline.bandwidth.one),
-        units: roofline.units.iter().map(unit).collect(),
+    let peak = limits.peak(precision);
+    record::MeasuredLimits {
+        threads: limits.threads as u32,
+        method: limits.method(),
+        bandwidth: rate(&limits.bandwidth.all),
+        bandwidth_one_thread: rate(&limits.bandwidth.one),
+        units: limits.units.iter().map(unit).collect(),
         peak_unit: peak.map(|peak| peak.of.unit.name().to_owned()),
         peak_products: peak.map_or(1, |peak| peak.products),
-        reader: roofline.bandwidth.reader.clone(),
+        reader: limits.bandwidth.reader.clone(),
     }
 }
 
-/// Returns the two limits for `precision` on a machine with this roofline.
-pub fn roofline(measured: &Roofline, precision: Precision) -> record::Roofline {
+/// Returns the roofline for `precision` of a machine with these limits.
+pub fn roofline(measured: &MachineLimits, precision: Precision) -> record::Roofline {
     record::Roofline {
         bandwidth_bytes_per_s: measured.bandwidth.all.median,
         peak_flops_per_s: measured.peak(precision).map_or(0.0, |peak| peak.rate()),
-        measured: Some(roofline_record(measured, precision)),
+        measured: Some(limits_record(measured, precision)),
     }
 }
 

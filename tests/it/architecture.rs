@@ -57,12 +57,12 @@ const CPU_ROOMS: [(&str, &[&str]); 12] = [
     // Tests of whole layers.
     ("families", &[]),
     ("group", &[]),
-    ("kernels", &["attention", "product", "roofline", "simd"]),
+    ("kernels", &["attention", "limits", "product", "simd"]),
+    ("limits", &["buffer", "pack", "pool", "simd"]),
     ("memory", &["attention", "buffer", "kernels", "pack", "product"]),
     ("pack", &["buffer", "pool", "simd"]),
     ("pool", &[]),
     ("product", &["buffer", "elementwise", "pack", "pool", "simd"]),
-    ("roofline", &["buffer", "pack", "pool", "simd"]),
     ("simd", &[]),
 ];
 

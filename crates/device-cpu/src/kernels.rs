@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use glmbench_device::{DType, Form, Inputs, KvForm};
 
 use crate::attention::CacheKernels;
+use crate::limits::Unit;
 use crate::product::WeightKernels;
 use crate::product::int4::Int4Kernels;
 use crate::product::int8::{Int8Gemm, Int8Kernels, Multiply, StaticKernels};
@@ -17,7 +18,6 @@ use crate::product::vector::VectorKernels;
 use crate::product::weight_only::{Int4, Int8, WeightOnly};
 #[cfg(test)]
 use crate::product::{toy_family::ToyKernels, toy_form::ToyInt4};
-use crate::roofline::Unit;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512Vnni, AvxVnni};
 use crate::simd::{InstructionSet, Vectors};

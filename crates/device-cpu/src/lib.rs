@@ -13,12 +13,12 @@
 //! uses the tiles in the tile family too. In fp32 everything uses the vector kernels.
 //!
 //! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), and the arithmetic of its memory ([`CpuMemory`]).
-//! It also measures the machine's roofline ([`measure_roofline`], [`RooflineProbe`]). It may use [`glmbench_device`] and no
+//! It also measures the machine's limits ([`measure_limits`], [`LimitsProbe`]). It may use [`glmbench_device`] and no
 //! other crate of the workspace. It prints nothing.
 //!
 //! Each of its rooms uses only those before it. `buffer` has the memory of the device, `pool` the threads, `simd`
 //! instruction sets and vectors. `elementwise` has kernels over rows, `pack` layouts of weights and rows, `product`
-//! products. `attention` has attention and the KV cache, `roofline` the measured limits, and `kernels` the registry, which selects kernels. A kernel is
+//! products. `attention` has attention and the KV cache, `limits` the machine's measured limits, and `kernels` the registry, which selects kernels. A kernel is
 //! a safe function: only a machine that has an instruction set can make the value that the kernel needs (`simd`).
 //! `unsafe` remains where threads share a buffer, in the inner loops of products, and around single instructions.
 
@@ -29,11 +29,11 @@ mod elementwise;
 mod families;
 mod group;
 mod kernels;
+mod limits;
 mod memory;
 mod pack;
 mod pool;
 mod product;
-mod roofline;
 mod simd;
 
 use std::sync::{Mutex, PoisonError};
@@ -54,12 +54,11 @@ use self::product::{Epilogue, PackedWeight, Scratch};
 use self::simd::Vectors;
 
 pub use self::group::CpuGroup;
+pub use self::limits::{
+    Bandwidth, LimitsProbe, LimitsSample, MachineLimits, Operands, Peak, Rate, Unit, UnitPeak, measure_limits,
+};
 pub use self::memory::CpuMemory;
 pub use self::pool::Pool;
-pub use self::roofline::{
-    Bandwidth, Operands, Peak, Rate, Roofline, RooflineProbe, RooflineSample, Unit, UnitPeak,
-    measure_roofline,
-};
 pub use self::simd::{Family, InstructionSet};
 
 /// The device's name.

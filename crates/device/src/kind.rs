@@ -56,8 +56,8 @@ struct Entry {
     types: Types,
     /// Largest useful number of tokens per step.
     step_tokens: usize,
-    /// Whether the number of threads and the choice of kernels change what it does, and whether the machine's roofline
-    /// bounds it.
+    /// Whether the number of threads and the choice of kernels change what it does, and whether the machine's limits
+    /// bound it.
     has_threads: bool,
     /// Number of its colour and marker in charts. `None` takes a free one.
     series: Option<usize>,
@@ -187,7 +187,7 @@ impl DeviceKind {
         matches!(self.entry().hardware, Hardware::Card)
     }
 
-    /// Whether threads and kernels can be chosen, and the machine's roofline bounds the device.
+    /// Whether threads and kernels can be chosen, and the machine's limits bound the device.
     pub const fn has_threads(self) -> bool {
         self.entry().has_threads
     }

@@ -1,7 +1,7 @@
 //! Tables of the targets, the work of the phases, and the machine's limits.
 
 use crate::language::{Text, ToText, cells, text, texts};
-use crate::record::{Figure, LimitRow, MeasuredRate, MeasuredRoofline, PerfRow, Phase, RunRecord};
+use crate::record::{Figure, LimitRow, MeasuredLimits, MeasuredRate, PerfRow, Phase, RunRecord};
 use crate::report::format::{NONE, fixed, or_none, significant};
 use crate::report::modelled;
 use crate::report::performance::phase_cost;
@@ -103,7 +103,7 @@ pub(in crate::report) fn phases(run: &RunRecord, performance: &[PerfRow]) -> Tab
 }
 
 /// Limits of the machine measured before the cases.
-pub(in crate::report) fn machine(roofline: &MeasuredRoofline) -> Table {
+pub(in crate::report) fn machine(roofline: &MeasuredLimits) -> Table {
     let numbers = texts!["All threads", "Slowest round", "Fastest round", "One thread"];
     let title = text!(
         "The machine's limits before the cases, measured with {threads} threads",

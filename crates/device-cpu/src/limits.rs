@@ -1,4 +1,4 @@
-//! The machine's measured roofline, which timings are compared with.
+//! The machine's measured limits, which timings are compared with.
 //!
 //! It has two limits, each with its own precautions:
 //!
@@ -12,7 +12,7 @@
 //! the median of several rounds, with minimum and maximum. On a shared machine, the spread shows the interference.
 //!
 //! The limits of a shared machine change within seconds. Longer work needs limits that are measured right beside it:
-//! [`RooflineProbe`] repeats the measurement in about a second.
+//! [`LimitsProbe`] repeats the measurement in about a second.
 
 mod bandwidth;
 mod flush;
@@ -24,7 +24,7 @@ use glmbench_device::{DeviceError, Precision};
 
 pub use bandwidth::Bandwidth;
 pub use peak::{Operands, Unit, UnitPeak};
-pub use probe::{RooflineProbe, RooflineSample};
+pub use probe::{LimitsProbe, LimitsSample};
 
 /// A rate per second, over several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,9 +73,9 @@ impl Peak<'_> {
     }
 }
 
-/// The machine's roofline for a given number of threads.
+/// The machine's limits for a given number of threads.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Roofline {
+pub struct MachineLimits {
     /// Number of threads in the measurements with all threads.
     pub threads: usize,
     /// Bandwidth of streaming reads.
@@ -84,7 +84,7 @@ pub struct Roofline {
     pub units: Vec<UnitPeak>,
 }
 
-impl Roofline {
+impl MachineLimits {
     /// Returns the PEAK of a precision: the unit with the highest rate of products at that accuracy, whether a kernel
     /// uses it or not.
     pub fn peak(&self, precision: impl Into<Precision>) -> Option<Peak<'_>> {
@@ -94,7 +94,7 @@ impl Roofline {
         peaks.max_by(|a, b| a.rate().total_cmp(&b.rate()))
     }
 
-    /// Describes how the roofline was measured, for the record.
+    /// Describes how the limits were measured, for the record.
     pub fn method(&self) -> String {
         let Bandwidth { buffer_bytes, huge_page_share, reader, .. } = &self.bandwidth;
         let pages = match huge_page_share {
@@ -118,11 +118,11 @@ impl Roofline {
 ///
 /// # Errors
 /// The memory cannot be allocated, or no thread can be started.
-pub fn measure_roofline(threads: usize) -> Result<Roofline, DeviceError> {
+pub fn measure_limits(threads: usize) -> Result<MachineLimits, DeviceError> {
     let bandwidth = bandwidth::measure(threads.max(1))?;
     let units = Unit::ALL.into_iter().filter(|unit| unit.available());
     let units = units.map(|unit| peak::measure(unit, threads.max(1))).collect::<Result<_, _>>()?;
-    Ok(Roofline { threads: threads.max(1), bandwidth, units })
+    Ok(MachineLimits { threads: threads.max(1), bandwidth, units })
 }
 
 #[cfg(test)]
@@ -151,11 +151,11 @@ mod tests {
             buffer_bytes: 1,
             huge_page_share: None,
         };
-        let mut roofline = Roofline { threads: 1, bandwidth, units: Vec::new() };
+        let mut limits = MachineLimits { threads: 1, bandwidth, units: Vec::new() };
         let mut peaks = |units: Vec<UnitPeak>| {
-            roofline.units = units;
+            limits.units = units;
             let peak =
-                |precision: Precision| roofline.peak(precision).map(|peak| (peak.of.unit, peak.products));
+                |precision: Precision| limits.peak(precision).map(|peak| (peak.of.unit, peak.products));
             [DType::Fp32.into(), DType::Bf16.into(), DType::Fp16.into(), Precision::W8A8_DYNAMIC].map(peak)
         };
         let fp32 = Some((Unit::Fp32Avx512, 1));
