@@ -119,7 +119,7 @@
 //! | `glmbench`, this one | suites, data sets, tasks, runs, records, reports, the command line | all of them |
 //! | [`glmbench_engine`] | configuration, tokenizer, weights, sampler, forward pass, KV cache, batching | the devices |
 //! | [`glmbench_calibrate`] | published speeds, fits of profiles to them | [`glmbench_engine`], [`glmbench_ascend`] |
-//! | [`glmbench_serve`] | HTTP routes of TGI and OpenAI around an engine | [`glmbench_engine`] |
+//! | [`glmbench_serve`] | HTTP routes of TGI and OpenAI around an engine | [`glmbench_engine`], [`glmbench_device`] |
 //! | [`glmbench_remote`] | the client of inference servers: protocols, streams, their times, what a server can do | none |
 //! | `glmbench-metrics` | scores of answers, each equal to its Python original | none |
 //! | [`glmbench_sandbox`] | generated programs in namespaces, behind a system call filter, within limits | none |

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use glmbench_ascend::{Installation, Selftest, SelftestRow, Status, TelemetrySource, Widths};
-use glmbench_device::{DType, DeviceError};
+use glmbench_device::{DType, DeviceError, DeviceKind, Word};
 
 use super::{
     Alternative, Bundle, Call, Calls, Capabilities, ChipMemory, Failure, KIND, Machine, OperatorTime,
@@ -16,8 +16,8 @@ const CHOICES: [&str; 9] = ["weights", "bias", "kv", "rotary", "decode", "prefil
 
 /// What a bundle needs besides the results.
 pub struct Tested<'a> {
-    /// The card, as for `--device`.
-    pub card: &'a str,
+    /// The card.
+    pub card: DeviceKind,
     /// The widths.
     pub widths: Widths,
     /// Memory of the chips before the test.
@@ -51,13 +51,13 @@ impl Tested<'_> {
                 kind: KIND.to_owned(),
                 program: format!("glmbench {}", env!("CARGO_PKG_VERSION")),
                 created: rfc3339_utc(std::time::SystemTime::now()),
-                card: self.card.to_owned(),
+                card: Word::of(self.card),
                 clock: if info.modelled_by.is_some() { Clock::Modelled } else { Clock::Measured },
                 profile: info
                     .modelled_by
                     .as_ref()
                     .map(|by| Profile { name: by.name.clone(), sha256: by.sha256.clone() }),
-                dtype: info.precision.to_string(),
+                dtype: Word::of(info.precision.dtype),
                 tp: info.tp,
                 widths: self.widths.into(),
                 failed: rows.iter().filter(|row| row.status == Status::Fail).count(),
@@ -122,8 +122,8 @@ impl Tested<'_> {
 
 /// A start that failed.
 pub struct FailedStart<'a> {
-    /// The card, as for `--device`.
-    pub card: &'a str,
+    /// The card.
+    pub card: DeviceKind,
     /// The widths.
     pub widths: Widths,
     /// Number of ranks.
@@ -177,10 +177,10 @@ impl FailedStart<'_> {
                 kind: KIND.to_owned(),
                 program: format!("glmbench {}", env!("CARGO_PKG_VERSION")),
                 created: rfc3339_utc(std::time::SystemTime::now()),
-                card: self.card.to_owned(),
+                card: Word::of(self.card),
                 clock: if self.profile.is_some() { Clock::Modelled } else { Clock::Measured },
                 profile: self.profile,
-                dtype: self.dtype.to_string(),
+                dtype: Word::of(self.dtype),
                 tp: self.tp,
                 widths: self.widths.into(),
                 failed: 1,

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use glmbench_ascend::Widths;
-use glmbench_device::AttentionShape;
+use glmbench_device::{AttentionShape, DType, DeviceKind, Word};
 
 use crate::record::Clock;
 
@@ -56,13 +56,13 @@ pub struct Summary {
     /// When the test ended, in UTC.
     pub created: String,
     /// The card, as for `--device`.
-    pub card: String,
+    pub card: Word<DeviceKind>,
     /// The clock of all times in the bundle.
     pub clock: Clock,
     /// The chip profile behind modelled times.
     pub profile: Option<Profile>,
     /// Type of weights and activations.
-    pub dtype: String,
+    pub dtype: Word<DType>,
     /// Number of ranks.
     pub tp: usize,
     /// The widths of the operators.

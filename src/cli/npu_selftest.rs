@@ -211,7 +211,7 @@ impl Test {
         }
         let profile = self.emulation.as_ref().map(|emulation| &emulation.clock);
         let start = FailedStart {
-            card: self.chip.name(),
+            card: self.chip.device(),
             widths: self.widths,
             tp: self.tp,
             dtype: self.dtype,
@@ -253,7 +253,7 @@ impl Test {
             _ => None,
         };
         let tested = Tested {
-            card: self.chip.name(),
+            card: self.chip.device(),
             widths: self.widths,
             memory: chips,
             selftest: &done,

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::DecimalBytes;
 use serde::Deserialize;
 
 use glmbench_device::words::one_of;
-use glmbench_device::{DType, Role};
+use glmbench_device::{DType, KvForm, Role};
 use glmbench_engine::config::{ModelConfig, RopeScaling, Scheme, default_float};
 use glmbench_engine::quantise::{ActMethod, Control, Estimate, Job, Progress, Report, Settings};
 use glmbench_engine::tokenizer::Tokenizer;
@@ -49,8 +50,8 @@ pub struct Args {
     #[arg(long, value_name = "SCHEME", value_parser = scheme)]
     scheme: Scheme,
     /// Adds scales of an int8 KV cache: `c8`
-    #[arg(long, value_name = "KV", value_parser = ["c8"])]
-    kv: Option<String>,
+    #[arg(long, value_name = "KV", value_parser = kv_form())]
+    kv: Option<KvForm>,
     /// Prompts to calibrate with: a file with one JSON object a line (`inputs_pretokenized`, `prompt`, `text` or `ids`), or
     /// `ceval` for 5-shot prompts of C-Eval
     #[arg(long, value_name = "FILE.jsonl|ceval")]
@@ -82,6 +83,10 @@ pub struct Args {
     /// Prints what the export takes, and writes nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+fn kv_form() -> impl TypedValueParser<Value = KvForm> {
+    PossibleValuesParser::new([KvForm::C8.name()]).map(|_| KvForm::C8)
 }
 
 fn scheme(word: &str) -> Result<Scheme, String> {

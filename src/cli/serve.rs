@@ -144,8 +144,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         drain_delay: Duration::from_secs(args.drain_delay.into()),
         drain: Duration::from_secs(args.drain.into()),
         described: Described {
-            dtype: compute.precision.to_string(),
-            device: compute.device.name().to_owned(),
+            dtype: compute.precision,
+            device: compute.device,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         },
         limits: ServeLimits { connections, ..args.limits() },

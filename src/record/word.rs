@@ -1,88 +1,14 @@
-//! Words of records that stand for a value of the program: a device, a number type, an arrival process.
+//! Words of records in texts.
 
 use crate::language::{Text, ToText};
-use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::marker::PhantomData;
-use std::ops::Deref;
-use std::str::FromStr;
 
-/// The word of a value, as recorded. A record may have a word that this program does not know: from another version, a
-/// server, or a script. Such a word is shown and compared as it is.
-#[derive(Serialize, Deserialize)]
-#[serde(transparent, bound = "")]
-pub struct Word<T> {
-    text: String,
-    #[serde(skip)]
-    of: PhantomData<fn() -> T>,
-}
-
-impl<T: FromStr> Word<T> {
-    /// Returns the value, if this program knows the word.
-    pub fn known(&self) -> Option<T> {
-        self.text.parse().ok()
-    }
-}
-
-impl<T: fmt::Display> Word<T> {
-    /// Returns the word of a value.
-    pub fn of(value: T) -> Self {
-        value.to_string().into()
-    }
-}
-
-impl<T> From<String> for Word<T> {
-    fn from(text: String) -> Self {
-        Self { text, of: PhantomData }
-    }
-}
-
-impl<T> From<&str> for Word<T> {
-    fn from(text: &str) -> Self {
-        text.to_owned().into()
-    }
-}
-
-impl<T> Deref for Word<T> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.text
-    }
-}
+pub use glmbench_device::Word;
 
 impl<T> ToText for Word<T> {
     fn to_text(&self) -> Text {
-        Text::data(self.text.clone())
+        Text::data(self.to_string())
     }
 }
-
-impl<T> fmt::Display for Word<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl<T> fmt::Debug for Word<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.text, f)
-    }
-}
-
-// Derived implementations would ask the same of `T`.
-impl<T> Clone for Word<T> {
-    fn clone(&self) -> Self {
-        self.text.clone().into()
-    }
-}
-
-impl<T> PartialEq for Word<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl<T> Eq for Word<T> {}
 
 #[cfg(test)]
 mod tests {

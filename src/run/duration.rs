@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use glmbench_device::{ClockProfile, Precision};
+use glmbench_device::{ClockProfile, DeviceName, Precision};
 
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
@@ -26,8 +26,8 @@ pub struct SameAs {
     pub host: Option<String>,
     /// Processor.
     pub cpu_model: Option<String>,
-    /// Device name, as in records.
-    pub device: String,
+    /// The device.
+    pub device: DeviceName,
     /// CPU kernels; `None` if they do not matter.
     pub kernel: Option<String>,
     /// Thread count; `None` if it does not matter.
@@ -54,7 +54,7 @@ impl SameAs {
             && of.clock == Clock::Measured
             && self.host.as_ref().is_some_and(|host| *host == of.host)
             && self.cpu_model.as_ref().is_some_and(|cpu| *cpu == of.cpu_model)
-            && *of.device == *self.device
+            && of.device.known() == Some(self.device)
             && of.dtype.known() == Some(self.precision)
             && self.kernel.as_ref().is_none_or(|kernel| *kernel == of.kernel)
             && self.threads.is_none_or(|threads| threads as u32 == of.threads)

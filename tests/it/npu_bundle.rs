@@ -33,7 +33,7 @@ fn a_bundle_of_an_emulated_card_is_replayed_without_difference() {
         made(&path, &["--device", card, "--tp", tp], "")
             .expect(0, &["wrote ", "look into it before you send it"]);
         let bundle = Bundle::read(&path).unwrap();
-        assert_eq!((bundle.summary.card.as_str(), bundle.summary.tp.to_string().as_str()), (card, tp));
+        assert_eq!((&*bundle.summary.card, bundle.summary.tp.to_string().as_str()), (card, tp));
         assert!(bundle.summary.failed == 0 && bundle.summary.first_failure.is_none());
         assert!(
             bundle.operators.rows.iter().any(|row| row.status == RowStatus::Pass && row.time_ns.is_some())

@@ -249,7 +249,7 @@ fn the_calibration_suite_times_every_published_row() {
             );
             let dtype = of.compute.dtype.or(suite.model.compute.dtype).map(|precision| precision.to_string());
             named == profile
-                && dtype.as_deref() == Some(row.dtype.as_str())
+                && dtype.as_deref() == Some(&*row.dtype)
                 && ModelPath::parse(model).config(None).unwrap().shape() == config.shape()
         };
         let own: Vec<&str> = suite.configurations.iter().filter(is_own).map(|of| of.name.as_str()).collect();

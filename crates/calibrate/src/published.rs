@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use glmbench_ascend::Chip;
-use glmbench_device::Precision;
+use glmbench_device::{Precision, Word};
 use glmbench_device::words::one_of;
 use glmbench_engine::config::ModelConfig;
 
@@ -143,7 +143,7 @@ pub struct Row {
     /// Chips that share the model.
     pub chips: usize,
     /// Type of the weights.
-    pub dtype: String,
+    pub dtype: Word<Precision>,
     /// How operators were launched.
     pub mode: Mode,
     /// Sequences.
@@ -200,7 +200,7 @@ impl Row {
     /// The chip is unknown, or the card has no such weights.
     pub fn precision(&self) -> Result<Precision, String> {
         let card = self.card()?.device();
-        let found = self.dtype.parse::<Precision>().ok().filter(|of| card.instead_of(*of).is_none());
+        let found = self.dtype.known().filter(|of| card.instead_of(*of).is_none());
         found.ok_or_else(|| format!("{} weights; no operator of the card's reads them", self.dtype))
     }
 

@@ -27,6 +27,7 @@ pub mod rotary;
 pub mod sensors;
 pub mod timed;
 mod weight;
+mod word;
 pub mod words;
 
 use std::ops::Range;
@@ -40,6 +41,7 @@ pub use self::weight::{
     Form, INT4_GROUP, Inputs, Int4Weight, Int8StaticWeight, Int8Weight, InvalidWeight, LinearShape,
     LinearWeight, Role, StaticChannel, StaticChannels, StaticInput, Storage,
 };
+pub use self::word::Word;
 
 /// The type of weights, activations and KV cache. All of them accumulate in fp32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle, scope};
 use std::time::{Duration, Instant};
 
-use glmbench_device::DType;
+use glmbench_device::{DType, DeviceKind};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_engine::load::{DeviceKind, LoadOptions, ModelPath, load, load_tokenizer};
 use glmbench_engine::model::Capacity;
@@ -240,7 +240,11 @@ fn start(stop: &Arc<AtomicBool>) -> (SocketAddr, JoinHandle<Result<(), ServeErro
         key: None,
         drain_delay: Duration::ZERO,
         drain: Duration::from_secs(5),
-        described: Described::default(),
+        described: Described {
+            dtype: DType::Fp16.into(),
+            device: DeviceKind::Cpu,
+            version: String::new(),
+        },
         limits: ServeLimits::default(),
     };
     let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a port");

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use glmbench_device::{DeviceKind, Precision};
+
 /// Settings of a server.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -29,12 +31,12 @@ pub struct Settings {
 }
 
 /// What `/info` says of the model.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Described {
-    /// Type of the weights, as `fp16`.
-    pub dtype: String,
-    /// The device, as `cpu`.
-    pub device: String,
+    /// Types of weights, activations and KV cache.
+    pub dtype: Precision,
+    /// The device.
+    pub device: DeviceKind,
     /// Version of the program.
     pub version: String,
 }

@@ -9,7 +9,7 @@ use glmbench_ascend::{Chip, Emulation, Forced, Pricer, Scope, Work};
 use glmbench_calibrate::counted::Counted;
 use glmbench_calibrate::fit::Case;
 use glmbench_calibrate::published::Phase;
-use glmbench_device::{DType, DeviceKind};
+use glmbench_device::DeviceKind;
 
 use crate::bundle::{Bundle, OperatorTime, SizeTime, replay};
 use crate::cli::npu_selftest::Test;
@@ -36,14 +36,14 @@ pub(super) fn read(path: &Path, of: &Source<'_>, pricer: &Pricer) -> anyhow::Res
         bail!("{shown}: has no times: {lost}; expected a bundle of a card that works");
     }
     let widths = replay::check(&card).map_err(invalid)?;
-    let device: DeviceKind =
-        card.summary.card.parse().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
+    let device =
+        card.summary.card.value().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
     let Some(chip) = Chip::of(device) else {
         let cards = DeviceKind::words(true);
         bail!("{shown}: bundle.json: card is \"{device}\", expected {cards}");
     };
     check_chip(of.profile, chip, &format!("the bundle {shown} is of {}", device.name()))?;
-    let dtype: DType = card.summary.dtype.parse().map_err(|e| invalid(format!("bundle.json: dtype: {e}")))?;
+    let dtype = card.summary.dtype.value().map_err(|e| invalid(format!("bundle.json: dtype: {e}")))?;
     let emulation = Emulation::new(chip, Some(Path::new(of.base)), true)?.with("record = on");
     let test = Test {
         chip,

@@ -89,7 +89,7 @@ fn by_row(rows: &[&Residual]) -> Table {
             row.chip.clone(),
             row.chips.to_string(),
             row.model.clone(),
-            row.dtype.clone(),
+            row.dtype.to_string(),
             row.mode.clone(),
             row.batch.to_string(),
             row.input_tokens.clone(),

@@ -8,7 +8,6 @@ use anyhow::bail;
 use serde::Serialize;
 
 use glmbench_ascend::{Chip, Forced, Scope};
-use glmbench_device::{DType, DeviceKind};
 
 use crate::bundle::replay::{self, Difference, Replay};
 use crate::bundle::{Bundle, Failure};
@@ -56,12 +55,12 @@ pub(super) fn run(path: &Path, flags: &EmulationFlags, json: bool) -> anyhow::Re
     let card = Bundle::read(path)?;
     let invalid = |problem: String| anyhow::anyhow!("{}: {problem}", path.display());
     let widths = replay::check(&card).map_err(invalid)?;
-    let device: DeviceKind =
-        card.summary.card.parse().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
+    let device =
+        card.summary.card.value().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
     let Some(chip) = Chip::of(device) else {
         bail!("{}: bundle.json: card is \"{}\", expected 300i-duo or 800i-a2", path.display(), device.name());
     };
-    let dtype: DType = card.summary.dtype.parse().map_err(|e| invalid(format!("bundle.json: dtype: {e}")))?;
+    let dtype = card.summary.dtype.value().map_err(|e| invalid(format!("bundle.json: dtype: {e}")))?;
     let (emulation, tp) = machine(device, flags, card.summary.tp)?;
     let test = Test { chip, widths, tp, dtype, forced: Forced::default(), emulation };
     if let Some(failure) = card.start_failure() {

@@ -174,7 +174,7 @@ impl Clock {
         let same = SameAs {
             host: machine.host,
             cpu_model: machine.cpu_model,
-            device: compute.device.name().to_owned(),
+            device: compute.device.into(),
             kernel: has_threads.then(|| kernel().name().to_owned()),
             threads: has_threads.then(|| compute.thread_count()),
             precision: compute.precision,

@@ -10,7 +10,7 @@ use super::super::{Summary, Verdict};
 use super::marks::Marks;
 use crate::record::{AccuracyCase, AccuracyRow, Clock, JOURNALS, PerfRow, Phase, RunDir, SampleRecord};
 use crate::stats::Interval;
-use glmbench_device::DeviceName;
+use glmbench_device::{DeviceName, Precision, Word};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -183,9 +183,9 @@ pub(crate) struct RunFigures {
     /// The model.
     pub(super) model: String,
     /// Types of weights, activations and KV cache.
-    pub(super) form: String,
+    pub(super) form: Word<Precision>,
     /// The device.
-    pub(super) device: String,
+    pub(super) device: Word<DeviceName>,
     /// Whether a stand-in computed for a card.
     pub(super) emulated: bool,
     /// The clock of the times.
@@ -241,8 +241,8 @@ impl RunFigures {
             verdict: summary.verdict_sentence().to_string(),
             suite: of.suite.clone(),
             model: of.model.clone(),
-            form: of.dtype.to_string(),
-            device: of.device.to_string(),
+            form: of.dtype.clone(),
+            device: of.device.clone(),
             emulated: known.is_some_and(|device| device.emulated),
             clock: of.clock,
             profile: of.clock_profile.clone().filter(|_| of.clock == Clock::Modelled),

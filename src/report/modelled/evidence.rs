@@ -98,7 +98,7 @@ pub(in crate::report) fn timed(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
     let published = published::rows().unwrap_or_default();
     for (row, residual) in published.iter().zip(residuals()) {
         let is_own = chip.strip_prefix("Ascend") == Some(row.chip.as_str())
-            && from.dtype.to_string() == row.dtype
+            && from.dtype == row.dtype
             && row.config().is_ok_and(|config| config.shape() == *shape);
         let Some((ms, of)) = is_own.then(|| time_of(row, rows)).flatten() else { continue };
         table.push(

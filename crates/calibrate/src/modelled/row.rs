@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+use glmbench_device::{Precision, Word};
+
 /// The text of the table.
 pub(super) const TABLE: &str = include_str!("../../../ascend-emulator/calibration/residuals.csv");
 
@@ -26,7 +28,7 @@ pub struct Residual {
     /// Chips that share the model.
     pub chips: usize,
     /// Type of the weights.
-    pub dtype: String,
+    pub dtype: Word<Precision>,
     /// How operators were launched.
     pub mode: String,
     /// Sequences.
@@ -90,7 +92,7 @@ impl Residual {
 
     /// Whether the weights were quantised.
     pub(super) fn is_quantised(&self) -> bool {
-        !["fp16", "bf16"].contains(&self.dtype.as_str())
+        self.dtype.known().is_none_or(Precision::has_quantised_weights)
     }
 
     /// Returns the rows that it is summarised with.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use glmbench_cpu::InstructionSet;
-use glmbench_device::DType;
+use glmbench_device::{DType, DeviceKind};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_engine::Engine;
 use glmbench_engine::load::{DeviceKind, LoadOptions, ModelPath, load, load_tokenizer};
@@ -64,7 +64,7 @@ pub(crate) fn settings() -> Settings {
         key: None,
         drain_delay: Duration::ZERO,
         drain: Duration::from_secs(10),
-        described: Described { dtype: "fp16".into(), device: "cpu".into(), version: "0".into() },
+        described: Described { dtype: DType::Fp16.into(), device: DeviceKind::Cpu, version: "0".into() },
         limits: ServeLimits::default(),
     }
 }
