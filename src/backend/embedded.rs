@@ -23,6 +23,14 @@ impl Backend for Engine {
         self.submit(request)
     }
 
+    fn teacher_force(
+        &mut self,
+        tokens: &[u32],
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), EngineError> {
+        self.teacher_force(tokens, each)
+    }
+
     fn step(&mut self) -> Result<Step, EngineError> {
         self.step()
     }

@@ -49,6 +49,8 @@ pub struct Capabilities {
     /// Sends requests at given times by itself ([`Backend::submit_at`]), and tells the token times of each request
     /// ([`Backend::exchange`]).
     pub schedules: bool,
+    /// Returns the logits at every position of given tokens ([`Backend::teacher_force`]).
+    pub teacher_forcing: bool,
 }
 
 impl Capabilities {
@@ -60,6 +62,7 @@ impl Capabilities {
         step_times: true,
         memory: true,
         schedules: false,
+        teacher_forcing: true,
     };
     /// Nothing.
     pub const NONE: Self = Self {
@@ -69,6 +72,7 @@ impl Capabilities {
         step_times: false,
         memory: false,
         schedules: false,
+        teacher_forcing: false,
     };
 }
 
@@ -129,6 +133,19 @@ pub trait Backend {
     /// As [`Backend::submit`]. Always for a backend that does not schedule.
     fn submit_at(&mut self, _request: Request, _at_ns: u64) -> Result<RequestId, EngineError> {
         Err(EngineError::Option("this backend does not send requests at given times".into()))
+    }
+
+    /// Feeds `tokens` and passes the logits of every position to `each(position, logits)`. The backend must be idle. Only backends
+    /// with [teacher forcing](Capabilities::teacher_forcing) can do this.
+    ///
+    /// # Errors
+    /// Errors of the backend. Always for a backend without teacher forcing.
+    fn teacher_force(
+        &mut self,
+        _tokens: &[u32],
+        _each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), EngineError> {
+        Err(EngineError::Option("this backend does not return the logits of given tokens".into()))
     }
 
     /// Returns what the backend knows of a finished request besides its completion, once. `None` for an engine in this process:

@@ -59,6 +59,7 @@ impl RemoteFacts {
             step_times: false,
             memory: false,
             schedules: true,
+            teacher_forcing: false,
         }
     }
 }

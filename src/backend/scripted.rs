@@ -51,7 +51,7 @@ impl Default for Script {
             decode_ns: 10_000,
             decode_ns_per_sequence: 0,
             max_batch: usize::MAX,
-            capabilities: Capabilities::ALL,
+            capabilities: Capabilities { teacher_forcing: false, ..Capabilities::ALL },
             failing_step: None,
             refuse: |_| None,
             idles: true,

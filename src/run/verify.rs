@@ -1,4 +1,4 @@
-//! Reruns a sample of the items in a run on the engine and compares the answers with the record.
+//! Reruns a sample of the items in a run on a backend and compares the answers with the record.
 //!
 //! A token's numbers depend only on weights, prompt, type, kernel family and ranks ([`glmbench_device`]). Within a
 //! family, a record can therefore be checked to the last bit. Elsewhere sums are rounded in another order, and a
@@ -11,8 +11,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::tokenizer::Tokenizer;
-use glmbench_engine::{Engine, EngineError, Savings};
+use glmbench_engine::{EngineError, Savings};
 
+use crate::backend::Backend;
 use crate::bench::{Shape, WarmUpRule, prompts, repeat};
 use crate::dataset::Source;
 use crate::record::{AccuracyCase, Contents, PerformanceCase, RequestRecord, SampleRecord};
@@ -23,7 +24,7 @@ use super::accuracy::AccuracyRun;
 use super::plan::{PerformanceRun, Plan, ordinary_tokens, ready};
 use super::score::benchmark_of;
 
-pub use self::answers::{Bound, Verified, items, items_of_server};
+pub use self::answers::{Bound, Verified, items};
 pub use self::sample::{Picked, Skipped};
 
 /// A difference from the record.
@@ -122,16 +123,16 @@ fn draws<'i>(identity: &impl Fn(&str) -> Option<&'i str>) -> Option<Draws> {
 /// Runs a timed case once and compares its output with the record. Returns `None` if it is the same.
 ///
 /// # Errors
-/// Errors of the engine.
+/// Errors of the backend.
 pub fn timed_case(
     case: &PerformanceCase,
     requests: &[RequestRecord],
     plan: &Plan<'_>,
-    engine: &mut Engine,
+    backend: &mut dyn Backend,
 ) -> Result<Option<Difference>, EngineError> {
     let shape = shape(case);
     let prompts = prompts(shape, &plan.tokens, case.seed.unwrap_or_default());
-    let found = repeat(engine, shape, &prompts)?.output_hash;
+    let found = repeat(backend, shape, &prompts)?.output_hash;
     let recorded = recorded_hashes(case, requests);
     if recorded.len() == 1 && recorded.contains(found.as_str()) {
         return Ok(None);

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use glmbench_ascend::Chip;
-use glmbench_device::{Precision, Word};
 use glmbench_device::words::one_of;
+use glmbench_device::{Precision, Word};
 use glmbench_engine::config::ModelConfig;
 
 /// The committed table.

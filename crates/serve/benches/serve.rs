@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle, scope};
 use std::time::{Duration, Instant};
 
-use glmbench_device::{DType, DeviceKind};
 use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DType, DeviceKind};
 use glmbench_engine::load::{DeviceKind, LoadOptions, ModelPath, load, load_tokenizer};
 use glmbench_engine::model::Capacity;
 use glmbench_engine::{Engine, Request};
@@ -240,11 +240,7 @@ fn start(stop: &Arc<AtomicBool>) -> (SocketAddr, JoinHandle<Result<(), ServeErro
         key: None,
         drain_delay: Duration::ZERO,
         drain: Duration::from_secs(5),
-        described: Described {
-            dtype: DType::Fp16.into(),
-            device: DeviceKind::Cpu,
-            version: String::new(),
-        },
+        described: Described { dtype: DType::Fp16.into(), device: DeviceKind::Cpu, version: String::new() },
         limits: ServeLimits::default(),
     };
     let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a port");

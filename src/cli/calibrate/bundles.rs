@@ -36,8 +36,7 @@ pub(super) fn read(path: &Path, of: &Source<'_>, pricer: &Pricer) -> anyhow::Res
         bail!("{shown}: has no times: {lost}; expected a bundle of a card that works");
     }
     let widths = replay::check(&card).map_err(invalid)?;
-    let device =
-        card.summary.card.value().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
+    let device = card.summary.card.value().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
     let Some(chip) = Chip::of(device) else {
         let cards = DeviceKind::words(true);
         bail!("{shown}: bundle.json: card is \"{device}\", expected {cards}");

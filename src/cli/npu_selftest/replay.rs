@@ -55,8 +55,7 @@ pub(super) fn run(path: &Path, flags: &EmulationFlags, json: bool) -> anyhow::Re
     let card = Bundle::read(path)?;
     let invalid = |problem: String| anyhow::anyhow!("{}: {problem}", path.display());
     let widths = replay::check(&card).map_err(invalid)?;
-    let device =
-        card.summary.card.value().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
+    let device = card.summary.card.value().map_err(|e| invalid(format!("bundle.json: card: {e}")))?;
     let Some(chip) = Chip::of(device) else {
         bail!("{}: bundle.json: card is \"{}\", expected 300i-duo or 800i-a2", path.display(), device.name());
     };

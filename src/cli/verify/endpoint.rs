@@ -1,5 +1,6 @@
 //! `glmbench verify --endpoint`: puts a sample of the items of a server to a server again.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -15,7 +16,7 @@ use crate::cli::progress;
 use crate::cli::{emit, emit_json};
 use crate::record::{Contents, RunRecord};
 use crate::run::endpoint::{EndpointChoice, Server};
-use crate::run::verify::{Bound, Picked, Verified, items_of_server, task_run};
+use crate::run::verify::{Bound, Picked, Verified, items, task_run};
 
 use super::{Args, same_hash};
 
@@ -92,7 +93,7 @@ pub(super) fn run(
         if !task.evaluation.choices().is_empty() && !server.facts().choice_logprobs {
             bail!("task {}: {url} returns no log-probabilities of choices", case.task);
         }
-        let verified = items_of_server(&task, samples, &mut backend, bound, &mut || bar.inc(1))?;
+        let verified = items(&task, samples, &BTreeMap::new(), &mut backend, bound, &mut || bar.inc(1))?;
         found.differences.extend(verified.differences);
         found.largest = found.largest.max(verified.largest);
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use glmbench_device::DType;
-use glmbench_engine::{Engine, EngineError, RequestId};
+use glmbench_engine::{EngineError, Request, RequestId};
 
 use crate::backend::Backend;
 use crate::record::{PromptRecord, SampleRecord, SampleState};
@@ -64,59 +64,38 @@ impl Verified {
 
 /// Runs a task's items and compares each answer with its sample. Calls `each` for every item.
 ///
+/// `kept` has the recorded prompts by item. A backend without teacher forcing cannot be given the recorded tokens, so other tokens
+/// are a difference.
+///
 /// # Errors
-/// Errors of the engine.
+/// Errors of the backend.
 pub fn items(
     run: &AccuracyRun<'_>,
     picked: &[SampleRecord],
     kept: &BTreeMap<String, PromptRecord>,
-    engine: &mut Engine,
+    backend: &mut dyn Backend,
     bound: Bound,
     each: &mut dyn FnMut(),
 ) -> Result<Verified, EngineError> {
-    let outcomes = outcomes(run, engine, each)?;
+    let outcomes = outcomes(run, backend, each)?;
+    let can_force = backend.capabilities().teacher_forcing;
     let mut verified = Verified::default();
     for (sample, outcome) in picked.iter().zip(&outcomes) {
         let mut differences = facts(sample, outcome);
         let same_text = sample.output_tokens == outcome.output_tokens();
         match bound {
-            Bound::Exact => differences.extend(numbers(sample, outcome, bound, &mut verified.largest)),
-            Bound::Within(_) if same_text => {
-                differences.extend(numbers(sample, outcome, bound, &mut verified.largest));
-            }
-            Bound::Within(most) => match kept.get(&sample.doc_id) {
+            Bound::Within(most) if can_force && !same_text => match kept.get(&sample.doc_id) {
                 Some(prompts) => {
                     let forced = Forced { sample, prompts, most, run };
-                    let found = forced.differences(engine, &mut verified.largest)?;
+                    let found = forced.differences(backend, &mut verified.largest)?;
                     verified.other_tokens += usize::from(found.is_empty());
                     differences.extend(found);
                 }
                 None => differences
                     .push("other tokens, and the run kept no prompts to force the recorded ones".to_owned()),
             },
+            _ => differences.extend(numbers(sample, outcome, bound, &mut verified.largest)),
         }
-        verified.note(sample, &differences);
-    }
-    Ok(verified)
-}
-
-/// Runs a task's items on a server and compares each answer with its sample. A server cannot be given the recorded tokens, so
-/// other tokens are a difference.
-///
-/// # Errors
-/// Errors of the backend.
-pub fn items_of_server(
-    run: &AccuracyRun<'_>,
-    picked: &[SampleRecord],
-    server: &mut dyn Backend,
-    bound: Bound,
-    each: &mut dyn FnMut(),
-) -> Result<Verified, EngineError> {
-    let outcomes = outcomes(run, server, each)?;
-    let mut verified = Verified::default();
-    for (sample, outcome) in picked.iter().zip(&outcomes) {
-        let mut differences = facts(sample, outcome);
-        differences.extend(numbers(sample, outcome, bound, &mut verified.largest));
         verified.note(sample, &differences);
     }
     Ok(verified)
@@ -125,7 +104,7 @@ pub fn items_of_server(
 /// Returns every item's outcome, in order.
 fn outcomes(
     run: &AccuracyRun<'_>,
-    engine: &mut dyn Backend,
+    backend: &mut dyn Backend,
     each: &mut dyn FnMut(),
 ) -> Result<Vec<Outcome>, EngineError> {
     let evaluation = &run.evaluation;
@@ -140,9 +119,9 @@ fn outcomes(
             next += 1;
         }
         if ready.is_empty() {
-            for completion in engine.step()?.finished {
+            for completion in backend.step()?.finished {
                 let Some((index, mut progress)) = running.remove(&completion.id) else { continue };
-                let heard = engine.exchange(completion.id).map(heard).unwrap_or_default();
+                let heard = backend.exchange(completion.id).map(heard).unwrap_or_default();
                 let ask = evaluation.advance_heard(&mut progress, &completion, heard);
                 ready.push((index, progress, ask));
             }
@@ -150,7 +129,7 @@ fn outcomes(
         for (index, mut progress, ask) in ready {
             let outcome = match ask {
                 Next::Done(outcome) => outcome,
-                Next::Ask(request) => match engine.submit_text(request, evaluation.asked(&progress)) {
+                Next::Ask(request) => match backend.submit_text(request, evaluation.asked(&progress)) {
                     Ok(id) => {
                         running.insert(id, (index, progress));
                         continue;
@@ -231,12 +210,12 @@ struct Forced<'a> {
 }
 
 impl Forced<'_> {
-    fn differences(&self, engine: &mut Engine, largest: &mut f32) -> Result<Vec<String>, EngineError> {
+    fn differences(&self, backend: &mut dyn Backend, largest: &mut f32) -> Result<Vec<String>, EngineError> {
         let Some(first) = self.prompts.calls.first() else { return Ok(Vec::new()) };
         let (prompt, tokens) = (&first.input_tokens, &self.sample.output_tokens);
         let fed: Vec<u32> = prompt.iter().chain(tokens).copied().collect();
         let mut worst: Option<(usize, f32)> = None;
-        engine.teacher_force(&fed, &mut |position, logits| {
+        backend.teacher_force(&fed, &mut |position, logits| {
             let Some(at) = (position + 1).checked_sub(prompt.len()) else { return };
             let Some(chosen) = tokens.get(at).and_then(|&token| logits.get(token as usize)) else { return };
             let likeliest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -257,7 +236,7 @@ impl Forced<'_> {
             }
         }
         if let (Some(last), [_, ..]) = (self.prompts.calls.last(), self.sample.choice_logprobs.as_slice()) {
-            differences.extend(self.choices(&last.input_tokens, engine, largest)?);
+            differences.extend(self.choices(&last.input_tokens, backend, largest)?);
         }
         Ok(differences)
     }
@@ -266,19 +245,19 @@ impl Forced<'_> {
     fn choices(
         &self,
         prompt: &[u32],
-        engine: &mut Engine,
+        backend: &mut dyn Backend,
         largest: &mut f32,
     ) -> Result<Vec<String>, EngineError> {
-        let request = glmbench_engine::Request {
+        let request = Request {
             prompt: prompt.to_vec(),
             choice_ids: self.run.evaluation.choices().iter().map(|choice| choice.id).collect(),
-            ..glmbench_engine::Request::probe()
+            ..Request::probe()
         };
-        engine.submit(request)?;
+        backend.submit(request)?;
         let mut found = Vec::new();
-        while !engine.is_idle() {
+        while !backend.is_idle() {
             found.extend(
-                engine.step()?.finished.into_iter().flat_map(|completion| completion.choice_logprobs),
+                backend.step()?.finished.into_iter().flat_map(|completion| completion.choice_logprobs),
             );
         }
         let pairs = self.sample.choice_logprobs.iter().zip(&found).enumerate();

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use glmbench_cpu::InstructionSet;
-use glmbench_device::{DType, DeviceKind};
 use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DType, DeviceKind};
 use glmbench_engine::Engine;
 use glmbench_engine::load::{DeviceKind, LoadOptions, ModelPath, load, load_tokenizer};
 use glmbench_engine::model::Capacity;
