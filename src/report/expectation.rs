@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn row(correct: u64) -> AccuracyRow {
-        let (run, samples, _) = fixture::quiet();
+        let fixture::Records { run, samples, .. } = fixture::quiet();
         let whole = accuracy_rows(&run, &samples).remove(0);
         AccuracyRow { n: 1346, scored: 1346, unscorable: 0, failed: 0, correct, ..whole }
     }

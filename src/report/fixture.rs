@@ -270,16 +270,31 @@ fn requests(run: &RunRecord, rng: &mut Rng, noise: f64) -> Vec<RequestRecord> {
     all
 }
 
+/// A run with its lines.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    pub(crate) run: RunRecord,
+    pub(crate) samples: Vec<SampleRecord>,
+    pub(crate) requests: Vec<RequestRecord>,
+}
+
+impl Records {
+    /// A run without lines.
+    pub(crate) fn empty(run: RunRecord) -> Self {
+        Self { run, samples: Vec::new(), requests: Vec::new() }
+    }
+}
+
 /// A finished run without problems: all repetitions are equal.
-pub(crate) fn quiet() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
+pub(crate) fn quiet() -> Records {
     let run = run();
     let samples = samples(&mut Rng::new(1));
     let requests = requests(&run, &mut Rng::new(2), 0.0);
-    (run, samples, requests)
+    Records { run, samples, requests }
 }
 
 /// A finished run with noise in the times, two unscorable answers, and one failed item.
-pub(crate) fn realistic() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
+pub(crate) fn realistic() -> Records {
     let mut run = run();
     run.plan.accuracy[0].max_failed = Some(0.01);
     let mut samples = samples(&mut Rng::new(3));
@@ -293,14 +308,11 @@ pub(crate) fn realistic() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) 
     samples[77].correct = false;
     samples[77].error = Some("prompt of 2311 tokens, context of 2048".into());
     let requests = requests(&run, &mut Rng::new(4), 0.06);
-    (run, samples, requests)
+    Records { run, samples, requests }
 }
 
 /// Writes a run to `root` in the state before its report is made.
-pub(crate) fn write(
-    root: &std::path::Path,
-    (run, samples, requests): &(RunRecord, Vec<SampleRecord>, Vec<RequestRecord>),
-) -> RunDir {
+pub(crate) fn write(root: &std::path::Path, Records { run, samples, requests }: &Records) -> RunDir {
     let mut dir = RunDir::create(root, &run.run_id).unwrap();
     for sample in samples {
         if sample.was_asked() {

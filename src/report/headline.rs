@@ -191,7 +191,7 @@ mod tests {
     use crate::record::SampleState;
     use crate::report::{accuracy_rows, fixture, perf_rows};
 
-    fn said((run, samples, requests): &(RunRecord, Vec<SampleRecord>, Vec<RequestRecord>)) -> Vec<Text> {
+    fn said(fixture::Records { run, samples, requests }: &fixture::Records) -> Vec<Text> {
         let (accuracy, performance) = (accuracy_rows(run, samples), perf_rows(run, requests));
         sentences(run, &accuracy, samples, &performance, requests)
     }
@@ -199,11 +199,10 @@ mod tests {
     #[test]
     fn texts_without_right_answers_have_their_perplexity_or_mean_score() {
         let mut records = fixture::realistic();
-        let task = records.0.plan.accuracy[0].task.clone();
-        records.0.plan.accuracy[0].keyless = true;
-        let own = |measures: &[(&str, f64)],
-                   records: &mut (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>)| {
-            for sample in records.1.iter_mut().filter(|sample| sample.task == task) {
+        let task = records.run.plan.accuracy[0].task.clone();
+        records.run.plan.accuracy[0].keyless = true;
+        let own = |measures: &[(&str, f64)], records: &mut fixture::Records| {
+            for sample in records.samples.iter_mut().filter(|sample| sample.task == task) {
                 sample.measures = measures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
             }
         };
@@ -220,7 +219,7 @@ mod tests {
         let words = said(&records)[0].to_string();
         assert!(words.contains(": mean bleu-diff -1.5000 over 240 texts."), "{words}");
         // Failed texts are told, and are outside the mean.
-        let failed = records.1.iter_mut().find(|sample| sample.task == task).unwrap();
+        let failed = records.samples.iter_mut().find(|sample| sample.task == task).unwrap();
         (failed.state, failed.error) = (SampleState::Failed, Some("no answer".into()));
         failed.measures.clear();
         let words = said(&records)[0].to_string();
@@ -246,19 +245,19 @@ mod tests {
         assert!(title(&run).starts_with("demo on cpu in fp16, measured (suite quickstart, run "));
         let mut running = run.clone();
         running.status = crate::record::Status::Running;
-        assert_eq!(said(&(running, Vec::new(), Vec::new())), ["Nothing has finished yet."]);
+        assert_eq!(said(&fixture::Records::empty(running)), ["Nothing has finished yet."]);
     }
 
     #[test]
     fn a_run_of_which_all_failed_says_why() {
-        let (run, mut samples, mut requests) = fixture::quiet();
+        let fixture::Records { run, mut samples, mut requests } = fixture::quiet();
         for sample in &mut samples {
             sample.state = crate::record::SampleState::Failed;
             sample.error = Some("logits not finite: position 7, token id 0 is NaN".into());
         }
         requests.truncate(1);
         requests[0].error = Some("sequence 0 of the batch: logits not finite".into());
-        let found = said(&(run, samples, requests));
+        let found = said(&fixture::Records { run, samples, requests });
         assert_eq!(
             found[1],
             "boolq (loglikelihood): no score; logits not finite: position 7, token id 0 is NaN (from item val--0 of boolq); \

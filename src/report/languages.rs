@@ -21,8 +21,8 @@ use crate::report::tests::assert_whole_page;
 const ROWS: usize = 8;
 
 /// A run with timed operators, and targets on the limits of its machine.
-fn profiled() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
-    let (mut run, samples, mut requests) = fixture::quiet();
+fn profiled() -> fixture::Records {
+    let fixture::Records { mut run, samples, mut requests } = fixture::quiet();
     run.run_id += "-profiled";
     let rate = |median: f64| MeasuredRate { median, low: 0.9 * median, high: median };
     run.provenance.roofline = Some(Roofline {
@@ -86,11 +86,11 @@ fn profiled() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
             record(Phase::Decode, "rest", 20),
         ];
     }
-    (run, samples, requests)
+    fixture::Records { run, samples, requests }
 }
 
 /// A run of the suite that times the published shapes, of a shape that was published.
-fn calibration() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
+fn calibration() -> fixture::Records {
     let duo = include_str!("../../crates/ascend-emulator/profiles/300i-duo.toml");
     let (mut run, timed) = sweep("300i-duo", duo, "300i-duo (emulated)", 1.0);
     run.run_id += "-calibration";
@@ -109,12 +109,12 @@ fn calibration() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     };
     let (title, fits) = ("300I DUO".into(), Vec::new());
     run.provenance.modelled_by = Some(Box::new(ModelledBy { title, figures: vec![figure], fits }));
-    (run, Vec::new(), timed)
+    fixture::Records { run, samples: Vec::new(), requests: timed }
 }
 
 /// A run with cases timed in two shards, on unlike machines.
-fn merged() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
-    let (mut run, samples, requests) = fixture::realistic();
+fn merged() -> fixture::Records {
+    let fixture::Records { mut run, samples, requests } = fixture::realistic();
     run.run_id += "-merged";
     let part = |index: u32, host: &str, share: f64| {
         let mut origin = ShardOrigin::of(&run, index == 1);
@@ -128,7 +128,7 @@ fn merged() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     };
     let parts = vec![part(1, "a", 1.0), part(2, "b", 0.5)];
     run.shards = Some(Box::new(Shards { count: 2, plan_hash: String::new(), whole: None, parts }));
-    (run, samples, requests)
+    fixture::Records { run, samples, requests }
 }
 
 /// Writes a run of each kind below `root`.
@@ -136,12 +136,18 @@ fn runs(root: &Path) -> Vec<(&'static str, RunDir)> {
     let duo = include_str!("../../crates/ascend-emulator/profiles/300i-duo.toml");
     let (card, timed) = sweep("300i-duo", duo, "300i-duo (emulated)", 1.0);
     let (found, probes, loads) = planted();
-    let mut searches = fixture::write(&root.join("searches"), &(found, Vec::new(), Vec::new()));
+    let mut searches = fixture::write(&root.join("searches"), &fixture::Records::empty(found));
     probes.iter().try_for_each(|probe| searches.append_probe(probe)).unwrap();
     loads.iter().try_for_each(|level| searches.append_load(level)).unwrap();
     vec![
         ("measured", fixture::write(&root.join("measured"), &fixture::realistic())),
-        ("modelled", fixture::write(&root.join("modelled"), &(card, Vec::new(), timed))),
+        (
+            "modelled",
+            fixture::write(
+                &root.join("modelled"),
+                &fixture::Records { run: card, samples: Vec::new(), requests: timed },
+            ),
+        ),
         ("profiled", fixture::write(&root.join("profiled"), &profiled())),
         ("searches", searches),
         ("calibration", fixture::write(&root.join("calibration"), &calibration())),
@@ -152,7 +158,7 @@ fn runs(root: &Path) -> Vec<(&'static str, RunDir)> {
 /// Three runs in different forms, with a perplexity.
 fn three_forms(root: &Path, language: Language) -> Comparison {
     let form = |index: u64, dtype: &str| {
-        let (mut run, mut samples, mut requests) = fixture::realistic();
+        let fixture::Records { mut run, mut samples, mut requests } = fixture::realistic();
         run.run_id = format!("{}-{dtype}", run.run_id);
         run.provenance.dtype = dtype.into();
         run.provenance.load = Some(LoadFacts {
@@ -177,7 +183,7 @@ fn three_forms(root: &Path, language: Language) -> Comparison {
             request.step_ns.iter_mut().for_each(|ns| *ns /= index + 1);
             request.end_ns = request.first_token_ns + request.step_ns.iter().sum::<u64>();
         }
-        fixture::write(root, &(run, samples, requests)).path().to_owned()
+        fixture::write(root, &fixture::Records { run, samples, requests }).path().to_owned()
     };
     let paths = [form(0, "fp16"), form(1, "w8a8"), form(2, "w4a16")];
     compare::compare(&paths, &Options { allow_mismatch: true, language, ..Options::default() }).unwrap()

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn shares_are_of_the_phase_and_rates_of_the_median() {
-        let (mut run, _, mut requests) = fixture::quiet();
+        let fixture::Records { mut run, mut requests, .. } = fixture::quiet();
         run.provenance.roofline =
             Some(Roofline { bandwidth_bytes_per_s: 2e9, peak_flops_per_s: 1e9, measured: None });
         for (index, request) in requests.iter_mut().enumerate() {

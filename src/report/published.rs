@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn stands_beside_long_prompts_of_that_card_only() {
-        let (mut run, _, requests) = fixture::realistic();
+        let fixture::Records { mut run, requests, .. } = fixture::realistic();
         let rows: Vec<PerfRow> = perf_rows(&run, &requests)
             .into_iter()
             .take(3)

@@ -264,7 +264,7 @@ mod tests {
     #[test]
     #[expect(clippy::too_many_lines, reason = "one run, and every figure of it")]
     fn each_figure_is_held_against_its_limit_and_says_why_where_it_cannot() {
-        let (mut run, _, mut requests) = fixture::quiet();
+        let fixture::Records { mut run, mut requests, .. } = fixture::quiet();
         let unit = |name: &str, peak: f64| MeasuredUnit {
             unit: name.to_owned(),
             all_threads: rate(peak),

@@ -109,10 +109,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mut records = fixture::quiet();
         // Unasked items have no recorded prompts.
-        records.1.iter_mut().for_each(|sample| sample.prompt_hash.clear());
+        records.samples.iter_mut().for_each(|sample| sample.prompt_hash.clear());
         let dir = fixture::write(root.path(), &records);
         // A current program always writes a seal, so a missing one is an error.
-        dir.write_run(&records.0).unwrap();
+        dir.write_run(&records.run).unwrap();
         let summary = render(dir.path(), Language::En).unwrap();
         assert_eq!(summary.verdict(), Verdict::Invalid);
         assert!(summary.record_faults().is_some_and(|faults| faults.contains("has no seal")));

@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn every_row_has_a_cell_for_every_column() {
-        let (run, samples, requests) = fixture::realistic();
+        let fixture::Records { run, samples, requests } = fixture::realistic();
         let scores = accuracy_rows(&run, &samples);
         let times = perf_rows(&run, &requests);
         let clock = Clock::Measured;
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn an_invalid_case_shows_no_rate() {
-        let (run, _, mut requests) = fixture::realistic();
+        let fixture::Records { run, mut requests, .. } = fixture::realistic();
         requests.last_mut().unwrap().output_hash = "other".into();
         let table = performance(&perf_rows(&run, &requests), Clock::Measured, None);
         let cells = &table.rows.last().unwrap().cells;

@@ -66,7 +66,7 @@ fn a_run_killed_at_once_still_has_a_report() {
     let mut run = fixture::run();
     run.status = Status::Running;
     run.first_prompt = None;
-    let dir = fixture::write(root.path(), &(run, Vec::new(), Vec::new()));
+    let dir = fixture::write(root.path(), &fixture::Records::empty(run));
     let summary = render(dir.path(), Language::En).unwrap();
     assert_eq!(summary.verdict(), Verdict::Incomplete);
     assert_eq!(summary.headline, ["Nothing has finished yet."]);

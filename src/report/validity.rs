@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_quiet_finished_run_is_valid() {
-        let (run, samples, requests) = fixture::quiet();
+        let fixture::Records { run, samples, requests } = fixture::quiet();
         let checks = checks(&run, &samples, &requests);
         let spoilt: Vec<_> = checks.iter().filter(|c| c.outcome == Outcome::No).collect();
         assert!(spoilt.is_empty(), "{spoilt:?}");
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn each_spoiling_is_found_and_named_and_only_failures_invalidate() {
-        let (mut run, mut samples, mut requests) = fixture::quiet();
+        let fixture::Records { mut run, mut samples, mut requests } = fixture::quiet();
         samples[1].state = SampleState::Unscorable;
         run.provenance.governor = Some("powersave".into());
         for (index, request) in requests.iter_mut().enumerate() {
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn failed_items_invalidate_beyond_what_the_suite_allows() {
-        let (mut run, mut samples, requests) = fixture::quiet();
+        let fixture::Records { mut run, mut samples, requests } = fixture::quiet();
         samples[3].state = SampleState::Failed;
         samples[3].error = Some("logits not finite: position 7, token id 0 is NaN".into());
         let found = checks(&run, &samples, &requests);
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_failed_repetition_invalidates_and_is_told_with_its_reason() {
-        let (run, samples, mut requests) = fixture::quiet();
+        let fixture::Records { run, samples, mut requests } = fixture::quiet();
         let failed = requests.iter().position(|r| r.case_id == "b2-i32-o32").unwrap();
         requests[failed].error = Some("sequence 1 of the batch: logits not finite".into());
         requests.retain(|r| r.case_id != "b2-i32-o32" || r.error.is_some());
@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_weight_that_is_no_number_invalidates() {
-        let (mut run, samples, requests) = fixture::quiet();
+        let fixture::Records { mut run, samples, requests } = fixture::quiet();
         run.provenance.weight_faults = Some(vec!["tensor w [0, 7] is NaN (1 of 8 numbers)".into()]);
         let found = checks(&run, &samples, &requests);
         assert_eq!(sentence(&run, &found), "INVALID: tensor w [0, 7] is NaN (1 of 8 numbers)");
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn conditions_that_do_not_apply_never_say_yes() {
-        let (mut run, samples, mut requests) = fixture::quiet();
+        let fixture::Records { mut run, samples, mut requests } = fixture::quiet();
         let noise = [
             "Every case has at least 5",
             "Every end-to-end median",

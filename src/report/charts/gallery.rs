@@ -103,8 +103,9 @@ pub(in crate::report) fn two_cards(root: &Path, language: Language) -> Compariso
     let a2 = include_str!("../../../crates/ascend-emulator/profiles/800i-a2.toml");
     let sweeps =
         [sweep("300i-duo", duo, "300i-duo (emulated)", 1.0), sweep("800i-a2", a2, "800i-a2 (emulated)", 4.4)];
-    let paths =
-        sweeps.map(|(run, requests)| fixture::write(root, &(run, Vec::new(), requests)).path().to_owned());
+    let paths = sweeps.map(|(run, requests)| {
+        fixture::write(root, &fixture::Records { run, samples: Vec::new(), requests }).path().to_owned()
+    });
     compare(&paths, &Options { language, ..Options::default() }).unwrap()
 }
 
@@ -112,13 +113,13 @@ pub(in crate::report) fn two_cards(root: &Path, language: Language) -> Compariso
 pub(in crate::report) fn two_runs(root: &Path, language: Language) -> Comparison {
     let a = fixture::realistic();
     let mut b = a.clone();
-    b.0.run_id += "-b";
-    b.0.provenance.dtype = "bf16".into();
-    for (index, sample) in b.1.iter_mut().enumerate().filter(|(index, _)| index % 17 == 3) {
+    b.run.run_id += "-b";
+    b.run.provenance.dtype = "bf16".into();
+    for (index, sample) in b.samples.iter_mut().enumerate().filter(|(index, _)| index % 17 == 3) {
         sample.correct = index % 2 == 0;
         sample.pred = Some(if sample.correct { sample.gold.clone() } else { "E".into() });
     }
-    for request in &mut b.2 {
+    for request in &mut b.requests {
         request.step_ns.iter_mut().for_each(|ns| *ns = *ns * 113 / 100);
         request.end_ns = request.first_token_ns + request.step_ns.iter().sum::<u64>();
     }
@@ -141,7 +142,7 @@ fn many_subjects(rows: &[AccuracyRow]) -> Vec<AccuracyRow> {
 /// Every chart: those of a measured and of a modelled run, of searches and loads, and of two comparisons.
 fn all(folder: &Path, language: Language) -> Vec<(&'static str, Vec<Picture>)> {
     let drawn = |name: &str, charts: &[(String, Chart)]| draw(&folder.join(name), charts).unwrap();
-    let (run, samples, requests) = fixture::realistic();
+    let fixture::Records { run, samples, requests } = fixture::realistic();
     let scores = accuracy_rows(&run, &samples);
     let mut measured = of_scores(&run, &scores, language);
     measured.extend(of_scores(&run, &many_subjects(&scores), language).pop());

@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn charts_are_drawn_as_svg_and_png() {
         let folder = tempfile::tempdir().unwrap();
-        let (run, samples, requests) = fixture::realistic();
+        let fixture::Records { run, samples, requests } = fixture::realistic();
         let (scores, times) = (accuracy_rows(&run, &samples), perf_rows(&run, &requests));
         let pictures = draw_all(folder.path(), &run, &scores, &times).unwrap();
         let names: Vec<_> = pictures.iter().map(|p| p.name.as_str()).collect();
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_modelled_clock_is_named_in_every_series() {
-        let (mut run, _, requests) = fixture::realistic();
+        let fixture::Records { mut run, requests, .. } = fixture::realistic();
         run.provenance.clock = Clock::Modelled;
         let charts = of_times(&run, &perf_rows(&run, &requests), Language::En);
         assert_eq!(charts.len(), 4);
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn one_case_and_many_cases_are_drawn() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut run, _, requests) = fixture::realistic();
+        let fixture::Records { mut run, requests, .. } = fixture::realistic();
         run.plan.performance.truncate(1);
         assert_eq!(draw_all(folder.path(), &run, &[], &perf_rows(&run, &requests)).unwrap().len(), 4);
         let shape = &perf_rows(&run, &requests)[..3];

@@ -6,31 +6,29 @@ mod runs;
 mod speed;
 
 use super::*;
-use crate::record::{Clock, Group, Identity, RunRecord, SampleRecord, SampleState, Status};
+use crate::record::{Clock, Group, Identity, SampleRecord, SampleState, Status};
 use crate::record::{Noise, NoiseFloor, Phase, RepetitionKind, RequestRecord, RunDir};
 use crate::report::charts::gallery;
-use crate::report::fixture;
+use crate::report::fixture::{self, Records};
 use crate::report::tests::assert_whole_page;
 use crate::stats::Interval;
 use std::collections::BTreeMap;
 use std::fs;
-
-type Records = (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>);
 
 /// Two runs of the same suite: B is a bfloat16 run with some other answers and an 8 % slower decode.
 fn two_runs(root: &Path) -> [RunDir; 2] {
     let a = fixture::realistic();
     let mut b = a.clone();
     rename(&mut b, "b");
-    flip(&mut b.1, |i| i % 23 == 5, |i| i % 46 == 5);
-    for request in &mut b.2 {
+    flip(&mut b.samples, |i| i % 23 == 5, |i| i % 46 == 5);
+    for request in &mut b.requests {
         slow(request, 1.08);
     }
     [fixture::write(root, &a), fixture::write(root, &b)]
 }
 
 fn rename(records: &mut Records, end: &str) {
-    records.0.run_id = format!("{}-{end}", records.0.run_id);
+    records.run.run_id = format!("{}-{end}", records.run.run_id);
 }
 
 /// Changes the answers that `chosen` selects: to wrong if `lost` holds too, else to right.
@@ -77,7 +75,7 @@ fn compared(a: Records, b: Records, options: &Options) -> Result<Comparison, Rep
 /// per side, made from each case's first repetition.
 fn in_turn(mut a: Records, mut b: Records, blocks: u32) -> (Records, Records) {
     for (records, configuration) in [(&mut a, "one"), (&mut b, "two")] {
-        records.0.provenance.group = Some(Group { blocks: Some(blocks), ..group(configuration, "g") });
+        records.run.provenance.group = Some(Group { blocks: Some(blocks), ..group(configuration, "g") });
         let first = |r: &&RequestRecord| r.kind == RepetitionKind::Timed && r.repetition == 0;
         let again = |r: &RequestRecord| {
             let r = r.clone();
@@ -87,7 +85,7 @@ fn in_turn(mut a: Records, mut b: Records, blocks: u32) -> (Records, Records) {
                 ..r.clone()
             })
         };
-        records.2 = records.2.iter().filter(first).flat_map(again).collect();
+        records.requests = records.requests.iter().filter(first).flat_map(again).collect();
     }
     (a, b)
 }
@@ -201,8 +199,8 @@ fn a_run_is_the_same_as_itself() {
 
 #[test]
 fn a_planted_slowdown_and_a_planted_loss_are_found() {
-    let (run, mut samples, requests) = fixture::quiet();
-    let a = (run.clone(), samples.clone(), requests.clone());
+    let Records { run, mut samples, requests } = fixture::quiet();
+    let a = Records { run: run.clone(), samples: samples.clone(), requests: requests.clone() };
     // Thirty answers of ceval lost, none gained.
     let right: Vec<usize> =
         (0..samples.len()).filter(|&i| samples[i].task == "ceval" && samples[i].correct).take(30).collect();
@@ -212,7 +210,11 @@ fn a_planted_slowdown_and_a_planted_loss_are_found() {
     }
     let mut slower = requests;
     slower.iter_mut().for_each(|request| slow(request, 1.05));
-    let (first, second) = in_turn(a.clone(), (run.clone(), samples.clone(), slower.clone()), 11);
+    let (first, second) = in_turn(
+        a.clone(),
+        Records { run: run.clone(), samples: samples.clone(), requests: slower.clone() },
+        11,
+    );
     let comparison = compared(first, second, &to_three_points()).unwrap();
     let pair = &comparison.pairs[0];
     assert_eq!(pair.tasks[0].verdict, AccuracyVerdict::Worse);
@@ -222,7 +224,7 @@ fn a_planted_slowdown_and_a_planted_loss_are_found() {
     assert_eq!(decode(pair), SpeedVerdict::Slower);
     let p_holm = pair.cases[0].phases[1].p_holm.unwrap();
     assert!((p_holm - 12.0 / 1024.0).abs() < 1e-12 || (p_holm - 36.0 / 1024.0).abs() < 1e-12, "{p_holm}");
-    let (first, second) = in_turn((run, samples, slower), a, 11);
+    let (first, second) = in_turn(Records { run, samples, requests: slower }, a, 11);
     let back = compared(first, second, &Options::default()).unwrap();
     assert_eq!(back.pairs[0].tasks[0].verdict, AccuracyVerdict::Better);
     assert_eq!(decode(&back.pairs[0]), SpeedVerdict::Faster);
@@ -237,10 +239,10 @@ fn leave_one_to_look_at() {
     let modelled = [("300i-duo (emulated)", 30.0), ("800i-a2 (emulated)", 4.0)].map(|(device, factor)| {
         let mut records = fixture::quiet();
         rename(&mut records, &device[..4]);
-        records.0.provenance.device = device.into();
-        records.0.provenance.clock = Clock::Modelled;
+        records.run.provenance.device = device.into();
+        records.run.provenance.clock = Clock::Modelled;
         let again: Vec<_> = records
-            .0
+            .run
             .plan
             .performance
             .iter()
@@ -250,16 +252,16 @@ fn leave_one_to_look_at() {
                 ..c.clone()
             })
             .collect();
-        let twice = records.2.iter().map(|r| RequestRecord {
+        let twice = records.requests.iter().map(|r| RequestRecord {
             tp: 2,
             case_id: format!("{}-tp2", r.case_id),
             ..r.clone()
         });
         let mut twice: Vec<_> = twice.collect();
         twice.iter_mut().for_each(|r| slow(r, 0.6));
-        records.0.plan.performance.extend(again);
-        records.2.extend(twice);
-        records.2.iter_mut().for_each(|r| {
+        records.run.plan.performance.extend(again);
+        records.requests.extend(twice);
+        records.requests.iter_mut().for_each(|r| {
             r.clock = Clock::Modelled;
             slow(r, factor);
         });

@@ -416,14 +416,11 @@ fn page_and_tables_are_as_committed() {
 
 /// A folder with two real runs and a report each.
 fn two_runs(root: &Path) -> Vec<PathBuf> {
-    let of =
-        |day: u64,
-         records: (crate::record::RunRecord, Vec<SampleRecord>, Vec<crate::record::RequestRecord>)| {
-            let (mut run, samples, requests) = records;
-            run.provenance.started = started(day);
-            run.run_id = format!("2026-{day}");
-            fixture::write(root, &(run, samples, requests)).path().to_owned()
-        };
+    let of = |day: u64, mut records: fixture::Records| {
+        records.run.provenance.started = started(day);
+        records.run.run_id = format!("2026-{day}");
+        fixture::write(root, &records).path().to_owned()
+    };
     let paths = vec![of(0, fixture::quiet()), of(1, fixture::realistic())];
     paths.iter().for_each(|path| drop(render(path, Language::En).unwrap()));
     paths

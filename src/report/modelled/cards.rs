@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_shipped_name_alone_is_no_shipped_card() {
-        let (mut run, ..) = fixture::realistic();
+        let fixture::Records { mut run, .. } = fixture::realistic();
         run.provenance.clock = Clock::Modelled;
         for profile in ["mine sha256:00", "300i-duo sha256:00"] {
             run.provenance.clock_profile = Some(profile.into());

@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn the_evidence_is_of_runs_with_modelled_times() {
-        let (mut run, _, requests) = fixture::realistic();
+        let fixture::Records { mut run, requests, .. } = fixture::realistic();
         assert!(tables(&run).is_empty() && chart(&run, Language::En).is_none());
         run.provenance.clock = Clock::Modelled;
         run.provenance.clock_profile = Some("300i-duo sha256:00".into());
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_published_row_is_held_against_the_shapes_that_make_it_up() {
-        let (mut run, _, requests) = fixture::realistic();
+        let fixture::Records { mut run, requests, .. } = fixture::realistic();
         run.provenance.clock = Clock::Modelled;
         run.provenance.clock_profile = Some("800i-a2-64g sha256:00".into());
         run.provenance.device_details.insert("chip".into(), "Ascend910B3".into());

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_card_has_a_row_for_every_case_and_a_process_none() {
-        let (mut run, _, requests) = fixture::realistic();
+        let fixture::Records { mut run, requests, .. } = fixture::realistic();
         let rows = perf_rows(&run, &requests);
         assert!(table(&run, &rows).is_none() && charts(&run, Language::En).is_empty());
         for case in &mut run.plan.performance {

@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn measured_times_carry_no_model_error_and_unknown_profiles_say_so() {
-        let (mut run, _, requests) = fixture::realistic();
+        let fixture::Records { mut run, requests, .. } = fixture::realistic();
         let rows = perf_rows(&run, &requests);
         assert_eq!((after(&run, &rows[0], Phase::Prefill), sentence(&run)), (Text::EMPTY, None));
         let file = |run: &RunRecord| figures::csv(run, &figures::of(run, &rows, &[])).unwrap();

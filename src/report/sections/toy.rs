@@ -71,14 +71,14 @@ mod tests {
     fn the_section_is_shown_wherever_sections_are() {
         let root = tempfile::tempdir().unwrap();
         let mut records = fixture::realistic();
-        records.0.provenance.suite = SUITE.to_owned();
-        let case = records.0.plan.performance[0].clone();
+        records.run.provenance.suite = SUITE.to_owned();
+        let case = records.run.plan.performance[0].clone();
         let dir = fixture::write(root.path(), &records);
         let summary = render(dir.path(), Language::En).unwrap();
         let table = summary.tables.last().unwrap();
         assert_eq!(
             (table.title.to_string().as_str(), table.rows.len()),
-            ("Prompts", records.0.plan.performance.len())
+            ("Prompts", records.run.plan.performance.len())
         );
         let text = |name: &str| fs::read_to_string(dir.file(name)).unwrap();
         let first = format!("case_id,input_tokens\n{},{}\n", case.case_id, case.input_tokens);

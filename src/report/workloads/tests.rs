@@ -132,7 +132,7 @@ fn summary(run: RunRecord, probes: Vec<ProbeRecord>, loads: Vec<LoadLevelRecord>
 fn the_csv_files_are_as_committed_and_the_page_is_whole() {
     let root = tempfile::tempdir().unwrap();
     let (run, probes, levels) = planted();
-    let mut dir = fixture::write(root.path(), &(run, Vec::new(), Vec::new()));
+    let mut dir = fixture::write(root.path(), &fixture::Records::empty(run));
     probes.iter().try_for_each(|probe| dir.append_probe(probe)).unwrap();
     levels.iter().try_for_each(|level| dir.append_load(level)).unwrap();
     let summary = render(dir.path(), Language::En).unwrap();
@@ -185,7 +185,7 @@ fn planted_runs(root: &Path) -> [RunDir; 2] {
             run.run_id = id.into();
             run.plan.performance.clear();
             run.plan.accuracy.clear();
-            let mut dir = fixture::write(root, &(run, Vec::new(), Vec::new()));
+            let mut dir = fixture::write(root, &fixture::Records::empty(run));
             probes.iter().try_for_each(|probe| dir.append_probe(probe)).unwrap();
             levels.iter().try_for_each(|level| dir.append_load(level)).unwrap();
             dir

@@ -5,14 +5,14 @@ use super::*;
 #[test]
 fn tasks_without_right_answers_have_perplexities_and_no_verdict() {
     let mut a = fixture::realistic();
-    let task = a.0.plan.accuracy[0].task.clone();
-    a.0.plan.accuracy[0].keyless = true;
-    for sample in a.1.iter_mut().filter(|sample| sample.task == task) {
+    let task = a.run.plan.accuracy[0].task.clone();
+    a.run.plan.accuracy[0].keyless = true;
+    for sample in a.samples.iter_mut().filter(|sample| sample.task == task) {
         let sums = [("loglikelihood", -20.0), ("words", 10.0), ("bytes", 40.0), ("tokens", 20.0)];
         sample.measures = sums.map(|(name, value)| (name.to_owned(), value)).into();
     }
     let mut b = a.clone();
-    for sample in b.1.iter_mut().filter(|sample| sample.task == task) {
+    for sample in b.samples.iter_mut().filter(|sample| sample.task == task) {
         sample.measures.insert("loglikelihood".into(), -30.0);
     }
     let comparison = compared(a.clone(), b.clone(), &Options::default()).unwrap();
@@ -23,7 +23,7 @@ fn tasks_without_right_answers_have_perplexities_and_no_verdict() {
     assert!(answer::sentence(&comparison, pair).contains(&words));
     // Texts that are scored against references have the mean of the score.
     for (run, score) in [(&mut a, 0.25), (&mut b, 0.5)] {
-        for sample in run.1.iter_mut().filter(|sample| sample.task == task) {
+        for sample in run.samples.iter_mut().filter(|sample| sample.task == task) {
             sample.measures = [("score".to_owned(), score), ("score 0-4k".to_owned(), 1.0)].into();
         }
     }
@@ -48,11 +48,15 @@ fn equal_answers_to_few_items_are_not_the_same() {
 
 #[test]
 fn few_items_cannot_tell_and_say_how_many_would() {
-    let (run, samples, _) = fixture::quiet();
+    let Records { run, samples, .. } = fixture::quiet();
     let mut other = samples.clone();
     flip(&mut other, |i| i < 8, |i| i % 2 == 0);
-    let comparison =
-        compared((run.clone(), samples, vec![]), (run, other, vec![]), &Options::default()).unwrap();
+    let comparison = compared(
+        Records { run: run.clone(), samples, requests: vec![] },
+        Records { run, samples: other, requests: vec![] },
+        &Options::default(),
+    )
+    .unwrap();
     let task = &comparison.pairs[0].tasks[0];
     let AccuracyVerdict::CannotTell { needs: Some(n) } = task.verdict else { panic!("{:?}", task.verdict) };
     assert!(n > 240, "{n}");

@@ -4,13 +4,13 @@ use super::*;
 
 #[test]
 fn identity_is_refused_unless_allowed_and_then_stands_on_top() {
-    let (mut run, samples, requests) = fixture::quiet();
-    let a = (run.clone(), samples.clone(), requests.clone());
+    let Records { mut run, samples, requests } = fixture::quiet();
+    let a = Records { run: run.clone(), samples: samples.clone(), requests: requests.clone() };
     let mut fields: BTreeMap<String, String> = run.identity.fields().clone();
     fields.insert("dtype".into(), "fp32".into());
     fields.remove("rope");
     run.identity = Identity::new(fields);
-    let b = (run, samples, requests);
+    let b = Records { run, samples, requests };
     let message = compared(a.clone(), b.clone(), &Options::default()).unwrap_err().to_string();
     for says in ["--allow-mismatch", "dtype: A fp16, B fp32", "rope: A model, B none"] {
         assert!(message.contains(says), "{message}");
@@ -27,7 +27,7 @@ fn identity_is_refused_unless_allowed_and_then_stands_on_top() {
 fn a_baseline_may_be_another_form_of_the_model_but_no_other_question() {
     let base = fixture::quiet();
     let with = |changes: &[(&str, Option<&str>)]| {
-        let (mut run, samples, requests) = fixture::quiet();
+        let Records { mut run, samples, requests } = fixture::quiet();
         let mut fields: BTreeMap<String, String> = run.identity.fields().clone();
         for (name, value) in changes {
             match value {
@@ -36,7 +36,11 @@ fn a_baseline_may_be_another_form_of_the_model_but_no_other_question() {
             };
         }
         run.identity = Identity::new(fields);
-        compared(base.clone(), (run, samples, requests), &Options { allow_model: true, ..Options::default() })
+        compared(
+            base.clone(),
+            Records { run, samples, requests },
+            &Options { allow_model: true, ..Options::default() },
+        )
     };
     let quantised =
         with(&[("weights", Some("sha256:1")), ("quantisation", Some("w8a8")), ("suite", Some("sha256:2"))])
@@ -54,7 +58,7 @@ fn a_baseline_may_be_another_form_of_the_model_but_no_other_question() {
 
 #[test]
 fn items_are_joined_by_content_and_what_cannot_be_is_told() {
-    let (run, samples, _) = fixture::quiet();
+    let Records { run, samples, .. } = fixture::quiet();
     let samples: Vec<SampleRecord> = samples
         .into_iter()
         .enumerate()
@@ -66,8 +70,12 @@ fn items_are_joined_by_content_and_what_cannot_be_is_told() {
     other[2].state = SampleState::Failed;
     other[3].prompt_hash = "another".into();
     other.remove(4);
-    let comparison =
-        compared((run.clone(), samples, vec![]), (run, other, vec![]), &Options::default()).unwrap();
+    let comparison = compared(
+        Records { run: run.clone(), samples, requests: vec![] },
+        Records { run, samples: other, requests: vec![] },
+        &Options::default(),
+    )
+    .unwrap();
     let pair = &comparison.pairs[0];
     let join = &pair.tasks[0].join;
     let wanted = JoinReport {
@@ -93,12 +101,12 @@ fn items_are_joined_by_content_and_what_cannot_be_is_told() {
 fn cases_are_joined_by_shape_and_ranks_or_by_shape_alone() {
     let a = fixture::quiet();
     let with_ranks = |tp: u32| {
-        let (mut run, samples, mut requests) = fixture::quiet();
+        let Records { mut run, samples, mut requests } = fixture::quiet();
         for case in &mut run.plan.performance {
             case.tp = tp;
         }
         requests.iter_mut().for_each(|r| r.tp = tp);
-        (run, samples, requests)
+        Records { run, samples, requests }
     };
     let comparison = compared(a.clone(), with_ranks(2), &Options::default()).unwrap();
     let pair = &comparison.pairs[0];
@@ -127,12 +135,12 @@ fn hostile_folders_are_answered_with_what_is_wrong() {
     says(&[good.clone(), root.path().join("nothing"), roundabout], "is given twice");
     says(&[good.clone(), root.path().join("nothing")], "nothing/run.json");
     let mut empty = fixture::quiet();
-    empty.0.status = Status::Running;
-    let empty = written(root.path(), (empty.0, vec![], vec![]), "empty");
+    empty.run.status = Status::Running;
+    let empty = written(root.path(), Records::empty(empty.run), "empty");
     says(&[good.clone(), empty], "no finished item, timed case, max-batch search, load or toy in common");
     let mut other = fixture::quiet();
-    other.0.plan.accuracy.clear();
-    other.0.plan.performance.clear();
+    other.run.plan.accuracy.clear();
+    other.run.plan.performance.clear();
     let other = written(root.path(), other, "other");
     says(&[good.clone(), other.clone()], "B has no task and 0 timed cases");
     // An unreadable line makes a run invalid, but a comparison is still possible.

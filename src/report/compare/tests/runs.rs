@@ -7,8 +7,8 @@ fn several_runs_a_side_are_held_against_what_differs_between_runs() {
     let root = tempfile::tempdir().unwrap();
     let run = |factor: f64, minute: u32, end: &str| {
         let mut records = fixture::quiet();
-        records.2.iter_mut().for_each(|request| slow(request, factor));
-        records.0.provenance.started = format!("2026-11-23T02:{minute:02}:00Z");
+        records.requests.iter_mut().for_each(|request| slow(request, factor));
+        records.run.provenance.started = format!("2026-11-23T02:{minute:02}:00Z");
         written(root.path(), records, end)
     };
     let compare_runs = |slower: f64, runs: usize, in_turn: bool| {
@@ -41,9 +41,9 @@ fn several_runs_a_side_are_held_against_what_differs_between_runs() {
 fn a_further_run_of_another_thing_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let mut other = fixture::quiet();
-    let mut fields = other.0.identity.fields().clone();
+    let mut fields = other.run.identity.fields().clone();
     fields.insert("dtype".into(), "fp32".into());
-    other.0.identity = Identity::new(fields);
+    other.run.identity = Identity::new(fields);
     let [a, b, more] = [(fixture::quiet(), "a"), (fixture::quiet(), "b"), (other, "more")]
         .map(|(records, end)| written(root.path(), records, end));
     let again = |paths: Vec<PathBuf>| Options { further_runs: vec![paths], ..Options::default() };
@@ -81,7 +81,7 @@ fn two_runs_get_a_verdict_against_a_floor_between_runs() {
     };
     let first = |factor: f64, options: &Options| {
         let mut slower = fixture::quiet();
-        slower.2.iter_mut().for_each(|request| slow(request, factor));
+        slower.requests.iter_mut().for_each(|request| slow(request, factor));
         let comparison = compared(fixture::quiet(), slower, options).unwrap();
         comparison.pairs[0].cases[0].phases[1].clone()
     };

@@ -6,9 +6,9 @@ use super::*;
 fn measured_and_modelled_times_never_get_a_verdict() {
     let measured = fixture::quiet();
     let mut modelled = fixture::quiet();
-    modelled.0.provenance.clock = Clock::Modelled;
-    modelled.0.provenance.device = "300i-duo (emulated)".into();
-    modelled.2.iter_mut().for_each(|r| r.clock = Clock::Modelled);
+    modelled.run.provenance.clock = Clock::Modelled;
+    modelled.run.provenance.device = "300i-duo (emulated)".into();
+    modelled.requests.iter_mut().for_each(|r| r.clock = Clock::Modelled);
     let root = tempfile::tempdir().unwrap();
     let mixed = compared(measured, modelled.clone(), &Options::default()).unwrap();
     let phases = || mixed.pairs[0].cases.iter().flat_map(|case| &case.phases);
@@ -20,8 +20,8 @@ fn measured_and_modelled_times_never_get_a_verdict() {
     assert!(!root.path().join("charts/samples.svg").exists(), "no common scale for two clocks");
 
     let mut second = modelled.clone();
-    second.0.provenance.device = "800i-a2 (emulated)".into();
-    second.2.iter_mut().for_each(|r| slow(r, 0.5));
+    second.run.provenance.device = "800i-a2 (emulated)".into();
+    second.requests.iter_mut().for_each(|r| slow(r, 0.5));
     let both = compared(modelled, second, &Options::default()).unwrap();
     let phases = || both.pairs[0].cases.iter().flat_map(|case| &case.phases);
     assert!(
@@ -46,8 +46,8 @@ fn measured_and_modelled_times_never_get_a_verdict() {
 fn chart_and_sentence_hold_the_faster_run_against_the_slower() {
     let of = |device: &str, factor: f64| {
         let mut records = fixture::quiet();
-        records.0.provenance.device = device.into();
-        records.2.iter_mut().for_each(|request| slow(request, factor));
+        records.run.provenance.device = device.into();
+        records.requests.iter_mut().for_each(|request| slow(request, factor));
         records
     };
     let (quick, tardy) = (("800i-a2", 1.0), ("300i-duo", 2.0));
@@ -74,7 +74,7 @@ fn blocks_are_paired_only_within_one_command_that_placed_them_anew() {
     // Another command, and one with all blocks in one process.
     for change in [|g: &mut Group| g.id = "h".into(), |g: &mut Group| g.blocks = None] {
         let mut other = b.clone();
-        other.0.provenance.group.iter_mut().for_each(change);
+        other.run.provenance.group.iter_mut().for_each(change);
         let apart = compared(a.clone(), other, &Options::default()).unwrap();
         assert_eq!(basis(&apart), Some(Basis::Apart));
         assert!(verdicts(&apart).iter().all(|verdict| *verdict == SpeedVerdict::NotInTurn));
@@ -82,7 +82,7 @@ fn blocks_are_paired_only_within_one_command_that_placed_them_anew() {
     let named = |a: &str, b: &str| {
         let side = |configuration: &str| {
             let mut records = fixture::quiet();
-            records.0.provenance.group = Some(group(configuration, "g"));
+            records.run.provenance.group = Some(group(configuration, "g"));
             records
         };
         let comparison = compared(side(a), side(b), &Options::default()).unwrap();
@@ -97,8 +97,8 @@ fn blocks_are_paired_only_within_one_command_that_placed_them_anew() {
 #[test]
 fn two_runs_that_were_not_timed_in_turn_have_a_ratio_and_the_command_that_decides() {
     let mut slower = fixture::quiet();
-    slower.2.iter_mut().for_each(|request| slow(request, 2.0));
-    slower.0.provenance.dtype = "bf16".into();
+    slower.requests.iter_mut().for_each(|request| slow(request, 2.0));
+    slower.run.provenance.dtype = "bf16".into();
     let comparison = compared(fixture::quiet(), slower, &Options::default()).unwrap();
     let decode = &comparison.pairs[0].cases[0].phases[1];
     assert_eq!(decode.verdict, SpeedVerdict::NotInTurn);
@@ -123,7 +123,7 @@ fn two_runs_that_were_not_timed_in_turn_have_a_ratio_and_the_command_that_decide
 #[test]
 fn too_few_blocks_say_how_many_would_do() {
     let mut slower = fixture::quiet();
-    slower.2.iter_mut().for_each(|request| slow(request, 2.0));
+    slower.requests.iter_mut().for_each(|request| slow(request, 2.0));
     let (a, b) = in_turn(fixture::quiet(), slower, 5);
     let comparison = compared(a, b, &Options::default()).unwrap();
     let advice = comparison.pairs[0].advice.clone().unwrap();
@@ -140,11 +140,11 @@ fn too_few_blocks_say_how_many_would_do() {
 #[test]
 fn a_phase_that_fails_its_own_conditions_is_never_called() {
     let mut slower = fixture::quiet();
-    slower.2.iter_mut().for_each(|request| slow(request, 2.0));
+    slower.requests.iter_mut().for_each(|request| slow(request, 2.0));
     let (a, mut b) = in_turn(fixture::quiet(), slower, 12);
-    let wide = b.0.plan.performance[0].case_id.clone();
+    let wide = b.run.plan.performance[0].case_id.clone();
     let mut even = false;
-    for request in b.2.iter_mut().filter(|r| r.case_id == wide) {
+    for request in b.requests.iter_mut().filter(|r| r.case_id == wide) {
         even = !even;
         slow(request, if even { 1.0 } else { 1.6 });
     }
@@ -164,9 +164,9 @@ fn what_cannot_be_used_is_not_judged() {
     let a = fixture::quiet();
     let mut b = fixture::quiet();
     // One repetition of the last case wrote another output. All of the first case wrote another output than A.
-    b.2.last_mut().unwrap().output_hash = "other".into();
-    let first = b.0.plan.performance[0].case_id.clone();
-    b.2.iter_mut().filter(|r| r.case_id == first).for_each(|r| r.output_hash = "else".into());
+    b.requests.last_mut().unwrap().output_hash = "other".into();
+    let first = b.run.plan.performance[0].case_id.clone();
+    b.requests.iter_mut().filter(|r| r.case_id == first).for_each(|r| r.output_hash = "else".into());
     let comparison = compared(a, b, &Options::default()).unwrap();
     let cases = &comparison.pairs[0].cases;
     assert_eq!(cases[0].same_output, Some(false));
@@ -178,9 +178,9 @@ fn what_cannot_be_used_is_not_judged() {
 #[test]
 fn too_few_repetitions_have_no_verdict() {
     let few = || {
-        let (run, samples, mut requests) = fixture::quiet();
+        let Records { run, samples, mut requests } = fixture::quiet();
         requests.retain(|r| r.repetition < 3);
-        (run, samples, requests)
+        Records { run, samples, requests }
     };
     let floor = Options { noise: NoiseFloors::every(0.001), ..Options::default() };
     let comparison = compared(few(), few(), &floor).unwrap();
@@ -195,7 +195,7 @@ fn times_of_unlike_machines_have_no_verdict() {
     use crate::record::{ShardCase, ShardOrigin, ShardPart, Shards};
     let phases = |share: f64| {
         let (a, mut b) = in_turn(fixture::realistic(), fixture::realistic(), 8);
-        let from = &b.0.provenance;
+        let from = &b.run.provenance;
         let mut roofline = from.roofline.clone().unwrap();
         roofline.bandwidth_bytes_per_s *= share;
         let origin = ShardOrigin {
@@ -213,10 +213,10 @@ fn times_of_unlike_machines_have_no_verdict() {
             resumed: 0,
         };
         let case = |case: &crate::record::PerformanceCase| ShardCase { id: case.case_id.clone(), work: 1 };
-        let cases = b.0.plan.performance.iter().map(case).collect();
+        let cases = b.run.plan.performance.iter().map(case).collect();
         let part = ShardPart { index: 1, cases, origin: Some(origin), ..ShardPart::default() };
         let shards = Shards { count: 1, plan_hash: String::new(), whole: None, parts: vec![part] };
-        b.0.shards = Some(Box::new(shards));
+        b.run.shards = Some(Box::new(shards));
         let comparison = compared(a, b, &Options::default()).unwrap();
         let phases = comparison.pairs.into_iter().flat_map(|pair| pair.cases).flat_map(|case| case.phases);
         phases.collect::<Vec<_>>()

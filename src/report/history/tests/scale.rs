@@ -9,7 +9,7 @@ const CONFIGURATIONS: usize = 20;
 /// as a report makes it, without the report's pictures.
 fn write(root: &Path, count: usize) {
     let mut rng = Rng::new(1);
-    let (base, samples, requests) = fixture::quiet();
+    let fixture::Records { run: base, samples, requests } = fixture::quiet();
     for index in 0..count {
         let configuration = index % CONFIGURATIONS;
         let mut run = base.clone();
@@ -39,7 +39,7 @@ fn write(root: &Path, count: usize) {
             samples.iter().filter(|sample| sample.task == task).take(40).cloned().collect::<Vec<_>>()
         };
         let kept_samples = [of_task("ceval"), of_task("boolq")].concat();
-        let dir = fixture::write(root, &(run, kept_samples, kept));
+        let dir = fixture::write(root, &fixture::Records { run, samples: kept_samples, requests: kept });
         let run_json = fs::read(dir.file("run.json")).unwrap();
         let kept = found::of_records(dir.path(), &run_json).unwrap();
         fs::write(dir.file("history.json"), serde_json::to_vec(&kept).unwrap()).unwrap();
