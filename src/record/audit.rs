@@ -1,23 +1,19 @@
-//! Reading a run's records and checking them against plan and seal.
+//! Checking a run's records against plan and seal.
 //!
 //! A run's `status` is only trusted if its journals confirm it. Every item and repetition of the plan must have exactly
 //! one undamaged line, and there must be no other lines. The journals of an unfinished run must be a prefix of that.
 
-use super::cases::{Contents, TimedLines};
+use super::accuracy::{AccuracyCase, items_hash};
 use super::course::{Course, in_order, walk};
-use super::dir::{FoundRun, RunDir};
+use super::dir::RunDir;
 use super::error::RecordError;
-use super::journal::{Examined, JournalState, Keyed, Line};
+use super::journal::{Examined, JournalState, Line};
+use super::keyed::Keyed;
 use super::prompt::PromptRecord;
-use super::run::{AccuracyCase, JournalSeal, RunRecord, Status, items_hash};
-use super::sample::{SampleRecord, SampleState};
-use super::sum::Sum;
-use super::wire::WITH_SUMS;
+use super::run::{JournalSeal, RunRecord};
+use super::sample::SampleRecord;
 use crate::language::{Text, text};
 use std::collections::{BTreeMap, HashMap, HashSet};
-
-/// The first schema that records prompts.
-const WITH_PROMPTS: u32 = 2;
 
 /// The faults in the records of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,63 +57,13 @@ impl Audit {
     }
 }
 
-impl Contents {
-    /// Reads a run.
-    ///
-    /// # Errors
-    /// Fails if a file cannot be read, or if `run.json` is invalid or from a newer program. Faults of a journal are
-    /// reported in [`Contents::audit`] instead.
-    pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
-        let FoundRun { record: run, schema, sum } = dir.read_run_with_sum()?;
-        let finished = run.status == Status::Complete;
-        let now = if finished && run.seal.is_some() { dir.seal()? } else { BTreeMap::new() };
-        let mut audit = Auditor { run: &run, finished, now, faults: Vec::new() };
-        if sum == Sum::Wrong {
-            audit.say("run.json is not as it was written: its sum is not that of its bytes".to_owned());
-        }
-        audit.identity();
-        // Journals written last are read first, so that a run in progress always looks like a prefix.
-        let timed = TimedLines::read(dir, &mut audit)?;
-        let examined = dir.examine_samples()?;
-        let of_schema_1 = |line: &&Line<SampleRecord>| line.schema > 0 && line.schema < WITH_PROMPTS;
-        let promptless = examined.lines.iter().filter(of_schema_1).count();
-        let mut samples = audit.lines("samples.jsonl", examined, !run.plan.accuracy.is_empty());
-        audit.samples(&samples);
-        let contradiction = answers(&mut samples);
-        audit.prompts(dir, &samples, if schema < WITH_PROMPTS { samples.len() } else { promptless })?;
-        if schema >= WITH_SUMS && finished && run.seal.is_none() {
-            audit.say("run.json calls the run complete and has no seal".to_owned());
-        }
-        audit.seal();
-        let seal = match (&run.seal, audit.finished) {
-            (_, false) => SealState::Open,
-            (Some(_), true) => SealState::Sealed,
-            (None, true) => SealState::NotSealed,
-        };
-        let audit = Audit { faults: audit.faults, contradiction, seal };
-        Ok(Self::new(run, samples, timed, audit))
-    }
-}
-
-impl SampleRecord {
-    /// Whether the answer equals the key, which [`correct`](Self::correct) must record.
-    pub fn is_right(&self) -> bool {
-        self.state == SampleState::Scored && self.pred.as_deref() == Some(self.gold.as_str())
-    }
-
-    /// Whether the item was put to the model, so that its prompts were recorded.
-    pub fn was_asked(&self) -> bool {
-        !self.prompt_hash.is_empty()
-    }
-}
-
 /// Collects faults.
 pub(super) struct Auditor<'a> {
     pub(super) run: &'a RunRecord,
-    finished: bool,
+    pub(super) finished: bool,
     /// The current state of the journals in a sealed run.
-    now: BTreeMap<String, JournalSeal>,
-    faults: Vec<String>,
+    pub(super) now: BTreeMap<String, JournalSeal>,
+    pub(super) faults: Vec<String>,
 }
 
 /// Faults of one kind.
@@ -135,7 +81,7 @@ impl Tally {
 }
 
 impl Auditor<'_> {
-    fn say(&mut self, fault: String) {
+    pub(super) fn say(&mut self, fault: String) {
         self.faults.push(fault);
     }
 
@@ -147,7 +93,7 @@ impl Auditor<'_> {
     }
 
     /// Checks the plan against the fields that the identity has.
-    fn identity(&mut self) {
+    pub(super) fn identity(&mut self) {
         // The identity is that of the whole plan.
         let is_part = self.run.is_part();
         let of_case = |case: &AccuracyCase| {
@@ -175,7 +121,7 @@ impl Auditor<'_> {
     }
 
     /// Returns the records of a journal, each key once, and reports unreadable, damaged and repeated lines.
-    fn lines<R: Keyed>(&mut self, file: &str, found: Examined<R>, planned: bool) -> Vec<R> {
+    pub(super) fn lines<R: Keyed>(&mut self, file: &str, found: Examined<R>, planned: bool) -> Vec<R> {
         if !found.exists && planned && self.finished {
             self.say(format!("{file} is missing"));
         }
@@ -221,7 +167,7 @@ impl Auditor<'_> {
         parts: &[C],
     ) -> Result<Vec<C::Line>, RecordError> {
         let (file, found) = (C::JOURNAL, dir.examine::<C>()?);
-        let order = in_order(&self.run.plan, parts);
+        let order = in_order(&self.run.plan.tp_sizes(), parts);
         // A skipped part needs no lines.
         let planned = order.iter().any(|part| !part.is_whole(&C::State::default()));
         let records = self.lines(file, found, planned);
@@ -244,14 +190,14 @@ impl Auditor<'_> {
         } else if let Some(id) = &walked.early {
             self.say(format!("{file}: lines are missing before those of {} {id}", C::KIND));
         }
-        if let Some(fault) = C::shortcoming(&self.run.plan, &records) {
+        if let Some(fault) = C::shortcoming(self.run.plan.operators, &records) {
             self.say(format!("{file}: {fault}"));
         }
         Ok(records)
     }
 
     /// Checks that each task has the items of the plan.
-    fn samples(&mut self, samples: &[SampleRecord]) {
+    pub(super) fn samples(&mut self, samples: &[SampleRecord]) {
         let mut tasks: HashMap<&str, Vec<&SampleRecord>> = HashMap::new();
         for sample in samples {
             tasks.entry(&sample.task).or_default().push(sample);
@@ -289,7 +235,7 @@ impl Auditor<'_> {
     /// Checks that each item put to the model has its prompts, in the order of the samples. The first `promptless`
     /// samples are from a program that did not record prompts. Rescored runs are skipped, because the original run has
     /// their prompts.
-    fn prompts(
+    pub(super) fn prompts(
         &mut self,
         dir: &RunDir,
         samples: &[SampleRecord],
@@ -356,7 +302,7 @@ impl Auditor<'_> {
     }
 
     /// Checks that every journal matches the seal. A journal with a reported fault is not reported again.
-    fn seal(&mut self) {
+    pub(super) fn seal(&mut self) {
         let Some(seal) = self.run.seal.as_ref().filter(|_| self.finished) else { return };
         let now = std::mem::take(&mut self.now);
         let files: BTreeMap<&String, [Option<&JournalSeal>; 2]> =
@@ -378,7 +324,7 @@ impl Auditor<'_> {
 }
 
 /// Recomputes `correct` from answer and key and ignores the recorded value. Describes the samples that differed.
-fn answers(samples: &mut [SampleRecord]) -> Option<String> {
+pub(super) fn answers(samples: &mut [SampleRecord]) -> Option<String> {
     let wrong = samples.iter_mut().filter(|sample| sample.correct != sample.is_right());
     let mut names = wrong.map(|sample| {
         sample.correct = sample.is_right();

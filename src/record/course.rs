@@ -1,8 +1,7 @@
 //! The order of lines for the timed parts of a plan, and when a part is complete.
 
-use super::cases::Plan;
 use super::clock::Clock;
-use super::journal::Keyed;
+use super::keyed::Keyed;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -47,8 +46,9 @@ pub(crate) trait Course: Serialize + DeserializeOwned {
     fn is_whole(&self, state: &Self::State) -> bool;
     /// Describes the progress, for messages: `2 of 3 timed repetitions`.
     fn extent(&self, state: &Self::State) -> String;
-    /// Describes what the lines of all parts of this kind lack, if anything.
-    fn shortcoming(_plan: &Plan, _lines: &[Self::Line]) -> Option<String> {
+    /// Describes what the lines of all parts of this kind lack, if anything. `operators` says that every repetition has operator
+    /// times.
+    fn shortcoming(_operators: bool, _lines: &[Self::Line]) -> Option<String> {
         None
     }
     /// Whether such a line is from alternating parts instead of one part after another.
@@ -57,10 +57,10 @@ pub(crate) trait Course: Serialize + DeserializeOwned {
     }
 }
 
-/// Returns the parts in run order. An engine is loaded for each number of ranks in turn.
-pub(in crate::record) fn in_order<'a, C: Course>(plan: &Plan, parts: &'a [C]) -> Vec<&'a C> {
-    let of = |tp: u32| parts.iter().filter(move |part| part.tp() == tp);
-    plan.tp_sizes().into_iter().flat_map(of).collect()
+/// Returns the parts in run order: an engine is loaded for each of the numbers of ranks in turn.
+pub(in crate::record) fn in_order<'a, C: Course>(tp_sizes: &[u32], parts: &'a [C]) -> Vec<&'a C> {
+    let of = |&tp: &u32| parts.iter().filter(move |part| part.tp() == tp);
+    tp_sizes.iter().flat_map(of).collect()
 }
 
 /// Result of checking the lines of a journal against the plan.

@@ -1,11 +1,12 @@
 //! The run directory: creating, opening, appending, reading.
 
-use super::cases::JOURNALS;
 use super::course::Course;
 use super::error::RecordError;
 use super::files::{create_unique, write_whole};
 use super::identity::Identity;
-use super::journal::{self, Examined, Journal, JournalState, Keyed, Line, Lock};
+use super::journal::{self, Examined, Journal, JournalState, Line, Lock};
+use super::keyed::Keyed;
+use super::plan::{Field, ForEachKind, JOURNALS, Plan};
 use super::prompt::PromptRecord;
 use super::run::{JournalSeal, RunRecord};
 use super::sample::SampleRecord;
@@ -65,6 +66,20 @@ pub(super) struct FoundRun {
     pub(super) schema: u32,
     /// Whether its sum is that of its bytes.
     pub(super) sum: Sum,
+}
+
+/// Opens the journals of timed cases that every run has.
+struct Opening<'a>(&'a mut RunDir);
+
+impl ForEachKind for Opening<'_> {
+    type Error = RecordError;
+
+    fn kind<C: Course + Clone>(&mut self, _: &Field<C>) -> Result<(), RecordError> {
+        if C::IN_EVERY_RUN {
+            self.0.journal::<C>()?;
+        }
+        Ok(())
+    }
 }
 
 /// Longest time for which the lines of a shared directory stay in this machine's memory.
@@ -188,11 +203,11 @@ impl RunDir {
         }
         let lock = self.how_locked();
         opened(&mut self.prompts, &self.path.join("prompts.jsonl"), lock)?;
-        self.open_timed()
+        Plan::for_each_kind(&mut Opening(self))
     }
 
     /// Returns the journal of the parts of one kind. Opens it first if needed.
-    pub(super) fn journal<C: Course>(&mut self) -> Result<&mut Journal<C::Line>, RecordError> {
+    fn journal<C: Course>(&mut self) -> Result<&mut Journal<C::Line>, RecordError> {
         let lock = self.how_locked();
         let journal: &mut dyn Any = match self.timed.entry(C::JOURNAL) {
             Entry::Occupied(open) => &mut **open.into_mut(),

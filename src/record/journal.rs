@@ -7,24 +7,14 @@
 //! faults of each line.
 
 use super::error::RecordError;
+use super::keyed::Keyed;
 use super::sum::{LINE, Sum};
 use super::wire::{WITH_SUMS, Wire, parse_numbered};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::collections::HashSet;
-use std::fmt::Display;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::hash::Hash;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-
-/// A record with a key that no other line of its journal may have.
-pub trait Keyed: Serialize + DeserializeOwned {
-    /// The type of the key.
-    type Key: Eq + Hash + Display;
-    /// Returns the record's key.
-    fn key(&self) -> Self::Key;
-}
 
 /// A journal opened for appending. Holds an advisory lock on the file until dropped.
 #[derive(Debug)]

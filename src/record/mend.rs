@@ -4,12 +4,13 @@
 //! file beside it. The resumed run puts them in their places, so no good measurement is repeated. If other lines are
 //! cut off, the original journal is copied to a `.set-aside` file.
 
-use super::cases::{JOURNALS, Plan};
 use super::course::{Course, Timed, in_order, walk};
 use super::dir::{FoundRun, RunDir};
 use super::error::RecordError;
 use super::files::write_whole;
-use super::journal::{self, Examined, Keyed, Line};
+use super::journal::{self, Examined, Line};
+use super::keyed::Keyed;
+use super::plan::{Field, ForEachKind, JOURNALS, Plan};
 use super::prompt::PromptRecord;
 use super::run::{RunRecord, Status};
 use super::sample::{SampleKey, SampleRecord, SampleState};
@@ -72,7 +73,9 @@ impl RunDir {
         let sealed = self.changed_since_seal(mending.found)?;
         let mut said = self.record_faults(mending.found)?;
         said.extend(self.mend_samples(mending, &sealed)?);
-        said.extend(self.mend_cases(mending, &sealed)?);
+        let mut cases = MendCases { dir: self, mending, sealed: &sealed, said: Vec::new() };
+        Plan::for_each_kind(&mut cases)?;
+        said.extend(cases.said);
         if sealed.contains("telemetry.csv") {
             let aside = self.set_aside("telemetry.csv")?;
             self.remove("telemetry.csv")?;
@@ -103,14 +106,21 @@ impl RunDir {
         kept.iter().filter(missing).try_for_each(|line| self.append::<C>(line))
     }
 
+    /// Returns the latest time in the journals, also of kept lines, on the run's clock; 0 in a new run.
+    pub fn recorded_until_ns(&self) -> Result<u64, RecordError> {
+        let mut latest = Latest { dir: self, ns: self.sampled_until_ns()? };
+        Plan::for_each_kind(&mut latest)?;
+        Ok(latest.ns)
+    }
+
     /// Returns the latest time of a sample, also of a kept one, on the run's clock; 0 if there is none.
-    pub(super) fn sampled_until_ns(&self) -> Result<u64, RecordError> {
+    fn sampled_until_ns(&self) -> Result<u64, RecordError> {
         let kept = self.kept::<SampleRecord>("samples.jsonl")?;
         Ok(self.read_samples()?.iter().chain(&kept).map(|line| line.t_end_ns).max().unwrap_or(0))
     }
 
     /// Returns the latest time of a line of this kind, also of a kept one, on the run's clock; 0 if there is none.
-    pub(super) fn timed_until_ns<C: Course>(&self) -> Result<u64, RecordError> {
+    fn timed_until_ns<C: Course>(&self) -> Result<u64, RecordError> {
         let kept = self.kept::<C::Line>(C::JOURNAL)?;
         Ok(self.read::<C>()?.iter().chain(&kept).map(Timed::end_ns).max().unwrap_or(0))
     }
@@ -290,13 +300,14 @@ impl RunDir {
     }
 
     /// Repairs the journal of the timed `parts` of the plan, all of one kind.
-    pub(super) fn mend_timed<C: Course>(
+    fn mend_timed<C: Course>(
         &self,
         parts: &[C],
         mending: &Mending<'_>,
         sealed: &BTreeSet<String>,
     ) -> Result<Option<String>, RecordError> {
-        let (file, found, order) = (C::JOURNAL, self.examine::<C>()?, in_order(mending.plan, parts));
+        let (file, found, order) =
+            (C::JOURNAL, self.examine::<C>()?, in_order(&mending.plan.tp_sizes(), parts));
         let good = |line: &&C::Line| !(mending.retry_failed && line.has_failed());
         let lines: Vec<Option<&C::Line>> = found.lines.iter().map(|line| line.sound().filter(good)).collect();
         let mut walked = walk(&order, &lines, mending.found.is_in_turns());
@@ -332,6 +343,40 @@ impl RunDir {
         let cut = Cut { front: walked.prefix, kept: kept.len(), lost, aside };
         // In an unfinished run, a torn line is the normal result of a kill.
         Ok((complete || cut.kept + cut.lost > 0).then(|| cut.told(file)))
+    }
+}
+
+/// Repairs the journals of timed cases.
+struct MendCases<'a> {
+    dir: &'a RunDir,
+    mending: &'a Mending<'a>,
+    sealed: &'a BTreeSet<String>,
+    /// A sentence for each change.
+    said: Vec<String>,
+}
+
+impl ForEachKind for MendCases<'_> {
+    type Error = RecordError;
+
+    fn kind<C: Course + Clone>(&mut self, field: &Field<C>) -> Result<(), RecordError> {
+        let parts = (field.of)(self.mending.plan);
+        self.said.extend(self.dir.mend_timed(parts, self.mending, self.sealed)?);
+        Ok(())
+    }
+}
+
+/// Finds the latest time in the journals.
+struct Latest<'a> {
+    dir: &'a RunDir,
+    ns: u64,
+}
+
+impl ForEachKind for Latest<'_> {
+    type Error = RecordError;
+
+    fn kind<C: Course + Clone>(&mut self, _: &Field<C>) -> Result<(), RecordError> {
+        self.ns = self.ns.max(self.dir.timed_until_ns::<C>()?);
+        Ok(())
     }
 }
 

@@ -39,22 +39,25 @@
 //! While a run is repaired, `samples.kept.jsonl` and similar files hold the good lines found after a gap. The resumed
 //! run puts them in their places. `*.set-aside` is a copy of a journal as it was found.
 
+mod accuracy;
 mod arrival;
 mod audit;
-mod cases;
 mod clock;
+mod contents;
 pub(crate) mod course;
 mod dir;
 mod error;
 mod files;
 mod identity;
 mod journal;
+mod keyed;
 mod mend;
 mod merge;
 mod modelled;
 mod noise;
 mod objective;
 mod operators;
+mod plan;
 mod progress;
 mod prompt;
 mod roofline;
@@ -74,29 +77,29 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod golden;
 
+pub use accuracy::{AccuracyCase, PublishedScore, TaskFileRecord, items_hash};
 pub use arrival::Arrival;
 pub use audit::{Audit, SealState};
-pub use cases::{Contents, JOURNALS, Plan};
 pub use clock::Clock;
+pub use contents::Contents;
 pub use dir::{RunDir, run_id};
 pub use error::RecordError;
 pub(crate) use error::no_space;
 pub use files::{create_unique, csv_table, read_whole, write_accuracy_csv, write_whole};
 pub use identity::{Difference, Identity, UNTOLD, hex};
-pub use journal::{Examined, JournalState, Keyed, Line};
+pub use journal::{Examined, JournalState, Line};
+pub use keyed::Keyed;
 pub use mend::{ItemLines, Mending, PlannedItem};
 pub use merge::{MergeError, Merged, merge, runs_in};
 pub use modelled::{ModelledBy, ProfileFigure, ProfileFit};
 pub use noise::{Noise, NoiseFloor};
 pub use objective::{Objective, Objectives};
 pub use operators::{OperatorRecord, OperatorRow};
+pub use plan::{JOURNALS, Plan};
 pub use progress::Progress;
 pub use prompt::{CallRecord, PromptRecord};
 pub use roofline::{MeasuredLimits, MeasuredRate, MeasuredUnit, Roofline, RooflineSample, RooflineSamples};
-pub use run::{
-    AccuracyCase, ChoiceToken, FirstPrompt, Group, JournalSeal, Provenance, PublishedScore, RunRecord,
-    Status, TaskFileRecord, items_hash,
-};
+pub use run::{ChoiceToken, FirstPrompt, Group, JournalSeal, Provenance, RunRecord, Status};
 pub use sample::{ProgramRecord, SampleKey, SampleRecord, SampleState};
 pub use shard::{ALIKE_SHARE, MOST_SHARDS, Places, ShardCase, ShardOrigin, ShardPart, Shards, numbers};
 pub use summary::{AccuracyRow, AnswerRow, PerfRow, Phase};

@@ -1,10 +1,10 @@
 //! How far a run is: read from its journals without holding their lines.
 
-use super::cases::Plan;
 use super::course::Course;
 use super::dir::RunDir;
 use super::error::RecordError;
 use super::journal::{self, Line};
+use super::plan::{Field, ForEachKind, Plan};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,6 +57,21 @@ impl Progress {
     }
 }
 
+/// Adds how far the timed cases are.
+struct Adding<'a> {
+    dir: &'a RunDir,
+    plan: &'a Plan,
+    to: &'a mut Progress,
+}
+
+impl ForEachKind for Adding<'_> {
+    type Error = RecordError;
+
+    fn kind<C: Course + Clone>(&mut self, field: &Field<C>) -> Result<(), RecordError> {
+        self.dir.add_progress((field.of)(self.plan), self.to)
+    }
+}
+
 /// The end of the line of an item.
 #[derive(Deserialize)]
 struct End {
@@ -77,13 +92,13 @@ impl RunDir {
                 progress.ends.push(LineEnd { end_ns: end.t_end_ns, case: None });
             }
         })?;
-        plan.add_timed_progress(self, &mut progress)?;
+        Plan::for_each_kind(&mut Adding { dir: self, plan, to: &mut progress })?;
         progress.deal_time();
         Ok(progress)
     }
 
     /// Adds the cases of one kind.
-    pub(super) fn add_progress<C: Course>(&self, cases: &[C], to: &mut Progress) -> Result<(), RecordError> {
+    fn add_progress<C: Course>(&self, cases: &[C], to: &mut Progress) -> Result<(), RecordError> {
         let first = to.names.len();
         to.names.extend(cases.iter().map(|case| case.id().to_owned()));
         let by_id: BTreeMap<&str, (usize, &C)> =

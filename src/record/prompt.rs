@@ -1,7 +1,7 @@
 //! The prompts of one item, recorded so that an item can be inspected without its data set.
 
 use super::identity::hex;
-use super::journal::Keyed;
+use super::keyed::Keyed;
 use super::sample::{SampleKey, SampleRecord};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

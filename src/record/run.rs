@@ -1,17 +1,18 @@
 //! `run.json`: what was run, on what, and how far the run got.
 
-use super::cases::Plan;
+use super::accuracy::AccuracyCase;
 use super::clock::Clock;
-use super::identity::{Identity, hex};
+use super::identity::Identity;
 use super::modelled::ModelledBy;
+use super::plan::Plan;
 use super::roofline::Roofline;
-use super::shard::Shards;
+use super::shard::{ShardOrigin, Shards};
 use super::target::LoadFacts;
 use super::word::Word;
 use super::work::TaskWork;
+use crate::language::{Text, text};
 use glmbench_device::{DeviceName, Precision};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// How far a run got.
@@ -60,6 +61,75 @@ impl RunRecord {
     /// Whether the run's cases are timed alternately with those of another run, block by block.
     pub fn is_in_turns(&self) -> bool {
         self.provenance.group.as_ref().is_some_and(|group| group.blocks.is_some())
+    }
+
+    /// Describes which part of the plan the run has; `None` for a run of the whole plan.
+    pub fn part_words(&self) -> Option<Text> {
+        self.shards.as_ref().map(|shards| shards.words())
+    }
+
+    /// Whether the run lacks a part of the plan that its identity describes.
+    pub fn is_part(&self) -> bool {
+        self.shards.as_ref().is_some_and(|shards| !shards.is_whole())
+    }
+
+    /// Returns the whole plan of a merged run that lacks a part. The run's own plan has only what is there.
+    pub fn lacking(&self) -> Option<&Plan> {
+        self.shards.as_ref().filter(|shards| shards.single().is_none())?.whole.as_ref()
+    }
+
+    /// Returns where the run was made. `complete` says that all of it is here.
+    pub(crate) fn origin(&self, complete: bool) -> ShardOrigin {
+        let of = &self.provenance;
+        ShardOrigin {
+            run_id: self.run_id.clone(),
+            complete,
+            host: of.host.clone(),
+            cpu_model: of.cpu_model.clone(),
+            kernel: of.kernel.clone(),
+            threads: of.threads,
+            governor: of.governor.clone(),
+            roofline: of.roofline.clone(),
+            load: of.load.clone(),
+            started: of.started.clone(),
+            finished: of.finished.clone(),
+            resumed: of.resumed,
+        }
+    }
+
+    /// Returns where a timed case of a merged run was timed.
+    pub fn origin_of(&self, case_id: &str) -> Option<&ShardOrigin> {
+        self.shards.as_ref()?.origin_of(case_id)
+    }
+
+    /// Returns the name of the host that timed a case.
+    pub fn host_of(&self, case_id: &str) -> &str {
+        self.origin_of(case_id).map_or(&self.provenance.host, |origin| &origin.host)
+    }
+
+    /// Returns why the times of two cases must not be judged together: a shard timed one, and the machines are not alike.
+    /// `None` if they may, if no run is merged, or on a virtual clock, which no machine changes.
+    pub fn unlike_machines(&self, case_id: &str, other: &Self, other_id: &str) -> Option<Text> {
+        if [self, other].iter().all(|run| run.provenance.clock == Clock::Modelled) {
+            return None;
+        }
+        let of = |run: &Self, id: &str| {
+            run.origin_of(id).cloned().unwrap_or_else(|| run.origin(run.status == Status::Complete))
+        };
+        if self.origin_of(case_id).is_none() && other.origin_of(other_id).is_none() {
+            return None;
+        }
+        let (a, b) = (of(self, case_id), of(other, other_id));
+        (!a.is_like(&b))
+            .then(|| text!("timed on unlike machines, {differences}", differences = a.difference_words(&b)))
+    }
+
+    /// Returns the limits of the machine that timed a case, measured before its cases.
+    pub fn roofline_of(&self, case_id: &str) -> Option<&Roofline> {
+        match self.origin_of(case_id) {
+            Some(origin) => origin.roofline.as_ref(),
+            None => self.provenance.roofline.as_ref(),
+        }
     }
 }
 
@@ -172,149 +242,6 @@ pub struct Group {
     /// they run one after the other, and in records from before blocks had their own processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<u32>,
-}
-
-/// A task of the plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AccuracyCase {
-    /// The task's name in the suite, as in the samples.
-    pub task: String,
-    /// The benchmark's name. Records older than schema 4 do not have it: the reader fills it in from the task's name.
-    #[serde(default)]
-    pub benchmark: String,
-    /// The dataset's name and split.
-    pub dataset: String,
-    /// The protocol's name, which is printed beside every score. Of a rescored run with another protocol:
-    /// `<asked under>/<read by>`.
-    pub protocol: String,
-    /// Worked examples before each question.
-    pub shots: u32,
-    /// Tensor-parallel ranks.
-    #[serde(default = "super::wire::one")]
-    pub tp: u32,
-    /// Items to score, after any limit.
-    pub items: u64,
-    /// SHA-256 (hex) of the names and contents of these items, in order ([`items_hash`]). `None` in records older than
-    /// this field.
-    #[serde(default)]
-    pub items_hash: Option<String>,
-    /// Items of the requested split and subjects, before any limit. `None` in records older than this field.
-    #[serde(default)]
-    pub available: Option<u64>,
-    /// Short content hash. Two scores are comparable if their hashes are equal.
-    pub version_hash: String,
-    /// Accuracy of guessing, 0 to 1.
-    pub chance: Option<f64>,
-    /// The published or otherwise expected accuracy, 0 to 1, printed beside the result.
-    pub expected: Option<f64>,
-    /// The expected accuracy as published. `None` where nothing is expected, and in records older than this field.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub published: Option<PublishedScore>,
-    /// Share of the items that may fail without making the run invalid. `None` means that no item may fail.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_failed: Option<f64>,
-    /// Whether the protocol generates text. `None` in records older than this field.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generates: Option<bool>,
-    /// The fallback rule for extracting an answer, named as in [`super::SampleRecord::extract_rule`]. `None` if the
-    /// protocol has no sequence of rules.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_rule: Option<String>,
-    /// Whether items have no right answer, so that only their measures count. Left out if they have.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub keyless: bool,
-    /// The task file that defines the benchmark. `None` for a benchmark that is code.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task_file: Option<TaskFileRecord>,
-}
-
-/// A task file as a run used it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskFileRecord {
-    /// SHA-256 (hex) of the file.
-    pub sha256: String,
-    /// The whole file, so that answers can be read again without it.
-    pub text: String,
-}
-
-/// A published score.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedScore {
-    /// What was scored: `chatglm2-6b in fp16`.
-    pub of: String,
-    /// Correct answers.
-    pub correct: u64,
-    /// Items scored.
-    pub items: u64,
-    /// Who published it.
-    pub source: String,
-    /// Why the run's score is not comparable with this one. If set, the two are not compared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unlike: Option<String>,
-}
-
-/// Returns the SHA-256 (hex) of the [`doc_id`](super::SampleRecord::doc_id) and
-/// [`doc_hash`](super::SampleRecord::doc_hash) of items, in order. It shows whether a journal has exactly the items of
-/// the plan.
-pub fn items_hash<'a>(items: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let mut hasher = ItemsHasher::default();
-    items.for_each(|(doc_id, doc_hash)| hasher.add(doc_id, doc_hash));
-    hasher.finish()
-}
-
-/// Computes [`items_hash`] item by item.
-#[derive(Default)]
-pub(super) struct ItemsHasher(Sha256);
-
-impl ItemsHasher {
-    pub(super) fn add(&mut self, doc_id: &str, doc_hash: &str) {
-        for text in [doc_id, doc_hash] {
-            self.0.update((text.len() as u64).to_le_bytes());
-            self.0.update(text);
-        }
-    }
-
-    pub(super) fn finish(self) -> String {
-        hex(&self.0.finalize())
-    }
-}
-
-/// Separator between the protocol that asked and the one that read the answers.
-const READ_BY: char = '/';
-
-impl AccuracyCase {
-    /// Returns the text of [`AccuracyCase::protocol`] for answers asked under one protocol and read by another.
-    pub fn protocol_name(asked: &str, read: &str) -> String {
-        if asked == read { asked.to_owned() } else { format!("{asked}{READ_BY}{read}") }
-    }
-
-    /// Returns the name of the protocol under which the model was asked.
-    pub fn asked_under(&self) -> &str {
-        self.protocol.split_once(READ_BY).map_or(&self.protocol, |(asked, _)| asked)
-    }
-
-    /// Returns the name of the protocol that read the answers.
-    pub fn read_by(&self) -> &str {
-        self.protocol.split_once(READ_BY).map_or(&self.protocol, |(_, read)| read)
-    }
-
-    /// Fills in the benchmark of a record older than schema 4. The task's name began with it, up to the first `-`.
-    fn complete(&mut self) {
-        if self.benchmark.is_empty() {
-            self.task.split('-').next().unwrap_or_default().clone_into(&mut self.benchmark);
-        }
-    }
-
-    /// Whether `failed` items are more than the suite allows.
-    pub fn is_spoilt_by(&self, failed: u64) -> bool {
-        // A decimal share times a count may fall slightly short of a whole number.
-        failed as f64 > self.max_failed.unwrap_or(0.0) * self.items as f64 + 1e-6
-    }
-
-    /// Returns the number of available items if a limit excludes some of them.
-    pub fn part_of(&self) -> Option<u64> {
-        self.available.filter(|all| *all > self.items)
-    }
 }
 
 /// The token of one answer.

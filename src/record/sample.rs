@@ -1,6 +1,6 @@
 //! One scored item of a precision suite.
 
-use super::journal::Keyed;
+use super::keyed::Keyed;
 use super::wire::floats;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -101,5 +101,17 @@ impl Keyed for SampleRecord {
 
     fn key(&self) -> SampleKey {
         SampleKey { task: self.task.clone(), doc_id: self.doc_id.clone() }
+    }
+}
+
+impl SampleRecord {
+    /// Whether the answer equals the key, which [`correct`](Self::correct) must record.
+    pub fn is_right(&self) -> bool {
+        self.state == SampleState::Scored && self.pred.as_deref() == Some(self.gold.as_str())
+    }
+
+    /// Whether the item was put to the model, so that its prompts were recorded.
+    pub fn was_asked(&self) -> bool {
+        !self.prompt_hash.is_empty()
     }
 }

@@ -6,12 +6,9 @@
 mod origin;
 mod places;
 
-use super::cases::Plan;
-use super::identity::hex;
-use super::run::RunRecord;
+use super::plan::Plan;
 use crate::language::{Text, joined, text};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 pub use origin::{ALIKE_SHARE, ShardOrigin};
@@ -58,23 +55,6 @@ pub struct ShardCase {
     pub id: String,
     /// Its work, in bytes of memory traffic ([`Places`] of items have none). Only sums and ratios of it have a meaning.
     pub work: u64,
-}
-
-impl Plan {
-    /// Returns the SHA-256 (hex) of everything that a plan asks for. Reasons to leave cases out, and largest batches, do
-    /// not count: they depend on the memory and the speed of a machine.
-    pub fn hash(&self) -> String {
-        let mut plan = serde_json::to_value(self).unwrap_or_default();
-        let lists = plan.as_object_mut().into_iter().flat_map(|plan| plan.values_mut());
-        for case in lists.filter_map(serde_json::Value::as_array_mut).flatten() {
-            if let Some(case) = case.as_object_mut() {
-                case.remove("unfit");
-                case.remove("largest_batch");
-                case.remove("alone_bytes");
-            }
-        }
-        hex(&Sha256::digest(plan.to_string()))
-    }
 }
 
 impl Shards {
@@ -200,23 +180,6 @@ pub fn numbers(list: &[u32]) -> Text {
     }
 }
 
-impl RunRecord {
-    /// Describes which part of the plan the run has; `None` for a run of the whole plan.
-    pub fn part_words(&self) -> Option<Text> {
-        self.shards.as_ref().map(|shards| shards.words())
-    }
-
-    /// Whether the run lacks a part of the plan that its identity describes.
-    pub fn is_part(&self) -> bool {
-        self.shards.as_ref().is_some_and(|shards| !shards.is_whole())
-    }
-
-    /// Returns the whole plan of a merged run that lacks a part. The run's own plan has only what is there.
-    pub fn lacking(&self) -> Option<&Plan> {
-        self.shards.as_ref().filter(|shards| shards.single().is_none())?.whole.as_ref()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,17 +243,5 @@ mod tests {
         assert_eq!(shards(3, vec![part(1, None), part(3, None)]).check(), Ok(()));
         let sole = shards(1, vec![part(1, Some(origin(true, "a", 1e10)))]);
         assert!(sole.is_whole());
-    }
-
-    #[test]
-    fn the_hash_of_a_plan_does_not_depend_on_what_a_machine_leaves_out() {
-        let plan = crate::record::golden::run().plan;
-        let mut other = plan.clone();
-        other.performance[0].unfit = Some("over budget".into());
-        other.performance[0].largest_batch = Some(3);
-        other.performance[0].alone_bytes = Some(1 << 33);
-        assert_eq!(plan.hash(), other.hash());
-        other.performance[0].repetitions += 1;
-        assert_ne!(plan.hash(), other.hash());
     }
 }

@@ -12,7 +12,7 @@ use crate::language::english::english_words;
 use crate::language::laws::sources;
 use crate::record::{
     Figure, LoadFacts, MeasuredLimits, MeasuredRate, MeasuredUnit, ModelledBy, OperatorRecord, Phase,
-    ProfileFigure, Roofline, ShardCase, ShardOrigin, ShardPart, Shards, Target,
+    ProfileFigure, Roofline, ShardCase, ShardPart, Shards, Target,
 };
 use crate::report::compare::{Comparison, Options};
 use crate::report::tests::assert_whole_page;
@@ -117,7 +117,7 @@ fn merged() -> fixture::Records {
     let fixture::Records { mut run, samples, requests } = fixture::realistic();
     run.run_id += "-merged";
     let part = |index: u32, host: &str, share: f64| {
-        let mut origin = ShardOrigin::of(&run, index == 1);
+        let mut origin = run.origin(index == 1);
         origin.host = host.into();
         if let Some(roofline) = &mut origin.roofline {
             roofline.bandwidth_bytes_per_s *= share;

@@ -12,7 +12,7 @@
 //!
 //! This file names the types of a folder for the layers: `Table`, `Run`, `Case` and `Line`, `Report`. The layers know the workloads
 //! by its list. Each makes its own types from it. `suite/cases.rs` makes the fields of a suite, and `run/cases.rs` those of a
-//! plan. `record/cases.rs` makes the fields of `run.json` and the journals, and `report/workloads.rs` the parts of a report.
+//! plan. `record/plan.rs` makes the fields of `run.json`, `record/contents.rs` reads the journals, and `report/workloads.rs` the parts of a report.
 //! Types rather than one trait object carry a workload through, because its lines on
 //! disk have a fixed form.
 //!

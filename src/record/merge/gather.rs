@@ -1,20 +1,21 @@
 //! Finds the runs of shards, checks that they are of one plan, and takes one run for each shard.
 
-use super::super::course::Timed;
+use super::super::course::Course;
 use super::super::dir::{RunDir, seal_of};
-use super::super::journal::{self, Keyed, Line};
+use super::super::journal::{self, Line};
+use super::super::keyed::Keyed;
+use super::super::plan::{Field, ForEachKind, Plan};
 use super::super::run::{RunRecord, Status};
 use super::super::shard::{ShardPart, Shards, numbers};
 use super::super::writer::{FoundWriter, WRITER};
 use super::super::{PromptRecord, RecordError, SampleRecord};
 use super::{MergeError, lacking};
-use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The run of a shard.
-pub(in crate::record) struct Source {
+pub(super) struct Source {
     /// Its directory.
     pub(super) path: PathBuf,
     /// Its `run.json`.
@@ -42,7 +43,7 @@ impl Source {
     }
 
     /// Returns the whole plan.
-    pub(super) fn whole(&self) -> Result<&super::super::Plan, MergeError> {
+    pub(super) fn whole(&self) -> Result<&Plan, MergeError> {
         self.shards().whole.as_ref().ok_or_else(|| self.refused("its run.json has no whole plan"))
     }
 
@@ -259,7 +260,9 @@ fn one_of(mut runs: Vec<Source>, notes: &mut Vec<String>) -> Result<Source, Merg
     for other in others {
         compare::<SampleRecord>(&chosen, &other, "samples.jsonl", without_times)?;
         compare::<PromptRecord>(&chosen, &other, "prompts.jsonl", without_times)?;
-        let bare = super::super::Plan::compare_timed(&chosen, &other)?;
+        let mut timed = Comparing { a: &chosen, b: &other, bare: Vec::new() };
+        Plan::for_each_kind(&mut timed)?;
+        let bare = timed.bare;
         let mut note = format!(
             "{} has two runs without a difference; {} is taken, {} is not needed",
             numbers(&[chosen.index]),
@@ -313,15 +316,24 @@ fn compare<R: Keyed>(
     }
 }
 
-/// Compares the timed lines of one kind. Times differ from run to run; outputs do not. Returns whether a line has none.
-pub(in crate::record) fn compare_lines<C: super::super::course::Course>(
-    a: &Source,
-    b: &Source,
-) -> Result<bool, MergeError>
-where
-    C::Line: Timed + Serialize,
-{
-    compare::<C::Line>(a, b, C::JOURNAL, |line| line.get("output_hash").cloned().unwrap_or_default())
+/// Compares the timed lines that two runs of a shard have in common. Times differ from run to run; outputs do not.
+struct Comparing<'a> {
+    a: &'a Source,
+    b: &'a Source,
+    /// The journals with lines that have no output to compare.
+    bare: Vec<&'static str>,
+}
+
+impl ForEachKind for Comparing<'_> {
+    type Error = MergeError;
+
+    fn kind<C: Course + Clone>(&mut self, _: &Field<C>) -> Result<(), MergeError> {
+        let output = |line: &serde_json::Value| line.get("output_hash").cloned().unwrap_or_default();
+        if compare::<C::Line>(self.a, self.b, C::JOURNAL, output)? {
+            self.bare.push(C::JOURNAL);
+        }
+        Ok(())
+    }
 }
 
 /// Removes the times of an item.

@@ -1,7 +1,8 @@
 //! Merges the items of accuracy cases in the plan's order, one line at a time.
 
+use super::super::accuracy::{AccuracyCase, ItemsHasher};
 use super::super::identity::hex;
-use super::super::run::{AccuracyCase, ItemsHasher, JournalSeal};
+use super::super::run::JournalSeal;
 use super::super::sum::{LINE, Sum};
 use super::super::{RecordError, RunDir};
 use super::gather::Source;

@@ -10,21 +10,20 @@ mod output;
 mod provenance;
 mod timed;
 
-use super::cases::Plan;
 use super::dir::RunDir;
 use super::error::RecordError;
+use super::plan::Plan;
 use super::run::{RunRecord, Status};
-use super::shard::{ShardOrigin, ShardPart, Shards, numbers};
+use super::shard::{ShardPart, Shards, numbers};
 use super::writer::own_ending;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub(super) use self::gather::Source;
-pub(super) use self::gather::compare_lines;
+use self::gather::Source;
 pub use self::gather::runs_in;
 use self::output::Output;
-pub(super) use self::timed::Merging;
+use self::timed::Merging;
 
 /// Shards cannot be merged.
 #[derive(Debug, thiserror::Error)]
@@ -116,11 +115,11 @@ fn put_together(dir: &RunDir, sources: &[Source], partial: bool) -> Result<(RunR
     let mut plan = whole.clone();
     let mut seal = BTreeMap::new();
     let mut merging = Merging::new(sources, partial);
-    plan.adopt_timed(&mut merging)?;
+    merging.adopt_all(&mut plan)?;
     plan.operators = sources.iter().any(|source| source.record.plan.operators);
     let order = plan.tp_sizes();
     let read = items::merge(dir, &mut plan.accuracy, &order, sources, partial, &mut seal)?;
-    plan.write_timed(&merging, dir, &mut seal)?;
+    merging.write_all(&plan, dir, &mut seal)?;
     let parts: Vec<ShardPart> = sources
         .iter()
         .map(|source| {
@@ -129,7 +128,7 @@ fn put_together(dir: &RunDir, sources: &[Source], partial: bool) -> Result<(RunR
                 index: source.index,
                 items: BTreeMap::new(),
                 cases: merging.cases_of(source),
-                origin: Some(ShardOrigin::of(&source.record, complete)),
+                origin: Some(source.record.origin(complete)),
             }
         })
         .collect();

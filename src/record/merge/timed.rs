@@ -1,8 +1,8 @@
 //! Merges the lines of timed cases: all lines of a case are of one shard.
 
-use super::super::cases::Plan;
 use super::super::course::{Course, in_order};
 use super::super::journal;
+use super::super::plan::{Field, ForEachKind, Plan};
 use super::super::run::JournalSeal;
 use super::super::shard::ShardCase;
 use super::super::{RecordError, RunDir};
@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 
 /// The timed lines of shards that are being merged.
-pub(in crate::record) struct Merging<'a> {
+pub(super) struct Merging<'a> {
     sources: &'a [Source],
     partial: bool,
     /// The lines of each case that is whole, by journal and case.
@@ -32,9 +32,24 @@ impl<'a> Merging<'a> {
         source.part().cases.iter().filter(|case| self.whole.contains(&case.id)).cloned().collect()
     }
 
+    /// Replaces the timed cases of the plan by those of the shards that ran them.
+    pub(super) fn adopt_all(&mut self, plan: &mut Plan) -> Result<(), MergeError> {
+        Plan::for_each_kind(&mut Adopting { merging: self, plan })
+    }
+
+    /// Writes the journals of the timed cases of the plan.
+    pub(super) fn write_all(
+        &self,
+        plan: &Plan,
+        dir: &RunDir,
+        seal: &mut BTreeMap<String, JournalSeal>,
+    ) -> Result<(), MergeError> {
+        Plan::for_each_kind(&mut Writing { merging: self, plan, dir, seal })
+    }
+
     /// Replaces cases of the whole plan by the cases in the shards, which say why a machine left them out. Reads their
     /// lines. Cases that are not whole are removed from an incomplete result.
-    pub(in crate::record) fn adopt<C: Course + Clone>(
+    fn adopt<C: Course + Clone>(
         &mut self,
         cases: &mut Vec<C>,
         of: fn(&Plan) -> &Vec<C>,
@@ -71,14 +86,14 @@ impl<'a> Merging<'a> {
     }
 
     /// Writes the journal of one kind of cases, in the plan's order.
-    pub(in crate::record) fn write<C: Course>(
+    fn write<C: Course>(
         &self,
         plan: &Plan,
         cases: &[C],
         dir: &RunDir,
         seal: &mut BTreeMap<String, JournalSeal>,
     ) -> Result<(), MergeError> {
-        let all = in_order(plan, cases);
+        let all = in_order(&plan.tp_sizes(), cases);
         let lines: Vec<&Vec<u8>> =
             all.iter().filter_map(|case| self.lines.get(&(C::JOURNAL, case.id().to_owned()))).collect();
         if lines.iter().all(|lines| lines.is_empty()) && !C::IN_EVERY_RUN {
@@ -88,6 +103,36 @@ impl<'a> Merging<'a> {
         lines.into_iter().try_for_each(|lines| output.append(lines))?;
         seal.insert(C::JOURNAL.to_owned(), output.finish()?);
         Ok(())
+    }
+}
+
+/// Takes the timed cases of the shards.
+struct Adopting<'a, 'b> {
+    merging: &'a mut Merging<'b>,
+    plan: &'a mut Plan,
+}
+
+impl ForEachKind for Adopting<'_, '_> {
+    type Error = MergeError;
+
+    fn kind<C: Course + Clone>(&mut self, field: &Field<C>) -> Result<(), MergeError> {
+        self.merging.adopt((field.of_mut)(self.plan), field.of)
+    }
+}
+
+/// Writes the journals of timed cases.
+struct Writing<'a, 'b> {
+    merging: &'a Merging<'b>,
+    plan: &'a Plan,
+    dir: &'a RunDir,
+    seal: &'a mut BTreeMap<String, JournalSeal>,
+}
+
+impl ForEachKind for Writing<'_, '_> {
+    type Error = MergeError;
+
+    fn kind<C: Course + Clone>(&mut self, field: &Field<C>) -> Result<(), MergeError> {
+        self.merging.write(self.plan, (field.of)(self.plan), self.dir, self.seal)
     }
 }
 

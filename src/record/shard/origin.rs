@@ -3,9 +3,7 @@
 use crate::language::{Text, joined, text};
 use serde::{Deserialize, Serialize};
 
-use super::super::clock::Clock;
 use super::super::roofline::Roofline;
-use super::super::run::{RunRecord, Status};
 use super::super::target::LoadFacts;
 
 /// Change of a measured limit, as a share, up to which two machines count as alike. The limits of one machine vary by a
@@ -45,25 +43,6 @@ pub struct ShardOrigin {
 }
 
 impl ShardOrigin {
-    /// Returns where a run was made.
-    pub(crate) fn of(record: &RunRecord, complete: bool) -> Self {
-        let of = &record.provenance;
-        Self {
-            run_id: record.run_id.clone(),
-            complete,
-            host: of.host.clone(),
-            cpu_model: of.cpu_model.clone(),
-            kernel: of.kernel.clone(),
-            threads: of.threads,
-            governor: of.governor.clone(),
-            roofline: of.roofline.clone(),
-            load: of.load.clone(),
-            started: of.started.clone(),
-            finished: of.finished.clone(),
-            resumed: of.resumed,
-        }
-    }
-
     /// Whether times of the two machines may be judged together: the same processor and kernels, and measured limits that
     /// agree within [`ALIKE_SHARE`]. Without measured limits, only the same host with
     /// the same number of threads is.
@@ -107,49 +86,12 @@ impl ShardOrigin {
     }
 
     /// `same host, bandwidth 1.7 and 2.3 GB/s`, or `a and b: bandwidth 1.7 and 2.3 GB/s`.
-    pub(super) fn difference_words(&self, other: &Self) -> Text {
+    pub(in crate::record) fn difference_words(&self, other: &Self) -> Text {
         let differences = joined(self.differences(other), ", ");
         if self.host == other.host {
             text!("same host, {differences}", differences)
         } else {
             text!("{a} and {b}: {differences}", a = self.host, b = other.host, differences)
-        }
-    }
-}
-
-impl RunRecord {
-    /// Returns where a timed case of a merged run was timed.
-    pub fn origin_of(&self, case_id: &str) -> Option<&ShardOrigin> {
-        self.shards.as_ref()?.origin_of(case_id)
-    }
-
-    /// Returns the name of the host that timed a case.
-    pub fn host_of(&self, case_id: &str) -> &str {
-        self.origin_of(case_id).map_or(&self.provenance.host, |origin| &origin.host)
-    }
-
-    /// Returns why the times of two cases must not be judged together: a shard timed one, and the machines are not alike.
-    /// `None` if they may, if no run is merged, or on a virtual clock, which no machine changes.
-    pub fn unlike_machines(&self, case_id: &str, other: &Self, other_id: &str) -> Option<Text> {
-        if [self, other].iter().all(|run| run.provenance.clock == Clock::Modelled) {
-            return None;
-        }
-        let of = |run: &Self, id: &str| {
-            run.origin_of(id).cloned().unwrap_or_else(|| ShardOrigin::of(run, run.status == Status::Complete))
-        };
-        if self.origin_of(case_id).is_none() && other.origin_of(other_id).is_none() {
-            return None;
-        }
-        let (a, b) = (of(self, case_id), of(other, other_id));
-        (!a.is_like(&b))
-            .then(|| text!("timed on unlike machines, {differences}", differences = a.difference_words(&b)))
-    }
-
-    /// Returns the limits of the machine that timed a case, measured before its cases.
-    pub fn roofline_of(&self, case_id: &str) -> Option<&Roofline> {
-        match self.origin_of(case_id) {
-            Some(origin) => origin.roofline.as_ref(),
-            None => self.provenance.roofline.as_ref(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Performance cases of the plan, and their timed repetitions.
 
 use crate::record::course::{Course, Timed};
-use crate::record::{Clock, Keyed, OperatorRecord, Plan, RecordError, RooflineSamples, RunDir};
+use crate::record::{Clock, Keyed, OperatorRecord, RecordError, RooflineSamples, RunDir};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -288,10 +288,10 @@ impl Course for PerformanceCase {
     }
 
     /// Every repetition has operator times, if they were requested.
-    fn shortcoming(plan: &Plan, lines: &[RequestRecord]) -> Option<String> {
+    fn shortcoming(operators: bool, lines: &[RequestRecord]) -> Option<String> {
         let without = |r: &&RequestRecord| r.operators.is_empty() && r.error.is_none();
         let count = lines.iter().filter(without).count();
-        (plan.operators && count > 0)
+        (operators && count > 0)
             .then(|| format!("{count} repetitions are without the times of their operators"))
     }
 }
