@@ -1,9 +1,11 @@
 //! The client.
 
+mod generate;
+
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::generate::{self, Sent};
+use self::generate::Sent;
 use crate::protocol::{self, Protocol, Unary, Wrong};
 use crate::response::{Attempt, Times};
 use crate::transport::Transport;

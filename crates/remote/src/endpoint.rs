@@ -5,40 +5,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::{Api, RemoteError};
-
-/// Which route generates, where a protocol has several.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Route {
-    /// The protocol's best route: the most capabilities.
-    #[default]
-    Default,
-    /// MindIE's `/infer` and `/infer_token`: prefill and decode times of the server, no `ignore_eos`.
-    Infer,
-    /// MindIE's `/generate` with `prompt`: the stream is JSON objects separated by NUL bytes. For versions before 2.0.
-    Generate,
-}
-
-impl Route {
-    /// Returns the word of the command line and of records.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Infer => "infer",
-            Self::Generate => "generate",
-        }
-    }
-}
-
-impl FromStr for Route {
-    type Err = RemoteError;
-
-    fn from_str(word: &str) -> Result<Self, RemoteError> {
-        [Self::Default, Self::Infer, Self::Generate].into_iter().find(|r| r.word() == word).ok_or_else(|| {
-            RemoteError::Option(format!("`{word}` is no route: expected default, infer or generate"))
-        })
-    }
-}
+use crate::files::read_bounded;
+use crate::{Api, RemoteError, Route};
 
 /// What decides whether two URLs are of one server.
 #[derive(PartialEq, Eq)]
@@ -151,7 +119,7 @@ impl Key {
 
     /// Reads a key from a file of at most 64 KiB.
     pub fn from_file(path: &Path) -> Result<Self, RemoteError> {
-        let text = crate::transport::read_bounded(path, 1 << 16, "key")?;
+        let text = read_bounded(path, 1 << 16, "key")?;
         let text = std::str::from_utf8(&text).unwrap_or_default();
         Self::new(text).map_err(|e| RemoteError::Option(format!("{}: {e}", path.display())))
     }

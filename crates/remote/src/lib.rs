@@ -15,25 +15,35 @@
 mod client;
 mod endpoint;
 mod failure;
-mod generate;
+mod files;
+mod identity;
 mod json;
+mod kind;
 pub mod metrics;
 mod probe;
 mod protocol;
 mod request;
 mod response;
+mod route;
 pub mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(test)]
+mod toy_walk;
 mod transport;
+#[cfg(feature = "testing")]
+mod wire;
 
 pub use client::Client;
-pub use endpoint::{Endpoint, Key, Retry, Route, Timeouts, Tls, Url};
-pub use failure::{Failure, FailureKind, Phase, RemoteError};
-pub use probe::{Capabilities, Capability, KnownPrompt, Limits, Probe, Standing};
+pub use endpoint::{Endpoint, Key, Retry, Timeouts, Tls, Url};
+pub use failure::{Failure, RemoteError};
+pub use identity::Limits;
+pub use kind::{FailureKind, Phase};
+pub use probe::{Capabilities, Capability, KnownPrompt, Probe, Standing};
 pub use protocol::Api;
 pub use request::{Choice, Generation, Prompt, Sampling};
 pub use response::{
     Attempt, ChoiceLogprobs, Event, EventTime, Finish, PromptLogprobs, Response, ServerTimes, Times,
     TokenLogprob,
 };
+pub use route::Route;

@@ -1,19 +1,8 @@
-//! What a server says of itself: name, version, models, limits.
+//! Asks a server what it is.
 
-use super::Limits;
 use crate::Client;
-use crate::json::Json;
+use crate::identity::Identity;
 use crate::protocol::Base;
-
-/// What the routes of information said.
-#[derive(Debug, Default)]
-pub(crate) struct Identity {
-    pub(crate) server: Option<String>,
-    pub(crate) version: Option<String>,
-    pub(crate) models: Vec<String>,
-    pub(crate) limits: Limits,
-    pub(crate) notes: Vec<String>,
-}
 
 /// Asks the protocol's routes of information. One that does not answer is a note: servers switch them off, and generate all the
 /// same.
@@ -39,14 +28,4 @@ pub(super) fn ask(client: &Client) -> Identity {
         identity.notes.push(format!("The server does not list the model `{model}`: it lists {listed}."));
     }
     identity
-}
-
-/// Returns a text of an answer, unless it is empty.
-pub(crate) fn text(json: &Json, name: &str) -> Option<String> {
-    json.get(name).text().filter(|text| !text.is_empty()).map(str::to_owned)
-}
-
-/// Returns the first count of an answer that has one of the names.
-pub(crate) fn count(json: &Json, names: &[&str]) -> Option<u64> {
-    names.iter().find_map(|name| json.get(name).count()).map(u64::from)
 }

@@ -3,9 +3,7 @@
 mod checks;
 mod identity;
 
-pub(crate) use identity::{Identity, count, text};
-
-use crate::{Api, Client, RemoteError};
+use crate::{Api, Client, Limits, RemoteError};
 
 /// A prompt of known length, to check a server's counts against.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,19 +114,6 @@ impl Capabilities {
             ("repeats", &self.repeats),
         ]
     }
-}
-
-/// Limits that a server states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
-    /// Longest prompt in tokens.
-    pub max_input: Option<u64>,
-    /// Longest prompt and output together in tokens.
-    pub max_total: Option<u64>,
-    /// Requests at a time.
-    pub max_concurrent: Option<u64>,
-    /// Tokens of a batch.
-    pub max_batch_tokens: Option<u64>,
 }
 
 /// A server, as it showed itself.

@@ -112,7 +112,7 @@ fn read_candidates(json: &Json) -> Result<Candidates, Wrong> {
 /// The server's side, for tests.
 #[cfg(feature = "testing")]
 pub(super) mod stub {
-    use crate::testing::stub::{MODEL, Reply, Wire};
+    use crate::wire::{MODEL, Reply, Wire};
 
     /// The same in every protocol.
     pub(in crate::protocol) struct Chat;

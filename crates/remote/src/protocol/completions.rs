@@ -168,7 +168,7 @@ pub(super) fn read_echo(json: &Json) -> Result<PromptTokens, Wrong> {
 /// The server's side, for tests.
 #[cfg(feature = "testing")]
 pub(super) mod stub {
-    use crate::testing::stub::{MODEL, Reply, Wire};
+    use crate::wire::{MODEL, Reply, Wire};
 
     /// With or without what only vLLM has: token ids, and the counts in every event.
     pub(in crate::protocol) struct Completions {

@@ -6,8 +6,8 @@ use super::{
     About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update,
     Wrong, lacks, set,
 };
+use crate::identity::{Identity, Limits, count, text};
 use crate::json::Json;
-use crate::probe::{Identity, Limits, count, text};
 use crate::response::{ServerTimes, TokenLogprob};
 use crate::{FailureKind, Finish, Generation, Prompt, Route, Sampling};
 
@@ -45,8 +45,8 @@ impl Protocol for LlamaCpp {
     }
 
     #[cfg(feature = "testing")]
-    fn stub(&self) -> crate::testing::stub::Stub {
-        crate::testing::stub::Stub {
+    fn stub(&self) -> crate::wire::Stub {
+        crate::wire::Stub {
             generates: &[(ROUTE, &stub::Completion), (super::chat::ROUTE, &super::chat::stub::Chat)],
             states: &[
                 ("/health", r#"{"status":"ok"}"#),
@@ -230,7 +230,7 @@ fn is_biased(list: &[TokenLogprob], chosen: Option<f64>) -> bool {
 /// The server's side, for tests.
 #[cfg(feature = "testing")]
 mod stub {
-    use crate::testing::stub::{Reply, Wire};
+    use crate::wire::{Reply, Wire};
 
     /// `/completion`.
     pub(super) struct Completion;

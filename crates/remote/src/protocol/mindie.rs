@@ -26,8 +26,8 @@ impl Protocol for Mindie {
 
     /// Without the old `/generate`.
     #[cfg(feature = "testing")]
-    fn stub(&self) -> crate::testing::stub::Stub {
-        crate::testing::stub::Stub {
+    fn stub(&self) -> crate::wire::Stub {
+        crate::wire::Stub {
             generates: &[
                 (completions::ROUTE, &completions::stub::Completions { ids: false }),
                 (super::chat::ROUTE, &super::chat::stub::Chat),
@@ -35,7 +35,7 @@ impl Protocol for Mindie {
                 ("/infer_token", &stub::Infer { prompt: "/input_id" }),
             ],
             states: &[
-                crate::testing::stub::MODELS,
+                crate::wire::MODELS,
                 (
                     "/info",
                     r#"{"version":"2.2.RC1","max_input_length":2048,"max_batch_total_tokens":8192,"max_concurrent_requests":200,"models":[{"model_id":"stub","max_total_tokens":2560}]}"#,
@@ -168,7 +168,7 @@ fn read_old_generate(json: &Json, answer: &mut Answer) -> Result<Update, Wrong> 
 #[cfg(feature = "testing")]
 mod stub {
     use super::tgi::stub::{NO_END, end, members, whole};
-    use crate::testing::stub::{Reply, Wire};
+    use crate::wire::{Reply, Wire};
 
     /// TGI's shape with lists of ids, times of the server, and an event of its own at the end.
     pub(super) struct Infer {

@@ -20,8 +20,8 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
+use crate::identity::Identity;
 use crate::json::Json;
-use crate::probe::Identity;
 use crate::response::{ServerTimes, TokenLogprob};
 use crate::{Choice, FailureKind, Finish, Generation, Prompt, RemoteError, Route, Sampling};
 
@@ -232,7 +232,7 @@ pub(crate) trait Protocol: Sync {
 
     /// A well-behaved server of this protocol, for tests.
     #[cfg(feature = "testing")]
-    fn stub(&self) -> crate::testing::stub::Stub;
+    fn stub(&self) -> crate::wire::Stub;
 
     /// Whether requests name a model, and answers must name the same.
     fn names_model(&self, route: Route, prompt: Option<&Prompt>) -> bool;

@@ -5,8 +5,8 @@ use serde_json::json;
 use super::{
     About, Base, Call, Candidates, Chats, PromptTokens, Protocol, Unary, Unsupported, completions, set,
 };
+use crate::identity::{Identity, count, text};
 use crate::json::Json;
-use crate::probe::{Identity, count, text};
 use crate::{Generation, Prompt, Route};
 
 /// The deepest candidates that completions reveal by the published rules. Servers with more are asked for more.
@@ -28,13 +28,13 @@ impl Protocol for OpenAi {
     }
 
     #[cfg(feature = "testing")]
-    fn stub(&self) -> crate::testing::stub::Stub {
-        crate::testing::stub::Stub {
+    fn stub(&self) -> crate::wire::Stub {
+        crate::wire::Stub {
             generates: &[
                 (completions::ROUTE, &completions::stub::Completions { ids: false }),
                 (super::chat::ROUTE, &super::chat::stub::Chat),
             ],
-            states: &[crate::testing::stub::MODELS],
+            states: &[crate::wire::MODELS],
         }
     }
 

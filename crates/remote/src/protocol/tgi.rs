@@ -6,8 +6,8 @@ use super::{
     About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update,
     Wrong, lacks, set,
 };
+use crate::identity::{Identity, Limits, count, text};
 use crate::json::Json;
-use crate::probe::{Identity, Limits, count, text};
 use crate::response::TokenLogprob;
 use crate::{FailureKind, Finish, Generation, Prompt, Route};
 
@@ -34,8 +34,8 @@ impl Protocol for Tgi {
     }
 
     #[cfg(feature = "testing")]
-    fn stub(&self) -> crate::testing::stub::Stub {
-        crate::testing::stub::Stub {
+    fn stub(&self) -> crate::wire::Stub {
+        crate::wire::Stub {
             generates: &[
                 ("/generate_stream", &stub::Generate { streams: true }),
                 ("/generate", &stub::Generate { streams: false }),
@@ -237,7 +237,7 @@ fn read_prompt(json: &Json) -> Result<PromptTokens, Wrong> {
 /// The server's side, for tests.
 #[cfg(feature = "testing")]
 pub(super) mod stub {
-    use crate::testing::stub::{Reply, Wire};
+    use crate::wire::{Reply, Wire};
 
     /// `/generate_stream` and `/generate`.
     pub(super) struct Generate {

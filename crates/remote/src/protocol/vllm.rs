@@ -6,8 +6,8 @@ use super::{
     About, Base, Call, Candidates, Chats, PromptTokens, Protocol, Unary, Unsupported, Wrong, completions,
     lacks, openai, set,
 };
+use crate::identity::text;
 use crate::json::Json;
-use crate::probe::text;
 use crate::{FailureKind, Generation, Prompt, Route};
 
 /// vLLM's default of `--max-logprobs`.
@@ -35,13 +35,13 @@ impl Protocol for Vllm {
     }
 
     #[cfg(feature = "testing")]
-    fn stub(&self) -> crate::testing::stub::Stub {
-        crate::testing::stub::Stub {
+    fn stub(&self) -> crate::wire::Stub {
+        crate::wire::Stub {
             generates: &[
                 (completions::ROUTE, &completions::stub::Completions { ids: true }),
                 (super::chat::ROUTE, &super::chat::stub::Chat),
             ],
-            states: &[crate::testing::stub::MODELS, ("/version", r#"{"version":"0.33.0"}"#)],
+            states: &[crate::wire::MODELS, ("/version", r#"{"version":"0.33.0"}"#)],
         }
     }
 

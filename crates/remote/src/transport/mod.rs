@@ -5,9 +5,6 @@ mod resolve;
 mod stamp;
 mod tls;
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
@@ -219,17 +216,4 @@ fn was_closed(error: &ureq::Error, within: Duration) -> bool {
         && clock.connected.is_none()
         && !clock.answered
         && clock.sent.is_none_or(|sent| sent.elapsed() < within)
-}
-
-/// Reads a file of at most `limit` bytes. `what` names it in messages.
-pub(crate) fn read_bounded(path: &Path, limit: u64, what: &str) -> Result<Vec<u8>, RemoteError> {
-    let fail = |e: &dyn std::fmt::Display| {
-        RemoteError::Option(format!("cannot read the {what} file {}: {e}", path.display()))
-    };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(|e| fail(&e))?;
-    if bytes.len() as u64 > limit {
-        return Err(fail(&format!("larger than {limit} bytes")));
-    }
-    Ok(bytes)
 }

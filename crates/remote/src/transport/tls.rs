@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-use super::read_bounded;
+use crate::files::read_bounded;
 use crate::{RemoteError, Tls};
 
 /// The largest file of certificates: a system's bundle has about 250 KiB.

@@ -1,10 +1,11 @@
 //! One attempt to generate: the stream, its end, and its times.
 
+use super::Client;
 use crate::protocol::{self, Answer, Call, Ending, Update};
 use crate::response::{Attempt, EventTime};
 use crate::stream::{Frame, Framing, Nul, Sse};
 use crate::transport::Exchange;
-use crate::{Client, Event, Failure, FailureKind, Finish, Response, json::Json};
+use crate::{Event, Failure, FailureKind, Finish, Response, json::Json};
 
 /// The payload that ends a stream of the OpenAI routes.
 const DONE: &str = "[DONE]";
@@ -14,17 +15,17 @@ const REST_OF_CHARACTER: u32 = 4;
 
 /// What an attempt sends.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sent<'a> {
+pub(super) struct Sent<'a> {
     /// The body of the request.
-    pub(crate) body: &'a [u8],
+    pub(super) body: &'a [u8],
     /// The limit that the body states.
-    pub(crate) max_tokens: u32,
+    pub(super) max_tokens: u32,
     /// The model that the body names, if the protocol names one.
-    pub(crate) model: Option<&'a str>,
+    pub(super) model: Option<&'a str>,
 }
 
 /// Sends the request and reads the stream to its end marker. `attempts` gets those that met a closed connection.
-pub(crate) fn attempt(
+pub(super) fn attempt(
     client: &Client,
     call: &Call,
     Sent { body, max_tokens, model }: Sent<'_>,
