@@ -6,8 +6,8 @@ use glmbench_device::DeviceError;
 
 use super::choice::Addition;
 use super::core::{Core, Scratch};
-use super::launch::Key;
 use super::ops;
+use super::second_stage::Key;
 use super::tensor::{Element, View};
 
 /// Adds `y`, broadcast along axes of extent 1, to the contiguous `x`, with the selected operator. With a key, the plan is

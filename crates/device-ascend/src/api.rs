@@ -9,7 +9,7 @@ use ascend_sys::{Libraries, call};
 use glmbench_device::DeviceError;
 
 use super::error::{Meaning, failed, meaning, name, unavailable};
-use super::memory::Ledger;
+use super::ledger::Ledger;
 use super::trace::{self, Trace};
 
 /// The libraries of one process (or of one emulated machine), shared by its ranks.

@@ -13,7 +13,7 @@ use ascend_sys::{Ccl, HcclRootInfo, call};
 use glmbench_device::DeviceError;
 
 use super::api::{Api, acl};
-use super::runtime::Context;
+use super::context::Context;
 use super::trace;
 
 /// How long ranks wait for one another: HCCL's default (`HCCL_CONNECT_TIMEOUT`).

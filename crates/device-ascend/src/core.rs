@@ -10,9 +10,11 @@ use glmbench_device::{DType, DeviceError};
 
 use super::api::Api;
 use super::choice::{Addition, Choices, Graph, Reuse};
-use super::launch::{Key, Launcher, Plan};
+use super::context::Context;
+use super::launch::{Launcher, Plan};
 use super::memory::{Buffer, Inbox, Slab};
-use super::runtime::{Context, Stream};
+use super::runtime::Stream;
+use super::second_stage::Key;
 use super::tensor::Element;
 
 /// The shared state of one rank. Fields are dropped in order: plans before memory, memory before the context.

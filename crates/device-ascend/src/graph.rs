@@ -12,43 +12,16 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
-use ascend_sys::{ACL_MODEL_RI_CAPTURE_MODE_THREAD_LOCAL, aclOpExecutor, call};
+use ascend_sys::{ACL_MODEL_RI_CAPTURE_MODE_THREAD_LOCAL, call};
 
 use glmbench_device::DeviceError;
 
 use super::api::acl;
-use super::launch::{Key, SecondStage};
-use super::runtime::Context;
+use super::context::Context;
+use super::second_stage::{Key, Launch};
 
 /// Maximum number of held graphs. A runtime supports at most 256 per stream.
 const MAX_GRAPHS: usize = 240;
-
-/// A second stage with its arguments.
-#[derive(Clone, Copy)]
-pub(super) struct Launch {
-    /// The operator and its operands.
-    pub(super) key: Key,
-    /// The name of the operator.
-    pub(super) name: &'static str,
-    /// The second stage.
-    pub(super) run: SecondStage,
-    /// The executor. If the launch waits, the executor is repeatable and outlives the launch.
-    pub(super) executor: *mut aclOpExecutor,
-    /// Device memory requested by the first stage.
-    pub(super) workspace: *mut c_void,
-    /// Length of the workspace in bytes.
-    pub(super) bytes: u64,
-}
-
-impl Launch {
-    /// Calls the second stage on a stream.
-    pub(super) fn queue(&self, context: &Context, stream: *mut c_void) -> Result<(), DeviceError> {
-        let api = &context.api;
-        api.ready()?;
-        // SAFETY: the executor is unused or repeatable, and the workspace is as long as the first stage asked for.
-        api.check(self.name, unsafe { (self.run)(self.workspace, self.bytes, self.executor, stream) })
-    }
-}
 
 /// A captured segment.
 pub(super) struct Graph {

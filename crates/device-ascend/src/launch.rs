@@ -9,18 +9,15 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::ptr;
 
-use ascend_sys::{aclOpExecutor, aclrtStream, call};
+use ascend_sys::{aclOpExecutor, call};
 
 use glmbench_device::DeviceError;
 
 use super::api::{Api, acl};
-use super::graph::Launch;
 use super::memory::{Buffer, Slab};
 use super::runtime::Stream;
+use super::second_stage::{Key, Launch, SecondStage};
 use super::tensor::Held;
-
-/// The second stage of every operator.
-pub(super) type SecondStage = unsafe extern "C" fn(*mut c_void, u64, *mut aclOpExecutor, aclrtStream) -> i32;
 
 /// The result of a first stage, and everything that it refers to.
 pub(super) struct Plan {
@@ -72,9 +69,6 @@ macro_rules! plan {
     }};
 }
 pub(super) use plan;
-
-/// An operator on given operands: the call site, and up to four numbers that determine the rest (buffer ids, rows).
-pub(super) type Key = (&'static str, [u64; 4]);
 
 /// Maximum number of kept plans. Beyond it, all are dropped and created again.
 const MAX_KEPT: usize = 8192;

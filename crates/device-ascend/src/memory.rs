@@ -1,17 +1,17 @@
 //! Device memory in pieces, and small inputs that the host sends every step.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ascend_sys::{ACL_MEM_MALLOC_HUGE_FIRST, ACL_MEMCPY_DEVICE_TO_HOST, ACL_MEMCPY_HOST_TO_DEVICE, call};
 
 use glmbench_device::DeviceError;
 
 use super::api::acl;
-use super::runtime::{Context, Event, Stream};
+use super::context::Context;
+use super::runtime::{Event, Stream};
 
 /// Alignment of pieces in a shared chunk, as operators require, in bytes.
 const ALIGNMENT: usize = 64;
@@ -22,46 +22,6 @@ const CHUNK_BYTES: usize = 2 << 20;
 /// one allocation. The result also keeps the next piece aligned.
 fn piece_bytes(len: usize) -> usize {
     (len.next_multiple_of(32) + 32).next_multiple_of(ALIGNMENT)
-}
-
-/// Device memory that this process holds, by the chip's ordinal.
-#[derive(Default)]
-pub(super) struct Ledger(Mutex<BTreeMap<i32, Held>>);
-
-/// Memory held on a chip: bytes now, and the most since the peak was last forgotten.
-#[derive(Default, Clone, Copy)]
-struct Held {
-    now: u64,
-    peak: u64,
-}
-
-impl Ledger {
-    fn with(&self, ordinal: i32, change: impl FnOnce(&mut Held)) {
-        change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(ordinal).or_default());
-    }
-
-    fn take(&self, ordinal: i32, bytes: usize) {
-        self.with(ordinal, |held| {
-            held.now += bytes as u64;
-            held.peak = held.peak.max(held.now);
-        });
-    }
-
-    fn give_back(&self, ordinal: i32, bytes: usize) {
-        self.with(ordinal, |held| held.now = held.now.saturating_sub(bytes as u64));
-    }
-
-    /// Forgets the peak: what is held now is the most.
-    pub(super) fn forget_peak(&self, ordinal: i32) {
-        self.with(ordinal, |held| held.peak = held.now);
-    }
-
-    /// Returns how many bytes more than now were held at the peak.
-    pub(super) fn above_now(&self, ordinal: i32) -> u64 {
-        let mut above = 0;
-        self.with(ordinal, |held| above = held.peak - held.now);
-        above
-    }
 }
 
 /// One allocation.

@@ -1,58 +1,19 @@
-//! A rank's handles on its device: the context of its thread, a stream, events. Each is released on drop.
+//! A rank's queues on its device: a stream and events. Each is released on drop.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ascend_sys::call;
 
 use glmbench_device::DeviceError;
 
-use super::api::{Api, acl};
-use super::graph::{Launch, Segments};
-use super::trace;
-
-/// The device set on this thread. Everything that lives on the device holds the context, so the device is reset last.
-pub(super) struct Context {
-    pub(super) api: Arc<Api>,
-    ordinal: i32,
-    /// Work that nobody waits for may still use what lives on the device. Then nothing is released before the process
-    /// ends.
-    abandoned: AtomicBool,
-}
-
-impl Context {
-    /// Sets device `ordinal` on the calling thread.
-    pub(super) fn new(api: Arc<Api>, ordinal: i32) -> Result<Arc<Self>, DeviceError> {
-        // SAFETY: an integer goes in.
-        unsafe { acl!(&api, api.libraries.rt, aclrtSetDevice(ordinal)) }
-            .inspect_err(|_| trace::argue("aclrtSetDevice", &[&ordinal]))?;
-        Ok(Arc::new(Self { api, ordinal, abandoned: AtomicBool::new(false) }))
-    }
-
-    /// Returns the chip's number among the visible ones.
-    pub(super) fn ordinal(&self) -> i32 {
-        self.ordinal
-    }
-
-    /// Returns whether everything on the device is kept until the process ends.
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        if self.is_abandoned() {
-            return;
-        }
-        // SAFETY: nothing on this device is left, see the type.
-        let _ = unsafe { call!(self.api.libraries.rt, aclrtResetDevice(self.ordinal)) };
-    }
-}
+use super::api::acl;
+use super::context::Context;
+use super::graph::Segments;
+use super::second_stage::Launch;
 
 /// Fast launch and fast synchronisation: `ACL_STREAM_FAST_LAUNCH | ACL_STREAM_FAST_SYNC`.
 const FAST: u32 = 0x3;
@@ -193,7 +154,7 @@ impl Stream {
         {
             if self.context.api.is_lost() && called_off.get_or_insert_with(Instant::now).elapsed() > PATIENCE
             {
-                self.context.abandoned.store(true, Ordering::Relaxed);
+                self.context.abandon();
             }
         }
     }

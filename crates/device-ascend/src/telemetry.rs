@@ -14,7 +14,7 @@ use glmbench_device::DeviceError;
 use glmbench_device::sensors::{Methods, Reading, Readings, Sensors};
 
 use super::api::{Api, acl};
-use super::runtime::Context;
+use super::context::Context;
 use super::settings::Chip;
 use super::visible::{VISIBLE_DEVICES, logic_id};
 

@@ -12,11 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::bell::{Bell, Events};
 use crate::error::{ApiError, Kind};
+use crate::job::{CHANNEL_EVENTS, Command, Job};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::names::TokenNames;
 use crate::settings::Settings;
-use crate::work::{CHANNEL_EVENTS, Command, Job};
 
 /// Texts longer than this, in bytes, are encoded on another thread.
 const LONG_TEXT: usize = 16 << 10;

@@ -12,7 +12,7 @@ use std::thread::ThreadId;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 
-use crate::work::Event;
+use crate::job::Event;
 
 /// The bell between the engine's thread and the connections' thread.
 #[derive(Debug, Clone, Default)]

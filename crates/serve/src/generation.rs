@@ -11,9 +11,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::app::App;
 use crate::bell::Events;
 use crate::error::{ApiError, Kind};
+use crate::job::{End, Event, Token};
 use crate::ticket::Ticket;
 use crate::wire::fields::{CountOrAll, Plain, Prompt};
-use crate::work::{End, Event, Token};
 
 /// Longest stop text, in bytes.
 const MAX_STOP: usize = 256;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use glmbench_engine::{FinishReason, Occupancy, Step, StepKind};
 
-use crate::work::Measure;
+use crate::job::Measure;
 
 /// Bounds of histograms of times, in seconds.
 const SECONDS: [f64; 20] = [

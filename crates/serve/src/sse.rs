@@ -16,8 +16,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::bell::Events;
 use crate::error::{ApiError, Family, Kind};
+use crate::job::Event;
 use crate::ticket::Ticket;
-use crate::work::Event;
 
 /// Silence after which a comment line is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

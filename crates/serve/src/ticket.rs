@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::job::Times;
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::work::Times;
 
 /// What is known of a request so far.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::app::App;
 use crate::error::Family;
 use crate::generation::{Output, PromptInfo, note_end, openai_reason};
+use crate::job::{End, Event, Token};
 use crate::names::TokenNames;
 use crate::sse::{Render, append, push};
 use crate::ticket::Ticket;
@@ -17,7 +18,6 @@ use crate::wire::replies::{
     ChatLogprobs, ChatToken, Choice, CompletionLogprobs, Delta, Logprobs, Pairs, PromptLogprob,
     PromptLogprobs, Reply, StopReason, Usage,
 };
-use crate::work::{End, Event, Token};
 
 /// How a request wants its reply.
 #[expect(clippy::struct_excessive_bools, reason = "each is a field of the request of its own")]

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::error::Family;
 use crate::generation::{Output, PromptInfo, note_end};
+use crate::job::{End, Event, Token};
 use crate::sse::{Render, push};
 use crate::ticket::Ticket;
-use crate::work::{End, Event, Token};
 
 /// How a request wants its reply.
 pub(crate) struct Form {
