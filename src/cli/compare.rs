@@ -13,10 +13,8 @@ use serde::Serialize;
 
 use crate::gate;
 use crate::record::Noise;
-use crate::report::compare::{
-    ComparisonRow, ComparisonSummary, GateOutcome, Judgement, NoiseFloors, Options, compare, folder_name,
-    write,
-};
+use crate::report::compare::{ComparisonRow, GateOutcome, Judgement, NoiseFloors, Options, compare};
+use crate::report::{ComparisonSummary, folder_name, write_comparison};
 use crate::suite::gates::Gates;
 use crate::text::one_line;
 
@@ -129,7 +127,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let folder =
         args.out.clone().unwrap_or_else(|| Path::new(ROOT).join(folder_name(SystemTime::now(), &comparison)));
-    let summary = write(&comparison, &judgements, &folder)?;
+    let summary = write_comparison(&comparison, &judgements, &folder)?;
     if let (Some(path), Some(gates)) = (&args.junit, &gates) {
         write_junit(path, gates, &judgements)?;
     }

@@ -209,7 +209,7 @@ fn wrapped(text: &str, width: usize, indent: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tables::{Column, Row};
+    use crate::report::table::{Column, Row};
 
     fn table(names: &[(&str, bool)], rows: Vec<Vec<String>>) -> Table {
         Table {

@@ -222,6 +222,8 @@ fn every_term_is_defined_somewhere() {
         "datasets",
         "src/dataset",
         "src/report/modelled",
+        "src/report/evidence",
+        "src/report/followed",
         "src/gate",
         "src/report/history",
     ] {

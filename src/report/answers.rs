@@ -1,9 +1,10 @@
 //! Distribution of the answers in a task. A model that always gives the same answer, or none, scores at chance level.
 //! That must be visible at a glance.
 
+use super::check::{Check, Outcome};
 use super::format::{NONE, or_none, percent};
-use super::tables::{Column, Table};
-use super::validity::{Check, Outcome};
+use super::table::{Column, Table};
+
 use crate::language::{Text, cells, joined, text, texts};
 use crate::record::{AccuracyCase, AnswerRow, RunRecord, SCHEMA, SampleRecord, SampleState};
 use crate::stats::binomial_at_least;

@@ -343,7 +343,7 @@ fn the_tables_are_as_committed_in_both_languages() {
         }
     }
     // The history's tables have golden files of their own.
-    let made = tables::made::places();
+    let made = table::made::places();
     let missing: Vec<_> = makers()
         .into_iter()
         .filter(|place| !made.contains(place) && !place.0.contains("/history/"))
@@ -369,7 +369,7 @@ fn a_chinese_page_and_its_charts_have_no_english_words_but_proper_terms() {
     }
     for (name, comparison) in comparisons(root.path(), Language::Zh) {
         let out = root.path().join("out").join(name);
-        compare::write(&comparison, &[], &out).unwrap();
+        write_comparison(&comparison, &[], &out).unwrap();
         look(name, &out);
     }
     left.dedup();

@@ -1,8 +1,8 @@
 //! Where the shards of a merged run ran, and whether their times may be judged together.
 
+use super::check::{Check, Outcome, yes_if};
 use super::format::or_none;
-use super::tables::Table;
-use super::validity::{Check, Outcome, yes_if};
+use super::table::Table;
 use crate::language::{cells, text, texts};
 use crate::record::{Clock, RunRecord};
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use glmbench_metrics::Perplexity;
 
 use super::format::fixed;
-use super::tables::Table;
+use super::table::Table;
 use crate::record::{RunRecord, SampleRecord};
 use crate::stats::{Estimate, Interval, mean};
 

@@ -5,13 +5,19 @@
 
 pub mod accuracy;
 mod answers;
+mod card_memory;
 pub(crate) mod charts;
+pub(crate) mod check;
 pub mod compare;
+mod comparison;
+pub(crate) mod csv_file;
 pub mod definitions;
 mod error;
+mod evidence;
 mod expectation;
 pub mod export;
 mod failures;
+pub(crate) mod followed;
 pub(crate) mod format;
 mod formats;
 mod headline;
@@ -26,6 +32,7 @@ mod reading;
 pub mod roofline;
 mod sealed;
 mod sections;
+pub mod table;
 mod table_files;
 pub mod tables;
 pub mod validity;
@@ -36,11 +43,12 @@ pub(crate) mod fixture;
 
 use crate::language::{Language, Text};
 pub use accuracy::accuracy_rows;
+pub use check::{Check, Outcome, Verdict};
+pub use comparison::{ComparisonSummary, folder_name, render_comparison, write_comparison};
 pub use error::ReportError;
 pub use operators::operator_rows;
 pub use roofline::limit_rows;
-pub use tables::Table;
-pub use validity::{Check, Verdict};
+pub use table::Table;
 
 pub use crate::workload::load::rows::load_rows;
 pub use crate::workload::max_batch::report::probe_rows;
@@ -51,11 +59,12 @@ use crate::record::{
     AccuracyRow, AnswerRow, LimitRow, OperatorRow, PerfRow, RecordError, RequestRecord, RunDir, RunRecord,
     SampleRecord, write_whole,
 };
+use csv_file::Csv;
 use formats::{FORMATS, RunPage};
 use reading::Reading;
 use sections::Material;
 use std::path::Path;
-use workloads::{Csv, Workloads};
+use workloads::Workloads;
 
 /// Summary of a run for the terminal, with the rows that [`render`] writes.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use super::format::{NONE, fixed, or_none, percent};
 use super::performance::{case_roofline, good_repetitions};
-use super::tables::Table;
+use super::table::Table;
 use crate::language::{Text, ToText, cells, text, texts};
 use crate::record::{OperatorRecord, OperatorRow, PerformanceCase, Phase, RequestRecord, RunRecord, SCHEMA};
 use crate::stats::median;

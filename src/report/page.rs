@@ -1,12 +1,13 @@
 //! What the pages of a run say, and the templates that [`super::formats`] fills with it.
 
 use super::Summary;
+use super::check::{Check, Outcome};
 use super::definitions::DEFINITIONS;
 use super::error::ReportError;
 use super::format::{command_line, or_none};
 use super::headline;
-use super::tables::Table;
-use super::validity::{Check, Outcome, sentence};
+use super::table::Table;
+use super::validity::sentence;
 use crate::language::{Language, Text, ToText, joined, text};
 use crate::record::{AccuracyCase, Clock, FirstPrompt, Provenance, Roofline, RunRecord};
 use crate::text;

@@ -2,7 +2,8 @@
 
 use super::format::{NONE, fixed, or_none};
 use super::modelled;
-use super::tables::{Table, per_token_ns};
+use super::performance::per_token_ns;
+use super::table::Table;
 use crate::language::{Text, cells, joined, text, texts};
 use crate::record::{Clock, PerfRow, Phase, RunRecord};
 use glmbench_device::DeviceKind;

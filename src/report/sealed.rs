@@ -1,7 +1,7 @@
 //! Checks a run's records against its plan, checksums and seal. Every verdict rests on this check.
 
 use super::Summary;
-use super::validity::{Check, Outcome, yes_if};
+use super::check::{Check, Outcome, yes_if};
 use crate::language::{Text, text};
 use crate::record::{Audit, SealState, Status};
 

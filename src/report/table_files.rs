@@ -1,7 +1,7 @@
 //! The tables of a page as CSV files beside it, in `tables/`: cells and column names in English, whatever the page's language.
 
 use super::error::ReportError;
-use super::tables::Table;
+use super::table::Table;
 use crate::record::{RecordError, write_whole};
 use std::fs;
 use std::io::ErrorKind;

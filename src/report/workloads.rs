@@ -1,19 +1,18 @@
-//! What workloads add to reports and comparisons: made from the list of workloads ([`crate::workload`]), whose types
+//! What workloads add to reports: made from the list of workloads ([`crate::workload`]), whose types
 //! differ.
 
 use super::charts::Picture;
 use super::charts::cases::draw_lines;
 use super::charts::lines::LineChart;
-use super::compare::{Comparison, ComparisonRow, Pair, Side};
-use super::format::significant;
-use super::history;
-use super::modelled::{self, Figure, Known};
-use super::validity::Check;
-use super::{ReportError, Summary, Table};
-use crate::language::{Language, Text, ToText, joined, text};
+use super::check::Check;
+use super::csv_file::Csv;
+use super::followed;
+use super::modelled::Figure;
+use super::table::Table;
+use super::{ReportError, Summary};
+use crate::language::{Language, Text};
 use crate::record::course::Course;
-use crate::record::{Contents, RunDir, RunRecord, csv_table, write_whole};
-use serde::Serialize;
+use crate::record::{Contents, RunDir, RunRecord, write_whole};
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -47,7 +46,7 @@ pub(crate) trait Part: Debug {
         Vec::new()
     }
     /// The values that a history follows over runs.
-    fn history(&self, _run: &RunRecord) -> Vec<history::Figure> {
+    fn history(&self, _run: &RunRecord) -> Vec<followed::Figure> {
         Vec::new()
     }
     /// The charts, by file name without extension.
@@ -56,7 +55,7 @@ pub(crate) trait Part: Debug {
     }
 }
 
-/// A part that can be made and compared.
+/// A part that can be made.
 pub(crate) trait Reported: Part + Sized + 'static {
     /// The case in records.
     type Case: Course;
@@ -67,45 +66,6 @@ pub(crate) trait Reported: Part + Sized + 'static {
 
     /// Makes the part from a run's lines.
     fn of(run: &RunRecord, lines: &[<Self::Case as Course>::Line]) -> Self;
-
-    /// Compares two runs. `notes` gets a sentence for each case that only one run has. `None` if such cases are not compared
-    /// here.
-    fn compare(_a: &Side, _b: &Side, _notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {
-        None
-    }
-}
-
-/// The cases of one workload that two runs have in common.
-pub(crate) trait Compared: Debug {
-    /// Whether there are none.
-    fn is_empty(&self) -> bool;
-    /// The table for terminal and page.
-    fn table(&self, comparison: &Comparison, pair: &Pair) -> Table;
-    /// The rows of `comparison.csv`.
-    fn rows(&self, comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow>;
-    /// The parts of the headline sentence.
-    fn headline(&self, comparison: &Comparison, pair: &Pair) -> Vec<Text>;
-}
-
-/// A table as a file.
-#[derive(Debug, Clone)]
-pub(crate) struct Csv {
-    /// File name.
-    pub(crate) name: &'static str,
-    /// The content.
-    pub(crate) bytes: Vec<u8>,
-    /// Whether it has no rows.
-    pub(crate) is_empty: bool,
-}
-
-impl Csv {
-    /// Formats rows below a header.
-    ///
-    /// # Errors
-    /// A row cannot be written as CSV.
-    pub(crate) fn of<R: Serialize>(name: &'static str, header: &str, rows: &[R]) -> Result<Self, csv::Error> {
-        Ok(Self { name, bytes: csv_table(header, rows)?, is_empty: rows.is_empty() })
-    }
 }
 
 macro_rules! workloads {
@@ -143,13 +103,6 @@ macro_rules! workloads {
                     all.extend(<crate::workload::$folder::Report as Reported>::DEFINITIONS.iter().cloned());
                 }
             })*
-            all
-        }
-
-        /// Compares the cases of two runs, workload by workload.
-        pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Vec<Box<dyn Compared>> {
-            let mut all = Vec::new();
-            $($(#[$only])* all.extend(<crate::workload::$folder::Report as Reported>::compare(a, b, notes));)*
             all
         }
 
@@ -194,7 +147,7 @@ impl Workloads {
     }
 
     /// Returns the values that a history follows over runs.
-    pub(super) fn history(&self, run: &RunRecord) -> Vec<history::Figure> {
+    pub(super) fn history(&self, run: &RunRecord) -> Vec<followed::Figure> {
         self.parts(run).into_iter().flat_map(|part| part.history(run)).collect()
     }
 
@@ -223,76 +176,6 @@ impl Workloads {
     ) -> Result<Vec<Picture>, ReportError> {
         let charts = self.parts(run).into_iter().flat_map(|part| part.charts(run, language));
         draw_lines(run_dir, charts.collect())
-    }
-}
-
-/// Adds notes on the cases of one kind that only one run has.
-pub(crate) fn alone<C>(
-    ours: &[C],
-    theirs: &[C],
-    same: impl Fn(&C, &C) -> bool,
-    name: impl Fn(&C) -> &String,
-    (a, b): (&Side, &Side),
-    notes: &mut Vec<Text>,
-) {
-    let mut tell = |of: &[C], than: &[C], side: &Side, other: &Side| {
-        for case in of.iter().filter(|case| !than.iter().any(|other| same(case, other))) {
-            let asked_otherwise = than.iter().any(|other| name(other) == name(case));
-            let (name, here, there) = (name(case), side.letter, other.letter);
-            notes.push(if asked_otherwise {
-                text!("{name} is asked otherwise in {here} than in {there}, left out.", name, here, there)
-            } else {
-                text!("Only {here} has {name}.", here, name)
-            });
-        }
-    };
-    tell(ours, theirs, a, b);
-    tell(theirs, ours, b, a);
-}
-
-/// Formats a time in ms with three significant digits.
-pub(crate) fn short_ms(ns: u64) -> String {
-    significant(ns as f64 / 1e6, 3)
-}
-
-/// `B (name) against A (name)`.
-pub(crate) fn against(comparison: &Comparison, pair: &Pair) -> Text {
-    text!("{b} against {a}", b = comparison.other(pair).label(), a = comparison.base().label())
-}
-
-/// Returns the time errors of a figure in both runs: `modelled: A ± 20 %, B ± 10 %`. `None` with measured clocks, and if no
-/// error is known.
-pub(crate) fn model_errors<I>(
-    comparison: &Comparison,
-    pair: &Pair,
-    of: impl Fn(usize, &RunRecord) -> I,
-) -> Option<Text>
-where
-    I: IntoIterator<Item = Option<Known>>,
-{
-    let sides = [comparison.base(), comparison.other(pair)];
-    let words = sides.iter().enumerate().filter_map(|(index, side)| {
-        let span = modelled::span_of(of(index, side.run()).into_iter());
-        (!span.is_empty()).then(|| side.letter.to_text() + span)
-    });
-    let words: Vec<Text> = words.collect();
-    (!words.is_empty()).then(|| text!("modelled: {errors}", errors = joined(&words, ", ")))
-}
-
-/// Returns a row of `comparison.csv` with the case and the clocks alone.
-pub(crate) fn blank(
-    (comparison, pair): (&Comparison, &Pair),
-    kind: &'static str,
-    case: &str,
-    tp: u32,
-) -> ComparisonRow {
-    ComparisonRow {
-        subject: case.to_owned(),
-        clock_a: Some(comparison.base().clock()),
-        clock_b: Some(comparison.other(pair).clock()),
-        tp_a: Some(tp),
-        tp_b: Some(tp),
-        ..ComparisonRow::blank(comparison, pair, kind)
     }
 }
 

@@ -4,8 +4,8 @@ use crate::language::Language;
 use std::path::{Path, PathBuf};
 
 use crate::record::{RecordError, RunDir, write_whole};
-use crate::report::ReportError;
-use crate::report::compare::{Options, render};
+use crate::report::compare::Options;
+use crate::report::{ReportError, render_comparison};
 
 use super::error::RunError;
 use super::observer::Observer;
@@ -58,7 +58,7 @@ pub(super) fn compare_all(
 
 /// Compares runs and writes the result to a folder beside them.
 fn compare_beside(runs: &[PathBuf], options: &Options, observer: &mut dyn Observer) -> Result<(), RunError> {
-    match render(runs, options) {
+    match render_comparison(runs, options) {
         Ok(summary) => Ok(observer.compared(&summary)?),
         // The runs are complete without a comparison.
         Err(error @ ReportError::Compare(_)) => {

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use crate::report::ComparisonSummary;
 use crate::report::Summary;
-use crate::report::compare::ComparisonSummary;
 
 /// A case to come.
 #[derive(Debug, Clone, PartialEq)]

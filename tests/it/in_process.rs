@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use glmbench::backend::Backend;
 use glmbench::record::{RepetitionKind, RunDir, RunRecord};
-use glmbench::report::compare::ComparisonSummary;
+use glmbench::report::ComparisonSummary;
 use glmbench::report::{Summary, Verdict};
 use glmbench::run::model::ModelFacts;
 use glmbench::run::plan::Plan;

@@ -17,8 +17,8 @@ use clap::{Args as ClapArgs, Command, FromArgMatches};
 use glmbench_engine::EngineError;
 
 use crate::record::RunDir;
-use crate::report::compare::{ComparisonSummary, Options, render};
-use crate::report::{ReportError, Summary};
+use crate::report::compare::Options;
+use crate::report::{ComparisonSummary, ReportError, Summary, render_comparison};
 use crate::run::found::model_path;
 use crate::run::setup::{Setup, SetupChoice};
 use crate::run::shard::Shard;
@@ -152,7 +152,7 @@ fn compare_with(baseline: &Path, end: &RunsEnd, language: Language) -> anyhow::R
     let options = Options { allow_model: true, language, ..Options::default() };
     let same = |run: &PathBuf| run.canonicalize().ok() == baseline.canonicalize().ok();
     for run in end.runs.iter().filter(|run| !same(run)) {
-        match render(&[baseline.to_owned(), run.clone()], &options) {
+        match render_comparison(&[baseline.to_owned(), run.clone()], &options) {
             Ok(summary) => compare::show(&summary, &compare::words(&summary, &[], language))?,
             Err(ReportError::Compare(why)) => {
                 complain(&format!("not compared with the baseline: {why}"));

@@ -8,7 +8,7 @@ use crate::record::{Clock, PerformanceCase, Phase, RepetitionKind, RequestRecord
 use crate::report::format::{NONE, or_none};
 use crate::report::modelled::{self, Known};
 use crate::report::performance::{phase_ns, tpot_ns, ttft_ns};
-use crate::report::tables::{Column, Table};
+use crate::report::table::{Column, Table};
 use crate::stats::quantile;
 use crate::text::one_line;
 

@@ -11,27 +11,27 @@ use plotters::prelude::*;
 
 /// A chart of multiples.
 pub(in crate::report) struct BarChart {
-    pub(super) title: String,
-    pub(super) subtitle: String,
+    pub(in crate::report) title: String,
+    pub(in crate::report) subtitle: String,
     /// What a multiple says, below each group's axis.
-    pub(super) x_name: String,
-    pub(super) groups: Vec<BarGroup>,
+    pub(in crate::report) x_name: String,
+    pub(in crate::report) groups: Vec<BarGroup>,
 }
 
 /// One group, with a heading.
-pub(super) struct BarGroup {
-    pub(super) title: String,
-    pub(super) bars: Vec<Bar>,
+pub(in crate::report) struct BarGroup {
+    pub(in crate::report) title: String,
+    pub(in crate::report) bars: Vec<Bar>,
 }
 
 /// A multiple with its interval.
-pub(super) struct Bar {
-    pub(super) label: String,
-    pub(super) look: Look,
-    pub(super) value: f64,
-    pub(super) interval: Option<Interval>,
+pub(in crate::report) struct Bar {
+    pub(in crate::report) label: String,
+    pub(in crate::report) look: Look,
+    pub(in crate::report) value: f64,
+    pub(in crate::report) interval: Option<Interval>,
     /// Whether the bar sums up the others of its group.
-    pub(super) strong: bool,
+    pub(in crate::report) strong: bool,
 }
 
 const WIDTH: i32 = 1140;

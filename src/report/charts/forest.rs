@@ -9,25 +9,25 @@ use plotters::prelude::*;
 
 /// A chart of differences.
 pub(in crate::report) struct ForestChart {
-    pub(super) title: String,
-    pub(super) subtitle: String,
+    pub(in crate::report) title: String,
+    pub(in crate::report) subtitle: String,
     /// What a difference is, below the axis.
-    pub(super) x_name: String,
-    pub(super) rows: Vec<Difference>,
+    pub(in crate::report) x_name: String,
+    pub(in crate::report) rows: Vec<Difference>,
     /// Half-width of the band in which a difference does not matter.
-    pub(super) margin: f64,
+    pub(in crate::report) margin: f64,
 }
 
 /// A difference with its interval.
-pub(super) struct Difference {
-    pub(super) label: String,
+pub(in crate::report) struct Difference {
+    pub(in crate::report) label: String,
     /// Whether the row sums up the rows below it.
-    pub(super) strong: bool,
-    pub(super) value: f64,
-    pub(super) interval: Option<Interval>,
+    pub(in crate::report) strong: bool,
+    pub(in crate::report) value: f64,
+    pub(in crate::report) interval: Option<Interval>,
     /// The verdict, at the right end.
-    pub(super) verdict: String,
-    pub(super) series: usize,
+    pub(in crate::report) verdict: String,
+    pub(in crate::report) series: usize,
 }
 
 const WIDTH: i32 = 1140;

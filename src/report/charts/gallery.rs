@@ -2,7 +2,6 @@
 //!
 //! `GLMBENCH_REPORT_SAMPLE=DIR` keeps the page in `DIR/gallery`; `scripts/screenshots.sh` photographs it.
 
-use super::comparison;
 use super::*;
 use crate::dataset::sha256_hex;
 use crate::language::{Language, columns};
@@ -10,11 +9,11 @@ use crate::record::{
     AccuracyRow, Audit, Clock, Contents, RepetitionKind, RequestRecord, RunRecord, SealState,
 };
 use crate::report::accuracy::{ALL, accuracy_rows};
-use crate::report::compare::{Comparison, GateOutcome, Judgement, Options, compare, write};
+use crate::report::compare::{Comparison, GateOutcome, Judgement, Options, charts, compare};
 use crate::report::performance::perf_rows;
 use crate::report::tests::assert_whole_page;
 use crate::report::workloads::{Workloads, tests::planted};
-use crate::report::{fixture, page};
+use crate::report::{fixture, page, write_comparison};
 use std::fmt::Write as _;
 
 /// Batches, lengths and ranks of a sweep on a card.
@@ -164,8 +163,8 @@ fn all(folder: &Path, language: Language) -> Vec<(&'static str, Vec<Picture>)> {
         ("A measured run", drawn("measured", &measured)),
         ("A modelled run", drawn("modelled", &of_times(&card, &perf_rows(&card, &timed), language))),
         ("Searches and loads", others),
-        ("Two cards", drawn("cards", &comparison::described(&two_cards(&folder.join("a"), language)))),
-        ("Two measured runs", drawn("runs", &comparison::described(&two_runs(&folder.join("b"), language)))),
+        ("Two cards", drawn("cards", &charts::described(&two_cards(&folder.join("a"), language)))),
+        ("Two measured runs", drawn("runs", &charts::described(&two_runs(&folder.join("b"), language)))),
     ]
 }
 
@@ -259,7 +258,7 @@ fn alternatives(folder: &Path, language: Language) -> String {
         ("page-cards", two_cards(&folder.join("c"), language)),
         ("page-runs", two_runs(&folder.join("d"), language)),
     ] {
-        write(&comparison, &judged(), &folder.join(name)).unwrap();
+        write_comparison(&comparison, &judged(), &folder.join(name)).unwrap();
         assert_whole_page(&fs::read_to_string(folder.join(name).join("report.html")).unwrap(), language);
     }
     let mut alternatives = String::new();

@@ -5,14 +5,17 @@ use super::axis::{Axis, Division};
 use super::panels::{Key, Line, Look, Mark, Panel, PanelChart};
 use crate::language::{Language, text};
 use crate::record::RunRecord;
-use crate::report::modelled::memory::Lines;
+use std::collections::BTreeMap;
+
+/// CardLines by input length, output length and number of chips, each with its points.
+pub(in crate::report) type CardLines = BTreeMap<(u32, u32, u32), Vec<(f64, f64)>>;
 
 /// Returns the memory charts of a card. One has the memory of a case alone in GiB against its batch, by lengths and number of
 /// chips. The other has the largest batch that fits against a sequence's tokens, by number of chips.
 pub(in crate::report) fn cards_memory(
     (run, language): (&RunRecord, Language),
-    alone: &Lines,
-    largest: &Lines,
+    alone: &CardLines,
+    largest: &CardLines,
 ) -> Vec<(String, Chart)> {
     let from = &run.provenance;
     let on = text!("{device} {dtype}, by estimate", device = from.device, dtype = from.dtype);
@@ -43,7 +46,7 @@ pub(in crate::report) fn cards_memory(
 /// A chart with its title, its subtitle and the name of its x axis.
 fn memory_chart(
     [title, subtitle, x_name]: [String; 3],
-    lines: &Lines,
+    lines: &CardLines,
     label: impl Fn((u32, u32, u32)) -> String,
 ) -> Option<PanelChart> {
     let points = || lines.values().flatten();

@@ -1,4 +1,4 @@
-//! The charts of a run ([`times`], [`tasks`]) and of several ([`comparison`]). [`lines`], [`scores`], [`panels`], [`bars`],
+//! The charts of a run ([`times`], [`tasks`]), and what draws those of several. [`lines`], [`scores`], [`panels`], [`bars`],
 //! [`forest`], [`strips`], [`ratios`] and [`heat`] draw them, with the tools of [`ink`], [`head`] and [`letters`].
 //!
 //! A chart answers one question, and its title says the answer. Title and subtitle are its text alternative.
@@ -8,10 +8,9 @@
 //! series have hollow markers, dotted lines, and "modelled" in their label.
 
 pub(super) mod axis;
-mod bars;
+pub(super) mod bars;
 pub(crate) mod cases;
-mod comparison;
-mod forest;
+pub(super) mod forest;
 #[cfg(test)]
 pub(super) mod gallery;
 mod head;
@@ -20,18 +19,17 @@ mod ink;
 mod letters;
 pub(crate) mod lines;
 mod memory;
-mod panels;
+pub(super) mod panels;
 pub(super) mod ratios;
 mod scores;
-mod strips;
+pub(super) mod strips;
 mod tasks;
-mod times;
+pub(super) mod times;
 #[cfg(test)]
 mod toy;
 
-pub(super) use comparison::{LEADING, draw_comparison};
 pub(super) use heat::of_grids;
-pub(super) use memory::cards_memory;
+pub(super) use memory::{CardLines, cards_memory};
 pub(super) use tasks::of_scores;
 pub(super) use times::of_times;
 #[cfg(test)]

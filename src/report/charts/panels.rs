@@ -4,60 +4,61 @@ use super::axis::{Axis, tick_name};
 use super::head::Head;
 use super::ink::{AXIS, Anchor, GRID, Ink, Lettering, MUTED, TEXT, colour};
 use super::letters::{Frame, Obstacles, Spot};
-use crate::language::columns;
+use crate::language::{Text, columns, text};
+use crate::report::format::times_number;
 use crate::stats::Interval;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 /// A chart of panels.
 pub(in crate::report) struct PanelChart {
-    pub(super) title: String,
-    pub(super) subtitle: String,
-    pub(super) x: Axis,
-    pub(super) x_name: String,
-    pub(super) y: Axis,
-    pub(super) panels: Vec<Panel>,
-    pub(super) keys: Vec<Key>,
+    pub(in crate::report) title: String,
+    pub(in crate::report) subtitle: String,
+    pub(in crate::report) x: Axis,
+    pub(in crate::report) x_name: String,
+    pub(in crate::report) y: Axis,
+    pub(in crate::report) panels: Vec<Panel>,
+    pub(in crate::report) keys: Vec<Key>,
     /// A level to draw across every panel, with its name.
-    pub(super) level: Option<(f64, String)>,
+    pub(in crate::report) level: Option<(f64, String)>,
 }
 
 /// One panel.
-pub(super) struct Panel {
-    pub(super) title: String,
-    pub(super) lines: Vec<Line>,
+pub(in crate::report) struct Panel {
+    pub(in crate::report) title: String,
+    pub(in crate::report) lines: Vec<Line>,
 }
 
 /// Look of a series: its number gives colour, marker and dash. Hollow and dotted if modelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
-    pub(super) series: usize,
-    pub(super) modelled: bool,
+pub(in crate::report) struct Look {
+    pub(in crate::report) series: usize,
+    pub(in crate::report) modelled: bool,
 }
 
 /// A line of points.
-pub(super) struct Line {
-    pub(super) look: Look,
-    pub(super) points: Vec<Mark>,
+pub(in crate::report) struct Line {
+    pub(in crate::report) look: Look,
+    pub(in crate::report) points: Vec<Mark>,
     /// Whether a line joins the points.
-    pub(super) joined: bool,
+    pub(in crate::report) joined: bool,
     /// Whether each point has a marker.
-    pub(super) marked: bool,
+    pub(in crate::report) marked: bool,
 }
 
 /// A point with an interval in y and a short label beside it.
 #[derive(Default)]
-pub(super) struct Mark {
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) interval: Option<Interval>,
-    pub(super) letters: String,
+pub(in crate::report) struct Mark {
+    pub(in crate::report) x: f64,
+    pub(in crate::report) y: f64,
+    pub(in crate::report) interval: Option<Interval>,
+    pub(in crate::report) letters: String,
 }
 
 /// A legend entry.
-pub(super) struct Key {
-    pub(super) label: String,
-    pub(super) look: Look,
+pub(in crate::report) struct Key {
+    pub(in crate::report) label: String,
+    pub(in crate::report) look: Look,
 }
 
 /// Width of a picture with one panel, and with several.
@@ -76,9 +77,24 @@ const BOTTOM: i32 = 4;
 const LETTERS: i32 = 10;
 const LETTER: i32 = 7;
 
+/// What follows a subtitle if panels were left out.
+pub(in crate::report) fn left_out(lone: usize) -> Text {
+    match lone {
+        0 => Text::EMPTY,
+        1 => text!("; one shape with a single point is in the tables"),
+        several => text!("; {several} shapes with a single point are in the tables", several),
+    }
+}
+
+/// `3.9 to 4.3 ×`, or one multiple if both look alike.
+pub(in crate::report) fn between(multiples: Interval) -> Text {
+    let [first, last] = multiples.ends().map(times_number);
+    if first == last { text!("{times} ×", times = last) } else { text!("{first} to {last} ×", first, last) }
+}
+
 /// Leaves out the panels in which every line is a single point, if there are others. Returns their number: their values stand in
 /// the tables.
-pub(super) fn without_lone_points(panels: Vec<Panel>) -> (Vec<Panel>, usize) {
+pub(in crate::report) fn without_lone_points(panels: Vec<Panel>) -> (Vec<Panel>, usize) {
     let lone = |panel: &Panel| panel.lines.iter().all(|line| line.points.len() < 2);
     let count = panels.iter().filter(|panel| lone(panel)).count();
     if count == panels.len() {

@@ -11,28 +11,28 @@ use plotters::prelude::*;
 
 /// A chart of samples.
 pub(in crate::report) struct StripChart {
-    pub(super) title: String,
-    pub(super) subtitle: String,
+    pub(in crate::report) title: String,
+    pub(in crate::report) subtitle: String,
     /// What a sample is, below the axis.
-    pub(super) x_name: String,
-    pub(super) keys: Vec<Key>,
-    pub(super) rows: Vec<StripRow>,
+    pub(in crate::report) x_name: String,
+    pub(in crate::report) keys: Vec<Key>,
+    pub(in crate::report) rows: Vec<StripRow>,
     /// Share of the base median within which a change does not matter.
-    pub(super) threshold: f64,
+    pub(in crate::report) threshold: f64,
 }
 
 /// A case.
-pub(super) struct StripRow {
-    pub(super) label: String,
-    pub(super) strips: Vec<Strip>,
+pub(in crate::report) struct StripRow {
+    pub(in crate::report) label: String,
+    pub(in crate::report) strips: Vec<Strip>,
 }
 
 /// The samples of a case in one run, as multiples of the base median.
-pub(super) struct Strip {
-    pub(super) look: Look,
-    pub(super) samples: Vec<f64>,
-    pub(super) median: f64,
-    pub(super) interval: Option<Interval>,
+pub(in crate::report) struct Strip {
+    pub(in crate::report) look: Look,
+    pub(in crate::report) samples: Vec<f64>,
+    pub(in crate::report) median: f64,
+    pub(in crate::report) interval: Option<Interval>,
 }
 
 const WIDTH: i32 = 1140;

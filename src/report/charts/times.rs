@@ -6,19 +6,18 @@
 use super::Chart;
 use super::axis::{Axis, Division};
 use super::cases::{label, subtitle};
-use super::comparison::{between, left_out};
 use super::lines::{LineChart, Point, Scale, Series};
-use super::panels::{Key, Line, Look, Mark, Panel, PanelChart, without_lone_points};
+use super::panels::{Key, Line, Look, Mark, Panel, PanelChart, between, left_out, without_lone_points};
 use crate::language::{Language, Text, text};
 use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::format::milliseconds;
 use crate::report::modelled;
-use crate::report::tables::per_token_ns;
+use crate::report::performance::per_token_ns;
 use crate::stats::{Estimate, Interval};
 use std::collections::BTreeMap;
 
 /// Name of the axis of batches.
-pub(super) const BATCH: Text = text!("batch");
+pub(in crate::report) const BATCH: Text = text!("batch");
 
 /// Most lines that one chart tells apart.
 const MOST_LINES: usize = 4;

@@ -188,7 +188,7 @@ impl ComparisonRow {
 }
 
 /// Returns every row of every pair.
-pub(super) fn comparison_rows(comparison: &Comparison) -> Vec<ComparisonRow> {
+pub(in crate::report) fn comparison_rows(comparison: &Comparison) -> Vec<ComparisonRow> {
     let of_pair = |pair: &Pair| {
         let accuracy = accuracy_rows(comparison, pair).into_iter();
         let timed = speed_rows(comparison, pair).into_iter().chain(memory_rows(comparison, pair));
@@ -359,7 +359,7 @@ fn memory_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
 }
 
 /// Returns every flip of every task and pair.
-pub(super) fn flip_rows(comparison: &Comparison) -> Vec<FlipRow> {
+pub(in crate::report) fn flip_rows(comparison: &Comparison) -> Vec<FlipRow> {
     let mut rows = Vec::new();
     for pair in &comparison.pairs {
         for task in &pair.tasks {
@@ -389,7 +389,7 @@ pub(super) fn flip_rows(comparison: &Comparison) -> Vec<FlipRow> {
 }
 
 /// A CSV file with a header even if it has no rows.
-pub(super) trait Headed: Serialize {
+pub(in crate::report) trait Headed: Serialize {
     /// The header.
     const HEADER: &'static str;
 }
@@ -406,13 +406,13 @@ impl Headed for FlipRow {
 }
 
 /// Writes rows with [`csv_table`].
-pub(super) fn write_csv<R: Headed>(path: &Path, rows: &[R]) -> Result<(), ReportError> {
+pub(in crate::report) fn write_csv<R: Headed>(path: &Path, rows: &[R]) -> Result<(), ReportError> {
     let bytes = csv_table(R::HEADER, rows).map_err(|e| cannot(path, &e))?;
     Ok(write_whole(path, &bytes)?)
 }
 
 /// Creates the comparison's folder and its parents.
-pub(super) fn make_folder(folder: &Path) -> Result<(), ReportError> {
+pub(in crate::report) fn make_folder(folder: &Path) -> Result<(), ReportError> {
     std::fs::create_dir_all(folder).map_err(RecordError::io("write", folder))?;
     Ok(())
 }

@@ -5,7 +5,8 @@ use crate::language::{Text, ToText, cells, joined, text, texts};
 use crate::record::{PerfRow, PerformanceCase, Phase};
 use crate::report::format::{NONE, bytes, or_none};
 use crate::report::modelled;
-use crate::report::tables::{Table, per_token_ns};
+use crate::report::performance::per_token_ns;
+use crate::report::table::Table;
 use std::collections::BTreeSet;
 
 /// Time per token that users read along with, ms.

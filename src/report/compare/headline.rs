@@ -7,7 +7,7 @@ use crate::report::Verdict;
 
 /// Returns the sentences of the headline: the answer on each pair, what searches and loads found, and what would decide the rest.
 /// They also say why a run's figures may not be used or are incomplete.
-pub(super) fn sentences(comparison: &Comparison) -> Vec<Text> {
+pub(in crate::report) fn sentences(comparison: &Comparison) -> Vec<Text> {
     let answers: Vec<Text> = comparison.pairs.iter().map(|pair| answer::sentence(comparison, pair)).collect();
     let unsound = comparison.sides.iter().filter(|side| side.summary.verdict() != Verdict::Valid);
     let unsound = unsound

@@ -1,28 +1,30 @@
 //! Compares two or more runs: what differs about them, their differences in accuracy and speed, and whether these are
 //! significant.
 //!
-//! The first run is the base, and each other run is compared with it. [`compare`] reads and decides, [`write()`]
-//! writes the files (`comparison.csv`, `flips.csv`, charts, `report.html`, `summary.md`), [`render`] does both.
+//! The first run is the base, and each other run is compared with it. [`compare`] reads and decides,
+//! [`write_comparison`](super::write_comparison) writes the files.
 //!
 //! Measured and modelled times are never compared: such a pair is shown without a verdict. Two modelled times have no
 //! noise. Their ratio is exact, concerns only the two profiles, and is reported as "modelled ratio".
 
 mod accuracy;
 pub(super) mod answer;
+pub(super) mod charts;
+pub(crate) mod common;
 mod deciding;
 mod differences;
 mod evidence;
-mod files;
+pub(super) mod files;
 mod fits;
 mod floor;
-mod headline;
+pub(super) mod headline;
 mod items;
 mod overview;
 pub(super) mod page;
 mod side;
 mod speed;
 pub(super) mod speedup;
-mod tables;
+pub(super) mod tables;
 
 #[cfg(test)]
 mod tests;
@@ -41,14 +43,12 @@ pub use tables::gates as gate_table;
 
 use self::accuracy::Answered;
 use super::Summary;
+use super::check::Verdict;
 use super::error::ReportError;
-use super::formats::{self, ComparisonPage, FORMATS};
-use super::table_files;
-use super::tables::Table;
-use super::validity::Verdict;
-use super::workloads::{self, Compared};
+use super::workloads;
+use common::Compared;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Options of a comparison.
 #[derive(Debug, Clone)]
@@ -69,7 +69,7 @@ pub struct Options {
     pub beside: Vec<PathBuf>,
     /// Further runs of each compared run, in the order of the runs. May be shorter than the list of runs.
     pub further_runs: Vec<Vec<PathBuf>>,
-    /// Folder for the files of [`render`]. Default: a new folder beside the base run.
+    /// Folder for the files of [`render_comparison`](super::render_comparison). Default: a new folder beside the base run.
     pub out: Option<PathBuf>,
     /// The language of pages and charts.
     pub language: Language,
@@ -180,25 +180,6 @@ impl ToText for GateOutcome {
     }
 }
 
-/// Summary of a comparison, for the terminal and for callers.
-#[derive(Debug, Clone)]
-pub struct ComparisonSummary {
-    /// Where its files are.
-    pub folder: PathBuf,
-    /// The findings, one sentence each.
-    pub headline: Vec<Text>,
-    /// The tables to print.
-    pub tables: Vec<Table>,
-    /// The rows of `comparison.csv`.
-    pub rows: Vec<ComparisonRow>,
-    /// Differing identity fields, one line each. Empty if the runs have the same identity.
-    pub mismatches: Vec<Text>,
-    /// The worst verdict of any run.
-    pub verdict: Verdict,
-    /// The change of a measured time that counts as one, formatted.
-    pub threshold: String,
-}
-
 /// Reads and compares the runs in `paths`. The first is the base.
 ///
 /// # Errors
@@ -236,7 +217,7 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
         let tasks = accuracy::compare_tasks(of_a, of_b, options, &mut notes);
         let text_figures = accuracy::text_figures(of_a, of_b);
         joined.push(speed::joined(a, b, &mut notes));
-        let workloads = workloads::compare(a, b, &mut notes);
+        let workloads = common::compare(a, b, &mut notes);
         pairs.push(Pair {
             other,
             differences,
@@ -297,54 +278,6 @@ fn nothing_in_common(a: &Side, b: &Side) -> ReportError {
         b.letter,
         b.contents()
     ))
-}
-
-/// Writes the comparison's files into `folder`, creating it if needed.
-pub fn write(
-    comparison: &Comparison,
-    judgements: &[Judgement],
-    folder: &Path,
-) -> Result<ComparisonSummary, ReportError> {
-    files::make_folder(folder)?;
-    let rows = files::comparison_rows(comparison);
-    files::write_csv(&folder.join("comparison.csv"), &rows)?;
-    files::write_csv(&folder.join("flips.csv"), &files::flip_rows(comparison))?;
-    let pictures = super::charts::draw_comparison(folder, comparison)?;
-    table_files::write(folder, &page::tables(comparison, judgements))?;
-    let page = ComparisonPage { comparison, judgements, pictures: &pictures };
-    formats::write(FORMATS, folder, |format| format.comparison(page))?;
-    Ok(ComparisonSummary {
-        folder: folder.to_owned(),
-        headline: headline::sentences(comparison),
-        tables: tables::main_tables(comparison, judgements),
-        rows,
-        mismatches: comparison.mismatches(),
-        verdict: comparison.verdict(),
-        threshold: comparison.options.threshold_words(),
-    })
-}
-
-/// Runs [`compare`], then [`write()`] without gates. Commands that make several runs end with it.
-pub fn render(paths: &[PathBuf], options: &Options) -> Result<ComparisonSummary, ReportError> {
-    let comparison = compare(paths, options)?;
-    let beside = || {
-        let root = comparison.base().path.parent().unwrap_or(Path::new(""));
-        root.join(folder_name(std::time::SystemTime::now(), &comparison))
-    };
-    let folder = options.out.clone().unwrap_or_else(beside);
-    write(&comparison, &[], &folder)
-}
-
-/// Folder name of a comparison: the time, and how the names of the first two runs end.
-pub fn folder_name(now: std::time::SystemTime, comparison: &Comparison) -> String {
-    let end = |side: &Side| {
-        // Drop the run's own time at the front, since the folder name starts with a time.
-        side.run().run_id.split_once('-').map_or(side.run().run_id.clone(), |(_, rest)| rest.to_owned())
-    };
-    let names: Vec<String> = comparison.sides.iter().take(2).map(end).collect();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let name: String = names.join("-").chars().map(plain).collect();
-    format!("{}-compare-{name}", crate::record::compact_utc(now))
 }
 
 impl Comparison {

@@ -6,7 +6,7 @@ use super::{Comparison, Pair, Side, TaskComparison, TextFigure, answer};
 use crate::language::{Text, cells, joined, text, texts};
 use crate::record::Phase;
 use crate::report::format::{NONE, bytes, milliseconds, or_none, percent, times};
-use crate::report::tables::Table;
+use crate::report::table::Table;
 
 /// Returns a row for each run. It has the type, the size of the weights and the time to load them. Each common task has its
 /// accuracy, the change, and the p-value of the paired test, or its perplexity. Speeds are multiples of the base. The table is empty

@@ -7,10 +7,9 @@ use crate::language::{Language, Text, ToText, joined, text};
 use crate::report::Summary;
 use crate::report::definitions::DEFINITIONS;
 use crate::report::format::command_line;
-use crate::report::modelled::{evidence, memory};
 use crate::report::page::{check, definition, table};
-use crate::report::published;
-use crate::report::tables::Table;
+use crate::report::table::Table;
+use crate::report::{card_memory, evidence, published};
 use crate::stats::LEAST_DISCORDANT;
 use minijinja::{Value, context};
 
@@ -210,7 +209,7 @@ pub(in crate::report) fn details(comparison: &Comparison) -> Vec<Table> {
 fn evidence(comparison: &Comparison) -> Vec<Table> {
     let mut tables: Vec<Table> = Vec::new();
     for side in &comparison.sides {
-        let memory = memory::table(side.run(), &side.summary.performance).map(|table| {
+        let memory = card_memory::table(side.run(), &side.summary.performance).map(|table| {
             let title = text!("{run}: {title}", run = side.label(), title = table.title);
             Table { title, ..table }
         });

@@ -8,14 +8,14 @@ use crate::record::{PerfRow, Phase, RunRecord};
 use crate::report::accuracy::ALL;
 use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent, times};
 use crate::report::modelled::{self, RatioError};
-use crate::report::tables::Table;
+use crate::report::table::Table;
 use crate::stats::{Estimate, Interval, LEAST_DISCORDANT};
 
 /// Number of flips shown on the page. `flips.csv` has all of them.
 pub(super) const FLIPS_SHOWN: usize = 50;
 
 /// The tables for the terminal: runs, all runs against the base, gates, accuracy, speed, and the other workloads.
-pub(super) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> Vec<Table> {
+pub(in crate::report) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> Vec<Table> {
     let mut tables = vec![runs(comparison), overview::table(comparison)];
     if !judgements.is_empty() {
         tables.push(gates(judgements));

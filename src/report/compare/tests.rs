@@ -11,9 +11,11 @@ use crate::record::{Noise, NoiseFloor, Phase, RepetitionKind, RequestRecord, Run
 use crate::report::charts::gallery;
 use crate::report::fixture::{self, Records};
 use crate::report::tests::assert_whole_page;
+use crate::report::{render_comparison, write_comparison};
 use crate::stats::Interval;
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 /// Two runs of the same suite: B is a bfloat16 run with some other answers and an 8 % slower decode.
 fn two_runs(root: &Path) -> [RunDir; 2] {
@@ -123,7 +125,7 @@ fn the_first_page_answers_without_a_click() {
     let root = tempfile::tempdir().unwrap();
     let first_page = |comparison: &Comparison, judged: &[Judgement], name: &str| {
         let out = root.path().join(name);
-        write(comparison, judged, &out).unwrap();
+        write_comparison(comparison, judged, &out).unwrap();
         let html = fs::read_to_string(out.join("report.html")).unwrap();
         html.split("<details").next().unwrap().to_owned()
     };
@@ -156,7 +158,7 @@ fn a_comparison_is_written_whole() {
         decide: None,
     };
     let judged = [judgement("accuracy drop", GateOutcome::Pass), judgement("tpot", GateOutcome::Undecided)];
-    let summary = write(&comparison, &judged, &out).unwrap();
+    let summary = write_comparison(&comparison, &judged, &out).unwrap();
     let text = |name: &str| {
         let text = fs::read_to_string(out.join(name)).unwrap();
         text.replace(root.path().to_str().unwrap(), "ROOT")
@@ -267,12 +269,12 @@ fn leave_one_to_look_at() {
         });
         records
     });
-    render(&paths(&runs), &to(&folder.join("two"))).unwrap();
+    render_comparison(&paths(&runs), &to(&folder.join("two"))).unwrap();
     let emulated: Vec<PathBuf> = modelled
         .iter()
         .map(|records| fixture::write(&folder.join("runs"), records).path().to_owned())
         .collect();
-    render(&emulated, &to(&folder.join("modelled"))).unwrap();
+    render_comparison(&emulated, &to(&folder.join("modelled"))).unwrap();
     let mixed = [paths(&runs)[0].clone(), emulated[0].clone(), emulated[1].clone()];
-    render(&mixed, &to(&folder.join("mixed"))).unwrap();
+    render_comparison(&mixed, &to(&folder.join("mixed"))).unwrap();
 }

@@ -16,7 +16,8 @@ use crate::record::{
     Audit, Clock, Contents, LoadLevelRecord, ProbeRecord, PromptRecord, RecordError, RequestRecord, RunDir,
     RunRecord, SampleRecord,
 };
-use crate::report::workloads::{Csv, Workloads};
+use crate::report::csv_file::Csv;
+use crate::report::workloads::Workloads;
 use crate::report::{accuracy_rows, modelled, perf_rows};
 use std::fmt::Debug;
 use std::io::{self, Write};

@@ -2,8 +2,8 @@
 
 use super::{ComparisonPage, Format, Picture, ReportError, RunPage, Table};
 use crate::language::Language;
-use crate::report::charts::LEADING;
 use crate::report::compare;
+use crate::report::compare::charts::LEADING;
 use crate::report::page::{fill, inline, table, words};
 use minijinja::{Value, context};
 

@@ -7,7 +7,7 @@ mod markdown;
 
 use super::charts::Picture;
 use super::compare::{Comparison, Judgement};
-use super::tables::Table;
+use super::table::Table;
 use super::{ReportError, Summary};
 use crate::language::Language;
 use crate::record::write_whole;

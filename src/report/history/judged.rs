@@ -4,10 +4,9 @@
 //! hour. So times are judged by how much the runs of the present level differ among themselves ([`null_floor`]),
 //! and levels by their runs ([`rank_sum`]). Answers are judged item by item, by McNemar's test.
 
-use super::figures::Kind;
 use super::lines::Line;
-use super::marks::Marks;
 use crate::language::{Text, text};
+use crate::report::followed::{Kind, Marks};
 use crate::report::format::percent;
 use crate::stats::{
     Level, STEP_ALPHA, STEP_LEAST, holm, mcnemar_exact, null_floor, rank_sum, spread_between,

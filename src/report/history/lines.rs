@@ -1,9 +1,10 @@
 //! Lines: the values of one thing over runs, in the order of time.
 
 use super::cache::{Known, What};
-use super::figures::{Figure, Kind, RunFigures, Standing};
+use super::figures::{RunFigures, Standing};
 use crate::language::{Text, text};
 use crate::record::{Clock, unix_seconds};
+use crate::report::followed::{Figure, Kind};
 use crate::stats::{Level, Step, levels, steps};
 use std::collections::{BTreeMap, HashMap};
 

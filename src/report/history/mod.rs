@@ -18,16 +18,15 @@ mod filters;
 mod found;
 mod judged;
 mod lines;
-mod marks;
 mod page;
 mod picture;
 #[cfg(test)]
 mod tests;
 mod words;
 
-pub(crate) use figures::{Figure, Kind};
 pub use found::Reads;
 
+use super::followed::Figure;
 use super::{ReportError, Summary, Table};
 use crate::language::Language;
 use crate::record::{RecordError, RunDir, SampleRecord, read_whole, write_whole};

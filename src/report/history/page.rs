@@ -1,6 +1,6 @@
 //! The page of a history: its words, its tables, its filters.
 
-use super::figures::{Kind, RunFigures};
+use super::figures::RunFigures;
 use super::files::{Change, Tables};
 use super::filters::{CLOCK, Filter, period_labels, period_style};
 use super::judged::{Against, Verdict};
@@ -13,6 +13,7 @@ use super::words::{
 use crate::language::{Language, Text, text};
 use crate::record::{Clock, unix_seconds};
 use crate::report::ReportError;
+use crate::report::followed::Kind;
 use crate::report::format::significant;
 use crate::report::page::fill;
 use crate::stats::{STEP_ALPHA, STEP_LEAST};

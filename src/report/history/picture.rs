@@ -4,11 +4,11 @@
 //! page's style stretches when a reader chooses a shorter period. This needs no script and no second copy of the points.
 //! Coordinates are integers, and each is relative to the one before.
 
-use super::figures::Kind;
 use super::lines::{Line, Source};
 use crate::language::{Text, text};
 use crate::record::rfc3339_utc;
 use crate::report::charts::axis::{Axis, Division, tick_name};
+use crate::report::followed::Kind;
 use crate::stats::{Interval, median};
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,12 +1,12 @@
 //! Folders of planted runs, through cache, lines, verdicts, tables and page.
 
 use super::cache::{Known, What};
-use super::figures::{Figure, Kind, RunFigures, Standing};
+use super::figures::{RunFigures, Standing};
 use super::found::Reads;
-use super::marks::Marks;
 use super::*;
 use crate::language::Language;
 use crate::record::{Clock, SampleRecord, rfc3339_utc};
+use crate::report::followed::{Figure, Kind, Marks};
 use crate::report::{fixture, render};
 use crate::stats::Rng;
 use std::collections::HashMap;

@@ -1,11 +1,11 @@
 //! The words of the page: values, changes, findings, definitions.
 
-use super::figures::Kind;
 use super::files::Tables;
 use super::judged::{Against, Verdict};
 use crate::language::{Text, cells, text, texts};
+use crate::report::followed::Kind;
 use crate::report::format::{NONE, percent, significant};
-use crate::report::tables::Table;
+use crate::report::table::Table;
 use std::collections::BTreeMap;
 
 /// Most lines that the findings name.

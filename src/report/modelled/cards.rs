@@ -5,8 +5,8 @@ use glmbench_calibrate::modelled::is_shipped;
 
 use super::{RatioError, basis_of, cell, profile_of, span};
 use crate::record::{PerfRow, Phase, RunRecord};
-use crate::report::format::fixed;
-use crate::report::tables::Table;
+use crate::report::format::{bytes, fixed};
+use crate::report::table::Table;
 
 /// A card of a shipped profile: chips, power limit, memory.
 pub(in crate::report) struct Card {
@@ -181,6 +181,23 @@ pub(in crate::report) fn cards_sentence(a: Side<'_>, b: Side<'_>) -> Option<Text
     (!parts.is_empty()).then(|| {
         text!("Time of A over time of B, geometric means, modelled. {parts}.", parts = joined(&parts, "; "))
     })
+}
+
+/// Names the card of a modelled run, its memory and the marks of its figures: `Atlas 300I DUO, 96 GB (2 x Ascend 310P3), 48.0 GiB a
+/// chip (figures: 9 published, 5 derived, 2 calibrated, 11 assumed)`. `None` if the record does not say.
+pub(super) fn card_words(run: &RunRecord) -> Option<Text> {
+    let by = run.provenance.modelled_by.as_ref()?;
+    let memory = by.figures.iter().find(|figure| figure.key == "memory_bytes");
+    let memory = memory.map_or(Text::EMPTY, |of| text!(", {memory} a chip", memory = bytes(of.value as u64)));
+    let of_mark = |mark: &str| by.figures.iter().filter(|figure| figure.mark == mark).count();
+    let counts = text!(
+        "{published} published, {derived} derived, {calibrated} calibrated, {assumed} assumed",
+        published = of_mark("published"),
+        derived = of_mark("derived"),
+        calibrated = of_mark("calibrated"),
+        assumed = of_mark("assumed")
+    );
+    Some(text!("{card}{memory} (figures: {counts})", card = by.title, memory, counts))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Basis, basis_of, of_phase};
 use crate::record::{AccuracyRow, PerfRow, Phase, RunRecord, SCHEMA};
 use crate::report::accuracy::ALL;
-use crate::report::workloads::Csv;
+use crate::report::csv_file::Csv;
 
 /// A modelled figure of a CSV file.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,13 +3,11 @@
 //! Every modelled figure of a report carries the error of its shape: [`cell`] in tables, [`after`] in sentences, [`span`] in
 //! charts, [`figures`] in CSV files. A ratio of two has that of [`RatioError`]. [`glmbench_calibrate::modelled`] defines both.
 //!
-//! [`evidence`] has the published speeds behind it and the figures of the profile, [`cards`](mod@cards) compares card with card,
-//! [`memory`] has what a card's memory holds.
+//! [`cards`](mod@cards) compares card with card. [`evidence`](super::evidence) has the published speeds behind the errors and the
+//! figures of the profile, [`card_memory`](super::card_memory) what a card's memory holds.
 
 pub(crate) mod cards;
-pub(crate) mod evidence;
 pub(crate) mod figures;
-pub(crate) mod memory;
 mod ratio;
 
 use crate::language::{Text, joined, text};
@@ -285,7 +283,7 @@ pub(super) fn sentence(run: &RunRecord) -> Option<Text> {
             ));
         }
     };
-    let card = evidence::card_words(run).map_or(Text::EMPTY, |card| text!(" on an {card}", card));
+    let card = cards::card_words(run).map_or(Text::EMPTY, |card| text!(" on an {card}", card));
     Some(text!("Times are modelled{card}. Their error against {against}: {known}.", card, against, known))
 }
 

@@ -5,7 +5,7 @@ use crate::record::{Figure, LimitRow, MeasuredLimits, MeasuredRate, PerfRow, Pha
 use crate::report::format::{NONE, fixed, or_none, significant};
 use crate::report::modelled;
 use crate::report::performance::phase_cost;
-use crate::report::tables::{Column, Table};
+use crate::report::table::{Column, Table};
 
 use super::BANDWIDTH;
 

@@ -15,8 +15,8 @@ mod roofline;
 mod toy;
 
 use super::charts::Chart;
-use super::tables::Table;
-use super::workloads::Csv;
+use super::csv_file::Csv;
+use super::table::Table;
 use super::{ReportError, Summary};
 use crate::language::{Language, Text};
 use crate::record::{RecordError, RequestRecord, RunDir, RunRecord, SampleRecord, write_whole};

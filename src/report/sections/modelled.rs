@@ -1,7 +1,7 @@
 //! Modelled times: their error, the published speeds behind it, the profile's figures, a card's memory.
 
 use super::{Chart, Material, Section, Table};
-use crate::report::modelled::{evidence, memory};
+use crate::report::{card_memory, evidence};
 
 pub(super) struct Modelled;
 
@@ -14,13 +14,13 @@ impl Section for Modelled {
     fn details(&self, of: Material<'_>) -> Vec<Table> {
         let (run, rows) = (of.run(), &of.summary.performance);
         let timed = evidence::timed(run, rows).filter(|_| !evidence::is_calibration(run));
-        memory::table(run, rows).into_iter().chain(timed).chain(evidence::tables(run)).collect()
+        card_memory::table(run, rows).into_iter().chain(timed).chain(evidence::tables(run)).collect()
     }
 
     fn charts(&self, of: Material<'_>) -> Vec<(String, Chart)> {
         let run = of.run();
         let published =
             evidence::chart(run, of.language).map(|chart| (evidence::CHART.to_owned(), Chart::Ratios(chart)));
-        memory::charts(run, of.language).into_iter().chain(published).collect()
+        card_memory::charts(run, of.language).into_iter().chain(published).collect()
     }
 }

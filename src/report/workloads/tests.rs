@@ -1,12 +1,13 @@
 //! A hand-made run with two searches and a load, through its rows, tables, sentences and page.
 
 use super::*;
+use crate::language::joined;
 use crate::record::{
     Audit, Clock, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objective, Objectives, ProbeOutcome,
     ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SealState, SearchCase,
 };
-use crate::report::compare::{Comparison, Options, compare, write};
-use crate::report::validity::{Outcome, Verdict};
+use crate::report::check::{Outcome, Verdict};
+use crate::report::compare::{Comparison, Options, compare};
 use crate::report::{fixture, render};
 use std::fs;
 use std::path::Path;
@@ -213,7 +214,7 @@ fn two_runs_are_compared_side_by_side_and_exported() {
     let paths = [base.path().to_owned(), other.path().to_owned()];
     let comparison = compare(&paths, &Options::default()).unwrap();
     let out = root.path().join("out");
-    let summary = write(&comparison, &[], &out).unwrap();
+    let summary = crate::report::write_comparison(&comparison, &[], &out).unwrap();
     let csv = fs::read_to_string(out.join("comparison.csv")).unwrap();
     insta::assert_snapshot!("compared.csv", csv);
     let markdown = fs::read_to_string(out.join("summary.md")).unwrap();
@@ -278,7 +279,7 @@ fn a_failed_search_or_request_makes_the_run_invalid() {
 
 #[test]
 fn a_history_follows_the_top_rate_and_the_searches_that_were_decided() {
-    use crate::report::history::Kind;
+    use crate::report::followed::Kind;
     let followed = |searched: bool| {
         let (mut run, probes, loads) = planted();
         if searched {

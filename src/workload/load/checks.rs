@@ -3,8 +3,9 @@
 use super::report::FirstFailure;
 use crate::language::{Text, text};
 use crate::record::{LoadRow, RunRecord};
+use crate::report::check::{Check, Outcome, yes_if};
 use crate::report::format::significant;
-use crate::report::validity::{Check, Outcome, found_in, yes_if};
+use crate::report::validity::found_in;
 
 /// The validity conditions of the loads. `failures` holds the first failure of each load that has any.
 pub(super) fn checks(run: &RunRecord, rows: &[LoadRow], failures: &[FirstFailure]) -> Vec<Check> {

@@ -1,13 +1,14 @@
 //! Compares loads in two runs. One pass at each rate has no interval. It is shown without a verdict.
 
+use super::report::LoadReport;
 use super::sentences::{Sustained, best_closed, sustained};
 use crate::language::{Text, cells, joined, text};
 use crate::record::{LoadCase, LoadRow};
+use crate::report::compare::common::{Comparable, Compared, against, alone, blank, model_errors, short_ms};
 use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::{NONE, fixed, or_none, percent};
 use crate::report::modelled;
-use crate::report::tables::Table;
-use crate::report::workloads::{Compared, against, alone, blank, model_errors, short_ms};
+use crate::report::table::Table;
 
 /// A load in both runs with the same arrivals, prompts, objectives, ranks and largest batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,8 +27,14 @@ struct LoadComparison {
 #[derive(Debug)]
 struct Loads(Vec<LoadComparison>);
 
+impl Comparable for LoadReport {
+    fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {
+        Some(compare(a, b, notes))
+    }
+}
+
 /// Compares loads of both runs. `notes` names those that only one has, or with other objectives.
-pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Box<dyn Compared> {
+fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Box<dyn Compared> {
     let (ours, theirs) = (&a.run().plan.loads, &b.run().plan.loads);
     // A search for saturation chooses its rates by its findings, so rates may differ.
     let same = |x: &LoadCase, y: &LoadCase| LoadCase { rates: y.rates.clone(), ..x.clone() } == *y;

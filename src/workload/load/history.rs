@@ -1,7 +1,7 @@
 //! What a history follows of a load: throughput and goodput at its top rate.
 
 use crate::record::{LoadCase, LoadRow, RunRecord};
-use crate::report::history::{Figure, Kind};
+use crate::report::followed::{Figure, Kind};
 use crate::stats::wilson;
 
 use super::rows::of_load;

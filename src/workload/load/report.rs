@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use crate::record::{LoadCase, LoadLevelRecord, LoadRow, Phase, RunRecord};
 use crate::report::charts::lines::LineChart;
-use crate::report::compare::Side;
-use crate::report::history;
+use crate::report::check::Check;
+use crate::report::csv_file::Csv;
+use crate::report::followed;
 use crate::report::modelled::{Figure, shape_of_load};
-use crate::report::tables::Table;
-use crate::report::validity::Check;
-use crate::report::workloads::{Compared, Csv, Part, Reported};
+use crate::report::table::Table;
+use crate::report::workloads::{Part, Reported};
 
 use super::checks::checks;
 use super::rows::load_rows;
@@ -131,7 +131,7 @@ impl Part for LoadReport {
         self.rows.iter().map(of).collect()
     }
 
-    fn history(&self, run: &RunRecord) -> Vec<history::Figure> {
+    fn history(&self, run: &RunRecord) -> Vec<followed::Figure> {
         super::history::figures(run, &self.rows)
     }
 
@@ -153,10 +153,6 @@ impl Reported for LoadReport {
         let resends = run.plan.loads.iter().map(|case| (case.load_id.clone(), resends(case, levels)));
         let resends = resends.filter(|(_, count)| *count > 0).collect();
         Self { rows: load_rows(run, levels), failures, resends }
-    }
-
-    fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {
-        Some(super::compare::compare(a, b, notes))
     }
 }
 

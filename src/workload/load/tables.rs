@@ -4,7 +4,7 @@ use crate::language::{Text, ToText, text};
 use crate::record::{Clock, LoadCase, LoadLevelRecord, LoadRow, Objectives, RunRecord};
 use crate::report::format::{decimals, fixed, or_none, percent};
 use crate::report::modelled;
-use crate::report::tables::{Table, Titled};
+use crate::report::table::{Table, Titled};
 
 use super::rows::{load_rows, of_load, resent};
 

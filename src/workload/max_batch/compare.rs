@@ -1,13 +1,13 @@
 //! Compares max-batch searches in two runs. One answer of a search has no interval. It is shown without a verdict.
 
-use super::report::{SearchOutcome, outcome};
+use super::report::{SearchOutcome, SearchReport, outcome};
 use crate::language::{Text, cells, text, texts};
 use crate::record::{Phase, SearchCase};
+use crate::report::compare::common::{Comparable, Compared, against, alone, blank, model_errors, short_ms};
 use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::or_none;
 use crate::report::modelled;
-use crate::report::tables::Table;
-use crate::report::workloads::{Compared, against, alone, blank, model_errors, short_ms};
+use crate::report::table::Table;
 
 /// A search in both runs with the same lengths, ranks, range and limits.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,8 +24,14 @@ struct SearchComparison {
 #[derive(Debug)]
 struct Searches(Vec<SearchComparison>);
 
+impl Comparable for SearchReport {
+    fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {
+        Some(compare(a, b, notes))
+    }
+}
+
 /// Compares searches of both runs. `notes` names those that only one has, or with other limits.
-pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Box<dyn Compared> {
+fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Box<dyn Compared> {
     let (ours, theirs) = (&a.run().plan.searches, &b.run().plan.searches);
     let same = |x: &SearchCase, y: &SearchCase| {
         let of = |case: &SearchCase| (case.low, case.high, case.limit_tpot, case.limit_ttft);

@@ -1,7 +1,7 @@
 //! What a history follows of a search: the largest batch.
 
 use crate::record::{ProbeRecord, RunRecord, SearchCase, search_answer};
-use crate::report::history::{Figure, Kind};
+use crate::report::followed::{Figure, Kind};
 
 /// Returns the figure of each search that was decided. A failed or contradictory one has none.
 pub(super) fn figures(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<Figure> {

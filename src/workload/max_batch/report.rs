@@ -6,13 +6,14 @@ use crate::record::{
     SearchCase, Status, search_answer,
 };
 use crate::report::charts::lines::LineChart;
-use crate::report::compare::Side;
+use crate::report::check::{Check, Outcome, yes_if};
+use crate::report::csv_file::Csv;
+use crate::report::followed;
 use crate::report::format::{bytes, decimals, fixed, or_none, significant};
-use crate::report::history;
 use crate::report::modelled::{self, Figure};
-use crate::report::tables::{Column, Row, Table};
-use crate::report::validity::{Check, Outcome, found_in, yes_if};
-use crate::report::workloads::{Compared, Csv, Part, Reported};
+use crate::report::table::{Column, Row, Table};
+use crate::report::validity::found_in;
+use crate::report::workloads::{Part, Reported};
 
 /// Definitions at the foot of a report with searches.
 const DEFINITIONS: &[(Text, Text)] = &[
@@ -87,7 +88,7 @@ impl Part for SearchReport {
         all
     }
 
-    fn history(&self, run: &RunRecord) -> Vec<history::Figure> {
+    fn history(&self, run: &RunRecord) -> Vec<followed::Figure> {
         super::history::figures(run, &self.probes)
     }
 
@@ -103,10 +104,6 @@ impl Reported for SearchReport {
 
     fn of(run: &RunRecord, probes: &[ProbeRecord]) -> Self {
         Self { probes: probes.to_vec(), rows: probe_rows(run, probes) }
-    }
-
-    fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {
-        Some(super::compare::compare(a, b, notes))
     }
 }
 

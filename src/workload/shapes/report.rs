@@ -5,6 +5,7 @@ use crate::record::{
     Clock, Cost, PerfRow, PerformanceCase, Phase, Provenance, RepetitionKind, RequestRecord, Roofline,
     RooflineSample, RunRecord, SCHEMA,
 };
+use crate::report::compare::common::Comparable;
 use crate::report::workloads::{Part, Reported};
 use crate::stats::{RESAMPLES, mad, mean, median, median_interval, quantile, stddev};
 use std::collections::BTreeMap;
@@ -30,6 +31,9 @@ impl Reported for ShapesReport {
     }
 }
 
+/// The comparison of speed reads the rows.
+impl Comparable for ShapesReport {}
+
 /// Returns three rows (prefill, decode, e2e) for each case, in plan order.
 pub fn perf_rows(run: &RunRecord, requests: &[RequestRecord]) -> Vec<PerfRow> {
     run.plan
@@ -40,6 +44,11 @@ pub fn perf_rows(run: &RunRecord, requests: &[RequestRecord]) -> Vec<PerfRow> {
             [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| row(run, case, phase, &repetitions))
         })
         .collect()
+}
+
+/// Returns the median time per token after the first, in nanoseconds.
+pub(crate) fn per_token_ns(decode: &PerfRow) -> Option<f64> {
+    decode.median_ns.map(|ns| ns as f64 / f64::from(decode.output_tokens.saturating_sub(1).max(1)))
 }
 
 /// Duration of a phase of a repetition. `None` if the repetition lacks that phase.

@@ -3,9 +3,11 @@
 use super::record::{Toss, ToyCase};
 use crate::language::Text;
 use crate::record::RunRecord;
+use crate::report::compare::common::Comparable;
+use crate::report::csv_file::Csv;
 use crate::report::format::fixed;
-use crate::report::tables::Table;
-use crate::report::workloads::{Csv, Part, Reported};
+use crate::report::table::Table;
+use crate::report::workloads::{Part, Reported};
 use crate::stats::median;
 use serde::Serialize;
 
@@ -62,3 +64,5 @@ impl Reported for ToyReport {
         Self { tosses: tosses.to_vec() }
     }
 }
+
+impl Comparable for ToyReport {}

@@ -9,7 +9,7 @@ use glmbench::cli::prompts::read_prompts;
 use glmbench::dataset::{BOOLQ, Benchmark, CEVAL, Source, catalogue, prepare, read_questions};
 use glmbench::language::Language;
 use glmbench::record::{Noise, RunDir, TelemetryRow};
-use glmbench::report::compare::{self, Options};
+use glmbench::report::compare::Options;
 use glmbench::report::export::{self, EXPORTS, Records};
 use glmbench::report::{Summary, render};
 use glmbench::run::score::rescore;
@@ -409,7 +409,10 @@ fn read_run(dir: &Path) -> Result<(), String> {
     if sink.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).is_multiple_of(8) {
         let _ = render(dir, Language::En);
         let options = Options { allow_mismatch: true, out: Some(dir.join("compared")), ..Options::default() };
-        drop(compare::render(&[dir.parent().unwrap().join("base"), dir.to_path_buf()], &options));
+        drop(glmbench::report::render_comparison(
+            &[dir.parent().unwrap().join("base"), dir.to_path_buf()],
+            &options,
+        ));
     }
     // This comes last, because it cuts off torn lines.
     let mut run = run;

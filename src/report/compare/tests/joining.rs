@@ -18,7 +18,7 @@ fn identity_is_refused_unless_allowed_and_then_stands_on_top() {
     let comparison = compared(a, b, &allowing()).unwrap();
     assert_eq!(comparison.mismatches().len(), 2);
     let out = tempfile::tempdir().unwrap();
-    write(&comparison, &[], out.path()).unwrap();
+    write_comparison(&comparison, &[], out.path()).unwrap();
     let summary = fs::read_to_string(out.path().join("summary.md")).unwrap();
     assert!(summary.find("Identity differs").unwrap() < summary.find("## Runs").unwrap());
 }

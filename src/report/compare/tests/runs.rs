@@ -103,7 +103,7 @@ fn three_runs_are_held_against_the_first() {
     let third = written(root.path(), fixture::realistic(), "third");
     let mut paths = paths(&two_runs(root.path()));
     paths.push(third);
-    let summary = render(&paths, &to(&root.path().join("out"))).unwrap();
+    let summary = render_comparison(&paths, &to(&root.path().join("out"))).unwrap();
     // The answer on each pair, then a piece of advice for each.
     assert_eq!((summary.headline.len(), summary.folder), (4, root.path().join("out")));
     assert!(summary.headline[1].starts_with("C "), "{:?}", summary.headline);

@@ -13,7 +13,7 @@ fn measured_and_modelled_times_never_get_a_verdict() {
     let mixed = compared(measured, modelled.clone(), &Options::default()).unwrap();
     let phases = || mixed.pairs[0].cases.iter().flat_map(|case| &case.phases);
     assert!(phases().all(|p| p.verdict == SpeedVerdict::NotComparable && p.ratio.is_none() && p.p.is_none()));
-    write(&mixed, &[], root.path()).unwrap();
+    write_comparison(&mixed, &[], root.path()).unwrap();
     let html = fs::read_to_string(root.path().join("report.html")).unwrap();
     assert!(html.contains("not comparable: measured vs modelled") && html.contains("B, modelled ms"));
     assert!(!html.contains("class=\"n\">faster") && !html.contains("Geometric mean"));
@@ -30,7 +30,7 @@ fn measured_and_modelled_times_never_get_a_verdict() {
     assert!((phases().nth(1).unwrap().ratio.unwrap() - 0.5).abs() < 1e-3);
     let said = headline::sentences(&both).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     assert!(said.contains("2.0 × as fast as") && said.contains("(modelled, error unknown;"), "{said}");
-    let summary = write(&both, &[], root.path()).unwrap();
+    let summary = write_comparison(&both, &[], root.path()).unwrap();
     let speed = summary.tables.last().unwrap();
     let is_told = |index: usize| speed.columns[index].name.contains("modelled");
     assert!([2, 3, 5].into_iter().all(is_told), "{:?}", speed.columns);
@@ -58,7 +58,7 @@ fn chart_and_sentence_hold_the_faster_run_against_the_slower() {
         let slower = rest.split(" in ").next().unwrap();
         assert_ne!(fast, slower);
         let folder = tempfile::tempdir().unwrap();
-        write(&both, &[], folder.path()).unwrap();
+        write_comparison(&both, &[], folder.path()).unwrap();
         let svg = fs::read_to_string(folder.path().join("charts/speedup.svg")).unwrap();
         assert!(svg.contains(&format!("times as fast as {slower}")), "{slower}");
     }

@@ -6,18 +6,18 @@ mod samples;
 mod scaling;
 mod speedup;
 
-use super::axis::{Axis, Division};
-use super::panels::{Key, Line, Look, Mark, Panel, PanelChart, without_lone_points};
-use super::times::BATCH;
-use super::{Chart, Picture, draw};
+use super::answer::name;
+use super::{Comparison, Side};
 use crate::language::{Text, ToText, text};
 use crate::record::{Clock, PerfRow, Phase};
-use crate::report::ReportError;
-use crate::report::compare::answer::name;
-use crate::report::compare::{Comparison, Side};
-use crate::report::format::times_number;
-use crate::report::modelled::{self, evidence};
-use crate::report::tables::per_token_ns;
+use crate::report::charts::axis::{Axis, Division};
+use crate::report::charts::panels::{
+    Key, Line, Look, Mark, Panel, PanelChart, between, left_out, without_lone_points,
+};
+use crate::report::charts::times::BATCH;
+use crate::report::charts::{Chart, Picture, draw};
+use crate::report::performance::per_token_ns;
+use crate::report::{ReportError, evidence, modelled};
 use crate::stats::Interval;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -36,7 +36,7 @@ pub(in crate::report) fn draw_comparison(
 pub(in crate::report) const LEADING: [&str; 2] = ["speedup", "accuracy"];
 
 /// Describes every chart for which the comparison has data.
-pub(super) fn described(comparison: &Comparison) -> Vec<(String, Chart)> {
+pub(in crate::report) fn described(comparison: &Comparison) -> Vec<(String, Chart)> {
     let looks = looks(comparison);
     let evidence =
         comparison.sides.iter().find_map(|side| evidence::chart(side.run(), comparison.options.language));
@@ -144,15 +144,6 @@ fn panels_by_lengths(
     without_lone_points(drawn)
 }
 
-/// What follows a subtitle if panels were left out.
-pub(super) fn left_out(lone: usize) -> Text {
-    match lone {
-        0 => Text::EMPTY,
-        1 => text!("; one shape with a single point is in the tables"),
-        several => text!("; {several} shapes with a single point are in the tables", several),
-    }
-}
-
 fn marks(panels: &[Panel]) -> impl Iterator<Item = &Mark> {
     panels.iter().flat_map(|panel| panel.lines.iter().flat_map(|line| &line.points))
 }
@@ -214,12 +205,6 @@ fn leader(
     } else {
         text!("{what}: {card} leads, {times} as fast at equal batch and ranks", what, card, times)
     }
-}
-
-/// `3.9 to 4.3 ×`, or one multiple if both look alike.
-pub(super) fn between(multiples: Interval) -> Text {
-    let [first, last] = multiples.ends().map(times_number);
-    if first == last { text!("{times} ×", times = last) } else { text!("{first} to {last} ×", first, last) }
 }
 
 fn throughput(comparison: &Comparison, looks: &[Look], phase: Phase) -> Option<PanelChart> {

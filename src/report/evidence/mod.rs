@@ -7,11 +7,12 @@ use glmbench_calibrate::modelled::{Group, Residual, residuals};
 use glmbench_calibrate::published::{self, Phase as PublishedPhase};
 use glmbench_calibrate::residuals::{Spread, summaries};
 
-use super::{basis_of, cell, profile_of};
 use crate::record::{PerfRow, Phase, ProfileFigure, RunRecord};
 use crate::report::charts::ratios::{Dot, RatioChart, RatioRow};
-use crate::report::format::{bytes, fixed, or_none};
-use crate::report::tables::{Table, per_token_ns};
+use crate::report::format::{fixed, or_none};
+use crate::report::modelled::{basis_of, cell, profile_of};
+use crate::report::performance::per_token_ns;
+use crate::report::table::Table;
 
 /// Name of the suite that times the published shapes. Its report lists every published row.
 const SUITE: &str = "calibration";
@@ -36,23 +37,6 @@ pub(in crate::report) fn tables(run: &RunRecord) -> Vec<Table> {
     }
     tables.extend(figures(run));
     tables
-}
-
-/// Names the card of a modelled run, its memory and the marks of its figures: `Atlas 300I DUO, 96 GB (2 x Ascend 310P3), 48.0 GiB a
-/// chip (figures: 9 published, 5 derived, 2 calibrated, 11 assumed)`. `None` if the record does not say.
-pub(super) fn card_words(run: &RunRecord) -> Option<Text> {
-    let by = run.provenance.modelled_by.as_ref()?;
-    let memory = by.figures.iter().find(|figure| figure.key == "memory_bytes");
-    let memory = memory.map_or(Text::EMPTY, |of| text!(", {memory} a chip", memory = bytes(of.value as u64)));
-    let of_mark = |mark: &str| by.figures.iter().filter(|figure| figure.mark == mark).count();
-    let counts = text!(
-        "{published} published, {derived} derived, {calibrated} calibrated, {assumed} assumed",
-        published = of_mark("published"),
-        derived = of_mark("derived"),
-        calibrated = of_mark("calibrated"),
-        assumed = of_mark("assumed")
-    );
-    Some(text!("{card}{memory} (figures: {counts})", card = by.title, memory, counts))
 }
 
 /// Returns the profile figures of a run with their marks.

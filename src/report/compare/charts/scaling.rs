@@ -1,13 +1,13 @@
 //! What more tensor-parallel ranks bring: throughput as a multiple of that with the fewest ranks, against batch.
 
-use super::super::axis::{Axis, Division};
-use super::super::times::BATCH;
 use super::{
     Line, Look, Mark, Panel, PanelChart, between, clocks, errors, heights, keys, left_out, marks, say,
     usable, without_lone_points,
 };
 use crate::language::{Text, joined, text};
 use crate::record::Phase;
+use crate::report::charts::axis::{Axis, Division};
+use crate::report::charts::times::BATCH;
 use crate::report::compare::Comparison;
 use crate::report::compare::answer::name;
 use crate::stats::Interval;

@@ -1,9 +1,9 @@
 //! Differences in accuracy with their intervals.
 
-use super::super::forest::{Difference, ForestChart};
 use super::{Look, say};
 use crate::language::{Text, joined, text, texts};
 use crate::report::accuracy::ALL;
+use crate::report::charts::forest::{Difference, ForestChart};
 use crate::report::compare::answer::name;
 use crate::report::compare::{AccuracyVerdict, Comparison, GroupComparison, TaskComparison};
 

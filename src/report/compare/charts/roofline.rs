@@ -1,9 +1,9 @@
 //! Arithmetic intensity against the rate reached, under each run's own limits.
 
-use super::super::axis::{Axis, Division};
 use super::{Line, Look, Mark, Panel, PanelChart, clocks, errors, heights, keys, marks, say, usable};
 use crate::language::{Text, joined, text};
 use crate::record::{PerfRow, PerformanceCase, Phase, Roofline};
+use crate::report::charts::axis::{Axis, Division};
 use crate::report::compare::answer::name;
 use crate::report::compare::{Comparison, Side};
 use crate::report::performance::{phase_cost, roofline_of};

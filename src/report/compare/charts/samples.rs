@@ -1,9 +1,9 @@
 //! Raw end-to-end samples of the measured runs.
 
-use super::super::strips::{Strip, StripChart, StripRow};
 use super::{Look, clocks, keys, say};
 use crate::language::text;
 use crate::record::{Clock, PerformanceCase, Phase};
+use crate::report::charts::strips::{Strip, StripChart, StripRow};
 use crate::report::compare::{Comparison, Side};
 use crate::report::performance::{Repetitions, phase_ns};
 

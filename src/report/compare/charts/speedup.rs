@@ -1,9 +1,9 @@
 //! How many times as fast, by phase and batch.
 
-use super::super::bars::{Bar, BarChart, BarGroup};
 use super::{Look, between, say};
 use crate::language::{Text, text};
 use crate::record::{Clock, Phase};
+use crate::report::charts::bars::{Bar, BarChart, BarGroup};
 use crate::report::compare::answer::{PHASES, name};
 use crate::report::compare::speedup::{Multiple, Speedups};
 use crate::report::compare::{Comparison, Side};

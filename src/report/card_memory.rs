@@ -1,12 +1,11 @@
 //! The memory of a card as a result: the peak of every case, what the case takes alone, and the largest batch that fits.
 
 use crate::language::{Language, text, texts};
-use std::collections::BTreeMap;
 
 use crate::record::{PerfRow, PerformanceCase, Phase, RunRecord};
-use crate::report::charts::{Chart, cards_memory};
+use crate::report::charts::{CardLines, Chart, cards_memory};
 use crate::report::format::{bytes, or_none};
-use crate::report::tables::Table;
+use crate::report::table::Table;
 
 /// Returns the chip memory of the card, one row per case. `None` off a card.
 pub(in crate::report) fn table(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
@@ -32,15 +31,12 @@ pub(in crate::report) fn table(run: &RunRecord, rows: &[PerfRow]) -> Option<Tabl
     (!table.rows.is_empty()).then_some(table)
 }
 
-/// Lines by number of chips, each with its points.
-pub(in crate::report) type Lines = BTreeMap<(u32, u32, u32), Vec<(f64, f64)>>;
-
 /// Returns the memory charts of a card: the memory of a case alone against the batch, and the largest batch against the
 /// length.
 pub(in crate::report) fn charts(run: &RunRecord, language: Language) -> Vec<(String, Chart)> {
     let cases = || run.plan.performance.iter().filter(|case| case.largest_batch.is_some());
-    let mut alone = Lines::new();
-    let mut largest = Lines::new();
+    let mut alone = CardLines::new();
+    let mut largest = CardLines::new();
     for case in cases() {
         let PerformanceCase { batch, input_tokens, output_tokens, tp, .. } = *case;
         if let Some(bytes) = case.alone_bytes {

@@ -18,7 +18,7 @@ pub(crate) struct Marks {
 
 impl Marks {
     /// Takes the marks of the items in a task.
-    pub(super) fn of<'a>(samples: impl Iterator<Item = &'a SampleRecord>) -> Self {
+    pub(in crate::report) fn of<'a>(samples: impl Iterator<Item = &'a SampleRecord>) -> Self {
         let (mut right, mut failed) = (Vec::new(), Vec::new());
         for (place, sample) in samples.enumerate() {
             right.push(sample.state == SampleState::Scored && sample.correct);
@@ -35,7 +35,7 @@ impl Marks {
 
     /// Counts the items that both runs answered, and those that only one got right. `None` if the lists have other lengths,
     /// or a digit is none.
-    pub(super) fn against(&self, other: &Self) -> Option<PairCounts> {
+    pub(in crate::report) fn against(&self, other: &Self) -> Option<PairCounts> {
         let digits = self.items.div_ceil(4);
         if self.items != other.items || self.right.len() != digits || other.right.len() != digits {
             return None;
