@@ -6,8 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use glmbench::backend::{Script, ScriptedAnswer};
 use glmbench::bench::{Shape, prompts};
+use glmbench::language::Language;
+use glmbench::record::RunDir;
+use glmbench::report::{Summary, Verdict, render};
 use glmbench::run::plan::ordinary_tokens;
+use glmbench::run::setup::Answering;
+use glmbench::run::{RunError, RunRequest};
+use glmbench::suite::{Override, Suite};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::load_tokenizer;
 use half::{bf16, f16};
@@ -16,6 +23,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::in_process::try_run;
 use crate::support::{Answer, answer, answer_to};
 
 const SCORED: &str = r#"schema = 1
@@ -38,7 +46,6 @@ max_warmups = 1
 
 const EMBEDDING: &str = "transformer.embedding.word_embeddings.weight";
 const UP: &str = "transformer.encoder.layers.0.mlp.dense_h_to_4h.weight";
-const OUTPUT: &str = "transformer.output_layer.weight";
 
 /// A folder with a suite, a changed model, and one folder per run, since runs are named by the second.
 struct Place(TempDir, Cell<usize>);
@@ -299,13 +306,48 @@ fn a_weight_too_large_for_the_type_of_the_run_is_named_there_and_only_there() {
     assert!(ranks.words.matches("warning: tensor").count() == 1, "{ranks:?}");
 }
 
+/// Runs a suite on a script into a new folder. Of a model, its configuration and tokenizer are read. Returns the run's directory.
+fn scripted(suite: Suite, model: Option<&str>, script: Script) -> Result<(TempDir, PathBuf), RunError> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut request = RunRequest::new(suite, folder.path());
+    request.choice.model = model.map(Into::into);
+    request.choice.answering = Answering::Scripted(Box::new(script));
+    let (end, _) = try_run(&request, usize::MAX)?;
+    Ok((folder, end.runs.into_iter().next().unwrap()))
+}
+
+/// Reads a suite with `--set` flags.
+fn suite(text: &str, set: &[(&str, &str)]) -> Result<Suite, String> {
+    let text = text.replace("DATASETS", root().join("datasets").to_str().unwrap());
+    let set: Vec<Override> =
+        set.iter().map(|(key, value)| Override { key: (*key).into(), value: (*value).into() }).collect();
+    Suite::parse(Path::new("v.toml"), &text, &set).map_err(|error| error.to_string())
+}
+
+/// Returns what the terminal shows of a run: findings, tables, verdict.
+fn shown(summary: &Summary) -> String {
+    let tables = summary.tables.iter().flat_map(|table| {
+        let cells = table.rows.iter().flat_map(|row| &row.cells);
+        std::iter::once(&table.title).chain(cells).map(ToString::to_string)
+    });
+    let verdict = summary.verdict_sentence().to_string();
+    let all: Vec<String> =
+        summary.headline.iter().map(ToString::to_string).chain(tables).chain([verdict]).collect();
+    all.join("\n")
+}
+
 #[test]
 fn a_model_that_always_says_the_same_is_seen_at_a_glance() {
-    let place = Place::new(&SCORED.replace("limit = 12", "limit = 100"));
-    let model = place.model(false, &|name, _, value| if name == OUTPUT { 0.0 } else { value });
-    let run = place.run(&["--model", &model]).expect(0, &[]);
+    let suite = || suite(&SCORED.replace("limit = 12", "limit = 100"), &[]).unwrap();
+    let (_folder, dir) = scripted(suite(), None, Script::default()).unwrap();
+    // The same prompts again, with choices that are all as likely.
+    let asked = RunDir::open(&dir).unwrap().read_prompts(|_| true).unwrap();
+    let equal = ScriptedAnswer { choice_logprobs: vec![-1.0; 2], ..ScriptedAnswer::default() };
+    let answers = asked.into_iter().flat_map(|of| of.calls).map(|call| (call.input_tokens, equal.clone()));
+    let script = Script { answers: answers.collect(), ..Script::default() };
+    let (_folder, dir) = scripted(suite(), None, script).unwrap();
     assert_says(
-        &run.out,
+        &shown(&render(&dir, Language::En).unwrap()),
         &[
             "Answers: share given (share of the keys), %",
             "no 100.0 (",
@@ -314,43 +356,51 @@ fn a_model_that_always_says_the_same_is_seen_at_a_glance() {
             "valid with reservations; not met: varied answers, no ties",
         ],
     );
-    let csv = fs::read_to_string(place.the_run().join("answers.csv")).unwrap();
+    let csv = fs::read_to_string(dir.join("answers.csv")).unwrap();
     let no = csv.lines().find(|line| line.contains(",no,100,100,1.0,")).unwrap();
-    assert!(no.contains(",model,boolq,modeltest,") && no.ends_with(",true,100,,"), "{csv}");
+    assert!(no.contains(",demo,boolq,modeltest,") && no.ends_with(",true,100,,"), "{csv}");
     for page in ["report.html", "summary.md"] {
-        assert_says(&fs::read_to_string(place.the_run().join(page)).unwrap(), &["every margin is 0"]);
+        assert_says(&fs::read_to_string(dir.join(page)).unwrap(), &["every margin is 0"]);
     }
 }
 
 #[test]
 fn a_suite_may_allow_a_share_of_failed_items() {
-    let place = Place::new(SCORED);
-    place.run(&[]).expect(0, &[]);
-    let good = lines(&place.the_run().join("samples.jsonl"));
-    let mut lengths: Vec<u64> = good.iter().map(|line| line["input_tokens_n"].as_u64().unwrap()).collect();
+    let (_folder, dir) = scripted(suite(SCORED, &[]).unwrap(), None, Script::default()).unwrap();
+    let good = RunDir::open(&dir).unwrap().read_samples().unwrap();
+    let mut lengths: Vec<u64> = good.iter().map(|sample| sample.input_tokens_n).collect();
     lengths.sort_unstable();
     // Too short for the two longest prompts.
     assert!(lengths[9] < lengths[10], "{lengths:?}");
+    let place = Place::new(SCORED);
     let model = place.short_model(lengths[9]);
-    let allowed = |share: &str| {
-        let set = format!("accuracy.0.max_failed={share}");
-        place.run(&["--model", &model, "--set", &set])
+    let run = |set: &[(&str, &str)]| {
+        let suite = suite(SCORED, set).unwrap();
+        let (folder, dir) = scripted(suite, Some(&model), Script::default()).unwrap();
+        let summary = render(&dir, Language::En).unwrap();
+        (summary.verdict(), shown(&summary), folder, dir)
     };
+    let allowed = |share: &str| run(&[("accuracy.0.max_failed", share)]);
     let reason = "the prompt has ";
-    let run = place.run(&["--model", &model]).expect(4, &[]);
-    assert_says(&run.out, &["INVALID: the prompt has ", "; 2 of 12 items failed"]);
-    assert_says(&allowed("0.16").expect(4, &[]).out, &["INVALID: ", "2 of 12 items failed"]);
-    let run = allowed("0.17").expect(0, &[]);
+    let (verdict, said, ..) = run(&[]);
+    assert_eq!(verdict, Verdict::Invalid);
+    assert_says(&said, &["INVALID: the prompt has ", "; 2 of 12 items failed"]);
+    let (verdict, said, ..) = allowed("0.16");
+    assert_eq!(verdict, Verdict::Invalid);
+    assert_says(&said, &["INVALID: ", "2 of 12 items failed"]);
+    let (verdict, said, _folder, dir) = allowed("0.17");
+    assert_eq!(verdict, Verdict::Valid);
     assert_says(
-        &run.out,
+        &said,
         &["% of 10 items right", " Apart from these: ", reason, "; 2 of 12 items failed.", "valid"],
     );
-    let record = fs::read_to_string(place.the_run().join("run.json")).unwrap();
+    let record = fs::read_to_string(dir.join("run.json")).unwrap();
     assert!(record.contains("\"max_failed\": 0.17"), "{record}");
     for (share, says) in
         [("1", "found 1; expected a share of at least 0"), ("-0.1", "-0.1"), ("\"x\"", "a string")]
     {
-        allowed(share).expect(2, &["accuracy.0.max_failed", says]);
+        let error = suite(SCORED, &[("accuracy.0.max_failed", share)]).unwrap_err();
+        assert_says(&error, &["accuracy.0.max_failed", says]);
     }
 }
 
@@ -365,9 +415,11 @@ fn a_suite_for_a_real_checkpoint_refuses_to_run_without_one() {
     }
     let place = Place::new(&SCORED.replace("path = \"demo\"", "path = \"demo\"\nrequired = true"));
     place.run(&[]).expect(2, &["v.toml:5", "`required = true` beside `path`"]);
-    let place = Place::new(&SCORED.replace("path = \"demo\"", "required = true"));
-    place.run(&[]).expect(2, &["--model DIR"]);
-    place.run(&["--model", "demo"]).expect(0, &[]);
-    let named = place.run(&["--configuration", "model=demo"]).expect(0, &[]);
-    assert!(named.out.starts_with("demo on cpu in fp16"), "{named:?}");
+    let required = SCORED.replace("path = \"demo\"", "required = true");
+    Place::new(&required).run(&[]).expect(2, &["--model DIR"]);
+    let named = format!("{required}[[configuration]]\nname = \"a\"\nmodel = \"demo\"\n");
+    for (text, model) in [(&required, Some("demo")), (&named, None)] {
+        let (_folder, dir) = scripted(suite(text, &[]).unwrap(), model, Script::default()).unwrap();
+        assert_eq!(RunDir::open(&dir).unwrap().read_run().unwrap().provenance.model, "demo");
+    }
 }
