@@ -69,13 +69,8 @@ fn engine() -> Result<(Engine, Arc<AtomicU64>), EngineError> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     let config = ModelConfig::from_file(&folder.join("config.json"))?;
     let capacity = Capacity::for_batch(&config, SHAPE.batch, SHAPE.sequence_tokens());
-    let device = Cpu::new(CpuOptions {
-        precision: DType::Fp16.into(),
-        threads: available_threads(),
-        instruction_set: None,
-        max_context: capacity.max_context,
-        attention: attention_shape(&config),
-    })?;
+    let device =
+        Cpu::new(CpuOptions::plain(DType::Fp16.into(), capacity.max_context, attention_shape(&config)))?;
     let weights = open_checkpoint(&folder)?;
     let model = Model::load(device, &config, RotaryMode::Model, capacity, &*weights, &mut |_, _| {})?;
     let forward_ns = Arc::new(AtomicU64::new(0));

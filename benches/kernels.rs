@@ -68,7 +68,7 @@ fn main() -> Result<(), DeviceError> {
 
 fn cpu(precision: Precision) -> Result<Cpu, DeviceError> {
     let threads = available_threads();
-    Cpu::new(CpuOptions { precision, threads, instruction_set: None, max_context: CONTEXT, attention: HEADS })
+    Cpu::new(CpuOptions { threads, ..CpuOptions::plain(precision, CONTEXT, HEADS) })
 }
 
 struct Bench<'a> {

@@ -319,11 +319,8 @@ fn engine(slowdown: f64) -> Result<Engine, EngineError> {
         .fold((1, 1), |(batch, tokens), shape| (batch.max(shape.batch), tokens.max(shape.sequence_tokens())));
     let capacity = Capacity::for_batch(&config, batch, tokens);
     let device = Cpu::new(CpuOptions {
-        precision: DType::Fp16.into(),
         threads: THREADS,
-        instruction_set: None,
-        max_context: capacity.max_context,
-        attention: attention_shape(&config),
+        ..CpuOptions::plain(DType::Fp16.into(), capacity.max_context, attention_shape(&config))
     })?;
     let weights = open_checkpoint(&folder)?;
     let model = Model::load(device, &config, RotaryMode::Model, capacity, &*weights, &mut |_, _| {})?;

@@ -46,8 +46,8 @@ pub struct Args {
     /// New or empty folder
     #[arg(value_name = "OUT")]
     out: PathBuf,
-    /// The scheme: w8a8, w8a8s (weights within four bits), w8a8_dynamic (inputs scaled per token), w8a16 or w4a16 (weights only)
-    #[arg(long, value_name = "SCHEME", value_parser = scheme)]
+    /// The scheme
+    #[arg(long, value_name = "SCHEME", value_parser = scheme, help = scheme_help())]
     scheme: Scheme,
     /// Adds scales of an int8 KV cache: `c8`
     #[arg(long, value_name = "KV", value_parser = kv_form())]
@@ -90,10 +90,16 @@ fn kv_form() -> impl TypedValueParser<Value = KvForm> {
 }
 
 fn scheme(word: &str) -> Result<Scheme, String> {
-    Scheme::of_word(word).ok_or_else(|| {
-        let schemes = Scheme::ALL.into_iter().filter(|scheme| scheme.description_word().is_some());
-        format!("expected {}", one_of(schemes.map(Scheme::word)))
-    })
+    Scheme::of_word(word).ok_or_else(|| format!("expected {}", one_of(Scheme::written().map(Scheme::word))))
+}
+
+/// Returns the help of `--scheme`.
+fn scheme_help() -> String {
+    let word = |of: Scheme| match of.about() {
+        Some(about) => format!("{} ({about})", of.word()),
+        None => of.word().to_owned(),
+    };
+    format!("The scheme: {}", one_of(Scheme::written().map(word)))
 }
 
 /// Runs the verb.

@@ -78,7 +78,7 @@ impl Runner<'_> {
         let Started { backend, weight_faults } = started;
         let device = backend.device_info();
         let roofline = share.roofline.or_else(|| profile_roofline(plan, &device));
-        let is_scripted = matches!(setup.answering, Answering::Scripted(_));
+        let is_of_engine = matches!(setup.answering, Answering::Engine);
         let origin = Origin {
             suite,
             model: setup.model_name(),
@@ -89,8 +89,8 @@ impl Runner<'_> {
             device,
             telemetry: telemetry::methods(&*backend),
             roofline,
-            // A card's memory is not the host's. An emulated card and a script load nothing.
-            load: (!compute.device.is_card() && !is_scripted).then_some(facts),
+            // A card's memory is not the host's. An emulated card, and whatever else answers, load nothing here.
+            load: (!compute.device.is_card() && is_of_engine).then_some(facts),
             weight_faults,
             command_line: self.request.command_line.clone(),
             group: share.group,

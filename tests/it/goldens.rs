@@ -65,16 +65,11 @@ fn engine(dir: &Path, setup: &Setup) -> Engine {
     let mut capacity = Capacity::for_batch(&config, 8, 1024);
     capacity.max_logit_rows = 512;
     let options = LoadOptions {
-        device: setup.device,
-        precision: setup.dtype.into(),
-        emulate: None,
         rotary: RotaryMode::Model,
         threads: Some(2),
         instruction_set: setup.instruction_set,
         tp: setup.tp,
-        bind: false,
-        profile_operators: false,
-        capacity,
+        ..LoadOptions::plain(setup.device, setup.dtype.into(), capacity)
     };
     load(&config, open_checkpoint(dir).unwrap().into(), &options, &mut |_, _| {}).unwrap()
 }

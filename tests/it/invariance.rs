@@ -46,16 +46,10 @@ impl Setup {
         let capacity =
             Capacity { max_step_tokens: self.chunk, ..Capacity::for_batch(&config, self.batch, 400) };
         let options = LoadOptions {
-            device: DeviceKind::Cpu,
-            precision: self.precision,
-            emulate: None,
             rotary: RotaryMode::Model,
             threads: Some(self.threads),
             instruction_set: Some(self.instruction_set),
-            tp: 1,
-            bind: false,
-            profile_operators: false,
-            capacity,
+            ..LoadOptions::plain(DeviceKind::Cpu, self.precision, capacity)
         };
         let source = Dummy::new(config.clone(), StorageType::F32, 3);
         load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap()

@@ -29,16 +29,15 @@ fn config() -> ModelConfig {
 fn repetition(shape: Shape, tp: usize, profile_operators: bool) -> (Repetition, Vec<OperatorTime>) {
     let config = config();
     let options = LoadOptions {
-        device: DeviceKind::Cpu,
-        precision: DType::Fp16.into(),
-        emulate: None,
         rotary: RotaryMode::Model,
         threads: Some(2),
-        instruction_set: None,
         tp,
-        bind: false,
         profile_operators,
-        capacity: Capacity::for_batch(&config, shape.batch, shape.sequence_tokens()),
+        ..LoadOptions::plain(
+            DeviceKind::Cpu,
+            DType::Fp16.into(),
+            Capacity::for_batch(&config, shape.batch, shape.sequence_tokens()),
+        )
     };
     let source = Dummy::new(config.clone(), StorageType::F16, 5);
     let mut engine = load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap();

@@ -74,16 +74,9 @@ fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
     let capacity = Capacity { max_logit_rows: 256, ..Capacity::for_batch(&config, 1, shape.prompt) };
     // The exact table: the fp32 reference would not share the rounding of the other types.
     let options = LoadOptions {
-        device,
-        precision: dtype.into(),
-        emulate: None,
         rotary: RotaryMode::Exact,
         threads: Some(2),
-        instruction_set: None,
-        tp: 1,
-        bind: false,
-        profile_operators: false,
-        capacity,
+        ..LoadOptions::plain(device, dtype.into(), capacity)
     };
     let source = Loud(Dummy::new(config.clone(), StorageType::F32, 5), 10.0);
     let mut engine = load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap();

@@ -61,16 +61,11 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
         ..Capacity::for_batch(config, setup.batch, 400)
     };
     let options = LoadOptions {
-        device: setup.device,
-        precision: setup.dtype.into(),
         emulate: setup.device.is_card().then_some(Emulate { profile: None, timing_only: false }),
         rotary: RotaryMode::Exact,
         threads: Some(setup.threads),
-        instruction_set: None,
         tp: setup.tp,
-        bind: false,
-        profile_operators: false,
-        capacity,
+        ..LoadOptions::plain(setup.device, setup.dtype.into(), capacity)
     };
     load(config, source, &options, &mut |_, _| {}).unwrap()
 }
@@ -263,16 +258,10 @@ fn a_tensor_parallel_size_that_cannot_be_is_refused_before_anything_is_loaded() 
     let capacity = Capacity::for_batch(&config, 1, 100);
     for (tp, device) in [(3, DeviceKind::Cpu), (8, DeviceKind::Reference), (0, DeviceKind::Cpu)] {
         let options = LoadOptions {
-            device,
-            precision: DType::Fp32.into(),
-            emulate: None,
             rotary: RotaryMode::Exact,
             threads: None,
-            instruction_set: None,
             tp,
-            bind: false,
-            profile_operators: false,
-            capacity,
+            ..LoadOptions::plain(device, DType::Fp32.into(), capacity)
         };
         let source = Arc::new(Dummy::new(config.clone(), StorageType::F16, 1));
         let loaded = load(&config, source, &options, &mut |_, _| panic!("something was loaded"));

@@ -19,8 +19,7 @@ const WIDTH: usize = 70;
 
 fn cpu(precision: impl Into<Precision>) -> Cpu {
     let precision = precision.into();
-    let options =
-        CpuOptions { precision, threads: 2, instruction_set: None, max_context: 8, attention: SHAPE };
+    let options = CpuOptions { threads: 2, ..CpuOptions::plain(precision, 8, SHAPE) };
     Cpu::new(options).unwrap()
 }
 

@@ -127,7 +127,7 @@ impl<D: Device> Layer<D> {
 
 fn cpu(set: InstructionSet, precision: Precision, threads: usize) -> Layer<Cpu> {
     let options =
-        CpuOptions { precision, threads, instruction_set: Some(set), max_context: TOKENS, attention: SHAPE };
+        CpuOptions { threads, instruction_set: Some(set), ..CpuOptions::plain(precision, TOKENS, SHAPE) };
     Layer::new(Cpu::new(options).unwrap())
 }
 

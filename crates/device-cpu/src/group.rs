@@ -83,13 +83,7 @@ mod tests {
 
     fn group(threads: usize, tp: usize, bind: bool) -> CpuGroup {
         let attention = AttentionShape { heads: 1, kv_heads: 1, channels: 4 };
-        let options = CpuOptions {
-            precision: DType::Fp16.into(),
-            threads,
-            instruction_set: None,
-            max_context: 16,
-            attention,
-        };
+        let options = CpuOptions { threads, ..CpuOptions::plain(DType::Fp16.into(), 16, attention) };
         CpuGroup::new(options, tp, bind)
     }
 

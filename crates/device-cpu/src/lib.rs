@@ -79,6 +79,13 @@ pub struct CpuOptions {
     pub attention: AttentionShape,
 }
 
+impl CpuOptions {
+    /// Returns the options of a caller that asks for nothing further: all cores, the best kernels.
+    pub fn plain(precision: Precision, max_context: usize, attention: AttentionShape) -> Self {
+        Self { precision, threads: available_threads(), instruction_set: None, max_context, attention }
+    }
+}
+
 /// The CPU device.
 pub struct Cpu {
     options: CpuOptions,

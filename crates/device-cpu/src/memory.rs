@@ -109,8 +109,11 @@ mod tests {
         let what = format!("{precision} by {} on {threads}", set.name());
         let memory = CpuMemory::new(precision, Some(set), threads);
         let attention = AttentionShape { heads: 2, kv_heads: 1, channels: 40 };
-        let options =
-            CpuOptions { precision, threads, instruction_set: Some(set), max_context: 300, attention };
+        let options = CpuOptions {
+            threads,
+            instruction_set: Some(set),
+            ..CpuOptions::plain(precision, 300, attention)
+        };
         let cpu = Cpu::new(options).unwrap();
 
         let before = taken_bytes();

@@ -57,6 +57,24 @@ pub struct LoadOptions {
     pub capacity: Capacity,
 }
 
+impl LoadOptions {
+    /// Returns the options of a caller that asks for nothing further: one rank, all cores, the best kernels.
+    pub fn plain(device: DeviceKind, precision: Precision, capacity: Capacity) -> Self {
+        Self {
+            device,
+            emulate: None,
+            precision,
+            rotary: RotaryMode::Model,
+            threads: None,
+            instruction_set: None,
+            tp: 1,
+            bind: false,
+            profile_operators: false,
+            capacity,
+        }
+    }
+}
+
 /// Loads a model.
 ///
 /// `progress` receives the number of tensors loaded so far (by rank 0, if there are several ranks) and the total.
@@ -151,13 +169,7 @@ pub fn load_observed(
     observer: Option<Arc<Mutex<dyn Observer>>>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Box<dyn Forward>, EngineError> {
-    let cpu = Cpu::new(CpuOptions {
-        precision,
-        threads: available_threads(),
-        instruction_set: None,
-        max_context: capacity.max_context,
-        attention: attention_shape(config),
-    })?;
+    let cpu = Cpu::new(CpuOptions::plain(precision, capacity.max_context, attention_shape(config)))?;
     let rotary = RotaryMode::Model;
     Ok(match observer {
         None => Box::new(Model::load(cpu, config, rotary, capacity, source, progress)?),

@@ -206,7 +206,7 @@ impl<D: Device> Model<D> {
         };
         // A device that computes in one type does not name the cache form in the checkpoint.
         let is_c8 = whole.quantised.as_ref().is_some_and(|quantised| quantised.kv_c8)
-            && device.info().precision.kv != KvForm::Int8;
+            && matches!(device.info().precision.kv, KvForm::Auto | KvForm::C8);
         let cache = if is_c8 {
             let channels = kv_channels(source, whole, cut.kv_heads(whole))?;
             device.kv_cache_of_channels(shape, &channels)?

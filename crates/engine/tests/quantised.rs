@@ -56,16 +56,10 @@ fn log_probs_in(
     let config = path.config(None)?;
     let dtype = precision.dtype;
     let options = LoadOptions {
-        device,
-        emulate: None,
-        precision,
         rotary: RotaryMode::Model,
         threads: Some(1),
-        instruction_set: None,
         tp,
-        bind: false,
-        profile_operators: false,
-        capacity: Capacity::for_batch(&config, 1, 64),
+        ..LoadOptions::plain(device, precision, Capacity::for_batch(&config, 1, 64))
     };
     let source = Arc::from(path.weights(&config, dtype)?);
     let mut engine = load(&config, source, &options, &mut |_, _| {})?;

@@ -27,16 +27,9 @@ fn loaded(max_batch: usize, max_logit_rows: usize, max_step_tokens: usize) -> (E
     let capacity =
         Capacity { max_logit_rows, max_step_tokens, ..Capacity::for_batch(&config, max_batch, 512) };
     let options = LoadOptions {
-        device: DeviceKind::Cpu,
-        emulate: None,
-        precision: DType::Fp16.into(),
         rotary: RotaryMode::Model,
         threads: Some(1),
-        instruction_set: None,
-        tp: 1,
-        bind: false,
-        profile_operators: false,
-        capacity,
+        ..LoadOptions::plain(DeviceKind::Cpu, DType::Fp16.into(), capacity)
     };
     let weights = path.weights(&config, DType::Fp16).unwrap().into();
     let mut engine = load(&config, weights, &options, &mut |_, _| {}).unwrap();

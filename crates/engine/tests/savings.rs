@@ -75,16 +75,12 @@ impl Setup {
     fn engine(self) -> Engine {
         let config = config(self.prefix);
         let options = LoadOptions {
-            device: self.device,
-            precision: self.precision,
             emulate: self.device.is_card().then_some(Emulate { profile: None, timing_only: false }),
             rotary: RotaryMode::Model,
             threads: Some(self.threads),
             instruction_set: self.instruction_set,
             tp: self.tp,
-            bind: false,
-            profile_operators: false,
-            capacity: self.capacity(&config),
+            ..LoadOptions::plain(self.device, self.precision, self.capacity(&config))
         };
         load(&config, Arc::new(source(&config)), &options, &mut |_, _| {}).unwrap()
     }
@@ -288,16 +284,9 @@ fn demo() -> (Engine, Vec<u32>) {
     let capacity = Capacity { max_logit_rows: 16, ..Capacity::for_batch(&config, 4, 512) };
     let precision: Precision = "fp16".parse().unwrap();
     let options = LoadOptions {
-        device: DeviceKind::Cpu,
-        emulate: None,
-        precision,
         rotary: RotaryMode::Model,
         threads: Some(1),
-        instruction_set: None,
-        tp: 1,
-        bind: false,
-        profile_operators: false,
-        capacity,
+        ..LoadOptions::plain(DeviceKind::Cpu, precision, capacity)
     };
     let weights = path.weights(&config, precision.dtype).unwrap().into();
     let mut engine = load(&config, weights, &options, &mut |_, _| {}).unwrap();

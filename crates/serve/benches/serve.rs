@@ -39,16 +39,9 @@ fn engine() -> Engine {
     let config = path.config(None).or_else(|_| path.config("base".parse().ok())).expect("a model folder");
     let capacity = Capacity::for_batch(&config, BATCH, config.seq_length.min(1024));
     let options = LoadOptions {
-        device: DeviceKind::Cpu,
-        emulate: None,
-        precision: DType::Fp16.into(),
         rotary: RotaryMode::Model,
         threads: Some(1),
-        instruction_set: None,
-        tp: 1,
-        bind: false,
-        profile_operators: false,
-        capacity,
+        ..LoadOptions::plain(DeviceKind::Cpu, DType::Fp16.into(), capacity)
     };
     let weights = path.weights(&config, DType::Fp16).expect("weights").into();
     load(&config, weights, &options, &mut |_, _| {}).expect("a model")

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, Command, Id};
 
 use glmbench_remote::{Api, Url};
 
 use crate::backend::MOST_UNDER_WAY;
 use crate::cli::endpoint::{ReachArgs, parse_api, parse_url};
+use crate::cli::engine::{ComputeFlags, OverModel};
 use crate::cli::files::make_room;
 use crate::cli::{Exit, emit, exit_of, say};
 use crate::record::grouped;
@@ -24,10 +25,7 @@ pub(in crate::cli) struct EndpointArgs {
     /// Run the suite on the server at this URL; `glmbench probe URL` shows what it can do
     #[arg(
         long, value_name = "URL", value_parser = parse_url, requires = "api", help_heading = "Endpoint",
-        conflicts_with_all = [
-            "device", "configuration", "only", "ptuning", "rope_scaling", "emulate", "profile", "tp", "dtype", "kv", "rope",
-            "threads", "kernel", "bind", "profile_operators",
-        ]
+        conflicts_with_all = of_the_engine()
     )]
     endpoint: Option<Url>,
     /// Protocol of the server
@@ -66,6 +64,13 @@ impl EndpointArgs {
             ..EndpointChoice::new(self.reach.endpoint(url, api)?)
         }))
     }
+}
+
+/// Returns the flags that say something of this program's own engine. A server has settings of its own.
+fn of_the_engine() -> Vec<Id> {
+    let flags = ComputeFlags::augment_args(OverModel::augment_args(Command::new("engine")));
+    let ids = flags.get_arguments().map(|flag| flag.get_id().clone());
+    ids.chain(["configuration", "only", "profile_operators"].map(Id::from)).collect()
 }
 
 /// Prints what the run would ask of the server. Returns the exit code of a run that would be refused.

@@ -117,16 +117,9 @@ fn a_bias_within_the_sums_keeps_the_gate_and_an_added_one_is_farther_off() {
         rows
     };
     let options = LoadOptions {
-        device: DeviceKind::Cpu,
-        precision: DType::Fp16.into(),
-        emulate: None,
         rotary: RotaryMode::Model,
         threads: Some(2),
-        instruction_set: None,
-        tp: 1,
-        bind: false,
-        profile_operators: false,
-        capacity: capacity(&config, 512),
+        ..LoadOptions::plain(DeviceKind::Cpu, DType::Fp16.into(), capacity(&config, 512))
     };
     let cpu = logits(&mut load(&config, Arc::new(source()), &options, &mut |_, _| {}).unwrap());
     let of_card = |forced: &str| {

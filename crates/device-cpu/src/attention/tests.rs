@@ -76,11 +76,9 @@ struct Bench {
 impl Bench {
     fn new(setup: Setup, sequences: usize, context: usize) -> Self {
         let options = CpuOptions {
-            precision: setup.precision,
             threads: setup.threads,
             instruction_set: Some(setup.set),
-            max_context: context,
-            attention: setup.shape,
+            ..CpuOptions::plain(setup.precision, context, setup.shape)
         };
         let cpu = Cpu::new(options).unwrap();
         let blocks = context.div_ceil(KV_BLOCK_TOKENS);

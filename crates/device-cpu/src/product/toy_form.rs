@@ -70,8 +70,7 @@ mod tests {
 
     fn cpu() -> Cpu {
         let precision = Precision::from(DType::Fp32);
-        let options =
-            CpuOptions { precision, threads: 2, instruction_set: None, max_context: 8, attention: SHAPE };
+        let options = CpuOptions { threads: 2, ..CpuOptions::plain(precision, 8, SHAPE) };
         Cpu::new(options).unwrap()
     }
 

@@ -61,6 +61,21 @@ impl Scheme {
         }
     }
 
+    /// Says in a few words what the scheme does, for help texts; `None` if its word says it.
+    pub fn about(self) -> Option<&'static str> {
+        match self {
+            Self::W8a8 | Self::Int8 | Self::Int4 => None,
+            Self::W8a8s => Some("weights within four bits"),
+            Self::W8a8Dynamic => Some("inputs scaled per token"),
+            Self::W8a16 | Self::W4a16 => Some("weights only"),
+        }
+    }
+
+    /// Lists the schemes in which this engine writes checkpoints: ModelSlim's.
+    pub fn written() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|scheme| scheme.description_word().is_some())
+    }
+
     /// Whether inputs are quantised, by stored scales or per token.
     pub fn has_integer_inputs(self) -> bool {
         self.has_static_inputs() || self == Self::W8a8Dynamic
@@ -97,7 +112,7 @@ impl Scheme {
 
     /// Returns the ModelSlim scheme with this word.
     pub fn of_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|scheme| scheme.description_word().is_some() && scheme.word() == word)
+        Self::written().find(|scheme| scheme.word() == word)
     }
 }
 

@@ -229,8 +229,8 @@ impl Job {
         let Self { config, settings, prompts, .. } = self;
         let (scheme, word) = (settings.scheme, settings.scheme.word());
         if scheme.description_word().is_none() {
-            let ours = Scheme::ALL.into_iter().filter(|scheme| scheme.description_word().is_some());
-            return refused(format!("scheme {word} is THUDM's, expected {}", one_of(ours.map(Scheme::word))));
+            let ours = one_of(Scheme::written().map(Scheme::word));
+            return refused(format!("scheme {word} is THUDM's, expected {ours}"));
         }
         if config.pre_seq_len.is_some() {
             return refused("the model has a P-tuning prefix; quantise the model without it".to_owned());

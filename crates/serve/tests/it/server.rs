@@ -37,16 +37,10 @@ fn engine_on(max_batch: usize, instruction_set: Option<InstructionSet>) -> Engin
     let mut capacity = Capacity::for_batch(&config, max_batch, config.seq_length);
     capacity.max_logit_rows = capacity.max_logit_rows.max(16);
     let options = LoadOptions {
-        device: DeviceKind::Cpu,
-        emulate: None,
-        precision: DType::Fp16.into(),
         rotary: RotaryMode::Model,
         threads: Some(1),
         instruction_set,
-        tp: 1,
-        bind: false,
-        profile_operators: false,
-        capacity,
+        ..LoadOptions::plain(DeviceKind::Cpu, DType::Fp16.into(), capacity)
     };
     load(&config, path.weights(&config, DType::Fp16).unwrap().into(), &options, &mut |_, _| {}).unwrap()
 }
