@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use glmbench::bench::{Offered, OrdinaryTokens, Pace, Shape, prompts, repeat, serve};
 use glmbench::stats::median;
-use glmbench_cpu::{Cpu, CpuOptions, available_threads};
+use glmbench_cpu::{Cpu, CpuOptions};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceInfo};
 use glmbench_engine::Engine;

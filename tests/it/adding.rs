@@ -74,6 +74,10 @@ fn is_source(path: &str) -> bool {
 fn is_test_module(path: &str) -> bool {
     let path = Path::new(path);
     let (Some(stem), Some(folder)) = (path.file_stem(), path.parent()) else { return false };
+    // A crate is no module.
+    if stem == "lib" || stem == "main" {
+        return false;
+    }
     let (name, folder) = match (stem.to_str(), folder.file_name(), folder.parent()) {
         (Some("mod"), Some(name), Some(around)) => (name, around),
         _ => (stem, folder),
