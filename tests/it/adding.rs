@@ -93,11 +93,13 @@ fn is_test_module(path: &str) -> bool {
     lines.next().is_some_and(|line| line == "#[cfg(test)]") || is_test_module(around.to_str().unwrap())
 }
 
-/// Whether a part of a path is that of the table. A part with `<name>` stands for any name.
+/// Whether a part of a path is that of the table. A part with `<name>` stands for any name, but not for the list of modules
+/// beside it.
 fn fits(part: &str, name: &str) -> bool {
     match (part.split_once('<'), part.split_once('>')) {
         (Some((start, _)), Some((_, end))) => {
-            name.len() > start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
+            let is_longer = name.len() > start.len() + end.len();
+            name != "mod.rs" && is_longer && name.starts_with(start) && name.ends_with(end)
         }
         _ => name == part,
     }
@@ -233,6 +235,7 @@ fn the_reader_of_the_page_sees_what_is_wrong() {
     assert_eq!(prose, ["src/d.rs", "tests/it/f.rs"]);
     assert!(is_source("src/d.rs") && !is_source("tests/it/f.rs") && !is_source("docs/A.md"));
     assert!(section.has("src/a.rs") && section.has("src/x/b.rs") && !section.has("src/x/y/b.rs"));
+    assert!(fits("<name>.rs", "a.rs") && !fits("<name>.rs", "mod.rs") && !fits("<name>.rs", ".rs"));
     assert!(is_test_module("src/toy_walk.rs") && is_test_module("src/language/laws.rs"));
     assert!(!is_test_module("src/language/mod.rs") && !is_test_module("src/lib.rs"));
     assert!(exists("src/workload/<name>/schema.rs") && !exists("src/workload/<name>/nothing.rs"));
