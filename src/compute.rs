@@ -104,6 +104,40 @@ impl ComputeSpec {
     }
 }
 
+/// A device and, where it is said, a type: what the logits of an engine are compared with. Written `DEVICE[:DTYPE]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Against {
+    /// The device.
+    pub device: DeviceKind,
+    /// The type; `None` for one that its user decides on.
+    pub dtype: Option<Precision>,
+}
+
+impl Against {
+    /// Returns how the reference of an engine computes: as the engine except for device and types, on one rank.
+    pub fn spec(self, engine: ComputeSpec) -> ComputeSpec {
+        ComputeSpec {
+            device: Some(self.device),
+            dtype: self.dtype,
+            kv: None,
+            kernel: None,
+            ranks: Some(1),
+            ..engine
+        }
+    }
+}
+
+impl FromStr for Against {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word.split_once(':') {
+            Some((device, dtype)) => Ok(Self { device: device.parse()?, dtype: Some(dtype.parse()?) }),
+            None => Ok(Self { device: word.parse()?, dtype: None }),
+        }
+    }
+}
+
 /// Looks up a variable of the environment.
 type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
@@ -207,6 +241,22 @@ impl Compute {
     #[must_use]
     pub fn on(&self, ranks: usize) -> Self {
         Self { ranks, ..self.clone() }
+    }
+
+    /// Returns how a reference on this host computes beside this: on another device or in another type, on one rank, with nothing
+    /// emulated and no operator timed. Kernels and threads are the same, so a configuration beside itself has the same bits.
+    #[must_use]
+    pub fn reference(&self, device: DeviceKind, precision: Precision) -> Self {
+        Self {
+            device,
+            precision,
+            emulation: Emulation::Off,
+            profile: None,
+            ranks: 1,
+            kernel: self.kernel.filter(|_| device.has_threads()),
+            profile_operators: false,
+            ..self.clone()
+        }
     }
 
     /// Whether times come from a virtual clock. They have no noise, so one repetition is enough.

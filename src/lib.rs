@@ -35,9 +35,10 @@
 //! when a command names one of them and no file is there.
 //!
 //! What is timed is a [`workload`]: shapes, max batch, load. Each has a folder with one file for each layer, and the layers know
-//! them by one list. Accuracy goes its own way, because its items are scored.
+//! them by one list. So is parity, which times nothing: it compares logits with those of a reference. Accuracy goes its own way,
+//! because its items are scored.
 //!
-//! [`mod@bench`] times shapes and serves requests that arrive by a schedule. [`stats`] has the statistics.
+//! [`mod@bench`] times shapes, serves requests that arrive by a schedule, and feeds two engines the same tokens. [`stats`] has the statistics.
 //! [`report::compare`] compares runs, and [`report::history`] follows all runs of a folder. [`gate`] decides whether they keep the
 //! limits of a `gates.toml`.
 //! [`run::turns`] times two configurations alternately in blocks. The program starts itself once per block, because

@@ -43,6 +43,11 @@ const FILES: &[File] = files![
     "datasets/ceval-sample/val/odd_one_out_val.csv",
     "datasets/ceval-sample/val/short_reading_val.csv",
     "datasets/ceval-sample/val/world_capitals_val.csv",
+    "datasets/gsm8k-sample/README.md",
+    "datasets/gsm8k-sample/test.jsonl",
+    "datasets/gsm8k-sample/train.jsonl",
+    "datasets/wikitext-2-sample/README.md",
+    "datasets/wikitext-2-sample/wiki.test.tokens",
     "models/demo/README.md",
     "models/demo/config.json",
     "models/demo/model.safetensors",
@@ -176,9 +181,11 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut found = Vec::new();
         let mut folders: Vec<PathBuf> =
-            ["suites", "datasets/boolq-sample", "datasets/ceval-sample", "models/demo"]
+            ["suites", "datasets/boolq-sample", "datasets/ceval-sample", "datasets/gsm8k-sample"]
+                .into_iter()
+                .chain(["datasets/wikitext-2-sample", "models/demo"])
                 .map(|folder| root.join(folder))
-                .to_vec();
+                .collect();
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();

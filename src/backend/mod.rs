@@ -46,11 +46,11 @@ pub struct Capabilities {
     pub step_times: bool,
     /// Knows the memory that a batch takes, so that a search can be bounded by it.
     pub memory: bool,
+    /// Returns the logits of every position of given tokens ([`Backend::teacher_force`]).
+    pub logits: bool,
     /// Sends requests at given times by itself ([`Backend::submit_at`]), and tells the token times of each request
     /// ([`Backend::exchange`]).
     pub schedules: bool,
-    /// Returns the logits at every position of given tokens ([`Backend::teacher_force`]).
-    pub teacher_forcing: bool,
 }
 
 impl Capabilities {
@@ -61,8 +61,8 @@ impl Capabilities {
         ignores_end: true,
         step_times: true,
         memory: true,
+        logits: true,
         schedules: false,
-        teacher_forcing: true,
     };
     /// Nothing.
     pub const NONE: Self = Self {
@@ -71,8 +71,8 @@ impl Capabilities {
         ignores_end: false,
         step_times: false,
         memory: false,
+        logits: false,
         schedules: false,
-        teacher_forcing: false,
     };
 }
 
@@ -135,17 +135,17 @@ pub trait Backend {
         Err(EngineError::Option("this backend does not send requests at given times".into()))
     }
 
-    /// Feeds `tokens` and passes the logits of every position to `each(position, logits)`. The backend must be idle. Only backends
-    /// with [teacher forcing](Capabilities::teacher_forcing) can do this.
+    /// Feeds `tokens` to the idle backend and passes the logits of every position to `each(position, logits)`. Only backends that
+    /// have [logits](Capabilities::logits) can do this.
     ///
     /// # Errors
-    /// Errors of the backend. Always for a backend without teacher forcing.
+    /// Errors of the backend. Always for a backend that returns no logits.
     fn teacher_force(
         &mut self,
         _tokens: &[u32],
         _each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), EngineError> {
-        Err(EngineError::Option("this backend does not return the logits of given tokens".into()))
+        Err(EngineError::Option("this backend returns no logits".into()))
     }
 
     /// Returns what the backend knows of a finished request besides its completion, once. `None` for an engine in this process:

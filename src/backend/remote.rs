@@ -58,8 +58,8 @@ impl RemoteFacts {
             ignores_end: self.ignores_end,
             step_times: false,
             memory: false,
+            logits: false,
             schedules: true,
-            teacher_forcing: false,
         }
     }
 }

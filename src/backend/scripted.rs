@@ -43,7 +43,7 @@ pub struct Script {
 }
 
 impl Default for Script {
-    /// 1,000 ns a prompt token, 10,000 ns a decode step, no limit of the batch.
+    /// 1,000 ns a prompt token, 10,000 ns a decode step, no limit of the batch. A script has no logits.
     fn default() -> Self {
         Self {
             answers: HashMap::new(),
@@ -51,7 +51,7 @@ impl Default for Script {
             decode_ns: 10_000,
             decode_ns_per_sequence: 0,
             max_batch: usize::MAX,
-            capabilities: Capabilities { teacher_forcing: false, ..Capabilities::ALL },
+            capabilities: Capabilities { logits: false, ..Capabilities::ALL },
             failing_step: None,
             refuse: |_| None,
             idles: true,

@@ -4,9 +4,12 @@
 //! `output_tokens` tokens, ignoring end-of-sequence tokens. Warm-ups run with the same shape until their times agree.
 //! All repetitions of a case have the same prompts, so their outputs must be equal. The hash of the outputs is part of
 //! the result.
+//!
+//! [`compare_logits`] times nothing: it feeds two engines the same tokens side by side.
 
 mod cost;
 mod load;
+mod logits;
 mod prompts;
 mod warmup;
 mod wire;
@@ -20,6 +23,7 @@ use crate::backend::Backend;
 
 pub use cost::{CaseCost, PhaseCost, batch_cost, case_cost};
 pub use load::{LEAD_NS, Offered, Pace, Served, ServedLoad, serve};
+pub use logits::{LOGIT_ROWS, capacity_for, compare_logits, continuation, logit_capacity};
 pub use prompts::{OrdinaryTokens, prompts};
 pub use warmup::{WarmUp, WarmUpRule};
 

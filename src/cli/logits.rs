@@ -9,8 +9,9 @@ use clap::Args as ClapArgs;
 use safetensors::tensor::{Dtype, TensorView};
 
 use glmbench_engine::Engine;
-use glmbench_engine::model::Capacity;
-use glmbench_engine::{EngineError, FinishReason, NotFinite, Request};
+use glmbench_engine::{EngineError, NotFinite};
+
+use crate::bench::{capacity_for, continuation};
 
 use super::bars::Bars;
 use super::engine::EngineArgs;
@@ -92,21 +93,6 @@ fn check_out(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the capacity for such a run: one sequence, with logits for a chunk of rows.
-pub fn capacity_for(
-    config: &glmbench_engine::config::ModelConfig,
-    prompts: &[Vec<u32>],
-    decode: usize,
-) -> Capacity {
-    // A longer sequence is rejected when it is submitted.
-    let longest =
-        prompts.iter().map(Vec::len).max().unwrap_or(1).saturating_add(decode).min(config.seq_length);
-    let mut capacity = Capacity::for_batch(config, 1, longest);
-    capacity.max_step_tokens = capacity.max_step_tokens.min(longest.max(1));
-    capacity.max_logit_rows = capacity.max_step_tokens.min(128);
-    capacity
-}
-
 /// Logits of a prompt and its greedy continuation.
 pub struct Trace {
     vocab: usize,
@@ -140,31 +126,6 @@ pub fn trace(engine: &mut Engine, prompt: &[u32], decode: usize) -> Result<Trace
         }
     })?;
     Ok(trace)
-}
-
-/// Generates a greedy continuation of `count` tokens, ignoring end-of-sequence tokens.
-///
-/// # Errors
-/// Those of the engine. [`EngineError::NotFinite`] if a logit is NaN or infinite before `count` tokens.
-pub fn continuation(engine: &mut Engine, prompt: &[u32], count: usize) -> Result<Vec<u32>, EngineError> {
-    engine.submit(Request {
-        prompt: prompt.to_vec(),
-        max_new_tokens: count,
-        ignore_eos: true,
-        ..Request::probe()
-    })?;
-    let mut tokens = Vec::new();
-    while !engine.is_idle() {
-        let step = engine.step()?;
-        tokens.extend(step.emitted.into_iter().map(|(_, token)| token));
-        for completion in step.finished {
-            if let FinishReason::BrokenLogits(place) = completion.finish {
-                let of = format!("the continuation broke off after {} of {count} tokens", tokens.len());
-                return Err(EngineError::NotFinite { of, place });
-            }
-        }
-    }
-    Ok(tokens)
 }
 
 /// A named array to write.

@@ -9,20 +9,20 @@ use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use glmbench_device::{DeviceKind, Precision};
+use glmbench_device::DeviceKind;
 
-use glmbench_engine::Engine;
-use glmbench_engine::{EngineError, NotFinite};
+use glmbench_engine::{Engine, EngineError};
 
-use crate::bench::{OrdinaryTokens, Shape, prompts as random_prompts};
-use crate::compute::{Compute, ComputeSpec};
+use crate::bench::{
+    OrdinaryTokens, Shape, capacity_for, compare_logits, continuation, prompts as random_prompts,
+};
+use crate::compute::{Against, Compute, ComputeSpec};
 use crate::run::found::FoundModel;
 use crate::stats::parity::{Divergence, ParitySummary, PositionParity};
 
 use self::file::against_file;
 use super::bars::Bars;
 use super::engine::EngineArgs;
-use super::logits::{capacity_for, continuation};
 use super::prompts::read_prompts;
 use super::{emit, gate_exit, json_text};
 
@@ -78,28 +78,6 @@ pub struct Args {
     json: bool,
 }
 
-/// A value of `--against`: `DEVICE[:DTYPE]`.
-#[derive(Debug, Clone, Copy)]
-struct Against {
-    device: DeviceKind,
-    dtype: Option<Precision>,
-}
-
-impl Against {
-    /// Returns how the reference computes: as the engine except for device and types, on one rank.
-    fn compute(self, engine: ComputeSpec) -> Result<Compute, EngineError> {
-        let spec = ComputeSpec {
-            device: Some(self.device),
-            dtype: self.dtype,
-            kv: None,
-            kernel: None,
-            ranks: Some(1),
-            ..engine
-        };
-        Compute::of_flags(&emulated_if_card(spec))
-    }
-}
-
 /// Drops the emulation of a device that is no card: `--emulate` and `--profile` apply to whichever side is one.
 fn emulated_if_card(spec: ComputeSpec) -> ComputeSpec {
     if spec.device.is_some_and(DeviceKind::is_card) {
@@ -121,17 +99,6 @@ fn named(engine: &Engine) -> String {
     let info = engine.device_info();
     let ranks = if info.tp > 1 { format!(" tp {}", info.tp) } else { String::new() };
     format!("{} {}{ranks}", info.name, info.precision)
-}
-
-impl std::str::FromStr for Against {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        match word.split_once(':') {
-            Some((device, dtype)) => Ok(Self { device: device.parse()?, dtype: Some(dtype.parse()?) }),
-            None => Ok(Self { device: word.parse()?, dtype: None }),
-        }
-    }
 }
 
 /// The printed result.
@@ -325,38 +292,23 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
         None => default_prompts(model),
     };
     let capacity = capacity_for(&model.config, &prompts, args.decode);
-    let (other, own) = (against.compute(args.engine.compute.spec())?, engine_compute(args)?);
+    let other = Compute::of_flags(&emulated_if_card(against.spec(args.engine.compute.spec())))?;
+    let own = engine_compute(args)?;
     let mut reference = model.load(&other, capacity, &mut Bars::default())?;
     let mut engine = model.load(&own, capacity, &mut Bars::default())?;
-    let vocab = model.config.padded_vocab_size;
     let mut positions = Vec::new();
     let mut continued = Continued::default();
     for (i, prompt) in prompts.iter().enumerate() {
         let greedy = continuation(&mut reference, prompt, args.decode)?;
         let free = continued.generate(&mut engine, i, prompt, &greedy)?;
         let fed: Vec<u32> = prompt.iter().chain(&greedy).copied().collect();
-        let mut expected = Vec::with_capacity(fed.len() * vocab);
-        let mut broken = None;
-        reference.teacher_force(&fed, &mut |position, logits| {
-            broken = broken.or_else(|| NotFinite::find(position, logits));
-            expected.extend_from_slice(logits);
-        })?;
-        refuse_broken(i, broken)?;
-        let mut broken = None;
-        engine.teacher_force(&fed, &mut |position, ours| {
-            broken = broken.or_else(|| NotFinite::find(position, ours));
-            let theirs = &expected[position * vocab..(position + 1) * vocab];
+        let of = format!("prompt {i}");
+        compare_logits(&mut reference, &mut engine, &fed, &of, &mut |position, theirs, ours| {
             positions.push(PositionParity::new(theirs, ours));
             continued.look(&free, position, theirs, ours);
         })?;
-        refuse_broken(i, broken)?;
     }
     Ok(Compared { engine: named(&engine), reference: named(&reference), positions, continued })
-}
-
-/// Fails for logits that are not finite. They cannot be compared, and are not a parity failure.
-fn refuse_broken(prompt: usize, broken: Option<NotFinite>) -> Result<(), EngineError> {
-    broken.map_or(Ok(()), |place| Err(EngineError::NotFinite { of: format!("prompt {prompt}"), place }))
 }
 
 /// Returns four prompts of seeded random tokens, short enough for a small context.

@@ -348,6 +348,52 @@ fn the_json_formats_are_as_committed() {
     assert!(dir.read_samples().unwrap()[1].choice_logprobs[0].is_nan());
 }
 
+pub(crate) fn parity() -> ParityCase {
+    ParityCase {
+        parity_id: "parity-boolq-sample-i256-cpu-fp16".into(),
+        tp: 1,
+        reference: ReferenceCase { model: "demo".into(), device: "cpu".into(), dtype: "fp16".into() },
+        prompts: 3,
+        source: "224 questions of boolq-sample, 3 of them, evenly spaced".into(),
+        continuation: 32,
+        seed: None,
+        unfit: None,
+    }
+}
+
+pub(crate) fn parity_line() -> ParityRecord {
+    ParityRecord {
+        parity_id: parity().parity_id,
+        prompt: 0,
+        clock: Clock::Measured,
+        reference: "sha256:3ef".into(),
+        kl: vec![0.0, 2.5e-3, 1.0 / 3.0],
+        top1_equal: 2,
+        error: None,
+        end_ns: 1_000_000_009,
+    }
+}
+
+#[test]
+fn the_journal_of_parity_cases_is_as_committed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut dir = RunDir::create(root.path(), "r").unwrap();
+    let failed = ParityRecord {
+        prompt: 1,
+        kl: Vec::new(),
+        top1_equal: 0,
+        error: Some("prompt 1: logits not finite: position 3, token id 9 is NaN".into()),
+        ..parity_line()
+    };
+    dir.append::<ParityCase>(&parity_line()).unwrap();
+    dir.append::<ParityCase>(&failed).unwrap();
+    insta::assert_snapshot!("parity.jsonl", std::fs::read_to_string(dir.file("parity.jsonl")).unwrap());
+    assert_eq!(dir.read::<ParityCase>().unwrap(), [parity_line(), failed]);
+    let twice = dir.append::<ParityCase>(&parity_line()).unwrap_err().to_string();
+    assert!(twice.contains("prompt 0 of parity-boolq-sample-i256-cpu-fp16 is recorded already"), "{twice}");
+    insta::assert_snapshot!("parity case", serde_json::to_string_pretty(&parity()).unwrap());
+}
+
 #[test]
 fn the_journals_of_searches_and_loads_are_as_committed() {
     let root = tempfile::tempdir().unwrap();

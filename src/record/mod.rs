@@ -8,6 +8,7 @@
 //!   requests.jsonl    one line per timed repetition, appended likewise    RequestRecord
 //!   probes.jsonl      one line per probe of a max-batch search            ProbeRecord
 //!   load.jsonl        one line per rate of a load, with its requests      LoadLevelRecord
+//!   parity.jsonl      one line per prompt compared with a reference       ParityRecord
 //!   writer.json       of a shard: the process that writes it               Writer
 //!   telemetry.csv     memory, power… over time, appended likewise         TelemetryRow
 //!   server_metrics.csv   what a server said of itself, appended likewise  ServerMetricRow
@@ -15,6 +16,7 @@
 //!   answers.csv                                                           AnswerRow
 //!   perf.csv                                                              PerfRow
 //!   max_batch.csv  load.csv   if the plan has such cases                  ProbeRow, LoadRow
+//!   parity.csv                                                            ParityRow
 //!   operators.csv     if operators were timed                             OperatorRow
 //!   limits.csv        if the suite has targets                            LimitRow
 //!   summary.md  report.html  charts/
@@ -25,7 +27,7 @@
 //! bytes. Floats are the shortest text that reads back as the same number. Each file but `telemetry.csv` and
 //! `server_metrics.csv` carries [`SCHEMA`]. A CSV cell that a spreadsheet would take for a formula gets an apostrophe in
 //! front. Such a cell is no number and begins with `=`, `+`, `-`, `@`, a tab or a carriage return. [`AccuracyRow`], [`PerfRow`],
-//! [`RequestRecord`], [`ProbeRow`], [`LoadRow`], [`OperatorRow`] and [`LimitRow`] define the columns.
+//! [`RequestRecord`], [`ProbeRow`], [`LoadRow`], [`ParityRow`], [`OperatorRow`] and [`LimitRow`] define the columns.
 //!
 //! The `.jsonl` files are journals. A line counts once its `\n` is on disk. If the process was killed while writing a
 //! line, readers ignore the torn line and the next writer cuts it off. See [`RunDir`].
@@ -121,6 +123,7 @@ pub use crate::workload::max_batch::record::{
     ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,
     next_probe, search_answer,
 };
+pub use crate::workload::parity::record::{ParityCase, ParityRecord, ParityRow, ReferenceCase};
 pub use crate::workload::shapes::record::{
     Cost, GroupPrompts, PerformanceCase, PromptsCase, RepetitionKind, RequestKey, RequestRecord,
 };

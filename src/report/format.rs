@@ -36,6 +36,11 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
+/// A KL in nat: two digits and a power of ten, such as `2.7e-3`, or `0`.
+pub(crate) fn nats(kl: f64) -> String {
+    if kl == 0.0 { "0".to_owned() } else { format!("{kl:.1e}") }
+}
+
 /// `show(value)`, or a dash.
 pub(crate) fn or_none<T, W: From<&'static str>>(value: Option<T>, show: impl FnOnce(T) -> W) -> W {
     value.map_or_else(|| W::from(NONE), show)

@@ -11,8 +11,8 @@ use super::*;
 use crate::language::english::english_words;
 use crate::language::laws::sources;
 use crate::record::{
-    Figure, LoadFacts, MeasuredLimits, MeasuredRate, MeasuredUnit, ModelledBy, OperatorRecord, Phase,
-    ProfileFigure, Roofline, ShardCase, ShardPart, Shards, Target,
+    Figure, LoadFacts, MeasuredLimits, MeasuredRate, MeasuredUnit, ModelledBy, OperatorRecord, ParityCase,
+    ParityRecord, Phase, ProfileFigure, Roofline, ShardCase, ShardPart, Shards, Target,
 };
 use crate::report::compare::{Comparison, Options};
 use crate::report::tests::assert_whole_page;
@@ -131,6 +131,34 @@ fn merged() -> fixture::Records {
     fixture::Records { run, samples, requests }
 }
 
+/// The prompts of a parity case, whose distances from the reference are multiples of `scale`.
+fn parity_lines(case: &ParityCase, scale: f64) -> Vec<ParityRecord> {
+    let line = |prompt: u32| ParityRecord {
+        parity_id: case.parity_id.clone(),
+        prompt,
+        kl: (0..40).map(|position| scale * f64::from((7 * position + prompt) % 11)).collect(),
+        top1_equal: if scale > 0.0 { 38 } else { 40 },
+        ..crate::record::golden::parity_line()
+    };
+    (0..case.prompts).map(line).collect()
+}
+
+/// A run with two parity cases. One was left out.
+fn parities(root: &Path) -> RunDir {
+    let case = crate::record::golden::parity();
+    let mut run = fixture::realistic().run;
+    (run.plan.accuracy, run.plan.performance) = (Vec::new(), Vec::new());
+    let left_out = ParityCase {
+        parity_id: "parity-i64-reference-fp32".into(),
+        unfit: Some("needs 20.1 GiB, 17.2 GiB are free".into()),
+        ..case.clone()
+    };
+    run.plan.parity = vec![case.clone(), left_out];
+    let mut dir = fixture::write(root, &fixture::Records { run, samples: Vec::new(), requests: Vec::new() });
+    parity_lines(&case, 1e-3).iter().try_for_each(|line| dir.append::<ParityCase>(line)).unwrap();
+    dir
+}
+
 /// Writes a run of each kind below `root`.
 fn runs(root: &Path) -> Vec<(&'static str, RunDir)> {
     let duo = include_str!("../../crates/ascend-emulator/profiles/300i-duo.toml");
@@ -150,12 +178,13 @@ fn runs(root: &Path) -> Vec<(&'static str, RunDir)> {
         ),
         ("profiled", fixture::write(&root.join("profiled"), &profiled())),
         ("searches", searches),
+        ("parity", parities(&root.join("parity"))),
         ("calibration", fixture::write(&root.join("calibration"), &calibration())),
         ("merged", fixture::write(&root.join("merged"), &merged())),
     ]
 }
 
-/// Three runs in different forms, with a perplexity.
+/// Three runs in different forms, with a perplexity and a parity case.
 fn three_forms(root: &Path, language: Language) -> Comparison {
     let form = |index: u64, dtype: &str| {
         let fixture::Records { mut run, mut samples, mut requests } = fixture::realistic();
@@ -183,7 +212,12 @@ fn three_forms(root: &Path, language: Language) -> Comparison {
             request.step_ns.iter_mut().for_each(|ns| *ns /= index + 1);
             request.end_ns = request.first_token_ns + request.step_ns.iter().sum::<u64>();
         }
-        fixture::write(root, &fixture::Records { run, samples, requests }).path().to_owned()
+        let case = crate::record::golden::parity();
+        run.plan.parity = vec![case.clone()];
+        let mut dir = fixture::write(root, &fixture::Records { run, samples, requests });
+        let lines = parity_lines(&case, 1e-3 * index as f64);
+        lines.iter().try_for_each(|line| dir.append::<ParityCase>(line)).unwrap();
+        dir.path().to_owned()
     };
     let paths = [form(0, "fp16"), form(1, "w8a8"), form(2, "w4a16")];
     compare::compare(&paths, &Options { allow_mismatch: true, language, ..Options::default() }).unwrap()

@@ -30,6 +30,11 @@ pub trait Case: Debug {
     /// Returns what the case needs room for.
     fn room(&self) -> Room;
 
+    /// Returns the memory of this host that the case takes besides the engine, by estimate.
+    fn host_bytes(&self) -> u64 {
+        0
+    }
+
     /// Whether the case takes the largest batch that fits, down to its smallest.
     fn is_elastic(&self) -> bool {
         false
@@ -90,6 +95,8 @@ pub struct Room {
     pub most_batch: usize,
     /// Longest sequence in tokens.
     pub tokens: usize,
+    /// Rows of logits that the case needs at once.
+    pub logit_rows: usize,
     /// Whether the case is left out if it does not fit. Otherwise the run is refused.
     pub optional: bool,
 }
@@ -97,7 +104,7 @@ pub struct Room {
 impl Room {
     /// Returns the room of a case with one batch, which is not optional.
     pub(crate) fn of(batch: usize, tokens: usize) -> Self {
-        Self { least_batch: batch, most_batch: batch, tokens, optional: false }
+        Self { least_batch: batch, most_batch: batch, tokens, logit_rows: 1, optional: false }
     }
 }
 

@@ -62,6 +62,7 @@ pub fn model_path(word: &OsStr) -> Result<ModelPath, EngineError> {
 }
 
 /// A model that was found and checked but not loaded.
+#[derive(Debug)]
 pub struct FoundModel {
     /// The model's path.
     pub path: ModelPath,
@@ -103,6 +104,21 @@ impl FoundModel {
         let scaling_said = scaling.is_some();
         let available_bytes = Machine::read().available_bytes;
         Ok(Self { path, config, ptuning: ptuning.map(Path::to_path_buf), scaling_said, available_bytes })
+    }
+
+    /// Returns the model's name for records, for the value of `--model` that named it. It is only the folder's name, because paths
+    /// are private.
+    pub fn name(&self, word: &OsStr) -> String {
+        let name = match &self.path {
+            ModelPath::Folder(dir) if word != "demo" => dir.file_name().unwrap_or(word),
+            _ => word,
+        };
+        name.to_string_lossy().into_owned()
+    }
+
+    /// Returns the memory of the host that was available when the model was found, if the system tells.
+    pub fn available_bytes(&self) -> Option<u64> {
+        self.available_bytes
     }
 
     /// Opens the weights and checks them against the configuration. Does not read them.

@@ -45,7 +45,7 @@ pub fn obstacle(a: &Plan<'_>, b: &Plan<'_>) -> Option<String> {
     }
     if [a, b].into_iter().any(|plan| plan.timed().len() > plan.performance.len()) {
         return Some(
-            "max-batch searches and loads cannot be interleaved; give them a suite of their own".into(),
+            "max-batch searches, loads and parity cases cannot be interleaved; give them a suite of their own".into(),
         );
     }
     let one_sided =

@@ -5,6 +5,8 @@ use glmbench_engine::config::ModelConfig;
 use glmbench_engine::memory::{MemoryBudget, MemoryEstimate, MemoryOf};
 use glmbench_engine::model::Capacity;
 
+use crate::bench::LOGIT_ROWS;
+
 use super::accuracy::AccuracyRun;
 use super::cases::{Case, Room};
 use super::plan::Plan;
@@ -19,7 +21,7 @@ const RETOKENIZED: usize = 8;
 /// Rows of logits for each sequence that generates: its next token, and guesses of those after it.
 const VERIFIED_ROWS: usize = 4;
 /// Rows of logits for prompts with scored tokens, of all sequences together. More rows wait for another step.
-const SCORED_ROWS: usize = 128;
+const SCORED_ROWS: usize = LOGIT_ROWS;
 
 impl Plan<'_> {
     /// Returns the capacity that the engine must be loaded with on `tp` ranks.
@@ -196,8 +198,9 @@ fn room(
             verified = verified.max(VERIFIED_ROWS * run.batch);
         }
     }
-    for Room { most_batch: batch, tokens, .. } in timed.iter().map(|case| case.room()) {
+    for Room { most_batch: batch, tokens, logit_rows, .. } in timed.iter().map(|case| case.room()) {
         grow(batch, tokens, tokens);
+        verified = verified.max(logit_rows);
     }
     capacity.max_step_tokens = step_tokens.max(capacity.max_batch);
     capacity.max_logit_rows = capacity.max_batch.max(verified).min(capacity.max_step_tokens);

@@ -24,6 +24,7 @@ use super::requests::{CaseWanted, of_items};
 use super::roofline;
 pub use crate::workload::load::run::LoadRun;
 pub use crate::workload::max_batch::run::SearchRun;
+pub use crate::workload::parity::run::ParityRun;
 pub use crate::workload::shapes::run::PerformanceRun;
 
 impl<'a> Plan<'a> {
@@ -192,8 +193,12 @@ impl<'a> Plan<'a> {
                     .into(),
             );
         }
-        need(|has| has.memory)
-            .then(|| "it does not know its memory, which [[max_batch]] needs; [[load]] would do".into())
+        if need(|has| has.memory) {
+            return Some("it does not know its memory, which [[max_batch]] needs; [[load]] would do".into());
+        }
+        need(|has| has.logits).then(|| {
+            "it returns no logits, which [[parity]] compares; this program's own engine would do".into()
+        })
     }
 
     /// Returns the items of all accuracy cases, in the order in which they run.

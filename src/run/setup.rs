@@ -16,7 +16,7 @@ use glmbench_engine::{EngineError, Savings};
 use crate::backend::{Backend, SCRIPTED_DTYPE, Script, Scripted};
 use crate::compute::{Compute, ComputeSpec};
 use crate::record::Roofline;
-use crate::suite::{Configuration, Suite};
+use crate::suite::{Configuration, ModelChoice, Suite};
 
 use super::duration::Counted;
 use super::error::RunError;
@@ -124,6 +124,9 @@ pub struct Setup {
     /// What answers the cases.
     pub answering: Answering,
     verify_weights: bool,
+    /// Folder of a P-tuning prefix, and what `rope_ratio` does: the user's choices for the models of the run and of references.
+    ptuning: Option<PathBuf>,
+    rope_scaling: Option<RopeScaling>,
 }
 
 /// A backend that is ready to answer.
@@ -152,7 +155,9 @@ impl Setup {
     }
 
     fn new(choice: &SetupChoice, configured: Configured) -> Result<Self, RunError> {
-        let Configured { name, suite, compute } = configured;
+        let Configured { name, mut suite, compute } = configured;
+        let named = ModelChoice { path: choice.model.clone(), ..ModelChoice::default() };
+        suite.timed_mut().into_iter().for_each(|table| table.of_model(&named));
         let word = match choice.model.as_ref().or(suite.model.path.as_ref()) {
             Some(word) => word.clone(),
             None if suite.model.required => {
@@ -173,7 +178,19 @@ impl Setup {
             model.weights(compute.precision.dtype)?;
         }
         let (savings, verify_weights) = (choice.savings, choice.verify_weights);
-        Ok(Self { name, suite, word, model, tokenizer, compute, savings, answering, verify_weights })
+        Ok(Self {
+            name,
+            suite,
+            word,
+            model,
+            tokenizer,
+            compute,
+            savings,
+            answering,
+            verify_weights,
+            ptuning: choice.ptuning.clone(),
+            rope_scaling: choice.rope_scaling,
+        })
     }
 
     /// Returns the plan, with all that is known before weights are loaded.
@@ -191,6 +208,7 @@ impl Setup {
                 (run.repetitions, run.warm_up.most) = (1, 0);
             }
         }
+        self.find_references(&mut plan)?;
         // Before the memory check: a model that cannot be split is not a question of memory.
         plan.tp_sizes().into_iter().try_for_each(|tp| check_tp(&self.model.config, tp))?;
         self.fit_memory(&mut plan)?;
@@ -216,7 +234,56 @@ impl Setup {
             }
             plan.fit_memory(&self.model.config, self.compute.memory(), budget);
         }
+        let crowded = self.crowded(plan);
+        let others = !plan.accuracy.is_empty() || crowded.iter().any(Option::is_none);
+        for (case, reason) in plan.timed_mut().into_iter().zip(crowded) {
+            // If nothing at all fits, the check before loading reports it.
+            if let Some(reason) = reason.filter(|_| others) {
+                case.leave_out(reason);
+            }
+        }
         Ok(())
+    }
+
+    /// Finds the models with which parity cases compare.
+    fn find_references(&self, plan: &mut Plan<'_>) -> Result<(), RunError> {
+        let refuse = |problem: String| RunError::Suite { suite: self.suite.path.clone(), problem };
+        let Self { compute, model, ptuning, rope_scaling, .. } = self;
+        for run in &mut plan.parity {
+            if compute.emulate(&model.path).is_some_and(|emulate| emulate.timing_only) {
+                return Err(refuse(format!(
+                    "{} compares logits, and this emulated card computes times alone; give it a model folder, or name the case's \
+                     configurations",
+                    run.parity_id
+                )));
+            }
+            run.find(compute, &model.config, ptuning.as_deref(), *rope_scaling)
+                .map_err(|problem| self.hinted(refuse(problem)))?;
+        }
+        Ok(())
+    }
+
+    /// Returns for each timed case why this host does not hold what the case takes besides the engine; `None` if it does.
+    fn crowded(&self, plan: &Plan<'_>) -> Vec<Option<String>> {
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let on_host = match self.compute.emulate(&self.model.path) {
+            Some(emulate) => !emulate.timing_only,
+            None => !self.compute.device.is_card(),
+        };
+        let reason = |case: &dyn Case| {
+            let available = self.model.available_bytes().filter(|_| case.host_bytes() > 0)?;
+            let engine = self.estimate(plan, case.tp()).ok().filter(|_| on_host);
+            let (engine, own) = (engine.map_or(0, |engine| engine.total_bytes()), case.host_bytes());
+            (engine.saturating_add(own) > available).then(|| {
+                format!(
+                    "out of memory by estimate: the reference wants {:.1} GB beside {:.1} GB of the engine, {:.1} GB are available",
+                    gb(own),
+                    gb(engine),
+                    gb(available)
+                )
+            })
+        };
+        plan.timed().into_iter().map(reason).collect()
     }
 
     /// Returns the memory that the model may use; `None` if nothing here knows it.
@@ -304,6 +371,14 @@ impl Setup {
                 }));
             }
         }
+        let crowded = plan.timed().iter().zip(self.crowded(plan)).find_map(|(case, reason)| {
+            let reason = reason.filter(|_| case.unfit().is_none())?;
+            Some(format!("{}: {reason}", case.id()))
+        });
+        if let Some(problem) = crowded {
+            let device = self.compute.device.name();
+            return Err(EngineError::from(DeviceError::Unsupported { device, problem }));
+        }
         Ok(())
     }
 
@@ -313,13 +388,9 @@ impl Setup {
         Ok(MemoryEstimate::per_rank(config, memory, plan.capacity(tp), tp)?.of_ranks(tp))
     }
 
-    /// Returns the model's name for records. It is only the folder's name, because paths are private.
+    /// Returns the model's name for records.
     pub fn model_name(&self) -> String {
-        let name = match &self.model.path {
-            ModelPath::Folder(dir) if self.word != "demo" => dir.file_name().unwrap_or(&self.word),
-            _ => &self.word,
-        };
-        name.to_string_lossy().into_owned()
+        self.model.name(&self.word)
     }
 
     /// Returns the hash of the weights; `none` if there are none.

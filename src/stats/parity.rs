@@ -73,6 +73,33 @@ impl Divergence {
     }
 }
 
+/// Summary of KL values, one of each position.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KlSummary {
+    /// Positions.
+    pub positions: usize,
+    /// Mean, nats.
+    pub mean: f64,
+    /// 99 % quantile (type 7), nats.
+    pub p99: f64,
+    /// Maximum, nats.
+    pub max: f64,
+}
+
+impl KlSummary {
+    /// Summarises the values, in any order. `None` without any.
+    pub fn new(mut kls: Vec<f64>) -> Option<Self> {
+        kls.sort_by(f64::total_cmp);
+        let max = *kls.last()?;
+        Some(Self {
+            positions: kls.len(),
+            mean: kls.iter().sum::<f64>() / kls.len() as f64,
+            p99: super::quantile(&kls, 0.99).unwrap_or(f64::NAN),
+            max,
+        })
+    }
+}
+
 /// Summary over positions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ParitySummary {
@@ -97,18 +124,15 @@ pub struct ParitySummary {
 impl ParitySummary {
     /// Summarises the positions. `None` without any. `share_above` counts positions with a KL above `threshold`.
     pub fn new(positions: &[PositionParity], threshold: f64) -> Option<Self> {
-        if positions.is_empty() {
-            return None;
-        }
+        let KlSummary { mean: kl_mean, p99: kl_p99, max: kl_max, .. } =
+            KlSummary::new(positions.iter().map(|p| p.kl).collect())?;
         let n = positions.len() as f64;
-        let mut kls: Vec<f64> = positions.iter().map(|p| p.kl).collect();
-        kls.sort_by(f64::total_cmp);
         Some(Self {
             positions: positions.len(),
-            kl_mean: kls.iter().sum::<f64>() / n,
-            kl_p99: super::quantile(&kls, 0.99).unwrap_or(f64::NAN),
-            kl_max: kls[kls.len() - 1],
-            share_above: kls.iter().filter(|k| **k > threshold).count() as f64 / n,
+            kl_mean,
+            kl_p99,
+            kl_max,
+            share_above: positions.iter().filter(|p| p.kl > threshold).count() as f64 / n,
             top1_agreement: positions.iter().filter(|p| p.top1_equal).count() as f64 / n,
             top5_overlap: positions.iter().map(|p| p.top5_overlap).sum::<f64>() / n,
             max_abs: positions.iter().map(|p| p.max_abs).fold(0.0, f32::max),

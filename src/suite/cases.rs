@@ -34,6 +34,8 @@ pub trait CaseTable: Debug {
     }
     /// Returns where the cases run, to change it.
     fn scope_mut(&mut self) -> &mut CaseScope;
+    /// Takes over what is said of the suite's own model: in its `[model]`, and then on the command line. What is not said stays.
+    fn of_model(&mut self, _model: &ModelChoice) {}
     /// Returns the number of cases.
     fn cases(&self) -> usize;
     /// Describes the cases in a line, for `glmbench check`. `modelled` says of each configuration whether its times are.

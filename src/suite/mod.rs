@@ -71,6 +71,16 @@
 //! tp = [1]
 //! seed = 1
 //!
+//! [[parity]]                   # logits against a reference, position by position
+//! against = "cpu:fp16"         # device of the reference on this host, and its type; default: cpu, in the float type of [model]
+//! reference = "chatglm2-6b"    # its model, as `path` of [model]; default: the suite's own, whatever a configuration runs
+//! prompts = 20                 # number of prompts; of a data set, evenly spaced
+//! tokens = 256                 # most tokens of a prompt
+//! continuation = 32            # tokens of the reference's greedy continuation after each prompt
+//! dataset = "boolq"            # real prompts, as in [[performance]]; default: random tokens
+//! tp = [1]
+//! seed = 1
+//!
 //! [[target]]                   # expected share of a machine limit; becomes a table in the report
 //! figure = "decode-bandwidth"  # decode-speedup, attention-bandwidth, prefill-peak, prefill-rate, load-time, load-memory
 //! case = "b1-i512-o17"
@@ -120,6 +130,7 @@ pub use crate::document::DocumentError as SuiteError;
 pub use crate::record::{Arrival, Objective, Objectives};
 pub use crate::workload::load::table::{DEFAULT_LOAD_BATCH, Extent, LoadCase, Rates};
 pub use crate::workload::max_batch::schema::{DEFAULT_PROBE_REPETITIONS, MaxBatchCase};
+pub use crate::workload::parity::schema::ParityTable;
 pub use crate::workload::shapes::schema::{DEFAULT_REPETITIONS, DEFAULT_WARMUPS, PerformanceCase};
 pub use cases::{CaseScope, CaseTable, Suite};
 pub use configuration::Configuration;

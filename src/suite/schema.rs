@@ -55,6 +55,8 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         .collect::<Result<Vec<_>, _>>()?;
     let mut suite = Suite::empty(file.to_path_buf(), name, about, model);
     suite.read_timed(&mut root, dir)?;
+    let own = suite.model.clone();
+    suite.timed_mut().into_iter().for_each(|table| table.of_model(&own));
     let targets =
         tables(&mut root, "target")?.into_iter().map(target::target).collect::<Result<Vec<_>, _>>()?;
     let profile_operators = root.take("profile_operators").map(|n| boolean(&n)).transpose()?;

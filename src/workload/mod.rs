@@ -1,4 +1,4 @@
-//! Workloads: what a suite can time besides accuracy, one folder each.
+//! Workloads: what a suite can measure besides accuracy, one folder each.
 //!
 //! A folder is a column through the program's layers. The name of a file says which layer it belongs to, and the file uses
 //! only what that layer may use:
@@ -76,6 +76,21 @@ pub mod shapes {
     pub use schema::PerformanceCase as Table;
 }
 
+/// Parity: logits compared with those of a reference, position by position.
+pub mod parity {
+    mod compare;
+    mod plan;
+    pub mod record;
+    pub mod report;
+    pub mod run;
+    pub mod schema;
+
+    pub use record::{ParityCase as Case, ParityRecord as Line};
+    pub(crate) use report::ParityReport as Report;
+    pub use run::ParityRun as Run;
+    pub use schema::ParityTable as Table;
+}
+
 /// Toy: single requests, one after another, each timed from its submission to its end. An example of a workload, in test builds
 /// only. `docs/ADDING.md` names its files.
 #[cfg(test)]
@@ -99,6 +114,7 @@ macro_rules! each {
             shapes: performance, performance, requests;
             max_batch: max_batch, searches, probes;
             load: load, loads, loads;
+            parity: parity, parity, parities;
             #[cfg(test)]
             toy: toy, toys, tosses;
         }

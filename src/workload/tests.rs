@@ -136,7 +136,7 @@ fn a_suite_says_what_is_wrong_with_the_toy() {
     let misspelt = refused(&SUITE.replace("tosses", "tossse"));
     assert!(misspelt.contains("did you mean `tosses`?"), "{misspelt}");
     let none = refused("schema = 1\nname = \"t\"\n");
-    assert!(none.contains("[[performance]], [[max_batch]], [[load]] or [[toy]]"), "{none}");
+    assert!(none.contains("[[performance]], [[max_batch]], [[load]], [[parity]] or [[toy]]"), "{none}");
     let long = Suite::parse(Path::new("t.toml"), &SUITE.replace("= 4", "= 9000000"), &[]).unwrap();
     let refused = Plan::new(&long, &config(), None, 512).err().unwrap().to_string();
     assert!(refused.contains("toy-i9000000 has sequences of 9000002 tokens"), "{refused}");

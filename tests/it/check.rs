@@ -194,7 +194,18 @@ fn lists_come_as_words_and_as_json() {
         ),
         (
             "datasets",
-            &["ceval", "boolq", "gsm8k", "mmlu", "truthfulqa", "wikitext-2", "ceval-sample", "boolq-sample"],
+            &[
+                "ceval",
+                "boolq",
+                "gsm8k",
+                "mmlu",
+                "truthfulqa",
+                "wikitext-2",
+                "ceval-sample",
+                "boolq-sample",
+                "gsm8k-sample",
+                "wikitext-2-sample",
+            ],
         ),
     ] {
         let (code, words, _) = glmbench(&["list", what]);

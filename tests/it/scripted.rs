@@ -174,12 +174,14 @@ fn a_plan_beyond_a_backend_is_refused() {
     let timed = "schema = 1\nname = \"s\"\n[[performance]]\nbatch = [1]\nlengths = [[8, 2]]\n";
     let load = "schema = 1\nname = \"s\"\n[[load]]\narrival = \"poisson\"\nrates = [5]\nrequests = 2\nlengths = [[8, 2]]\n";
     let search = "schema = 1\nname = \"s\"\n[[max_batch]]\nlengths = [[8, 2]]\nbatch_range = [1, 2]\nlimit_tpot_ms = 1\n";
+    let parity = "schema = 1\nname = \"s\"\n[[parity]]\nprompts = 1\n";
     let all = Capabilities::ALL;
     for (suite, can, says) in [
         (everything(), Capabilities { choice_logprobs: false, ..all }, "log-probabilities of choices"),
         (timed.to_owned(), Capabilities { step_times: false, ..all }, "[[load]] would do"),
         (load.to_owned(), Capabilities { ignores_end: false, ..all }, "fixed number of tokens"),
         (search.to_owned(), Capabilities { memory: false, ..all }, "does not know its memory"),
+        (parity.to_owned(), Capabilities { logits: false, ..all }, "returns no logits, which [[parity]] compares"),
     ] {
         let root = tempfile::tempdir().unwrap();
         let script = Script { capabilities: can, ..Script::default() };

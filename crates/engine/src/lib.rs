@@ -34,7 +34,7 @@ mod sequence;
 pub mod tokenizer;
 pub mod weights;
 
-pub use scheduler::Engine;
+pub use scheduler::{Engine, Forced};
 
 use std::fmt;
 use std::sync::Arc;

@@ -31,6 +31,7 @@ use super::tokenizer::Tokenizer;
 use super::weights::watch::WeightFault;
 use super::{EngineError, FinishReason, Occupancy, Request, RequestId, Saved, Step, StepKind};
 
+pub use self::force::Forced;
 use self::guess::Guessing;
 use self::plan::Part;
 

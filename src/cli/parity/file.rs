@@ -5,15 +5,15 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use safetensors::SafeTensors;
 
-use glmbench_engine::NotFinite;
+use glmbench_engine::{EngineError, NotFinite};
 
+use crate::bench::capacity_for;
 use crate::cli::bars::Bars;
-use crate::cli::logits::capacity_for;
 use crate::cli::prompts::{parse_prompts, read_prompts};
 use crate::run::found::FoundModel;
 use crate::stats::parity::PositionParity;
 
-use super::{Args, Compared, Continued, engine_compute, named, refuse_broken};
+use super::{Args, Compared, Continued, engine_compute, named};
 
 /// Compares with the arrays of a file.
 pub(super) fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<Compared> {
@@ -95,4 +95,9 @@ fn check_rows(values: &[f32], rows: usize, vocab: usize, name: &str) -> anyhow::
         bail!("array {name} has {} numbers, expected {rows} positions x {vocab} of vocabulary", values.len());
     }
     Ok(())
+}
+
+/// Fails for logits that are not finite. They cannot be compared, and are not a parity failure.
+fn refuse_broken(prompt: usize, broken: Option<NotFinite>) -> Result<(), EngineError> {
+    broken.map_or(Ok(()), |place| Err(EngineError::NotFinite { of: format!("prompt {prompt}"), place }))
 }

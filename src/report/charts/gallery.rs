@@ -155,6 +155,7 @@ fn all(folder: &Path, language: Language) -> Vec<(&'static str, Vec<Picture>)> {
         requests: Vec::new(),
         probes,
         loads,
+        parities: Vec::new(),
         tosses: Vec::new(),
         audit: Audit { faults: Vec::new(), contradiction: None, seal: SealState::Open },
     };

@@ -28,18 +28,18 @@ pub struct ComparisonRow {
     pub model_a: String,
     /// The other run's model.
     pub model_b: String,
-    /// `accuracy`, `speed`, `memory`, `max_batch` or `load`.
+    /// `accuracy`, `speed`, `memory`, `max_batch`, `load` or `parity`.
     pub kind: &'static str,
     /// The task, the timed case, the search or the load.
     pub subject: String,
     /// Accuracy: `all`, a category, a subject, or `category/subject`. Speed: `prefill`, `decode` or `e2e`. Memory:
-    /// `peak_rss`, or `device_memory` if either run has a card's. Search: `all`. Load: `all`, or the rate in requests
+    /// `peak_rss`, or `device_memory` if either run has a card's. Search and parity: `all`. Load: `all`, or the rate in requests
     /// per second.
     pub part: String,
     /// Accuracy: `micro` or `macro`. Speed: `median` or `mean of medians`. Memory: `peak`. Search: `largest`. Load:
-    /// `sustained`, `served` or `goodput`.
+    /// `sustained`, `served` or `goodput`. Parity: `kl_mean`, `kl_p99`, `kl_max` or `top1`.
     pub figure: &'static str,
-    /// `share`, `ns`, `bytes`, `sequences`, `requests/s`.
+    /// `share`, `ns`, `bytes`, `sequences`, `requests/s`, `nat`.
     pub unit: &'static str,
     /// Clock of A's times.
     pub clock_a: Option<Clock>,

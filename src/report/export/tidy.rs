@@ -16,8 +16,8 @@ impl Export for Csv {
     }
 
     fn about(&self) -> &'static str {
-        "samples.csv, requests.csv, max_batch.csv and load.csv, and model_error.csv if times are modelled. The run directory already has \
-         accuracy.csv and perf.csv"
+        "samples.csv, requests.csv, max_batch.csv, load.csv and parity.csv, and model_error.csv if times are modelled. The run directory \
+         already has accuracy.csv and perf.csv"
     }
 
     fn details(&self) -> String {

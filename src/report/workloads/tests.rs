@@ -122,7 +122,7 @@ pub(in crate::report) fn planted() -> (RunRecord, Vec<ProbeRecord>, Vec<LoadLeve
 fn summary(run: RunRecord, probes: Vec<ProbeRecord>, loads: Vec<LoadLevelRecord>) -> Summary {
     let audit = Audit { faults: Vec::new(), contradiction: None, seal: SealState::Open };
     let (samples, requests, tosses) = (Vec::new(), Vec::new(), Vec::new());
-    let contents = Contents { run, samples, requests, probes, loads, tosses, audit };
+    let contents = Contents { run, samples, requests, probes, loads, parities: Vec::new(), tosses, audit };
     let workloads = Workloads::of(&contents);
     let mut summary = Summary::of(contents.run, &[], &[]);
     workloads.add_to(&mut summary);
@@ -287,7 +287,7 @@ fn a_history_follows_the_top_rate_and_the_searches_that_were_decided() {
         }
         let audit = Audit { faults: Vec::new(), contradiction: None, seal: SealState::Open };
         let (samples, requests, tosses) = (Vec::new(), Vec::new(), Vec::new());
-        let contents = Contents { run, samples, requests, probes, loads, tosses, audit };
+        let contents = Contents { run, samples, requests, probes, loads, parities: Vec::new(), tosses, audit };
         Workloads::of(&contents).history(&contents.run)
     };
     // The second search contradicts itself.

@@ -78,7 +78,7 @@ pub fn items(
     each: &mut dyn FnMut(),
 ) -> Result<Verified, EngineError> {
     let outcomes = outcomes(run, backend, each)?;
-    let can_force = backend.capabilities().teacher_forcing;
+    let can_force = backend.capabilities().logits;
     let mut verified = Verified::default();
     for (sample, outcome) in picked.iter().zip(&outcomes) {
         let mut differences = facts(sample, outcome);

@@ -55,7 +55,7 @@ impl Case for SearchRun {
 
     fn room(&self) -> Room {
         let tokens = self.input_tokens + self.output_tokens;
-        Room { least_batch: self.low, most_batch: self.high, tokens, optional: false }
+        Room { least_batch: self.low, most_batch: self.high, ..Room::of(1, tokens) }
     }
 
     fn is_elastic(&self) -> bool {
