@@ -391,7 +391,7 @@ fn the_journal_of_parity_cases_is_as_committed() {
     assert_eq!(dir.read::<ParityCase>().unwrap(), [parity_line(), failed]);
     let twice = dir.append::<ParityCase>(&parity_line()).unwrap_err().to_string();
     assert!(twice.contains("prompt 0 of parity-boolq-sample-i256-cpu-fp16 is recorded already"), "{twice}");
-    insta::assert_snapshot!("parity case", serde_json::to_string_pretty(&parity()).unwrap());
+    insta::assert_snapshot!("parity_case.json", serde_json::to_string_pretty(&parity()).unwrap());
 }
 
 #[test]

@@ -181,7 +181,11 @@ fn a_plan_beyond_a_backend_is_refused() {
         (timed.to_owned(), Capabilities { step_times: false, ..all }, "[[load]] would do"),
         (load.to_owned(), Capabilities { ignores_end: false, ..all }, "fixed number of tokens"),
         (search.to_owned(), Capabilities { memory: false, ..all }, "does not know its memory"),
-        (parity.to_owned(), Capabilities { logits: false, ..all }, "returns no logits, which [[parity]] compares"),
+        (
+            parity.to_owned(),
+            Capabilities { logits: false, ..all },
+            "returns no logits, which [[parity]] compares",
+        ),
     ] {
         let root = tempfile::tempdir().unwrap();
         let script = Script { capabilities: can, ..Script::default() };

@@ -142,8 +142,14 @@ pub(in crate::cli) fn memory(setup: &Setup, plan: &Plan<'_>) -> Result<String, E
         Some(budget) => budget.words(),
         None => "the card says what it holds when it is loaded".to_owned(),
     };
+    let beside =
+        plan.timed().iter().filter(|case| case.unfit().is_none()).map(|case| case.host_bytes()).max();
+    let beside = match beside.unwrap_or(0) {
+        0 => String::new(),
+        bytes => format!("; beside it on this host {} of a reference", gb(bytes)),
+    };
     Ok(format!(
-        "{} = weights {} + KV cache {} + working memory {}; {there}",
+        "{} = weights {} + KV cache {} + working memory {}{beside}; {there}",
         gb(estimate.total_bytes()),
         gb(estimate.weight_bytes),
         gb(estimate.kv_bytes),

@@ -46,6 +46,8 @@ use super::Summary;
 use super::check::Verdict;
 use super::error::ReportError;
 use super::workloads;
+use crate::record::ParityCase;
+use crate::workload::parity::report::ParityFound;
 use common::Compared;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -289,6 +291,18 @@ impl Comparison {
     /// The run that a pair compares with the base.
     pub fn other(&self, pair: &Pair) -> &Side {
         &self.sides[pair.other]
+    }
+
+    /// The parity cases that the base has.
+    pub(crate) fn parities(&self) -> Vec<&ParityCase> {
+        self.base().run().plan.parity.iter().filter(|case| case.unfit.is_none()).collect()
+    }
+
+    /// What a run has of a parity case of the base. `None` if it was compared with another reference.
+    pub(crate) fn parity<'a>(&'a self, side: &'a Side, case: &ParityCase) -> Option<&'a ParityFound> {
+        let own = side.workloads.parity.found(case)?;
+        let base = self.base().workloads.parity.found(case)?;
+        Some(own).filter(|own| own.is_against_the_same(base))
     }
 
     /// Number of compared phases over all pairs.

@@ -4,7 +4,7 @@ use super::speedup::Speedups;
 use super::tables::{points, probability};
 use super::{Comparison, Pair, Side, TaskComparison, TextFigure, answer};
 use crate::language::{Text, cells, joined, text, texts};
-use crate::record::Phase;
+use crate::record::{ParityCase, Phase};
 use crate::report::format::{NONE, bytes, milliseconds, or_none, percent, times};
 use crate::report::table::Table;
 
@@ -19,8 +19,8 @@ pub(super) fn table(comparison: &Comparison) -> Table {
     let of_tasks =
         tasks.iter().flat_map(|task| [Text::from(format!("{task} %")), text!("Change"), text!("p (Holm)")]);
     let of_texts = texts.iter().map(|of| joined([Text::from(&*of.task), of.name.clone()], " "));
-    let parities = parities(comparison);
-    let of_parities = parities.iter().flat_map(|id| parity_columns(id, parities.len() == 1));
+    let parities = comparison.parities();
+    let of_parities = parities.iter().flat_map(|case| parity_columns(case, parities.len() == 1));
     let of_phases = answer::PHASES.map(|phase| text!("{phase}, × as fast", phase));
     let mut table = Table::new(
         text!("All runs against {a}", a = comparison.base().label()),
@@ -45,7 +45,7 @@ pub(super) fn table(comparison: &Comparison) -> Table {
             let own = pair.unwrap_or(first).text_figures.iter().find(|own| own.task == of.task);
             or_none(own, |own| Text::from(if pair.is_some() { own.of_other() } else { own.of_base() }))
         }));
-        row.extend(parities.iter().flat_map(|id| of_parity(comparison, side, id)));
+        row.extend(parities.iter().flat_map(|case| of_parity(comparison, side, case)));
         row.extend(answer::PHASES.map(|phase| match pair {
             Some(pair) => multiple(comparison, pair, phase),
             None => times(1.0),
@@ -64,27 +64,22 @@ fn facts(side: &Side) -> Vec<Text> {
     cells![side.letter, side.name, from.dtype, or_none(weights, |of| of), or_none(time, milliseconds)]
 }
 
-/// The names of the parity cases that the base has.
-fn parities(comparison: &Comparison) -> Vec<&str> {
-    let cases = &comparison.base().run().plan.parity;
-    cases.iter().filter(|case| case.unfit.is_none()).map(|case| &*case.parity_id).collect()
-}
-
 /// The columns of a parity case, which names itself unless it is alone.
-fn parity_columns(id: &str, is_alone: bool) -> [Text; 3] {
-    let name = |column: Text| if is_alone { column } else { joined([id.into(), column], " ") };
+fn parity_columns(case: &ParityCase, is_alone: bool) -> [Text; 3] {
+    let name = |column: Text| if is_alone { column } else { joined([case.name().into(), column], " ") };
     texts!["KL mean", "KL 99 %", "Top-1 %"].map(name)
 }
 
 /// KL and top-1 agreement of a run in a parity case: dashes if its reference is not the base's.
-fn of_parity(comparison: &Comparison, side: &Side, id: &str) -> [Text; 3] {
-    let found = |side: &Side| side.workloads.parity.found(id);
-    let of_base = found(comparison.base());
-    let own = found(side).filter(|own| of_base.is_some_and(|base| own.is_against_the_same(base)));
-    own.map_or_else(|| [NONE.into(), NONE.into(), NONE.into()], |own| {
-        let [mean, p99, _, top1] = own.figures();
-        [mean, p99, top1]
-    })
+fn of_parity(comparison: &Comparison, side: &Side, case: &ParityCase) -> [Text; 3] {
+    let found = comparison.parity(side, case);
+    found.map_or_else(
+        || [NONE.into(), NONE.into(), NONE.into()],
+        |found| {
+            let [mean, p99, _, top1] = found.figures();
+            [mean, p99, top1]
+        },
+    )
 }
 
 /// Accuracy, change and p-value of a task. The base has no change.

@@ -287,7 +287,8 @@ fn a_history_follows_the_top_rate_and_the_searches_that_were_decided() {
         }
         let audit = Audit { faults: Vec::new(), contradiction: None, seal: SealState::Open };
         let (samples, requests, tosses) = (Vec::new(), Vec::new(), Vec::new());
-        let contents = Contents { run, samples, requests, probes, loads, parities: Vec::new(), tosses, audit };
+        let contents =
+            Contents { run, samples, requests, probes, loads, parities: Vec::new(), tosses, audit };
         Workloads::of(&contents).history(&contents.run)
     };
     // The second search contradicts itself.

@@ -2,7 +2,7 @@
 //! no verdict.
 
 use super::record::ParityCase;
-use super::report::Found;
+use super::report::ParityFound;
 use crate::language::{Text, cells, text, texts};
 use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::{nats, or_none};
@@ -11,22 +11,22 @@ use crate::report::workloads::{Compared, against, alone, blank};
 
 /// The common cases, in the base's order, with what was found in the base and in the other run.
 #[derive(Debug)]
-struct Parities(Vec<[Found; 2]>);
+struct Parities(Vec<[ParityFound; 2]>);
 
 /// Compares the parity cases of both runs. `notes` names those that only one has, or with another reference.
 pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Box<dyn Compared> {
     let (ours, theirs) = (&a.run().plan.parity, &b.run().plan.parity);
-    let weights = |side: &Side, id: &str| side.workloads.parity.found(id).and_then(|of| of.reference.clone());
+    let weights = |side: &Side, case: &ParityCase| side.workloads.parity.found(case)?.reference.clone();
     let same = |x: &ParityCase, y: &ParityCase| {
         let of = |case: &ParityCase| (case.reference.clone(), case.prompts, case.continuation, case.seed);
-        let (own, other) = (weights(a, &x.parity_id), weights(b, &x.parity_id));
+        let (own, other) = (weights(a, x), weights(b, y));
         let alike = own.is_none() || other.is_none() || own == other;
-        x.parity_id == y.parity_id && of(x) == of(y) && alike
+        x.name() == y.name() && of(x) == of(y) && alike
     };
     alone(ours, theirs, same, |case| &case.parity_id, (a, b), notes);
     let common = ours.iter().filter(|case| theirs.iter().any(|other| same(case, other)));
     let both = |case: &ParityCase| {
-        let of = |side: &Side| side.workloads.parity.found(&case.parity_id).cloned();
+        let of = |side: &Side| side.workloads.parity.found(case).cloned();
         Some([of(a)?, of(b)?]).filter(|both| both.iter().all(|found| found.kl.is_some()))
     };
     Box::new(Parities(common.filter_map(both).collect()))
@@ -58,24 +58,25 @@ impl Compared for Parities {
         );
         for both in &self.0 {
             let case = &both[0].case;
-            let mut row = cells![case.parity_id, case.reference.words()];
-            row.extend(both.iter().flat_map(Found::figures));
+            let mut row = cells![case.name(), case.reference.words()];
+            row.extend(both.iter().flat_map(ParityFound::figures));
             table.push(false, row);
         }
         table
     }
 
     fn rows(&self, comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
-        type Of = fn(&Found) -> Option<f64>;
+        type Of = fn(&ParityFound) -> Option<f64>;
         const FIGURES: [(&str, &str, Of); 4] = [
             ("kl_mean", "nat", |found| Some(found.kl?.mean)),
             ("kl_p99", "nat", |found| Some(found.kl?.p99)),
             ("kl_max", "nat", |found| Some(found.kl?.max)),
             ("top1", "share", |found| found.top1),
         ];
-        let of_case = |both: &[Found; 2]| {
+        let of_case = |both: &[ParityFound; 2]| {
             let [a, b] = both;
-            let (case, n) = (a.case.clone(), both.each_ref().map(|found| found.kl.map_or(0, |kl| kl.positions)));
+            let (case, n) =
+                (a.case.clone(), both.each_ref().map(|found| found.kl.map_or(0, |kl| kl.positions)));
             let values = FIGURES.map(|(figure, unit, of)| (figure, unit, of(a), of(b)));
             values.map(|(figure, unit, a, b)| ComparisonRow {
                 part: "all".into(),
@@ -86,16 +87,17 @@ impl Compared for Parities {
                 a,
                 b,
                 note: format!("against {}", case.reference.words()),
-                ..blank((comparison, pair), "parity", &case.parity_id, case.tp)
+                tp_b: Some(both[1].case.tp),
+                ..blank((comparison, pair), "parity", case.name(), case.tp)
             })
         };
         self.0.iter().flat_map(of_case).collect()
     }
 
     fn headline(&self, _comparison: &Comparison, _pair: &Pair) -> Vec<Text> {
-        let words = |[a, b]: &[Found; 2]| {
-            let mean = |found: &Found| or_none(found.kl, |kl| nats(kl.mean));
-            text!("{case}: mean KL {b} against {a} nat", case = a.case.parity_id, b = mean(b), a = mean(a))
+        let words = |[a, b]: &[ParityFound; 2]| {
+            let mean = |found: &ParityFound| or_none(found.kl, |kl| nats(kl.mean));
+            text!("{case}: mean KL {b} against {a} nat", case = a.case.name(), b = mean(b), a = mean(a))
         };
         self.0.iter().map(words).collect()
     }

@@ -55,10 +55,7 @@ pub(super) fn plan(tables: &[ParityTable], on: Planning<'_>) -> Result<Vec<Parit
 /// Returns the prompts' part of the case name, the real prompts if there are any, and where prompts are from, in words. Of a data set,
 /// the prompts are evenly spaced, because its subjects stand one after another.
 #[expect(clippy::type_complexity, reason = "three values for one caller")]
-fn prompts(
-    table: &ParityTable,
-    on: Planning<'_>,
-) -> Result<(String, Option<Vec<Vec<u32>>>, String), String> {
+fn prompts(table: &ParityTable, on: Planning<'_>) -> Result<(String, Option<Vec<Vec<u32>>>, String), String> {
     let Some(source) = &table.prompts else {
         let words = format!("{} prompts of {} random tokens", table.count, table.tokens);
         return Ok((format!("i{}", table.tokens), None, words));

@@ -29,6 +29,13 @@ pub struct ParityCase {
     pub unfit: Option<String>,
 }
 
+impl ParityCase {
+    /// The name without the number of ranks: runs on several ranks are compared with those on one.
+    pub fn name(&self) -> &str {
+        self.parity_id.trim_end_matches(&format!("-tp{}", self.tp))
+    }
+}
+
 /// What a run is compared with. Its weights are known by their hash in the lines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReferenceCase {
@@ -206,7 +213,8 @@ mod tests {
         assert!(case.follows(&0, &line) && !case.follows(&1, &line));
         let next = ParityRecord { prompt: 1, ..line.clone() };
         assert!(case.follows(&1, &next) && !case.follows(&2, &ParityRecord { prompt: 2, ..line.clone() }));
-        let failed = ParityRecord { kl: Vec::new(), top1_equal: 0, error: Some("NaN".into()), ..line.clone() };
+        let failed =
+            ParityRecord { kl: Vec::new(), top1_equal: 0, error: Some("NaN".into()), ..line.clone() };
         assert!(case.follows(&0, &failed) && failed.has_failed());
         for odd in [
             ParityRecord { kl: Vec::new(), ..line.clone() },

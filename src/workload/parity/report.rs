@@ -23,13 +23,13 @@ const DEFINITIONS: &[(Text, Text)] = &[(
 /// The compared prompts of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ParityReport {
-    found: Vec<Found>,
+    found: Vec<ParityFound>,
     rows: Vec<ParityRow>,
 }
 
 /// A case of the plan, and what its lines say.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Found {
+pub(crate) struct ParityFound {
     /// The case.
     pub(super) case: ParityCase,
     /// Number of lines.
@@ -44,10 +44,9 @@ pub(crate) struct Found {
     pub(super) top1: Option<f64>,
 }
 
-impl Found {
+impl ParityFound {
     fn of(case: &ParityCase, lines: &[ParityRecord]) -> Self {
-        let own: Vec<&ParityRecord> =
-            lines.iter().filter(|line| line.parity_id == case.parity_id).collect();
+        let own: Vec<&ParityRecord> = lines.iter().filter(|line| line.parity_id == case.parity_id).collect();
         let kl = KlSummary::new(own.iter().flat_map(|line| line.kl.iter().copied()).collect());
         let equal: u64 = own.iter().map(|line| u64::from(line.top1_equal)).sum();
         Self {
@@ -65,17 +64,28 @@ impl Found {
         self.reference == other.reference && self.case.reference == other.case.reference
     }
 
+    /// Mean KL of all positions, in nats.
+    pub(crate) fn mean_kl(&self) -> Option<f64> {
+        self.kl.map(|kl| kl.mean)
+    }
+
     /// Mean, 99 % quantile and maximum of the KL, and top-1 in percent.
     pub(crate) fn figures(&self) -> [Text; 4] {
         let of = |value: fn(KlSummary) -> f64| or_none(self.kl, |kl| nats(value(kl)).into());
-        [of(|kl| kl.mean), of(|kl| kl.p99), of(|kl| kl.max), or_none(self.top1, |share| percent(share).into())]
+        [
+            of(|kl| kl.mean),
+            of(|kl| kl.p99),
+            of(|kl| kl.max),
+            or_none(self.top1, |share| percent(share).into()),
+        ]
     }
 }
 
 impl ParityReport {
-    /// What was found of the case with this name.
-    pub(crate) fn found(&self, id: &str) -> Option<&Found> {
-        self.found.iter().find(|found| found.case.parity_id == id)
+    /// What was found of a case, which another run may have on another number of ranks.
+    pub(crate) fn found(&self, case: &ParityCase) -> Option<&ParityFound> {
+        let exact = self.found.iter().find(|found| found.case.parity_id == case.parity_id);
+        exact.or_else(|| self.found.iter().find(|found| found.case.name() == case.name()))
     }
 }
 
@@ -87,7 +97,7 @@ impl Part for ParityReport {
             &texts!["TP", "Prompts", "Positions", "KL mean", "KL 99 %", "KL max", "Top-1 %"],
         );
         for found in &self.found {
-            let Found { case, prompts, kl, .. } = found;
+            let ParityFound { case, prompts, kl, .. } = found;
             let positions = or_none(*kl, |kl| kl.positions.to_string());
             let mut row = cells![case.parity_id, case.reference.words(), case.tp, prompts, positions];
             row.extend(found.figures());
@@ -103,7 +113,7 @@ impl Part for ParityReport {
             return Vec::new();
         }
         let begun = complete || run_cases().any(|found| found.prompts > 0);
-        let spoilt = |found: &&Found| {
+        let spoilt = |found: &&ParityFound| {
             found.error.is_some() || (complete && found.prompts < u64::from(found.case.prompts))
         };
         let broken: Vec<&str> = run_cases().filter(spoilt).map(|found| &*found.case.parity_id).collect();
@@ -123,7 +133,7 @@ impl Part for ParityReport {
     }
 
     fn sentences(&self, _run: &RunRecord) -> Vec<Text> {
-        let compared = |found: &Found| {
+        let compared = |found: &ParityFound| {
             let (kl, [mean, p99, _, top1]) = (found.kl?, found.figures());
             Some(text!(
                 "{case}: mean KL {mean} nat, 99 % {p99}, top-1 {top1} % over {positions} position{positions:s}, against {reference}.",
@@ -135,9 +145,13 @@ impl Part for ParityReport {
                 reference = found.case.reference.words()
             ))
         };
-        let left_out = |found: &Found| {
+        let left_out = |found: &ParityFound| {
             let reason = found.case.unfit.as_ref()?;
-            Some(text!("Left out: {cases} ({reason}).", cases = joined([&*found.case.parity_id], ", "), reason))
+            Some(text!(
+                "Left out: {cases} ({reason}).",
+                cases = joined([&*found.case.parity_id], ", "),
+                reason
+            ))
         };
         self.found.iter().filter_map(|found| compared(found).or_else(|| left_out(found))).collect()
     }
@@ -154,7 +168,10 @@ impl Reported for ParityReport {
 
     fn of(run: &RunRecord, lines: &[ParityRecord]) -> Self {
         let cases = &run.plan.parity;
-        Self { found: cases.iter().map(|case| Found::of(case, lines)).collect(), rows: rows(run, lines) }
+        Self {
+            found: cases.iter().map(|case| ParityFound::of(case, lines)).collect(),
+            rows: rows(run, lines),
+        }
     }
 
     fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {

@@ -169,7 +169,7 @@ impl Workload for ParityRun {
 
 impl ParityRun {
     /// Returns the prompts. Random ones are drawn from `tokens`.
-    fn prompts(&self, tokens: &OrdinaryTokens) -> Vec<Vec<u32>> {
+    fn fed(&self, tokens: &OrdinaryTokens) -> Vec<Vec<u32>> {
         let shape = Shape { batch: self.count, input_tokens: self.input_tokens, output_tokens: 0 };
         self.prompts.clone().unwrap_or_else(|| prompts(shape, tokens, self.seed))
     }
@@ -188,7 +188,7 @@ fn run(case: &ParityRun, tokens: &OrdinaryTokens, session: &mut Session<'_>) -> 
     }
     let mut loaded = Loaded::new(case, session)?;
     session.observer.begin(id, "prompts", case.count as u64, there as u64);
-    let ending = compare_all(case, &case.prompts(tokens)[there..], there, &mut loaded, session);
+    let ending = compare_all(case, &case.fed(tokens)[there..], there, &mut loaded, session);
     session.observer.end();
     ending
 }

@@ -80,7 +80,10 @@ impl CaseTable for ParityTable {
 
     fn words(&self, _modelled: &[bool]) -> String {
         let (device, dtype) = (self.against.device.name(), self.dtype());
-        format!("parity       {} prompts of {} tokens at most, against {device} {dtype}", self.count, self.tokens)
+        format!(
+            "parity       {} prompts of {} tokens at most, against {device} {dtype}",
+            self.count, self.tokens
+        )
     }
 
     fn content(&self) -> Value {
@@ -139,9 +142,11 @@ fn against(table: &mut Table) -> Result<Against, SuiteError> {
     }
     let only: Option<DType> = against.device.only_type();
     match (only, against.dtype) {
-        (Some(only), Some(dtype)) if dtype != only.into() => {
-            Err(found(&node, &format!("\"{word}\""), &format!("{}:{only}, its only type", against.device.name())))
-        }
+        (Some(only), Some(dtype)) if dtype != Precision::from(only) => Err(found(
+            &node,
+            &format!("\"{word}\""),
+            &format!("{}:{only}, its only type", against.device.name()),
+        )),
         _ => Ok(against),
     }
 }

@@ -1,6 +1,7 @@
 //! The charts of a comparison.
 
 mod accuracy;
+mod parity;
 mod roofline;
 mod samples;
 mod scaling;
@@ -40,7 +41,7 @@ pub(in crate::report) fn described(comparison: &Comparison) -> Vec<(String, Char
     let looks = looks(comparison);
     let evidence =
         comparison.sides.iter().find_map(|side| evidence::chart(side.run(), comparison.options.language));
-    let charts: [(&str, Option<Chart>); 11] = [
+    let charts: [(&str, Option<Chart>); 12] = [
         ("speedup", speedup::bars(comparison, &looks).map(Chart::Bars)),
         ("accuracy", accuracy::tasks(comparison, &looks).map(Chart::Forest)),
         ("accuracy-groups", accuracy::groups(comparison, &looks).map(Chart::Forest)),
@@ -48,6 +49,7 @@ pub(in crate::report) fn described(comparison: &Comparison) -> Vec<(String, Char
         ("throughput-decode", throughput(comparison, &looks, Phase::Decode).map(Chart::Panels)),
         ("throughput-e2e", throughput(comparison, &looks, Phase::E2e).map(Chart::Panels)),
         ("throughput-latency", pareto(comparison, &looks).map(Chart::Panels)),
+        ("kl-speed", parity::panels(comparison, &looks).map(Chart::Panels)),
         ("tp-scaling", scaling::panels(comparison, &looks).map(Chart::Panels)),
         ("roofline", roofline::panels(comparison, &looks).map(Chart::Panels)),
         ("samples", samples::strips(comparison, &looks).map(Chart::Strips)),

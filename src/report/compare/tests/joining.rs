@@ -137,7 +137,10 @@ fn hostile_folders_are_answered_with_what_is_wrong() {
     let mut empty = fixture::quiet();
     empty.run.status = Status::Running;
     let empty = written(root.path(), Records::empty(empty.run), "empty");
-    says(&[good.clone(), empty], "no finished item, timed case, max-batch search, load or toy in common");
+    says(
+        &[good.clone(), empty],
+        "no finished item, timed case, max-batch search, load, parity case or toy in common",
+    );
     let mut other = fixture::quiet();
     other.run.plan.accuracy.clear();
     other.run.plan.performance.clear();
