@@ -21,6 +21,8 @@ use crate::product::{toy_family::ToyKernels, toy_form::ToyInt4};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512Vnni, AvxVnni};
 use crate::simd::{InstructionSet, Vectors};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::{NeonDotProd, NeonI8mm};
 
 /// How much faster than fused multiply-adds in fp32 the dot products of bf16 pairs must be to be preferred.
 const PAIRS_PAY: f64 = 1.5;
@@ -42,29 +44,36 @@ impl InstructionSet {
 }
 
 impl Int8Gemm {
-    /// Returns the product of an instruction set that this machine has. AVX-512 without VNNI uses AVX2's.
+    /// Returns the product of an instruction set that this machine has. AVX-512 without VNNI uses AVX2's,
+    /// NEON without dot products the portable one.
     pub(crate) fn of(set: InstructionSet) -> Self {
         Self::all_of(set).next().unwrap_or(Self::Portable)
     }
 
     /// Returns the products that a set of this machine can compute, the preferred first.
     pub(crate) fn all_of(set: InstructionSet) -> impl Iterator<Item = Self> {
+        let vector = set.vector();
         #[cfg(target_arch = "x86_64")]
-        let vectors = {
-            let wide = set.vector() == InstructionSet::Avx512;
-            let narrow = wide || set.vector() == InstructionSet::Avx2;
+        let found = {
+            let wide = vector == InstructionSet::Avx512;
+            let narrow = wide || vector == InstructionSet::Avx2;
             [
                 wide.then(Avx512Vnni::detect).flatten().map(Self::Avx512Vnni),
                 narrow.then(AvxVnni::detect).flatten().map(Self::AvxVnni),
                 narrow.then(Avx2::detect).flatten().map(Self::Avx2),
             ]
         };
-        #[cfg(not(target_arch = "x86_64"))]
-        let vectors = {
-            let _ = set;
-            [None; 0]
+        #[cfg(target_arch = "aarch64")]
+        let found = {
+            let neon = vector == InstructionSet::Neon;
+            [
+                neon.then(NeonI8mm::detect).flatten().map(Self::NeonI8mm),
+                neon.then(NeonDotProd::detect).flatten().map(Self::NeonDotProd),
+            ]
         };
-        vectors.into_iter().flatten().chain([Self::Portable])
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let found = [vector; 0].map(|_| None);
+        found.into_iter().flatten().chain([Self::Portable])
     }
 }
 

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use glmbench_device::{DType, DeviceError, Inputs, Precision};
 
 use crate::simd::amx::{Amx, found};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::{NeonDotProd, NeonI8mm};
 
 use super::Rate;
 use super::team::rates;
@@ -66,15 +68,22 @@ pub enum Unit {
     Int8AvxVnni,
     /// AVX-512 VNNI `vpdpbusd`, 512 bits.
     Int8Avx512Vnni,
+    /// NEON `sdot`.
+    Int8NeonDotprod,
+    /// NEON `smmla`.
+    Int8NeonI8mm,
     /// AMX `tdpbf16ps`.
     AmxBf16,
     /// AMX `tdpbssd`.
     AmxInt8,
 }
 
+/// One thread's loop, which returns the number of operations it performed.
+type Work = Box<dyn Fn() -> u64 + Sync>;
+
 impl Unit {
     /// All units.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Fp32Portable,
         Self::Fp32Neon,
         Self::Fp32Avx2,
@@ -84,6 +93,8 @@ impl Unit {
         Self::Int8Avx2,
         Self::Int8AvxVnni,
         Self::Int8Avx512Vnni,
+        Self::Int8NeonDotprod,
+        Self::Int8NeonI8mm,
         Self::AmxBf16,
         Self::AmxInt8,
     ];
@@ -100,6 +111,8 @@ impl Unit {
             Self::Int8Avx2 => "int8-avx2",
             Self::Int8AvxVnni => "int8-avx-vnni",
             Self::Int8Avx512Vnni => "int8-avx512-vnni",
+            Self::Int8NeonDotprod => "int8-neon-dotprod",
+            Self::Int8NeonI8mm => "int8-neon-i8mm",
             Self::AmxBf16 => "amx-bf16",
             Self::AmxInt8 => "amx-int8",
         }
@@ -116,7 +129,12 @@ impl Unit {
             Self::Fp32Portable | Self::Fp32Neon | Self::Fp32Avx2 | Self::Fp32Avx512 => Operands::Fp32,
             Self::Bf16Avx512 | Self::AmxBf16 => Operands::Bf16,
             Self::Fp16Avx512 => Operands::Fp16,
-            Self::Int8Avx2 | Self::Int8AvxVnni | Self::Int8Avx512Vnni | Self::AmxInt8 => Operands::Int8,
+            Self::Int8Avx2
+            | Self::Int8AvxVnni
+            | Self::Int8Avx512Vnni
+            | Self::Int8NeonDotprod
+            | Self::Int8NeonI8mm
+            | Self::AmxInt8 => Operands::Int8,
         }
     }
 
@@ -158,9 +176,13 @@ impl Unit {
             Self::Int8Avx512Vnni => {
                 is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "aarch64")]
+            Self::Int8NeonDotprod => NeonDotProd::detect().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Int8NeonI8mm => NeonI8mm::detect().is_some(),
             Self::AmxBf16 => found().is_ok_and(Amx::has_bf16),
             Self::AmxInt8 => found().is_ok_and(Amx::has_int8),
-            #[cfg(not(target_arch = "x86_64"))]
+            // Units of other architectures.
             _ => false,
         }
     }
@@ -182,11 +204,17 @@ impl Unit {
 
     /// Returns one thread's loop over a multiple of [`PASSES`] passes; `None` if this machine does not have the unit.
     /// The loop returns the number of operations it performed.
-    fn work(self) -> Option<Box<dyn Fn() -> u64 + Sync>> {
+    fn work(self) -> Option<Work> {
         match self {
             Self::Fp32Portable => Some(Box::new(portable)),
             #[cfg(target_arch = "aarch64")]
             Self::Fp32Neon => Some(Box::new(neon::fp32)),
+            #[cfg(target_arch = "aarch64")]
+            Self::Int8NeonDotprod => {
+                NeonDotProd::detect().map(|isa| -> Work { Box::new(move || neon::dotprod(isa)) })
+            }
+            #[cfg(target_arch = "aarch64")]
+            Self::Int8NeonI8mm => NeonI8mm::detect().map(|isa| -> Work { Box::new(move || neon::i8mm(isa)) }),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Self::AmxBf16 => tiles(Amx::has_bf16, amx::bf16),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -201,7 +229,7 @@ impl Unit {
 
 /// Returns the loop of a tile unit; `None` if this machine does not have its product, as `has` says.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-fn tiles(has: fn(Amx) -> bool, of: fn(Amx, usize) -> u64) -> Option<Box<dyn Fn() -> u64 + Sync>> {
+fn tiles(has: fn(Amx) -> bool, of: fn(Amx, usize) -> u64) -> Option<Work> {
     let amx = found().ok().filter(|amx| has(*amx))?;
     Some(Box::new(move || of(amx, 8 * PASSES)))
 }

@@ -12,7 +12,7 @@ mod element;
 mod instruction_set;
 mod math;
 #[cfg(target_arch = "aarch64")]
-mod neon;
+pub(crate) mod neon;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -27,7 +27,7 @@ pub use self::instruction_set::{Family, InstructionSet};
 pub(crate) use self::element::{Element, F32};
 pub(crate) use self::math::exp;
 #[cfg(target_arch = "aarch64")]
-pub(crate) use self::neon::Neon;
+pub(crate) use self::neon::{Neon, NeonDotProd, NeonI8mm};
 pub(crate) use self::portable::Portable;
 pub(crate) use self::vectors::Vectors;
 #[cfg(target_arch = "x86_64")]

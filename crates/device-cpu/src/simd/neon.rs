@@ -3,6 +3,8 @@
 //! The base instructions convert fp16; fp16 arithmetic is not required. SVE is not used: the target hosts (Kunpeng 920,
 //! ARMv8.2) do not have it.
 
+mod integers;
+
 use std::arch::aarch64::{
     float32x4_t, uint32x4_t, vaddq_f32, vaddq_s32, vaddq_u32, vandq_u32, vbslq_f32, vbslq_u32, vceqq_f32,
     vcgtq_f32, vcltq_f32, vcvt_f16_f32, vcvt_f32_f16, vcvtq_f32_s32, vcvtq_s32_f32, vdivq_f32, vdupq_n_f32,
@@ -14,6 +16,8 @@ use std::arch::aarch64::{
 };
 
 use super::{Element, Isa, Kernel, LANES, Simd16};
+
+pub(crate) use self::integers::{NeonDotProd, NeonI8mm, prefetch_ahead, sdot, sdot_half, smmla};
 
 /// NEON.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,8 @@ use crate::pack::PANEL;
 use crate::pack::grouped::{Groups, LINE};
 use crate::product::int8::Int8Gemm;
 
+#[cfg(target_arch = "aarch64")]
+use super::aarch64;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 
@@ -69,6 +71,10 @@ impl Product<'_> {
             Int8Gemm::AvxVnni(isa) => x86::avx_vnni(isa, product),
             #[cfg(target_arch = "x86_64")]
             Int8Gemm::Avx512Vnni(isa) => x86::avx512_vnni(isa, product),
+            #[cfg(target_arch = "aarch64")]
+            Int8Gemm::NeonDotProd(isa) => aarch64::dotprod(isa, product),
+            #[cfg(target_arch = "aarch64")]
+            Int8Gemm::NeonI8mm(isa) => aarch64::i8mm(isa, product),
         }
     }
 

@@ -5,6 +5,8 @@
 //! instruction set, batch, chunk and number of threads. Machines with tiles use the vectors, too: tiles would sum the
 //! whole depth, across the groups.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod gemm;
 #[cfg(target_arch = "x86_64")]
 mod x86;

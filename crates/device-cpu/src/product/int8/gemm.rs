@@ -3,11 +3,15 @@
 use std::ops::Deref;
 
 use crate::buffer::{LINE_BYTES, Strided, length, prefetch_to_l2};
-use crate::pack::{PANEL, QUAD};
+use crate::pack::{PANEL, QUAD, TILE_K};
 use crate::pool::part;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512Vnni, AvxVnni};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::{NeonDotProd, NeonI8mm};
 
+#[cfg(target_arch = "aarch64")]
+use super::aarch64;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 
@@ -22,7 +26,7 @@ pub(super) struct Product<'a> {
     pub(super) w: &'a [i8],
     /// Distance between panels, in numbers.
     pub(super) panel_stride: usize,
-    /// Number of products per sum, a multiple of [`TILE_K`](crate::pack::TILE_K).
+    /// Number of products per sum, a multiple of [`TILE_K`].
     pub(super) k: usize,
     /// The sums, whole panels wide.
     pub(super) c: Strided<'a, i32>,
@@ -67,7 +71,7 @@ impl Product<'_> {
         let a = length(self.rows(), self.k, self.a_stride);
         let panel = self.k.checked_mul(PANEL);
         let w = panel.and_then(|panel| length(self.panels(), panel, self.panel_stride));
-        let fits = self.k.is_multiple_of(QUAD)
+        let fits = self.k.is_multiple_of(TILE_K)
             && a.is_some_and(|numbers| numbers <= self.a.len())
             && w.is_some_and(|numbers| numbers <= self.w.len());
         assert!(fits, "invariant: operands hold the product");
@@ -101,6 +105,12 @@ pub(crate) enum Int8Gemm {
     /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
+    /// NEON with `sdot`.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotProd(NeonDotProd),
+    /// NEON with `smmla`.
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm(NeonI8mm),
 }
 
 impl Int8Gemm {
@@ -114,6 +124,10 @@ impl Int8Gemm {
             Self::AvxVnni(_) => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni(_) => "avx512-vnni",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotProd(_) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm(_) => "neon-i8mm",
         }
     }
 
@@ -140,6 +154,10 @@ impl Int8Gemm {
             Self::AvxVnni(isa) => x86::avx_vnni(isa, product),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni(isa) => x86::avx512_vnni(isa, product),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotProd(isa) => aarch64::dotprod(isa, product),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm(isa) => aarch64::i8mm(isa, product),
         }
     }
 }

@@ -9,6 +9,8 @@
 //! other (`rows`); AMX tiles multiply rows in tiles (`tiles`). The reference kernel of the tiles in plain Rust uses the
 //! same order. The same tiles multiply the keys of the KV cache.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod gemm;
 mod layer;
 mod rows;
@@ -22,6 +24,8 @@ mod tests;
 use crate::product::tiles::TileUnit;
 use crate::simd::Vectors;
 
+#[cfg(target_arch = "aarch64")]
+pub(super) use self::aarch64::{Columns, PAIRS_OF_COLUMNS, pair, tiles_of_pairs, turn};
 pub(crate) use self::gemm::Int8Gemm;
 pub(crate) use self::layer::StaticKernels;
 pub(crate) use self::rows::row_stride;

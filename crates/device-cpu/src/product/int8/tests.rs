@@ -19,7 +19,7 @@ use crate::product::tiles::{Shape, TileProduct, amx_int8, reference_int8};
 use crate::product::{Epilogue, Scratch, WeightKernels};
 use crate::simd::{InstructionSet, Vectors};
 
-/// Returns all kernels of this machine: the vectors of each set, and the tiles.
+/// Returns all kernels of this machine: those of each set of vectors, and the tiles.
 fn kernels() -> impl Iterator<Item = Int8Kernels> {
     let vectors = |set| {
         let vectors = Vectors::detect(set, DType::Fp16).into_iter();
@@ -356,6 +356,38 @@ fn products_add_to_the_sums_that_are_there() {
                 |q: usize| (column / PANEL * k + q / QUAD * QUAD) * PANEL + column % PANEL * QUAD + q % QUAD;
             let terms = (0..k).map(|q| i32::from(a[row * k + q]) * (i32::from(w[at(q)]) + gemm.offset()));
             assert_eq!(sum, start.wrapping_add(terms.sum()), "{} at {i}", int8.name);
+        }
+    }
+}
+
+/// Every height of a tile, with -128 among the activations, rows and panels at odd distances, and numbers between the rows
+/// of sums, which stay.
+#[test]
+fn every_number_of_rows_and_panels_gives_the_portable_sums() {
+    for (rows, panels, k) in (1..=27).flat_map(|rows| [(rows, 1, 64), (rows, 3, 1_088), (rows, 5, 128)]) {
+        let (a_stride, panel_stride, stride) = (k + 3, k * PANEL + 5, panels * PANEL + 1);
+        let a: Vec<i8> = (0..rows * a_stride).map(|i| (i * 37) as u8 as i8).collect();
+        let w = integers(panels * panel_stride, 91);
+        let run = |gemm: Int8Gemm| {
+            let mut c: Vec<i32> = (0..rows * stride).map(|i| i32::MAX - 999 * i as i32).collect();
+            let sums = Strided::new(&mut c, rows, panels * PANEL, stride);
+            let w: Vec<i8> = w.iter().map(|w| w.wrapping_add(gemm.offset() as i8)).collect();
+            gemm.run(&Product { a: &a, a_stride, w: &w, panel_stride, k, c: sums, next: &[] });
+            c
+        };
+        let expected = run(Int8Gemm::Portable);
+        for int8 in kernels() {
+            let Multiply::Rows(gemm) = int8.multiply else { continue };
+            for (i, (sum, expected)) in run(gemm).into_iter().zip(&expected).enumerate() {
+                let x: i32 = a[i / stride * a_stride..][..k].iter().map(|&x| i32::from(x)).sum();
+                let excess = if i % stride < panels * PANEL { gemm.offset() * x } else { 0 };
+                assert_eq!(
+                    sum.wrapping_sub(excess),
+                    *expected,
+                    "{} {rows} x {panels} x {k} at {i}",
+                    int8.name
+                );
+            }
         }
     }
 }
