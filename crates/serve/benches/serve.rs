@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceKind};
-use glmbench_engine::load::{DeviceKind, LoadOptions, ModelPath, load, load_tokenizer};
+use glmbench_engine::load::{LoadOptions, ModelPath, load, load_tokenizer};
 use glmbench_engine::model::Capacity;
 use glmbench_engine::{Engine, Request};
 use glmbench_serve::{Described, ServeError, ServeLimits, Settings, bind, serve};

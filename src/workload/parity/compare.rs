@@ -2,19 +2,25 @@
 //! no verdict.
 
 use super::record::ParityCase;
-use super::report::ParityFound;
+use super::report::{ParityFound, ParityReport};
 use crate::language::{Text, cells, text, texts};
+use crate::report::compare::common::{Comparable, Compared, against, alone, blank};
 use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::{nats, or_none};
-use crate::report::tables::Table;
-use crate::report::workloads::{Compared, against, alone, blank};
+use crate::report::table::Table;
 
 /// The common cases, in the base's order, with what was found in the base and in the other run.
 #[derive(Debug)]
 struct Parities(Vec<[ParityFound; 2]>);
 
+impl Comparable for ParityReport {
+    fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {
+        Some(compare(a, b, notes))
+    }
+}
+
 /// Compares the parity cases of both runs. `notes` names those that only one has, or with another reference.
-pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Box<dyn Compared> {
+fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Box<dyn Compared> {
     let (ours, theirs) = (&a.run().plan.parity, &b.run().plan.parity);
     let weights = |side: &Side, case: &ParityCase| side.workloads.parity.found(case)?.reference.clone();
     let same = |x: &ParityCase, y: &ParityCase| {

@@ -3,11 +3,12 @@
 use super::record::{ParityCase, ParityRecord, ParityRow};
 use crate::language::{Text, cells, joined, text, texts};
 use crate::record::{RunRecord, SCHEMA, Status};
-use crate::report::compare::Side;
+use crate::report::check::{Check, Outcome, yes_if};
+use crate::report::csv_file::Csv;
 use crate::report::format::{nats, or_none, percent};
-use crate::report::tables::Table;
-use crate::report::validity::{Check, Outcome, found_in, yes_if};
-use crate::report::workloads::{Compared, Csv, Part, Reported};
+use crate::report::table::Table;
+use crate::report::validity::found_in;
+use crate::report::workloads::{Part, Reported};
 use crate::stats::parity::KlSummary;
 
 /// Definitions at the foot of a report with such cases.
@@ -172,10 +173,6 @@ impl Reported for ParityReport {
             found: cases.iter().map(|case| ParityFound::of(case, lines)).collect(),
             rows: rows(run, lines),
         }
-    }
-
-    fn compare(a: &Side, b: &Side, notes: &mut Vec<Text>) -> Option<Box<dyn Compared>> {
-        Some(super::compare::compare(a, b, notes))
     }
 }
 

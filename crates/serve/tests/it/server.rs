@@ -12,7 +12,7 @@ use glmbench_cpu::InstructionSet;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceKind};
 use glmbench_engine::Engine;
-use glmbench_engine::load::{DeviceKind, LoadOptions, ModelPath, load, load_tokenizer};
+use glmbench_engine::load::{LoadOptions, ModelPath, load, load_tokenizer};
 use glmbench_engine::model::Capacity;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_serve::{Described, ServeError, ServeLimits, Settings, bind, serve};

@@ -1,9 +1,9 @@
 //! What a gain in speed costs in the logits.
 
-use crate::report::charts::axis::{Axis, Division};
 use super::{Line, Look, Mark, Panel, PanelChart, clocks, errors, heights, keys, marks, say};
 use crate::language::text;
 use crate::record::{ParityCase, Phase};
+use crate::report::charts::axis::{Axis, Division};
 use crate::report::compare::Comparison;
 use crate::report::compare::speedup::Speedups;
 

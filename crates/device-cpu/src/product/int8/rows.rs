@@ -14,7 +14,7 @@ use super::gemm::{Int8Gemm, Product};
 use super::layer::Int8Layer;
 
 /// From this number of rows on, a product is computed in blocks.
-const MANY_ROWS: usize = 24;
+pub(super) const MANY_ROWS: usize = 24;
 /// Depth of a block: 32 columns and the rows of a tile fit 48 KiB of L1.
 const BLOCK_K: usize = 1024;
 /// Tiles per block of depth, and panels that share its rows. Rows and sums of 512 rows fit 1 MiB of L2.

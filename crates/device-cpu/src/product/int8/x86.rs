@@ -12,6 +12,7 @@ use crate::pack::{PANEL, QUAD};
 use crate::simd::{Avx2, Avx512Vnni, AvxVnni};
 
 use super::gemm::{Checked, Product};
+use super::rows::MANY_ROWS;
 
 /// `vpdpbusd` multiplies unsigned by signed numbers. Weights are stored with this offset added, which makes them
 /// unsigned. Activations stay as they are: the instruction reads four of them from memory as its last operand.
@@ -40,12 +41,17 @@ unsafe fn quad(a: *const i8) -> i32 {
     unsafe { a.cast::<i32>().read_unaligned() }
 }
 
-/// Multiplies `M` rows by `P` panels, with all sums in registers over the whole of `k`.
+/// Multiplies `M` rows by `P` panels, with all sums in registers over the whole of `k`. With `AHEAD`, panels come from memory and
+/// are prefetched.
 ///
 /// # Safety
 /// AVX2 must be present. Rows `row..row + M` and panels `panel..panel + P` must lie inside the product.
 #[inline(always)]
-unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Product<'_>, row: usize, panel: usize) {
+unsafe fn tile_avx2<const M: usize, const P: usize, const AHEAD: bool>(
+    t: &Product<'_>,
+    row: usize,
+    panel: usize,
+) {
     // SAFETY: rows and panels lie inside the product; the instructions are present.
     unsafe {
         let a = t.a.as_ptr().add(row * t.a_stride);
@@ -58,6 +64,9 @@ unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Product<'_>, row: usize,
                 let x = _mm256_set1_epi32(quad(a.add(m * t.a_stride + k)));
                 let magnitude = _mm256_abs_epi8(x);
                 for p in 0..P {
+                    if AHEAD && m == 0 {
+                        prefetch_line(w.wrapping_add(p * t.panel_stride + k * PANEL + AHEAD_BYTES).cast());
+                    }
                     for half in 0..2 {
                         let w = w.add(p * t.panel_stride + k * PANEL + half * 32);
                         let w = _mm256_loadu_si256(w.cast());
@@ -86,7 +95,11 @@ unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Product<'_>, row: usize,
 /// # Safety
 /// As [`tile_avx2`], with AVX-VNNI.
 #[inline(always)]
-unsafe fn tile_avx_vnni<const M: usize, const P: usize>(t: &Product<'_>, row: usize, panel: usize) {
+unsafe fn tile_avx_vnni<const M: usize, const P: usize, const AHEAD: bool>(
+    t: &Product<'_>,
+    row: usize,
+    panel: usize,
+) {
     // SAFETY: rows and panels lie inside the product; the instructions are present.
     unsafe {
         let a = t.a.as_ptr().add(row * t.a_stride);
@@ -104,6 +117,9 @@ unsafe fn tile_avx_vnni<const M: usize, const P: usize>(t: &Product<'_>, row: us
         for k in (0..t.k).step_by(QUAD) {
             let mut weights = [[_mm256_setzero_si256(); 2]; P];
             for p in 0..P {
+                if AHEAD {
+                    prefetch_line(w.wrapping_add(p * t.panel_stride + k * PANEL + AHEAD_BYTES).cast());
+                }
                 for half in 0..2 {
                     let w = w.add(p * t.panel_stride + k * PANEL + half * 32);
                     weights[p][half] = _mm256_loadu_si256(w.cast());
@@ -128,7 +144,7 @@ unsafe fn tile_avx_vnni<const M: usize, const P: usize>(t: &Product<'_>, row: us
     }
 }
 
-/// As [`tile_avx2`]. With `AHEAD`, panels come from memory and are prefetched.
+/// As [`tile_avx2`], with weights stored with [`VNNI_OFFSET`].
 ///
 /// # Safety
 /// As [`tile_avx2`], with AVX-512 VNNI.
@@ -172,55 +188,42 @@ unsafe fn tile_vnni<const M: usize, const P: usize, const AHEAD: bool>(
     }
 }
 
-/// For panels that are read once, from memory.
-///
-/// # Safety
-/// As [`tile_vnni`].
-#[inline(always)]
-unsafe fn tile_vnni_streamed<const M: usize, const P: usize>(t: &Product<'_>, row: usize, panel: usize) {
-    // SAFETY: as above.
-    unsafe { tile_vnni::<M, P, true>(t, row, panel) }
-}
-
-/// For panels that other rows read too.
-///
-/// # Safety
-/// As [`tile_vnni`].
-#[inline(always)]
-unsafe fn tile_vnni_cached<const M: usize, const P: usize>(t: &Product<'_>, row: usize, panel: usize) {
-    // SAFETY: as above.
-    unsafe { tile_vnni::<M, P, false>(t, row, panel) }
-}
-
 /// Returns a pointer to the sums of a row and panel.
 #[inline(always)]
 fn at_vnni(t: &Product<'_>, row: usize, panel: usize) -> *mut __m512i {
     t.c.pointer(row, panel * PANEL).cast()
 }
 
-/// Calls tiles of all rows for all panels, `P` panels at a time and the remaining ones singly.
+/// Calls tiles of all rows for all panels, `P` panels at a time and the remaining ones singly. Panels come from memory.
 macro_rules! strip {
     ($tile:ident, $t:ident, $m:literal, $p:literal) => {{
         let whole = $t.panels() / $p * $p;
         for panel in (0..whole).step_by($p) {
-            $tile::<$m, $p>($t, 0, panel);
+            $tile::<$m, $p, true>($t, 0, panel);
         }
         for panel in whole..$t.panels() {
-            $tile::<$m, 1>($t, 0, panel);
+            $tile::<$m, 1, true>($t, 0, panel);
         }
     }};
 }
 
-/// Calls tiles of nearly equal height, at most `most` rows, for `P` panels starting at one. Each tile prefetches its share of
-/// the panels that are read next.
+/// Calls tiles of nearly equal height, at most `most` rows, for `P` panels starting at one. Few rows prefetch the panels on the
+/// way. Of many rows, each tile prefetches its share of the panels that are read next.
 macro_rules! rows_of_panels {
     ($tile:ident, $t:ident, $most:expr, $panel:expr, [$($m:literal),+], $p:literal) => {{
         let tiles = $t.rows().div_ceil($most);
         for i in 0..tiles {
             let (row, end) = ($t.rows() * i / tiles, $t.rows() * (i + 1) / tiles);
+            if $t.rows() < MANY_ROWS {
+                match end - row {
+                    $($m => $tile::<$m, $p, true>($t, row, $panel),)+
+                    _ => {}
+                }
+                continue;
+            }
             $t.fetch_share(($panel + $p, $p), i, tiles);
             match end - row {
-                $($m => $tile::<$m, $p>($t, row, $panel),)+
+                $($m => $tile::<$m, $p, false>($t, row, $panel),)+
                 _ => {}
             }
         }
@@ -285,21 +288,21 @@ pub(super) fn avx512_vnni(_: Avx512Vnni, t: Checked<'_>) {
             match t.rows() {
                 0 => {}
                 // Few rows, with weights from memory: more than four panels side by side are slower on Zen 4.
-                1 => strip!(tile_vnni_streamed, t, 1, 4),
-                2 => strip!(tile_vnni_streamed, t, 2, 4),
-                3 => strip!(tile_vnni_streamed, t, 3, 4),
-                4 => strip!(tile_vnni_streamed, t, 4, 4),
-                5 => strip!(tile_vnni_streamed, t, 5, 4),
-                6 => strip!(tile_vnni_streamed, t, 6, 3),
-                7 => strip!(tile_vnni_streamed, t, 7, 3),
-                8 => strip!(tile_vnni_streamed, t, 8, 3),
+                1 => strip!(tile_vnni, t, 1, 4),
+                2 => strip!(tile_vnni, t, 2, 4),
+                3 => strip!(tile_vnni, t, 3, 4),
+                4 => strip!(tile_vnni, t, 4, 4),
+                5 => strip!(tile_vnni, t, 5, 4),
+                6 => strip!(tile_vnni, t, 6, 3),
+                7 => strip!(tile_vnni, t, 7, 3),
+                8 => strip!(tile_vnni, t, 8, 3),
                 _ => {
                     let pairs = t.panels() / 2 * 2;
                     for panel in (0..pairs).step_by(2) {
-                        rows_of_panels!(tile_vnni_cached, t, VNNI_ROWS, panel, [6, 7, 8, 9, 10, 11, 12], 2);
+                        rows_of_panels!(tile_vnni, t, VNNI_ROWS, panel, [6, 7, 8, 9, 10, 11, 12], 2);
                     }
                     if pairs < t.panels() {
-                        rows_of_panels!(tile_vnni_cached, t, VNNI_ROWS, pairs, [6, 7, 8, 9, 10, 11, 12], 1);
+                        rows_of_panels!(tile_vnni, t, VNNI_ROWS, pairs, [6, 7, 8, 9, 10, 11, 12], 1);
                     }
                 }
             }
