@@ -155,7 +155,7 @@ fn parities(root: &Path) -> RunDir {
     };
     run.plan.parity = vec![case.clone(), left_out];
     let mut dir = fixture::write(root, &fixture::Records { run, samples: Vec::new(), requests: Vec::new() });
-    parity_lines(&case, 1e-3).iter().try_for_each(|line| dir.append::<ParityCase>(line)).unwrap();
+    parity_lines(&case, 1.1e-3).iter().try_for_each(|line| dir.append::<ParityCase>(line)).unwrap();
     dir
 }
 
@@ -215,7 +215,7 @@ fn three_forms(root: &Path, language: Language) -> Comparison {
         let case = crate::record::golden::parity();
         run.plan.parity = vec![case.clone()];
         let mut dir = fixture::write(root, &fixture::Records { run, samples, requests });
-        let lines = parity_lines(&case, 1e-3 * index as f64);
+        let lines = parity_lines(&case, 1.1e-3 * index as f64);
         lines.iter().try_for_each(|line| dir.append::<ParityCase>(line)).unwrap();
         dir.path().to_owned()
     };
