@@ -255,7 +255,8 @@ fn a_reference_without_room_leaves_its_case_out_and_the_others_run() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let mut shape: serde_json::Value =
         serde_json::from_slice(&fs::read(root().join("models/demo/config.json")).unwrap()).unwrap();
-    shape["num_layers"] = 4_000_000.into();
+    shape["num_layers"] = 4096.into();
+    shape["ffn_hidden_size"] = (1 << 24).into();
     fs::write(folder.path().join("huge.json"), shape.to_string()).unwrap();
     let huge = "[[parity]]\nreference = \"dummy:huge.json\"\nprompts = 1\ntokens = 16\n";
     let head = "schema = 1\nname = \"s\"\n[model]\npath = \"demo\"\n";
