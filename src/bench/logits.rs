@@ -50,6 +50,9 @@ pub fn continuation(engine: &mut Engine, prompt: &[u32], count: usize) -> Result
     Ok(tokens)
 }
 
+/// What is done with a position: its index, the logits of the reference, and those of the other engine.
+pub type EachPosition<'a> = dyn FnMut(usize, &[f32], &[f32]) + 'a;
+
 /// Feeds both engines `tokens`, and passes each position to `each` with the logits of the reference and of the other. Both must be idle
 /// and have the same vocabulary. The reference is fed a chunk ahead, so no one holds the logits of all positions.
 ///
@@ -61,7 +64,7 @@ pub fn compare_logits(
     engine: &mut dyn Backend,
     tokens: &[u32],
     of: &str,
-    each: &mut dyn FnMut(usize, &[f32], &[f32]),
+    each: &mut EachPosition<'_>,
 ) -> Result<(), EngineError> {
     let vocab = reference.config().padded_vocab_size;
     let mut forced = reference.force(tokens)?;

@@ -23,7 +23,7 @@ use crate::backend::Backend;
 
 pub use cost::{CaseCost, PhaseCost, batch_cost, case_cost};
 pub use load::{LEAD_NS, Offered, Pace, Served, ServedLoad, serve};
-pub use logits::{LOGIT_ROWS, capacity_for, compare_logits, continuation, logit_capacity};
+pub use logits::{EachPosition, LOGIT_ROWS, capacity_for, compare_logits, continuation, logit_capacity};
 pub use prompts::{OrdinaryTokens, prompts};
 pub use warmup::{WarmUp, WarmUpRule};
 

@@ -39,7 +39,7 @@ fn all() -> Vec<Patch> {
     let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
     names.sort();
     let read = |name: String| {
-        assert!(name.ends_with(".patch"), "{FOLDER}/{name} is no patch");
+        assert!(name.strip_suffix(".patch").is_some(), "{FOLDER}/{name} is no patch");
         let text = fs::read_to_string(root().join(FOLDER).join(&name)).unwrap();
         Patch { name, text }
     };

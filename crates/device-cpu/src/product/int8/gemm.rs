@@ -2,8 +2,11 @@
 
 use std::ops::Deref;
 
-use crate::buffer::{LINE_BYTES, Strided, length, prefetch_to_l2};
+#[cfg(target_arch = "x86_64")]
+use crate::buffer::{LINE_BYTES, prefetch_to_l2};
+use crate::buffer::{Strided, length};
 use crate::pack::{PANEL, QUAD, TILE_K};
+#[cfg(target_arch = "x86_64")]
 use crate::pool::part;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512Vnni, AvxVnni};
@@ -31,6 +34,7 @@ pub(super) struct Product<'a> {
     /// The sums, whole panels wide.
     pub(super) c: Strided<'a, i32>,
     /// The panels that are read after these, from the first number that is needed; empty if there are none.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "other processors fetch by themselves"))]
     pub(super) next: &'a [i8],
 }
 
@@ -48,6 +52,7 @@ impl Product<'_> {
     }
 
     /// Prefetches share `i` of `of` of the `panels` panels that are multiplied when those before `panel` are done.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn fetch_share(&self, (panel, panels): (usize, usize), i: usize, of: usize) {
         let from = if panel < self.panels() { &self.w[panel * self.panel_stride..] } else { self.next };
