@@ -36,7 +36,7 @@ pub(super) fn title(run: &RunRecord) -> Text {
 
 /// What a merged run has of the whole plan: `, 48 of 120 items, 1 of 15 timed cases`.
 fn extent(run: &RunRecord, whole: &Plan) -> Text {
-    let items = |plan: &Plan| plan.accuracy.iter().map(|case| case.items).sum::<u64>();
+    let items = |plan: &Plan| plan.accuracy.iter().map(|case| case.items).fold(0, u64::saturating_add);
     let timed = |plan: &Plan| plan.timed_ids().len() as u64;
     let (taken, all) = (items(&run.plan), items(whole));
     let of_items = if all > 0 { text!(", {taken} of {all} item{all:s}", taken, all) } else { Text::EMPTY };

@@ -143,6 +143,15 @@ fn parity_lines(case: &ParityCase, scale: f64) -> Vec<ParityRecord> {
     (0..case.prompts).map(line).collect()
 }
 
+/// Writes a complete run with the lines of parity cases.
+fn write_parity(root: &Path, records: fixture::Records, lines: &[ParityRecord]) -> RunDir {
+    let mut dir = fixture::write(root, &records);
+    lines.iter().try_for_each(|line| dir.append::<ParityCase>(line)).unwrap();
+    let seal = Some(dir.seal().unwrap());
+    dir.write_run(&RunRecord { seal, ..records.run }).unwrap();
+    dir
+}
+
 /// A run with two parity cases. One was left out.
 fn parities(root: &Path) -> RunDir {
     let case = crate::record::golden::parity();
@@ -154,9 +163,11 @@ fn parities(root: &Path) -> RunDir {
         ..case.clone()
     };
     run.plan.parity = vec![case.clone(), left_out];
-    let mut dir = fixture::write(root, &fixture::Records { run, samples: Vec::new(), requests: Vec::new() });
-    parity_lines(&case, 1.1e-3).iter().try_for_each(|line| dir.append::<ParityCase>(line)).unwrap();
-    dir
+    write_parity(
+        root,
+        fixture::Records { run, samples: Vec::new(), requests: Vec::new() },
+        &parity_lines(&case, 1.1e-3),
+    )
 }
 
 /// Writes a run of each kind below `root`.
@@ -214,10 +225,8 @@ fn three_forms(root: &Path, language: Language) -> Comparison {
         }
         let case = crate::record::golden::parity();
         run.plan.parity = vec![case.clone()];
-        let mut dir = fixture::write(root, &fixture::Records { run, samples, requests });
         let lines = parity_lines(&case, 1.1e-3 * index as f64);
-        lines.iter().try_for_each(|line| dir.append::<ParityCase>(line)).unwrap();
-        dir.path().to_owned()
+        write_parity(root, fixture::Records { run, samples, requests }, &lines).path().to_owned()
     };
     let paths = [form(0, "fp16"), form(1, "w8a8"), form(2, "w4a16")];
     compare::compare(&paths, &Options { allow_mismatch: true, language, ..Options::default() }).unwrap()

@@ -51,7 +51,8 @@ fn case_rows(run: &RunRecord, case: &PerformanceCase, requests: &[RequestRecord]
     };
     let mut rows: Vec<OperatorRow> = first.operators.iter().map(row).collect();
     for phase in [Phase::Prefill, Phase::Decode] {
-        let all: u64 = rows.iter().filter(|row| row.phase == phase).map(|row| row.time_ns).sum();
+        let of_phase = rows.iter().filter(|row| row.phase == phase);
+        let all = of_phase.map(|row| row.time_ns).fold(0, u64::saturating_add);
         for row in rows.iter_mut().filter(|row| row.phase == phase && all > 0) {
             row.share = Some(row.time_ns as f64 / all as f64);
         }

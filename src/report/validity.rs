@@ -48,7 +48,7 @@ pub fn checks(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestReco
 fn completeness(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRecord]) -> Check {
     // The plan of a merged run that lacks a part has what is there.
     let plan = run.lacking().unwrap_or(&run.plan);
-    let planned: u64 = plan.accuracy.iter().map(|case| case.items).sum();
+    let planned = plan.accuracy.iter().map(|case| case.items).fold(0, u64::saturating_add);
     let status = match run.status {
         Status::Complete => text!("complete"),
         Status::Running => text!("still running, or killed"),

@@ -169,7 +169,7 @@ fn over_wire(level: &LoadLevelRecord) -> bool {
 /// Returns the events that carried text or tokens over a wire, for each generated token. `None` for an engine in this
 /// process.
 fn events_per_token(served: &[&LoadRequest]) -> Option<f64> {
-    let events: u64 = served.iter().filter_map(|r| Some(r.wire.as_ref()?.events)).sum();
+    let events = served.iter().filter_map(|r| Some(r.wire.as_ref()?.events)).fold(0, u64::saturating_add);
     let over_wire = served.iter().filter(|r| r.wire.is_some());
     let tokens: u64 = over_wire.map(|r| u64::from(r.output_tokens)).sum();
     (tokens > 0).then(|| events as f64 / tokens as f64)

@@ -168,7 +168,8 @@ fn tokens_of(case: &PerformanceCase, phase: Phase, request: &RequestRecord) -> u
 
 /// Tokens per second: all tokens over total time.
 fn rate_over_all(tokens: u64, times: &[u64]) -> Option<f64> {
-    let ns: u64 = times.iter().sum();
+    // Times that no machine has are still numbers: their sum may need more bits.
+    let ns: u128 = times.iter().map(|&ns| u128::from(ns)).sum();
     (tokens > 0 && ns > 0).then(|| tokens as f64 / (ns as f64 / 1e9))
 }
 

@@ -34,7 +34,10 @@ pub(super) struct Product<'a> {
     /// The sums, whole panels wide.
     pub(super) c: Strided<'a, i32>,
     /// The panels that are read after these, from the first number that is needed; empty if there are none.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "other processors fetch by themselves"))]
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "other processors fetch by themselves")
+    )]
     pub(super) next: &'a [i8],
 }
 
