@@ -184,9 +184,9 @@ impl Int8Layer<'_> {
                 bias: self.linear.bias(columns),
             }
         };
-        self.vectors.run(Finish {
+        self.vectors.run(ToNumbers {
             sums,
-            half: stride,
+            last: (halves - 1) * stride,
             stride: halves * stride,
             rows: &self.scratch.scaled[first..first + rows],
             offset: self.offset,
@@ -235,10 +235,10 @@ impl Channels<'_> {
 }
 
 /// Converts the sums of some rows to numbers, joins the halves, and writes the result. Columns are whole panels.
-struct Finish<'a> {
+struct ToNumbers<'a> {
     sums: &'a [i32],
-    /// Distance between the halves of a row of sums, in numbers.
-    half: usize,
+    /// Where the last half of a row of sums begins, in numbers.
+    last: usize,
     /// Distance between rows of sums, in numbers.
     stride: usize,
     /// Scale and sum of the integers in each row.
@@ -251,7 +251,7 @@ struct Finish<'a> {
     to: Strided<'a, f32>,
 }
 
-impl Kernel for Finish<'_> {
+impl Kernel for ToNumbers<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -259,10 +259,7 @@ impl Kernel for Finish<'_> {
         for (row, x) in self.rows.iter().enumerate() {
             let by = (self.offset.wrapping_mul(x.sum), x.scale);
             let of_row = &self.sums[row * self.stride..];
-            let (sums, last) = (
-                of_row.as_chunks::<PANEL>().0,
-                of_row[self.half * usize::from(self.epilogue.halves() == 2)..].as_chunks::<PANEL>().0,
-            );
+            let [sums, last] = [0, self.last].map(|half| of_row[half..].as_chunks::<PANEL>().0);
             let (to, _) = self.to.row(row).as_chunks_mut::<PANEL>();
             for (panel, to) in to.iter_mut().enumerate() {
                 let y = self.channels[0].numbers::<I, E>(isa, panel, &sums[panel], by);

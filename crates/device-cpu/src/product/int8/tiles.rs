@@ -68,7 +68,7 @@ impl Layer for Tiled<'_> {
         bytemuck::cast_slice(self.layer.linear.tiles(panel, tiles))
     }
 
-    fn finish(&self, (sums, _): (&mut [i32], &mut [i32]), first: usize, outputs: Range<usize>, each: usize) {
+    fn finish(&self, sums: &mut [i32], first: usize, outputs: Range<usize>, each: usize) {
         self.layer.finish(sums, first, outputs, each);
     }
 }

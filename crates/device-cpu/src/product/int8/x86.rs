@@ -230,52 +230,42 @@ macro_rules! rows_of_panels {
     }};
 }
 
-/// Computes a [`Product`] with AVX2.
-pub(super) fn avx2(_: Avx2, t: Checked<'_>) {
-    #[target_feature(enable = "avx2,fma")]
-    fn compiled(t: Checked<'_>) {
-        let t = &*t;
-        // SAFETY: the tiles lie inside the product, which was checked; the instructions are present.
-        unsafe {
-            match t.rows() {
-                0 => {}
-                // Few rows: several panels at once, so that enough independent sums are in flight.
-                1 => strip!(tile_avx2, t, 1, 4),
-                2 => strip!(tile_avx2, t, 2, 2),
-                _ => {
-                    for panel in 0..t.panels() {
-                        rows_of_panels!(tile_avx2, t, AVX2_ROWS, panel, [1, 2, 3, 4], 1);
+/// Defines the product of a set with registers of 256 bits.
+macro_rules! narrow {
+    ($(#[$doc:meta])* $name:ident, $set:ty, $features:literal, $tile:ident, $most:expr, $heights:tt) => {
+        $(#[$doc])*
+        pub(super) fn $name(_: $set, t: Checked<'_>) {
+            #[target_feature(enable = $features)]
+            fn compiled(t: Checked<'_>) {
+                let t = &*t;
+                // SAFETY: the tiles lie inside the product, which was checked; the instructions are present.
+                unsafe {
+                    match t.rows() {
+                        0 => {}
+                        // Few rows: several panels at once, so that enough independent sums are in flight.
+                        1 => strip!($tile, t, 1, 4),
+                        2 => strip!($tile, t, 2, 2),
+                        _ => {
+                            for panel in 0..t.panels() {
+                                rows_of_panels!($tile, t, $most, panel, $heights, 1);
+                            }
+                        }
                     }
                 }
             }
+            // SAFETY: the arguments prove that the machine has the instructions and that the operands hold the product.
+            unsafe { compiled(t) }
         }
-    }
-    // SAFETY: the arguments prove that the machine has the instructions and that the operands hold the product.
-    unsafe { compiled(t) }
+    };
 }
 
-/// Computes a [`Product`] with AVX-VNNI and [`VNNI_OFFSET`].
-pub(super) fn avx_vnni(_: AvxVnni, t: Checked<'_>) {
-    #[target_feature(enable = "avxvnni,avx2,fma")]
-    fn compiled(t: Checked<'_>) {
-        let t = &*t;
-        // SAFETY: the tiles lie inside the product, which was checked; the instructions are present.
-        unsafe {
-            match t.rows() {
-                0 => {}
-                // Few rows: several panels at once, so that enough independent sums are in flight.
-                1 => strip!(tile_avx_vnni, t, 1, 4),
-                2 => strip!(tile_avx_vnni, t, 2, 2),
-                _ => {
-                    for panel in 0..t.panels() {
-                        rows_of_panels!(tile_avx_vnni, t, AVX_VNNI_ROWS, panel, [1, 2, 3, 4, 5, 6], 1);
-                    }
-                }
-            }
-        }
-    }
-    // SAFETY: the arguments prove that the machine has the instructions and that the operands hold the product.
-    unsafe { compiled(t) }
+narrow! {
+    /// Computes a [`Product`] with AVX2.
+    avx2, Avx2, "avx2,fma", tile_avx2, AVX2_ROWS, [1, 2, 3, 4]
+}
+narrow! {
+    /// Computes a [`Product`] with AVX-VNNI and [`VNNI_OFFSET`].
+    avx_vnni, AvxVnni, "avxvnni,avx2,fma", tile_avx_vnni, AVX_VNNI_ROWS, [1, 2, 3, 4, 5, 6]
 }
 
 /// Computes a [`Product`] with AVX-512 VNNI and [`VNNI_OFFSET`].

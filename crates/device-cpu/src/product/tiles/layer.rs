@@ -141,7 +141,7 @@ impl Layer for FloatLayer<'_> {
     }
 
     /// Adds the bias, rounds, and applies the epilogue.
-    fn finish(&self, (sums, _): (&mut [f32], &mut [f32]), first: usize, outputs: Range<usize>, each: usize) {
+    fn finish(&self, sums: &mut [f32], first: usize, outputs: Range<usize>, each: usize) {
         let (numbers, columns) = (each * PANEL, outputs.len() * PANEL);
         let rows = sums.chunks_exact_mut(self.epilogue.halves() * numbers);
         for (row, sums) in (first..self.rows).zip(rows) {

@@ -37,12 +37,10 @@ pub(crate) const BLOCK_BYTES: usize = 16 << 10;
 const PIECE_PANELS: usize = 24;
 /// Minimum pieces per thread, so that threads finish together even if one was delayed.
 const PIECES_A_THREAD: usize = 4;
-/// Number of sums of a piece.
-const PIECE_SUMS: usize = BLOCK_ROWS * PIECE_PANELS * PANEL;
 /// Number of sums of a product, of either shape.
 const PRODUCT_SUMS: usize = TILE_ROWS * NARROW * PANEL;
-/// Number of sums in a thread's workspace: those of a piece, and spare ones for one product.
-pub(crate) const ROOM_SUMS: usize = PIECE_SUMS + PRODUCT_SUMS;
+/// Number of sums in a thread's workspace: those of a piece.
+pub(crate) const ROOM_SUMS: usize = BLOCK_ROWS * PIECE_PANELS * PANEL;
 
 /// A linear layer as the loops see it: weights of one number type, and a use for the sums.
 pub(crate) trait Layer: Sync {
@@ -59,15 +57,8 @@ pub(crate) trait Layer: Sync {
     fn stored(&self, panel: usize, tiles: &Range<usize>) -> &[u8];
 
     /// Finishes a product's sums `[_][half][16 * each]`, with rows starting at `first`. Of the `each` output panels,
-    /// the first `outputs.len()` are in use, and no other thread writes them. The function may overwrite the sums and
-    /// the spare buffer of the same size.
-    fn finish(
-        &self,
-        sums: (&mut [Self::Sum], &mut [Self::Sum]),
-        first: usize,
-        outputs: Range<usize>,
-        each: usize,
-    );
+    /// the first `outputs.len()` are in use, and no other thread writes them. The function may overwrite the sums.
+    fn finish(&self, sums: &mut [Self::Sum], first: usize, outputs: Range<usize>, each: usize);
 }
 
 /// Splits the rows into blocks of at most [`BLOCK_ROWS`], which are multiplied one at a time. The blocks are of nearly
@@ -218,7 +209,6 @@ impl<L: Layer> MacroKernel<'_, L> {
     /// Multiplies all rows by a piece of the steps, turn after turn.
     fn piece(&self, piece: &Range<usize>, room: &mut Room) {
         let (sums, parts) = room.parts::<L::Sum>();
-        let (sums, spare) = sums.split_at_mut(PIECE_SUMS);
         let (unit, layout, products) = (self.layer.unit(), &self.layout, self.layout.products());
         let tile_bytes = [unit.row_bytes(), unit.panel_bytes()];
         assert_eq!(tile_bytes, [layout.tile_bytes; 2], "invariant: the layout is for the unit's parts");
@@ -247,7 +237,7 @@ impl<L: Layer> MacroKernel<'_, L> {
                 unsafe { unit.multiply(&configured, &product) };
                 if block + 1 == layout.blocks() {
                     let first = i * layout.shape.rows();
-                    self.layer.finish((c, spare), first, self.outputs(step), self.each());
+                    self.layer.finish(c, first, self.outputs(step), self.each());
                 }
             }
         }

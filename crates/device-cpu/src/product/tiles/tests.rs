@@ -175,7 +175,7 @@ impl Layer for Short {
         &self.stored
     }
 
-    fn finish(&self, _: (&mut [f32], &mut [f32]), _: usize, _: std::ops::Range<usize>, _: usize) {}
+    fn finish(&self, _: &mut [f32], _: usize, _: std::ops::Range<usize>, _: usize) {}
 }
 
 /// A layer with less than its panels, rows without space, and a layout for other parts panic.
