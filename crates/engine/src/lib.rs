@@ -169,7 +169,18 @@ pub struct Savings {
     /// step. Devices whose rows depend on each other never do ([`DeviceInfo::rows_are_independent`]).
     ///
     /// [`DeviceInfo::rows_are_independent`]: glmbench_device::DeviceInfo::rows_are_independent
-    pub prompt_lookup: bool,
+    pub prompt_lookup: PromptLookup,
+}
+
+/// When to guess the next tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PromptLookup {
+    /// One token a step.
+    Never,
+    /// While the times of earlier steps say that guesses gain. Which tokens are guessed then differs from run to run.
+    WhereItGains,
+    /// Wherever the last tokens occurred before, at any cost. Which tokens are guessed depends on the tokens alone.
+    Always,
 }
 
 impl Default for Savings {
@@ -180,9 +191,9 @@ impl Default for Savings {
 
 impl Savings {
     /// Computes everything.
-    pub const NONE: Self = Self { shared_prefixes: false, prompt_lookup: false };
-    /// Spares what can be spared.
-    pub const ALL: Self = Self { shared_prefixes: true, prompt_lookup: true };
+    pub const NONE: Self = Self { shared_prefixes: false, prompt_lookup: PromptLookup::Never };
+    /// Spares what can be spared, where it gains.
+    pub const ALL: Self = Self { shared_prefixes: true, prompt_lookup: PromptLookup::WhereItGains };
 }
 
 /// What the engine spared itself.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args as ClapArgs;
 
-use glmbench_engine::Savings;
+use glmbench_engine::{PromptLookup, Savings};
 
 use crate::cli::engine::{ComputeFlags, OverModel};
 use crate::compute::ComputeSpec;
@@ -57,7 +57,11 @@ impl SetupArgs {
             only: self.only.clone(),
             savings: Savings {
                 shared_prefixes: !self.no_prefix_cache,
-                prompt_lookup: !self.no_prompt_lookup,
+                prompt_lookup: if self.no_prompt_lookup {
+                    PromptLookup::Never
+                } else {
+                    PromptLookup::WhereItGains
+                },
             },
             answering: Answering::Engine,
             verify_weights: false,

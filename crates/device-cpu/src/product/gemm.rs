@@ -51,6 +51,10 @@ pub(crate) enum Prefetch<'a> {
 /// fit the first-level cache.
 const AHEAD_BYTES: usize = 2048;
 
+/// Steps of the depth per round of the loop, for tiles of one panel. Such a step has at most twelve products, and the
+/// instructions of the loop would be a third of all.
+const UNROLLED: usize = 4;
+
 impl Kernel for Gemm<'_> {
     type Output = ();
 
@@ -224,20 +228,22 @@ impl Gemm<'_> {
             };
             // The first-level cache is full of this product.
             let is_later = matches!(self.prefetch, Some(Prefetch::Next { .. }));
-            // One cache line of each panel.
+            // Steps per cache line of a panel, and steps per round of the loop.
             let line = const { LINE_BYTES / (PANEL * E::BYTES) };
+            let round =
+                const { if I::TILE_PANELS == 1 { UNROLLED } else { LINE_BYTES / (PANEL * E::BYTES) } };
             let mut k = 0;
-            while k + line <= self.k {
-                if AHEAD {
-                    for p in 0..P {
-                        let line = ahead.wrapping_add(p * stride + k * PANEL * bytes);
-                        if is_later { prefetch_to_l2(line) } else { prefetch_line(line) }
+            while k + round <= self.k {
+                for i in 0..round {
+                    if AHEAD && i % line == 0 {
+                        for p in 0..P {
+                            let line = ahead.wrapping_add(p * stride + (k + i) * PANEL * bytes);
+                            if is_later { prefetch_to_l2(line) } else { prefetch_line(line) }
+                        }
                     }
+                    self.step::<I, E, M, P, WIDEN>(isa, a, (w, w_stride), k + i, &mut sums);
                 }
-                for k in k..k + line {
-                    self.step::<I, E, M, P, WIDEN>(isa, a, (w, w_stride), k, &mut sums);
-                }
-                k += line;
+                k += round;
             }
             for k in k..self.k {
                 self.step::<I, E, M, P, WIDEN>(isa, a, (w, w_stride), k, &mut sums);

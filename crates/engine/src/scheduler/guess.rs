@@ -1,8 +1,8 @@
 //! Whether guesses of the next tokens pay: a row that is verified costs time, and a guess that is right saves a step.
 
-use crate::Saved;
 use crate::lookup;
 use crate::sequence::Sequence;
+use crate::{PromptLookup, Saved};
 
 /// Weight of what is known after each further step or guess. The last hundred count most.
 const MEMORY: f64 = 0.99;
@@ -64,9 +64,14 @@ impl Guessing {
         };
     }
 
-    /// Whether to guess in a step that decodes this number of sequences.
-    pub(super) fn pays(&self, sequences: usize) -> bool {
-        self.possible && (self.without >= TRIAL_STEPS || self.gains(sequences as f64))
+    /// Whether to guess for a request in a step that decodes this number of sequences.
+    pub(super) fn is_due(&self, lookup: PromptLookup, sequences: usize) -> bool {
+        let is_wanted = match lookup {
+            PromptLookup::Never => false,
+            PromptLookup::WhereItGains => self.without >= TRIAL_STEPS || self.gains(sequences as f64),
+            PromptLookup::Always => true,
+        };
+        self.possible && is_wanted
     }
 
     /// Whether the expected gain of a guess is more than its cost. A step of `n` sequences takes `a + b n`, so each of its
@@ -86,9 +91,6 @@ impl Guessing {
 /// Returns guesses of the next tokens of a sequence, at most `most`.
 pub(super) fn of(sequence: &Sequence, most: usize) -> &[u32] {
     let request = &sequence.request;
-    if !request.savings.prompt_lookup {
-        return &[];
-    }
     let left = (request.prompt.len() + request.max_new_tokens).saturating_sub(sequence.tokens.len() + 1);
     lookup::guesses(&sequence.tokens, most.min(left).min(sequence.guesses.get()))
 }
@@ -96,6 +98,8 @@ pub(super) fn of(sequence: &Sequence, most: usize) -> &[u32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GAINS: PromptLookup = PromptLookup::WhereItGains;
 
     /// Steps that take `fixed + each * rows`, one or five rows each, with this share of right guesses.
     fn after(fixed: u64, each: u64, accepted: usize) -> Guessing {
@@ -110,21 +114,25 @@ mod tests {
 
     #[test]
     fn guesses_are_made_where_they_save_more_than_they_cost() {
-        assert!(Guessing::new(true).pays(1) && !Guessing::new(false).pays(1));
+        assert!(Guessing::new(true).is_due(GAINS, 1) && !Guessing::new(false).is_due(GAINS, 1));
         // A step of one row costs as much as a step of five.
-        assert!(after(1000, 0, 1).pays(1));
+        assert!(after(1000, 0, 1).is_due(GAINS, 1));
         // Every row costs as much as a step, and one guess of four is right.
-        assert!(!after(0, 1000, 1).pays(1));
-        assert!(after(3000, 1000, 2).pays(1) && !after(3000, 1000, 2).pays(8));
+        assert!(!after(0, 1000, 1).is_due(GAINS, 1));
+        assert!(after(3000, 1000, 2).is_due(GAINS, 1) && !after(3000, 1000, 2).is_due(GAINS, 8));
+        // What is wanted at any cost is not weighed.
+        assert!(after(0, 1000, 1).is_due(PromptLookup::Always, 1));
+        assert!(!Guessing::new(false).is_due(PromptLookup::Always, 1));
+        assert!(!after(1000, 0, 1).is_due(PromptLookup::Never, 1));
     }
 
     #[test]
     fn guesses_that_do_not_pay_are_tried_again_later() {
         let mut guessing = after(0, 1000, 0);
-        assert!(!guessing.pays(1));
+        assert!(!guessing.is_due(GAINS, 1));
         (0..TRIAL_STEPS).for_each(|_| guessing.note(1, 1000, Saved::default()));
-        assert!(guessing.pays(1));
+        assert!(guessing.is_due(GAINS, 1));
         guessing.note(2, 2000, Saved { reused: 0, guessed: 1, accepted: 0 });
-        assert!(!guessing.pays(1));
+        assert!(!guessing.is_due(GAINS, 1));
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::{Engine, guess};
 use crate::StepKind;
+use crate::sequence::Sequence;
 
 /// Rows of one sequence in a step, before block tables are borrowed.
 pub(super) struct Part {
@@ -59,10 +60,12 @@ impl Engine {
         let fed = self.running.iter().enumerate().filter(|(_, sequence)| sequence.prompt_left() == 0);
         let fed: Vec<_> = fed.take(capacity.max_step_tokens).collect();
         let most = capacity.max_step_tokens.min(capacity.max_logit_rows);
-        let mut spare = if self.guessing.pays(fed.len()) { most.saturating_sub(fed.len()) } else { 0 };
+        let sequences = fed.len();
+        let mut spare = most.saturating_sub(sequences);
         let mut row = 0;
-        let part = |(index, sequence)| {
-            let guesses = guess::of(sequence, spare).to_vec();
+        let part = |(index, sequence): (usize, &Sequence)| {
+            let is_due = self.guessing.is_due(sequence.request.savings.prompt_lookup, sequences);
+            let guesses = if is_due { guess::of(sequence, spare).to_vec() } else { Vec::new() };
             spare -= guesses.len();
             let rows = row..row + 1 + guesses.len();
             row = rows.end;
