@@ -34,7 +34,7 @@ mod sequence;
 pub mod tokenizer;
 pub mod weights;
 
-pub use scheduler::{Engine, Forced};
+pub use scheduler::{Engine, Forced, Scheduling};
 
 use std::fmt;
 use std::sync::Arc;
@@ -237,7 +237,7 @@ pub struct Report {
 /// What one step of the engine did.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// Prefill, decode, or nothing to do.
+    /// Prefill, decode, both, or nothing to do.
     pub kind: StepKind,
     /// Start time, in nanoseconds on the engine's clock.
     pub start_ns: u64,
@@ -247,8 +247,12 @@ pub struct Step {
     pub sequences: usize,
     /// Rows of the batch.
     pub tokens: usize,
+    /// Rows of prompts among them. The others are of sequences that decode.
+    pub prompt_tokens: usize,
     /// What was spared, in this step and in admitting its sequences.
     pub saved: Saved,
+    /// Sequences that were fed for the first time.
+    pub started: Vec<RequestId>,
     /// Tokens chosen, in the order of the batch. A sequence has several if guesses were right.
     pub emitted: Vec<(RequestId, u32)>,
     /// Chosen tokens of requests that asked for a report, in the order of the batch. Unlike `emitted`, they include the
@@ -306,6 +310,8 @@ pub enum StepKind {
     Prefill,
     /// One token of every running sequence was fed.
     Decode,
+    /// Both: one token of every sequence that decodes, and prompt tokens ([`Scheduling::Mixed`]).
+    Mixed,
 }
 
 /// Reasons why a sequence ended.

@@ -10,10 +10,13 @@ use super::StepKind;
 /// Name for the part of a step outside all operators: input lists, sampling, and the gaps between operators.
 pub const REST: &str = "rest";
 
+/// Kinds of steps that compute, in the order of their sums.
+const KINDS: [StepKind; 3] = [StepKind::Prefill, StepKind::Decode, StepKind::Mixed];
+
 /// Totals of an operator over all steps of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperatorTime {
-    /// Prefill or decode.
+    /// Prefill, decode or mixed.
     pub kind: StepKind,
     /// The operator's name, or [`REST`].
     pub operator: &'static str,
@@ -25,8 +28,8 @@ pub struct OperatorTime {
 #[derive(Debug)]
 pub(super) struct Profile {
     clock: Arc<OperatorClock>,
-    /// Sums by kind (prefill first), then by place in the forward pass, with [`REST`] last.
-    sums: BTreeMap<(bool, usize, &'static str), OperatorTotals>,
+    /// Sums by kind (in the order of [`KINDS`]), then by place in the forward pass, with [`REST`] last.
+    sums: BTreeMap<(usize, usize, &'static str), OperatorTotals>,
 }
 
 impl Profile {
@@ -38,21 +41,20 @@ impl Profile {
 
     /// Adds a finished step of this kind and duration.
     pub(super) fn step(&mut self, kind: StepKind, duration_ns: u64) {
-        let decode = kind == StepKind::Decode;
+        let Some(kind) = KINDS.iter().position(|known| *known == kind) else { return };
         let mut rest_ns = duration_ns;
         for (operator, totals) in self.clock.take() {
             rest_ns = rest_ns.saturating_sub(totals.time_ns);
-            *self.sums.entry((decode, operator as usize, operator.name())).or_default() += totals;
+            *self.sums.entry((kind, operator as usize, operator.name())).or_default() += totals;
         }
         let rest = OperatorTotals { calls: 1, time_ns: rest_ns, ..OperatorTotals::default() };
-        *self.sums.entry((decode, usize::MAX, REST)).or_default() += rest;
+        *self.sums.entry((kind, usize::MAX, REST)).or_default() += rest;
     }
 
     /// Returns the sums since the last call.
     pub(super) fn take(&mut self) -> Vec<OperatorTime> {
-        let kind = |decode| if decode { StepKind::Decode } else { StepKind::Prefill };
         let sums = std::mem::take(&mut self.sums).into_iter();
-        sums.map(|((decode, _, operator), totals)| OperatorTime { kind: kind(decode), operator, totals })
+        sums.map(|((kind, _, operator), totals)| OperatorTime { kind: KINDS[kind], operator, totals })
             .collect()
     }
 }

@@ -2,10 +2,8 @@
 //!
 //! Waiting requests are admitted in order while the batch has a free place and the KV cache has blocks for their whole
 //! length. A running sequence therefore never runs out of blocks. A step is a prefill of as many prompt tokens as fit, or one
-//! token of every running sequence. If the request allows them, guesses of the next tokens are fed with it. Prefill comes
-//! first; [`Engine::set_prefill_run`] bounds how long the
-//! running sequences wait for it. A sequence's results do not depend on the others; see the device's
-//! contract.
+//! token of every running sequence, or both ([`Scheduling`]). If the request allows them, guesses of the next tokens are fed
+//! with it. A sequence's results do not depend on the others; see the device's contract.
 
 mod admit;
 mod check;
@@ -33,7 +31,9 @@ use super::{EngineError, FinishReason, Occupancy, Request, RequestId, Saved, Ste
 
 pub use self::force::Forced;
 use self::guess::Guessing;
-use self::plan::Part;
+use self::plan::{Part, Plan};
+
+pub use self::plan::Scheduling;
 
 /// A loaded model with its queue of sequences.
 pub struct Engine {
@@ -49,11 +49,12 @@ pub struct Engine {
     weight_faults: Option<Vec<WeightFault>>,
     /// Decodes outputs whose text matters.
     tokenizer: Option<Arc<Tokenizer>>,
-    /// Most prefill steps in a row while a sequence waits to decode.
-    prefill_run: Option<usize>,
-    /// Prefill steps since the last decoding step.
+    scheduling: Scheduling,
+    /// Prefill steps since the last step that decoded.
     prefills: usize,
     guessing: Guessing,
+    /// [`DeviceInfo::rows_are_independent`].
+    rows_are_independent: bool,
     /// [`DeviceInfo::chunks_are_independent`].
     chunks_are_independent: bool,
 }
@@ -74,9 +75,10 @@ impl Engine {
             profile: None,
             weight_faults: None,
             tokenizer: None,
-            prefill_run: None,
+            scheduling: Scheduling::default(),
             prefills: 0,
             guessing: Guessing::new(rows_are_independent),
+            rows_are_independent,
             chunks_are_independent,
         }
     }
@@ -107,10 +109,16 @@ impl Engine {
         self.tokenizer = Some(tokenizer);
     }
 
-    /// Sets after how many prefill steps in a row the running sequences get a decoding step. By default (`None`) they wait
-    /// until all prompts are prefilled. No result depends on it, only the order of the steps.
-    pub fn set_prefill_run(&mut self, steps: Option<usize>) {
-        self.prefill_run = steps;
+    /// Sets how prompts share the steps with the sequences that decode. Returns what applies. Mixed steps need a device whose rows
+    /// and chunks are independent, or results would depend on what runs beside a sequence. Other devices
+    /// [alternate](Scheduling::ALTERNATING).
+    pub fn set_scheduling(&mut self, wanted: Scheduling) -> Scheduling {
+        let can_mix = self.rows_are_independent && self.chunks_are_independent;
+        self.scheduling = match wanted {
+            Scheduling::Mixed(_) if !can_mix => Scheduling::ALTERNATING,
+            other => other,
+        };
+        self.scheduling
     }
 
     /// Returns the model's shape.
@@ -208,7 +216,8 @@ impl Engine {
     pub fn step(&mut self) -> Result<Step, EngineError> {
         let start_ns = self.now_ns();
         let reused = self.admit()?;
-        let (kind, parts) = self.plan();
+        let plan = self.plan();
+        let (kind, Plan { parts, prompt_tokens }) = (plan.kind(), plan);
         self.prefills = if kind == StepKind::Prefill { self.prefills + 1 } else { 0 };
         let tokens = parts.iter().map(|p| p.rows.len()).sum();
         let sequences = parts.len();
@@ -218,7 +227,9 @@ impl Engine {
             end_ns: start_ns,
             sequences,
             tokens,
+            prompt_tokens,
             saved: Saved { reused, guessed: parts.iter().map(|p| p.guesses.len()).sum(), accepted: 0 },
+            started: Vec::new(),
             emitted: Vec::new(),
             details: Vec::new(),
             prompts: Vec::new(),
@@ -230,10 +241,15 @@ impl Engine {
             return if self.waiting.is_empty() { Ok(step) } else { Err(no_blocks()) };
         }
         self.forward(&parts)?;
-        let finished = self.collect(&parts, start_ns, &mut step);
+        let mut finished = self.collect(&parts, start_ns, &mut step);
+        // Sequences are removed by their places, the last first.
+        finished.sort_unstable_by_key(|(index, _)| *index);
         step.end_ns = self.now_ns();
-        if kind == StepKind::Decode {
-            self.guessing.note(tokens, step.end_ns - start_ns, step.saved);
+        match kind {
+            StepKind::Decode => self.guessing.note(tokens, step.end_ns - start_ns, step.saved),
+            // Rows of prompts have other costs, so the duration says nothing of decoding steps.
+            StepKind::Mixed => self.guessing.note_outcome(step.saved),
+            StepKind::Prefill | StepKind::Idle => {}
         }
         if let Some(profile) = &mut self.profile {
             profile.step(kind, step.end_ns - start_ns);
@@ -276,7 +292,10 @@ impl Engine {
         let mut finished = Vec::new();
         for part in parts {
             let sequence = &mut self.running[part.index];
-            sequence.start_ns.get_or_insert(start_ns);
+            if sequence.start_ns.is_none() {
+                sequence.start_ns = Some(start_ns);
+                step.started.push(sequence.id);
+            }
             let (rows, others) = rest.split_at(part.logits * config.padded_vocab_size);
             let rows = rows.chunks_exact(config.padded_vocab_size);
             rest = others;

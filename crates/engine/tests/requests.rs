@@ -12,8 +12,8 @@ use glmbench_engine::model::Capacity;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{
-    Completion, Engine, EngineError, FinishReason, Report, Request, Savings, Step, StepKind, Stop,
-    TokenDetail,
+    Completion, Engine, EngineError, FinishReason, Report, Request, Savings, Scheduling, Step, StepKind,
+    Stop, TokenDetail,
 };
 
 fn demo() -> (Engine, Arc<Tokenizer>) {
@@ -160,8 +160,13 @@ fn log_probabilities_are_those_of_the_logits_however_the_prompt_is_cut() {
         ..Request::probe()
     };
     // Few rows of logits, small steps, and company that wants logits as well.
-    for (batch, logit_rows, step_tokens) in [(4, 16, 512), (4, 4, 512), (4, 5, 7), (1, 1, 1), (3, 64, 40)] {
+    let sizes = [(4, 16, 512), (4, 4, 512), (4, 5, 7), (1, 1, 1), (3, 64, 40)];
+    let orders = [Scheduling::PrefillFirst, Scheduling::Mixed(7), Scheduling::Mixed(512)];
+    for (order, (batch, logit_rows, step_tokens)) in
+        orders.into_iter().flat_map(|order| sizes.map(|sizes| (order, sizes)))
+    {
         let (mut engine, _) = loaded(batch, logit_rows, step_tokens);
+        engine.set_scheduling(order);
         for _ in 1..batch {
             let other = Request {
                 prompt: prompt[..60].to_vec(),
@@ -176,7 +181,7 @@ fn log_probabilities_are_those_of_the_logits_however_the_prompt_is_cut() {
         let prompts: Vec<_> = steps.iter().flat_map(|step| &step.prompts).collect();
         assert_eq!(prompts.len(), 1);
         assert_eq!((prompts[0].id, &prompts[0].logprobs[0]), (id, &None));
-        assert_eq!(prompts[0].logprobs[1..], expected, "{batch} {logit_rows} {step_tokens}");
+        assert_eq!(prompts[0].logprobs[1..], expected, "{order} {batch} {logit_rows} {step_tokens}");
         let details: Vec<_> = steps.iter().flat_map(|step| &step.details).collect();
         let completion = finished.iter().find(|completion| completion.id == id).unwrap();
         let mut whole = prompt.clone();
@@ -240,9 +245,9 @@ fn requests_that_cannot_run_are_refused() {
 /// Prompts that keep coming do not stop the others' tokens, and the order of the steps changes no result.
 #[test]
 fn decoding_goes_on_during_prefill_and_changes_no_result() {
-    let run_with = |prefill_run| {
+    let run_with = |scheduling| {
         let (mut engine, tokenizer) = loaded(4, 16, 8);
-        engine.set_prefill_run(prefill_run);
+        assert_eq!(engine.set_scheduling(scheduling), scheduling);
         let request = |length: usize, seed| Request {
             prompt: tokenizer.encode_prompt("你好").into_iter().cycle().take(length).collect(),
             max_new_tokens: 12,
@@ -259,22 +264,30 @@ fn decoding_goes_on_during_prefill_and_changes_no_result() {
         let (mut steps, finished) = run(&mut engine);
         steps.insert(0, first);
         let kinds: Vec<StepKind> = steps.iter().map(|step| step.kind).collect();
+        let rows: Vec<_> = steps.iter().map(|step| (step.prompt_tokens, step.tokens)).collect();
         let mut details: Vec<TokenDetail> = steps.into_iter().flat_map(|step| step.details).collect();
         details.sort_by_key(|detail| detail.id);
         let details: Vec<String> = details.iter().map(|detail| format!("{detail:?}")).collect();
         let outputs: Vec<_> = finished.into_iter().map(|completion| completion.tokens).collect();
-        (kinds, details, outputs)
+        (kinds, details, outputs, rows)
     };
     let longest = |kinds: &[StepKind]| {
         let runs = kinds.chunk_by(|a, b| a == b).filter(|run| run[0] == StepKind::Prefill);
         runs.map(<[StepKind]>::len).max().unwrap()
     };
-    let (plain, shared) = (run_with(None), run_with(Some(2)));
+    let (plain, shared) = (run_with(Scheduling::PrefillFirst), run_with(Scheduling::Alternating(2)));
     assert!(longest(&plain.0) > 20, "{:?}", plain.0);
     // The first sequence takes a token after every two steps, for as long as it runs.
     let begin = &shared.0[1..=3 * 10];
     assert!(longest(begin) <= 2 && begin.contains(&StepKind::Decode), "{begin:?}");
-    assert_eq!((plain.1, plain.2), (shared.1, shared.2));
+    assert_eq!((&plain.1, &plain.2), (&shared.1, &shared.2));
+    let mixed = run_with(Scheduling::Mixed(3));
+    // The first sequence has a token in every step, with three tokens of the prompts beside it.
+    assert_eq!(mixed.0[1..12], [StepKind::Mixed; 11], "{:?}", mixed.0);
+    assert_eq!(mixed.3[1..12], [(3, 4); 11], "{:?}", mixed.3);
+    // Once it is gone, no token waits, and prompts fill the step.
+    assert_eq!((mixed.0[12], mixed.3[12]), (StepKind::Prefill, (8, 8)));
+    assert_eq!((plain.1, plain.2), (mixed.1, mixed.2));
 }
 
 /// The log-probabilities of the tokens of a prompt are those of teacher forcing to the last bit. Neither shared prefixes nor

@@ -1,5 +1,5 @@
-//! What the engine spares itself changes no result: shared prefixes and guessed tokens, on every kernel family, device and
-//! number of ranks.
+//! What the engine spares itself changes no result: shared prefixes, guessed tokens and steps that both prefill and decode, on
+//! every kernel family, device and number of ranks.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::Path;
@@ -16,7 +16,7 @@ use glmbench_engine::parallel::Ranks;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
-use glmbench_engine::{Engine, PromptLookup, Report, Request, RequestId, Saved, Savings, StepKind, Stop};
+use glmbench_engine::{Engine, PromptLookup, Report, Request, RequestId, Saved, Savings, Scheduling, Step, StepKind, Stop};
 use proptest::prelude::*;
 
 /// Guesses also where they cost more than they gain. What is guessed does not depend on time then.
@@ -47,6 +47,8 @@ struct Setup {
     prefix: Option<usize>,
     /// Blocks of the KV cache beyond those of the longest sequence.
     spare_blocks: usize,
+    /// Rows of logits of a step, at least one for each sequence.
+    logit_rows: usize,
 }
 
 impl Setup {
@@ -61,6 +63,7 @@ impl Setup {
             batch: 3,
             prefix: None,
             spare_blocks: 30,
+            logit_rows: 16,
         }
     }
 
@@ -70,7 +73,7 @@ impl Setup {
             max_batch: self.batch,
             max_step_tokens: self.chunk,
             kv_blocks: one.kv_blocks + self.spare_blocks,
-            max_logit_rows: self.batch.max(16.min(self.chunk)),
+            max_logit_rows: self.batch.max(self.logit_rows.min(self.chunk)),
             ..one
         }
     }
@@ -98,7 +101,8 @@ fn source(config: &ModelConfig) -> Dummy {
 struct Seen {
     tokens: Vec<u32>,
     text: Option<String>,
-    choices: Vec<u32>,
+    /// Of the choices, then of scored tokens of the prompt.
+    logprobs: Vec<u32>,
     /// Reports of the prompt and of each token.
     details: Vec<String>,
     finish: String,
@@ -117,8 +121,19 @@ fn run(engine: &mut Engine, requests: &[Request]) -> (Vec<Seen>, Saved) {
     (all.into_values().collect(), saved)
 }
 
-fn take_step(engine: &mut Engine, all: &mut std::collections::BTreeMap<RequestId, Seen>, saved: &mut Saved) {
+/// Takes one step. Returns its kind, and its rows: of prompts, and all.
+fn take_step(
+    engine: &mut Engine,
+    all: &mut std::collections::BTreeMap<RequestId, Seen>,
+    saved: &mut Saved,
+) -> (StepKind, usize, usize) {
     let step = engine.step().unwrap();
+    let rows = (step.kind, step.prompt_tokens, step.tokens);
+    see(step, all, saved);
+    rows
+}
+
+fn see(step: Step, all: &mut std::collections::BTreeMap<RequestId, Seen>, saved: &mut Saved) {
     saved.reused += step.saved.reused;
     saved.guessed += step.saved.guessed;
     saved.accepted += step.saved.accepted;
@@ -135,7 +150,8 @@ fn take_step(engine: &mut Engine, all: &mut std::collections::BTreeMap<RequestId
         let seen = all.entry(completion.id).or_default();
         seen.tokens = completion.tokens;
         seen.text = completion.text;
-        seen.choices = completion.choice_logprobs.iter().map(|logprob| logprob.to_bits()).collect();
+        let logprobs = completion.choice_logprobs.iter().chain(&completion.prompt_logprobs);
+        seen.logprobs = logprobs.map(|logprob| logprob.to_bits()).collect();
         seen.finish = format!("{:?}", completion.finish);
     }
 }
@@ -176,7 +192,37 @@ fn assert_same(engine: impl Fn() -> Engine, prompts: &[Vec<u32>], what: &str) ->
     let (again, more) = run(&mut sparing, &requests(prompts, 24, Savings::ALL));
     assert_eq!(again, expected, "{what}, again");
     assert!(saved.reused > 0 && more.reused >= saved.reused, "{what}: {saved:?} {more:?}");
+    for savings in [Savings::NONE, Savings::ALL] {
+        assert_mixed_same(engine(), &requests(prompts, 24, savings), &expected, what);
+    }
     saved
+}
+
+/// Prompt tokens beside decoding sequences in tests of mixed steps.
+const BESIDE: usize = 50;
+
+/// Checks that nothing changes with mixed steps, and that no sequence ever waits for a prompt, on devices that can mix.
+#[track_caller]
+fn assert_mixed_same(mut engine: Engine, requests: &[Request], expected: &[Seen], what: &str) {
+    let applied = engine.set_scheduling(Scheduling::Mixed(BESIDE));
+    for request in requests {
+        engine.submit(request.clone()).unwrap();
+    }
+    let (mut all, mut saved) = (std::collections::BTreeMap::new(), Saved::default());
+    let mut mixed = 0;
+    while !engine.is_idle() {
+        let (kind, prompt_tokens, tokens) = take_step(&mut engine, &mut all, &mut saved);
+        if kind == StepKind::Mixed {
+            assert!((1..=BESIDE).contains(&prompt_tokens) && tokens > prompt_tokens, "{what}");
+            mixed += 1;
+        }
+    }
+    assert_eq!(all.into_values().collect::<Vec<_>>(), expected, "{what}, mixed");
+    assert_eq!(engine.occupancy().kv_blocks_used, 0, "{what}");
+    match applied {
+        Scheduling::Mixed(_) => assert!(mixed > 0, "{what}"),
+        alternating => assert_eq!((alternating, mixed), (Scheduling::ALTERNATING, 0), "{what}"),
+    }
 }
 
 const PRECISIONS: [&str; 6] =
@@ -220,6 +266,8 @@ fn nothing_changes_on_emulated_cards() {
             let setup = Setup { device, tp, chunk: 128, ..Setup::cpu("fp16") };
             let saved = assert_same(|| setup.engine(), &prompts, &format!("{setup:?}"));
             assert_eq!(saved.guessed, 0, "cards decode with an operator of its own");
+            let applied = setup.engine().set_scheduling(Scheduling::Mixed(BESIDE));
+            assert_eq!(applied, Scheduling::ALTERNATING, "a prompt's rows would change the operator");
         }
     }
     // With one operator for both, rows are independent.
@@ -244,6 +292,33 @@ fn nothing_changes_on_emulated_cards() {
     };
     let saved = assert_same(engine, &prompts, "matmul");
     assert!(saved.accepted > 0, "{saved:?}");
+    let applied = engine().set_scheduling(Scheduling::Mixed(BESIDE));
+    assert_eq!(applied, Scheduling::Mixed(BESIDE));
+}
+
+/// Guesses and prompts share a step, and the prompts come first.
+#[test]
+fn guesses_are_verified_beside_prompts() {
+    let setup = Setup { batch: 3, chunk: 96, ..Setup::cpu("fp32") };
+    let prompts = family(300, &[20, 50, 1, 90, 3, 200]);
+    let savings = Savings { shared_prefixes: false, ..Savings::ALL };
+    let (expected, _) = run(&mut setup.engine(), &requests(&prompts, 60, Savings::NONE));
+    for (beside, logit_rows) in [(20, 16), (96, 16), (20, 3)] {
+        let mut engine = Setup { logit_rows, ..setup }.engine();
+        engine.set_scheduling(Scheduling::Mixed(beside));
+        for request in requests(&prompts, 60, savings) {
+            engine.submit(request).unwrap();
+        }
+        let (mut all, mut guessed) = (std::collections::BTreeMap::new(), 0);
+        while !engine.is_idle() {
+            let mut saved = Saved::default();
+            if take_step(&mut engine, &mut all, &mut saved).0 == StepKind::Mixed {
+                guessed += saved.guessed;
+            }
+        }
+        assert_eq!(all.into_values().collect::<Vec<_>>(), expected, "{beside} {logit_rows}");
+        assert!(guessed > 0 || beside > 20, "{beside} {logit_rows}");
+    }
 }
 
 #[test]
@@ -337,7 +412,8 @@ fn whatever_ends_an_output_ends_it_at_the_same_place() {
 
 #[derive(Debug, Clone)]
 enum Act {
-    Submit { trunk: usize, end: usize, new: usize, spares: bool },
+    Submit { trunk: usize, end: usize, new: usize, spares: bool, scored: bool },
+    Schedule(Scheduling),
     Step,
     Cancel(usize),
     Clear,
@@ -346,18 +422,27 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     let trunk = prop::sample::select(vec![0, 40, 130, 260, 400]);
     prop_oneof![
-        4 => (trunk, 1..80usize, 0..20usize, prop::bool::weighted(0.9))
-            .prop_map(|(trunk, end, new, spares)| Act::Submit { trunk, end, new, spares }),
+        4 => (trunk, 1..80usize, 0..20usize, prop::bool::weighted(0.9), prop::bool::weighted(0.2))
+            .prop_map(|(trunk, end, new, spares, scored)| Act::Submit { trunk, end, new, spares, scored }),
+        1 => scheduling().prop_map(Act::Schedule),
         8 => Just(Act::Step),
         1 => any::<usize>().prop_map(Act::Cancel),
         1 => prop::bool::weighted(0.1).prop_map(|clear| if clear { Act::Clear } else { Act::Step }),
     ]
 }
 
+fn scheduling() -> impl Strategy<Value = Scheduling> {
+    prop_oneof![
+        1 => Just(Scheduling::PrefillFirst),
+        1 => (0..4usize).prop_map(Scheduling::Alternating),
+        4 => (0..160usize).prop_map(Scheduling::Mixed),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Requests that come and go at any time: those that end have the results of a lone engine, and no block is lost.
+    /// Requests that come and go at any time, under any order of the steps: those that end have the results of a lone engine, and no block is lost.
     #[test]
     fn requests_that_come_and_go_lose_no_block(
         acts in prop::collection::vec(act(), 1..60),
@@ -365,19 +450,32 @@ proptest! {
         chunk in 1..140usize,
         spare_blocks in 0..12usize,
         prefix in prop::option::of(1..140usize),
+        logit_rows in 1..24usize,
+        at_first in scheduling(),
     ) {
-        let setup = Setup { batch, chunk, spare_blocks, prefix, threads: 1, ..Setup::cpu("fp32") };
+        let setup = Setup { batch, chunk, spare_blocks, prefix, logit_rows, threads: 1, ..Setup::cpu("fp32") };
         let (mut engine, mut lone) = (setup.engine(), Setup { batch: 1, ..setup }.engine());
+        engine.set_scheduling(at_first);
         let (mut submitted, mut all, mut saved) = (Vec::new(), std::collections::BTreeMap::new(), Saved::default());
         for act in acts {
             match act {
-                Act::Submit { trunk, end, new, spares } => {
+                Act::Submit { trunk, end, new, spares, scored } => {
                     let prompt = family(trunk, &vec![end; 1 + end % 3]).pop().unwrap();
+<<<<<<< HEAD
                     let savings = if spares { ALWAYS } else { Savings::NONE };
                     let request = requests(&[prompt], new, savings).remove(0);
+=======
+                    let score_from = Some(prompt.len() / 2).filter(|from| scored && *from > 0);
+                    let savings = if spares { ALWAYS } else { Savings::NONE };
+                    let request = Request { score_from, ..requests(&[prompt], new, savings).remove(0) };
                     submitted.push((engine.submit(request.clone()).unwrap(), request));
                 }
-                Act::Step => take_step(&mut engine, &mut all, &mut saved),
+                Act::Schedule(scheduling) => {
+                    engine.set_scheduling(scheduling);
+                }
+                Act::Step => {
+                    take_step(&mut engine, &mut all, &mut saved);
+                }
                 Act::Cancel(number) if !submitted.is_empty() => {
                     let (id, _) = submitted[number % submitted.len()];
                     if engine.cancel(id) {

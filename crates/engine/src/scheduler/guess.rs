@@ -55,6 +55,11 @@ impl Guessing {
         ] {
             *sum = *sum * MEMORY + of_step;
         }
+        self.note_outcome(saved);
+    }
+
+    /// Notes which guesses of a step were right. Its duration is not that of a decoding step.
+    pub(super) fn note_outcome(&mut self, saved: Saved) {
         let kept = MEMORY.powi(saved.guessed as i32);
         self.guessed = self.guessed * kept + saved.guessed as f64;
         self.accepted = self.accepted * kept + saved.accepted as f64;
