@@ -19,7 +19,7 @@ use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceKind};
 use glmbench_engine::load::{LoadOptions, ModelPath, load, load_tokenizer};
 use glmbench_engine::model::Capacity;
-use glmbench_engine::{Engine, Request};
+use glmbench_engine::{Engine, Request, Scheduling};
 use glmbench_serve::{Described, ServeError, ServeLimits, Settings, bind, serve};
 
 const BATCH: usize = 8;
@@ -229,6 +229,7 @@ fn start(stop: &Arc<AtomicBool>) -> (SocketAddr, JoinHandle<Result<(), ServeErro
         model: "bench".into(),
         any_model: true,
         prefix_cache: false,
+        prefill_chunk: Some(Scheduling::DEFAULT_CHUNK),
         prefix_ids: false,
         key: None,
         drain_delay: Duration::ZERO,

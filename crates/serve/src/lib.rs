@@ -46,7 +46,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use glmbench_engine::tokenizer::Tokenizer;
-use glmbench_engine::{Engine, EngineError};
+use glmbench_engine::{Engine, EngineError, Scheduling};
 use serde_json::{Map, json};
 
 use self::app::{App, Model, Phase};
@@ -65,9 +65,6 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Shortest time that a server which ends answers 503 before its port closes: clients that knocked already get an answer.
 const LINGER: Duration = Duration::from_millis(200);
-
-/// Prefill steps after which running sequences get a token: new prompts do not stop the streams of the others.
-const PREFILL_RUN: usize = 2;
 
 /// Errors of a server.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +112,9 @@ pub fn serve(
     stop: &dyn Fn() -> bool,
 ) -> Result<(), ServeError> {
     engine.set_tokenizer(Arc::clone(&tokenizer));
-    engine.set_prefill_run(Some(PREFILL_RUN));
+    // New prompts do not stop the streams of the others.
+    let scheduling =
+        engine.set_scheduling(settings.prefill_chunk.map_or(Scheduling::ALTERNATING, Scheduling::Mixed));
     let metrics = Arc::new(Metrics::new(engine.occupancy()));
     let log = Log::start(log, Arc::clone(&metrics))?;
     let model = Model::of(&engine, tokenizer);
@@ -133,7 +132,7 @@ pub fn serve(
         .max_blocking_threads(1)
         .build()?;
     runtime.spawn(bell.answer());
-    let ended = runtime.block_on(run(&app, listener, &thread, stop));
+    let ended = runtime.block_on(run(&app, listener, &thread, scheduling, stop));
     app.tell(Command::Stop);
     runtime.shutdown_timeout(LAST_WORDS);
     ended?;
@@ -147,12 +146,18 @@ async fn run<T>(
     app: &Arc<App>,
     listener: TcpListener,
     thread: &JoinHandle<T>,
+    scheduling: Scheduling,
     stop: &dyn Fn() -> bool,
 ) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let connections = Connections::new(Arc::clone(app), routes::router(Arc::clone(app)));
-    note(app, "ready", &json!({"address": address.to_string(), "model": app.settings.model}));
+    let ready = json!({
+        "address": address.to_string(),
+        "model": app.settings.model,
+        "scheduling": scheduling.to_string(),
+    });
+    note(app, "ready", &ready);
     connections.accept(&listener, || stop() || thread.is_finished()).await;
     let delay = app.settings.drain_delay;
     if !delay.is_zero() && !thread.is_finished() {

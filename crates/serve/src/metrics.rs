@@ -60,8 +60,8 @@ struct Counters {
     /// Prompt tokens taken from the KV cache.
     reused_tokens: u64,
     generation_tokens: u64,
-    steps: [u64; 2],
-    step_time: [Histogram; 2],
+    steps: [u64; 3],
+    step_time: [Histogram; 3],
     step_tokens: Histogram,
     batch: usize,
     first_token: Histogram,
@@ -99,8 +99,8 @@ impl Metrics {
                 fed_tokens: 0,
                 reused_tokens: 0,
                 generation_tokens: 0,
-                steps: [0; 2],
-                step_time: [seconds(), seconds()],
+                steps: [0; 3],
+                step_time: [seconds(), seconds(), seconds()],
                 step_tokens: tokens(),
                 batch: 0,
                 first_token: seconds(),
@@ -152,9 +152,12 @@ impl Metrics {
 
     pub(crate) fn step(&self, step: &Step, time: Duration) {
         let mut counters = self.lock();
-        let is_prefill = step.kind == StepKind::Prefill;
-        let kind = usize::from(!is_prefill);
-        counters.fed_tokens += if is_prefill { step.tokens as u64 } else { 0 };
+        let kind = match step.kind {
+            StepKind::Prefill => 0,
+            StepKind::Decode | StepKind::Idle => 1,
+            StepKind::Mixed => 2,
+        };
+        counters.fed_tokens += step.prompt_tokens as u64;
         counters.reused_tokens += step.saved.reused as u64;
         counters.steps[kind] += 1;
         counters.step_time[kind].add_time(time);
@@ -279,8 +282,9 @@ impl Counters {
         page.counter("tgi_request_failure", "Failed requests", &failures);
         page.gauge("tgi_queue_size", "Sequences that wait for a place", self.occupancy.waiting as f64);
         page.gauge("tgi_batch_current_size", "Sequences of the last step", self.batch as f64);
-        let methods =
-            [(Some(("method", "prefill")), self.steps[0]), (Some(("method", "decode")), self.steps[1])];
+        let methods = ["prefill", "decode", "mixed"];
+        let methods: Vec<_> =
+            methods.into_iter().zip(self.steps).map(|(word, n)| (Some(("method", word)), n)).collect();
         page.counter("tgi_batch_inference_count", "Steps", &methods);
         for (name, about, histogram) in [
             ("tgi_request_duration", "From arrival to the end, seconds", &self.total),
@@ -296,6 +300,7 @@ impl Counters {
             ("tgi_request_max_new_tokens", "Most new tokens asked for", &self.request_max),
             ("tgi_batch_forward_duration", "Prefill steps, seconds", &self.step_time[0]),
             ("tgi_batch_decode_duration", "Decode steps, seconds", &self.step_time[1]),
+            ("glmbench_batch_mixed_duration", "Steps that prefill and decode, seconds", &self.step_time[2]),
         ] {
             page.histogram(name, about, histogram);
         }

@@ -16,6 +16,10 @@ pub struct Settings {
     /// Whether prompts that begin alike share the KV cache of their beginning. Replies are the same, but their times depend on
     /// earlier requests.
     pub prefix_cache: bool,
+    /// Most prompt tokens of a step that also decodes ([`Scheduling::Mixed`]). `None` alternates steps of prompts and of tokens.
+    ///
+    /// [`Scheduling::Mixed`]: glmbench_engine::Scheduling::Mixed
+    pub prefill_chunk: Option<usize>,
     /// Whether prompts of token ids get the model's prefix (`[gMASK] sop`) unless they have it.
     pub prefix_ids: bool,
     /// The key that requests must carry.

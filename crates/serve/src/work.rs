@@ -264,6 +264,12 @@ impl Worker {
         let now = Instant::now();
         self.metrics.step(&step, now - begin);
         self.count_finished(&step);
+        // A prompt may take several steps until its first token.
+        for &id in &step.started {
+            if let Some((track, index)) = self.owner(id) {
+                track.sequences[index].started = Some(begin);
+            }
+        }
         for prompt in step.prompts {
             if let Some((track, index)) = self.owner(prompt.id) {
                 track.send(Event::Prompt { index, logprobs: prompt.logprobs }, now);

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use glmbench_cpu::InstructionSet;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceKind};
-use glmbench_engine::Engine;
 use glmbench_engine::load::{LoadOptions, ModelPath, load, load_tokenizer};
 use glmbench_engine::model::Capacity;
 use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::{Engine, Scheduling};
 use glmbench_serve::{Described, ServeError, ServeLimits, Settings, bind, serve};
 use serde_json::Value;
 
@@ -54,6 +54,7 @@ pub(crate) fn settings() -> Settings {
         model: "demo".into(),
         any_model: false,
         prefix_cache: false,
+        prefill_chunk: Some(Scheduling::DEFAULT_CHUNK),
         prefix_ids: false,
         key: None,
         drain_delay: Duration::ZERO,
