@@ -187,8 +187,8 @@
 //!    - On a 300I DUO, chunks change the last bits, within the KL gate. It uses another operator for few rows at the end of
 //!      more than 4,096 tokens, and the decoding operator for chunks of one token. Forced choices
 //!      (`prefill=matmul,decode=matmul`) avoid that.
-//!    - Shared prefixes and guessed tokens follow from this. A real card does neither. No one has shown that its numbers do not
-//!      depend on chunks, and it verifies with another operator than it decodes with.
+//!    - Shared prefixes, guessed tokens and steps that both prefill and decode follow from this. A real card does none of them. No
+//!      one has shown that its numbers do not depend on chunks, and it verifies with another operator than it decodes with.
 //! 6. Files on disk carry a schema number, and a golden file fixes each format.
 //! 7. Lines are written in the plan's order, appended and flushed. Everything else is replaced by rename. A killed run is
 //!    therefore a prefix of an undisturbed one, and resuming it gives the same files, times aside. A journal that is not

@@ -6,7 +6,7 @@ use glmbench_engine::Engine;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
-use glmbench_engine::{EngineError, Request, RequestId, Step};
+use glmbench_engine::{EngineError, Request, RequestId, Scheduling, Step};
 
 use super::{Backend, Capabilities};
 
@@ -33,6 +33,10 @@ impl Backend for Engine {
 
     fn step(&mut self) -> Result<Step, EngineError> {
         self.step()
+    }
+
+    fn set_scheduling(&mut self, wanted: Scheduling) -> Option<Scheduling> {
+        Some(self.set_scheduling(wanted))
     }
 
     fn is_idle(&self) -> bool {

@@ -15,7 +15,7 @@ use glmbench_device::sensors::Sensors;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
-use glmbench_engine::{EngineError, Request, RequestId, Step};
+use glmbench_engine::{EngineError, Request, RequestId, Scheduling, Step};
 
 pub use exchange::{AttemptTimes, Exchange, WireTimes};
 pub use remote::{MOST_UNDER_WAY, Remote, RemoteFacts};
@@ -159,6 +159,12 @@ pub trait Backend {
     /// # Errors
     /// Errors of the backend. Requests may be left; [`Backend::clear`] drops them.
     fn step(&mut self) -> Result<Step, EngineError>;
+
+    /// Sets how prompts share the steps with the sequences that decode. Returns what applies ([`glmbench_engine::Engine::set_scheduling`]);
+    /// `None` for a backend that decides for itself.
+    fn set_scheduling(&mut self, _wanted: Scheduling) -> Option<Scheduling> {
+        None
+    }
 
     /// Returns whether no request is waiting or running.
     fn is_idle(&self) -> bool;

@@ -161,11 +161,12 @@ impl Scripted {
     fn prefill(&mut self, step: &mut Step) {
         for mut sequence in self.waiting.drain(..self.room()).collect::<Vec<_>>() {
             sequence.start_ns = Some(step.start_ns);
+            step.started.push(sequence.id);
             step.tokens += sequence.request.prompt.len();
             step.sequences += 1;
             self.running.push(sequence);
         }
-        step.kind = StepKind::Prefill;
+        (step.kind, step.prompt_tokens) = (StepKind::Prefill, step.tokens);
         self.now_ns += self.script.prefill_ns_per_token * step.tokens as u64;
     }
 
@@ -214,7 +215,9 @@ impl Backend for Scripted {
             end_ns: start_ns,
             sequences: 0,
             tokens: 0,
+            prompt_tokens: 0,
             saved: Saved::default(),
+            started: Vec::new(),
             emitted: Vec::new(),
             details: Vec::new(),
             prompts: Vec::new(),

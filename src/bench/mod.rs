@@ -136,7 +136,8 @@ fn run(engine: &mut dyn Backend, shape: Shape, prompts: &[Vec<u32>]) -> Result<R
                 result.first_token_ns = step.end_ns;
             }
             StepKind::Decode => result.step_ns.push(duration_ns),
-            StepKind::Idle => {}
+            // Both phases in one step belong to neither. A batch is prefilled first, whatever ran before.
+            StepKind::Mixed | StepKind::Idle => {}
         }
         result.end_ns = step.end_ns;
         for completion in step.finished {

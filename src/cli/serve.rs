@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 
+use glmbench_engine::Scheduling;
 use glmbench_engine::load::ModelPath;
 use glmbench_engine::model::Capacity;
 use glmbench_serve::{Described, Key, Loading, ServeError, ServeLimits, Settings, bind, serve};
@@ -66,6 +67,9 @@ pub struct Args {
     /// Share the KV cache of what prompts begin with alike; replies stay the same, their times depend on earlier requests
     #[arg(long)]
     prefix_cache: bool,
+    /// Most prompt tokens of a step that also has a token of every running stream; 0 alternates steps of prompts and of tokens
+    #[arg(long, value_name = "N", default_value_t = Scheduling::DEFAULT_CHUNK as u16)]
+    prefill_chunk: u16,
     /// Put the model's prefix ([gMASK] sop) before prompts of token ids that lack it
     #[arg(long)]
     prefix_ids: bool,
@@ -125,7 +129,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .context("random weights have no tokenizer and cannot be served; give a model folder")?;
     let context = args.context(model.config.seq_length)?;
     let mut capacity = Capacity::for_batch(&model.config, usize::from(args.max_batch), context);
-    capacity.max_step_tokens = compute.device.step_tokens().max(capacity.max_batch);
+    let chunk = Some(usize::from(args.prefill_chunk)).filter(|tokens| *tokens > 0);
+    // The chunk has room beside a token of every sequence.
+    capacity.max_step_tokens =
+        compute.device.step_tokens().max(capacity.max_batch + chunk.unwrap_or_default());
     // Log-probabilities of prompts need the logits of many rows.
     capacity.max_logit_rows = capacity.max_logit_rows.max(64);
     let log = args.log()?;
@@ -139,6 +146,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         model: args.name(&model.path),
         any_model: args.any_model,
         prefix_cache: args.prefix_cache,
+        prefill_chunk: chunk,
         prefix_ids: args.prefix_ids,
         key,
         drain_delay: Duration::from_secs(args.drain_delay.into()),

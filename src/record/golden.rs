@@ -132,6 +132,7 @@ pub(super) fn level() -> LoadLevelRecord {
         clock: Clock::Measured,
         rate_per_s: Some(2.5),
         concurrency: None,
+        scheduling: None,
         start_ns: 1_000,
         end_ns: 900_000_000,
         requests: vec![LoadRequest {

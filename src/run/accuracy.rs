@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use glmbench_engine::{EngineError, Request, RequestId, Savings, Step, StepKind};
+use glmbench_engine::{EngineError, Request, RequestId, Savings, Step};
 
 use crate::backend::Exchange;
 use crate::record::{
@@ -137,7 +137,7 @@ struct InEngine {
 /// Returns the work of a step.
 fn work_of(step: &Step) -> TaskWork {
     TaskWork {
-        prefilled: if step.kind == StepKind::Prefill { step.tokens as u64 } else { 0 },
+        prefilled: step.prompt_tokens as u64,
         reused: step.saved.reused as u64,
         generated: step.emitted.len() as u64,
         guessed: step.saved.guessed as u64,

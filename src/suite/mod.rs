@@ -67,6 +67,7 @@
 //! lengths = [[128, 32]]        # requests take the pairs in turn
 //! dataset = "boolq"            # real prompts, as in [[performance]]
 //! max_batch = 16               # maximum sequences at once
+//! prefill_chunk = 128          # most prompt tokens in a step that also decodes; default: prompts first
 //! slo = { ttft_ms = 500, tpot_ms = 50, e2e_ms = 4000 }   # service-level objectives; any of the three
 //! tp = [1]
 //! seed = 1

@@ -325,6 +325,18 @@ fn hostile_suites_are_answered_with_place_found_and_expected() {
         ),
         (load, "requests = 50", "requests = 50\ngroups = 2", "found the unknown key `groups`"),
         (load, "requests = 50", "requests = 50\nmax_batch = 0", "found 0; expected a whole number from 1"),
+        (
+            load,
+            "requests = 50",
+            "requests = 50\nprefill_chunk = 0",
+            "found 0; expected a whole number from 1",
+        ),
+        (
+            load,
+            "requests = 50",
+            "requests = 50\nprefill_chunk = 9000000",
+            "found 9000000; expected at most 1048576 prompt tokens in a step",
+        ),
         (timed, "\"boolq\"", "\"boolqq\"", "found \"boolqq\"; expected one of ceval, boolq, aime2024, "),
         (timed, "dataset = \"boolq\"", "folder = \"x\"", "found `folder` without `dataset`"),
         (timed, "dataset = \"boolq\"", "padding = true", "expected `dataset` or `jsonl` beside it"),
@@ -374,11 +386,16 @@ fn the_hash_moves_with_what_decides_and_old_suites_keep_theirs() {
         (load, "1.5", "1.6"),
         (load, "50", "51"),
         (load, "\"poisson\"", "\"fixed\""),
+        (load, "50", "50\nprefill_chunk = 64"),
         (timed, "[[8, 4]]", "[[8, 4]]\ndataset = \"boolq\""),
     ] {
         assert_ne!(hash(good), hash(&good.replacen(from, to, 1)), "{to}");
     }
     assert_eq!(hash(search), hash(&search.replacen("= 5", "= 5.0\ntp = [2]", 1)));
+    let chunk = |tokens: u32| hash(&format!("{load}prefill_chunk = {tokens}\n"));
+    assert_ne!(chunk(64), chunk(128));
+    // The hash from before steps could be mixed.
+    assert_eq!(hash(load), "129622a03e602829ac5cf08808bedb86c9203103f71df67669a14e8b867ba456");
     // The hash from before searches and loads existed.
     assert_eq!(hash(timed), "e434bc9e1b5a15d3ea308792c3a204742d02c56bc092f34e62b150da71f94545");
 }
@@ -409,6 +426,50 @@ fn real_prompts_keep_their_own_lengths_in_the_records() {
     assert_eq!((level.load_id.as_str(), level.requests.len()), ("fixed-q-i8-o3-b16", 10));
     answer(&["run", &path("q.toml"), "--model", "dummy:models/demo/config.json", "--out", &path("runs")])
         .expect(2, &["random weights have no tokenizer, and real prompts need one"]);
+}
+
+/// A load says how steps are shared, and its record how they were. Cases behind it are prefilled first.
+#[test]
+fn mixed_steps_are_recorded_where_a_load_asks_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let load =
+        "[[load]]\narrival = \"fixed\"\nrates = [300]\nrequests = 12\nlengths = [[200, 9]]\nmax_batch = 4\n";
+    let suite = format!(
+        "schema = 1\nname = \"m\"\n[model]\npath = \"demo\"\n{load}{load}prefill_chunk = 32\n[[performance]]\nbatch = [2]\n\
+         lengths = [[600, 3]]\nrepetitions = 1\nmax_warmups = 1\n"
+    );
+    fs::write(folder.path().join("m.toml"), suite).unwrap();
+    let plain = "fixed-i200-o9-b4";
+    let words = |flags: &[&str], out: &str| {
+        let args = ["run", &path("m.toml"), "--out", &path(out), "--threads", "1"];
+        let ran = answer(&[&args[..], flags].concat()).expect(0, &[]);
+        let run = fs::read_dir(folder.path().join(out)).unwrap().next().unwrap().unwrap().path();
+        let dir = RunDir::open(&run).unwrap();
+        let csv = fs::read_to_string(run.join("load.csv")).unwrap();
+        let last = |line: &str| line.rsplit(',').next().unwrap_or_default().to_owned();
+        let columns: Vec<String> = csv.lines().map(last).collect();
+        let plan = dir.read_run().unwrap().plan;
+        let asked: Vec<_> =
+            plan.loads.iter().map(|load| (load.load_id.clone(), load.prefill_chunk)).collect();
+        assert_eq!(asked, [(plain.to_owned(), None), (format!("{plain}-c32"), Some(32))]);
+        let levels = dir.read_loads().unwrap();
+        assert!(levels.iter().flat_map(|level| &level.requests).all(|request| request.error.is_none()));
+        let repetition = &dir.read_requests().unwrap()[0];
+        assert_eq!(repetition.step_ns.len(), 2, "a case behind a load has steps of its own");
+        (levels.into_iter().map(|level| level.scheduling).collect::<Vec<_>>(), columns, ran.out)
+    };
+    let (levels, columns, said) = words(&[], "cpu");
+    assert_eq!(levels, [None, Some("mixed 32".to_owned())]);
+    assert_eq!(columns, ["scheduling", "prefill-first", "mixed 32"]);
+    assert!(said.contains("Load fixed-i200-o9-b4-c32"), "{said}");
+    let (levels, columns, _) = words(&["--device", "300i-duo", "--emulate"], "card");
+    assert_eq!(
+        levels,
+        [None, Some("alternating 2".to_owned())],
+        "a card decodes with an operator of its own"
+    );
+    assert_eq!(columns, ["scheduling", "prefill-first", "alternating 2"]);
 }
 
 #[test]

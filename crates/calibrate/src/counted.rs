@@ -100,7 +100,7 @@ impl Machine {
                 match kind {
                     StepKind::Prefill => phases.prefill = phases.prefill.with(&counted, 1.0),
                     StepKind::Decode => phases.decode = counted,
-                    StepKind::Idle => {}
+                    StepKind::Mixed | StepKind::Idle => {}
                 }
             }
             found.insert(batch, phases);

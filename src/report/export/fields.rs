@@ -170,6 +170,7 @@ pub const LOAD: [Field; 53] = [
         "over a wire: how far late sending moved a quantile of TTFT, the one nearest to its limit",
     ),
     field("late_limit_ns", Integer, "how far that quantile may be moved"),
+    field("scheduling", Text, "how the engine shared its steps; empty over a wire"),
 ];
 
 /// Describes all fields, for the formats that have them.

@@ -79,6 +79,7 @@ fn level(number: u32, rate: Option<f64>, late_ns: u64) -> LoadLevelRecord {
         clock: Clock::Measured,
         rate_per_s: rate,
         concurrency: None,
+        scheduling: None,
         start_ns,
         end_ns: requests.last().unwrap().end_ns,
         requests,
@@ -97,6 +98,7 @@ pub(in crate::report) fn planted() -> (RunRecord, Vec<ProbeRecord>, Vec<LoadLeve
         rates: vec![2.0, 10.0],
         concurrency: Vec::new(),
         max_batch: 8,
+        prefill_chunk: None,
         prompts: "random tokens".into(),
         objectives: Objectives {
             ttft: Some(Objective::of_ms(200.0)),

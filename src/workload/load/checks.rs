@@ -125,6 +125,7 @@ mod tests {
             clock: Clock::Measured,
             rate_per_s: Some(20.0),
             concurrency: None,
+            scheduling: None,
             start_ns: 0,
             end_ns: requests.iter().map(|request| request.end_ns).max().unwrap_or(0),
             requests,
@@ -137,6 +138,7 @@ mod tests {
             rates: vec![20.0],
             concurrency: Vec::new(),
             max_batch: 8,
+            prefill_chunk: None,
             prompts: "random tokens".into(),
             objectives: Objectives::default(),
         }];

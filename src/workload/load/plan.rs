@@ -93,7 +93,8 @@ fn load_run(case: &LoadCase, schedule: Schedule, pools: &[Pool], tp: usize) -> L
     };
     let of_lengths = if lengths.is_empty() { String::new() } else { format!("-{}", lengths.join("+")) };
     let batch = if case.arrival == Arrival::Closed { String::new() } else { format!("-b{}", case.max_batch) };
-    let load_id = format!("{arrival}{of_lengths}{batch}{search}{ranks}");
+    let chunk = case.prefill_chunk.map(|tokens| format!("-c{tokens}")).unwrap_or_default();
+    let load_id = format!("{arrival}{of_lengths}{batch}{chunk}{search}{ranks}");
     let told = |pool: &Pool| format!("{}: {}", pool.name, pool.notes.join(", "));
     let prompts = match pools {
         [] if lengths.is_empty() => "random tokens, with the trace's lengths".to_owned(),
@@ -110,6 +111,7 @@ fn load_run(case: &LoadCase, schedule: Schedule, pools: &[Pool], tp: usize) -> L
         pools: pools.iter().map(|pool| pool.prompts.clone()).collect(),
         prompts,
         max_batch: case.max_batch,
+        prefill_chunk: case.prefill_chunk,
         objectives: case.objectives,
         tp,
         seed: case.seed,

@@ -31,6 +31,10 @@ pub struct LoadCase {
     pub concurrency: Vec<u32>,
     /// Maximum number of concurrent sequences in an engine of this process. A server decides for itself.
     pub max_batch: u32,
+    /// Most prompt tokens of a step that also decodes, in an engine of this process. `None` if all prompts are fed first, and in
+    /// records older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill_chunk: Option<u32>,
     /// Description of the requests: lengths, or a data set and how its prompts were prepared.
     pub prompts: String,
     /// The latency objectives that a request must meet to count towards goodput.
@@ -52,6 +56,10 @@ pub struct LoadLevelRecord {
     /// Requests under way in a closed loop; `None` in an open one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// How the engine shared its steps, if the load asks for other than prefill first: `mixed 128`, or `alternating 2` on a device
+    /// that cannot mix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduling: Option<String>,
     /// When the schedule began.
     pub start_ns: u64,
     /// When the last request was served.
@@ -212,6 +220,7 @@ mod tests {
             clock: Clock::Modelled,
             rate_per_s: Some(1e9 / apart as f64),
             concurrency: None,
+            scheduling: None,
             start_ns: 0,
             end_ns: 100 * apart,
             requests: (0..100)

@@ -24,7 +24,8 @@ const DEFINITIONS: &[(Text, Text)] = &[
         text!(
             "requests arrive by a schedule made from the seed, whether or not the engine keeps up (an open loop). All times of a \
          request count from its arrival by that schedule, not from when the engine was free to hear of it. The scheduler \
-         prefills new prompts before it goes on decoding, so an arrival shows as a long gap (ITL) of those running. In a \
+         prefills new prompts before it goes on decoding, so an arrival shows as a long gap (ITL) of those running. With \
+         `prefill_chunk`, a step has a token of each running request and that many prompt tokens beside them. In a \
          closed loop a fixed number of requests is under way, and a request arrives when one before it ends."
         ),
     ),

@@ -128,9 +128,19 @@ pub struct LoadRow {
     pub late_moved_ns: Option<u64>,
     /// How far that quantile may be moved.
     pub late_limit_ns: Option<u64>,
+    /// How the engine shared its steps: `prefill-first`, `mixed 128` or `alternating 2`. Empty over a wire.
+    pub scheduling: Option<String>,
 }
 
 impl LoadRow {
+    /// The engine's steps where a level's line says nothing of them.
+    pub const PREFILL_FIRST: &'static str = "prefill-first";
+
+    /// Whether the load asked for other steps than prefill first.
+    pub(crate) fn is_scheduled(&self) -> bool {
+        self.scheduling.as_ref().is_some_and(|words| words != Self::PREFILL_FIRST)
+    }
+
     /// The header of `load.csv`.
     pub const HEADER: &'static str = "schema,run_id,load_id,level,engine,device,clock,dtype,tp,threads,arrival,max_batch,\
         rate_per_s,concurrency,offered_per_s,achieved_per_s,requests,failed,duration_ns,input_tokens,output_tokens,\
@@ -138,5 +148,5 @@ impl LoadRow {
         tpot_p50_ns,tpot_p90_ns,tpot_p99_ns,tpot_max_ns,itl_p50_ns,itl_p90_ns,itl_p99_ns,itl_max_ns,e2e_p50_ns,\
         e2e_p90_ns,e2e_p99_ns,e2e_max_ns,slo_ttft_ns,slo_tpot_ns,slo_e2e_ns,goodput_share,goodput_per_s,growth_slope,\
         growth_low,saturated,ttft_sent_p50_ns,ttft_sent_p99_ns,connect_p50_ns,late_p99_ns,events_per_token,\
-        e2e_sent_p50_ns,e2e_sent_p99_ns,host,resent,late_moved_ns,late_limit_ns";
+        e2e_sent_p50_ns,e2e_sent_p99_ns,host,resent,late_moved_ns,late_limit_ns,scheduling";
 }

@@ -121,6 +121,8 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
         resent: over_wire(level).then(|| resent(level)),
         late_moved_ns: moved.map(|moved| moved.by_ns),
         late_limit_ns: moved.map(|moved| moved.limit_ns),
+        scheduling: (!over_wire(level))
+            .then(|| level.scheduling.clone().unwrap_or_else(|| LoadRow::PREFILL_FIRST.to_owned())),
     }
 }
 

@@ -63,6 +63,8 @@ pub struct LoadRun {
     pub prompts: String,
     /// Maximum number of concurrent sequences.
     pub max_batch: usize,
+    /// Most prompt tokens of a step that also decodes. `None` feeds all prompts first.
+    pub prefill_chunk: Option<usize>,
     /// Objectives that a request must meet to count as served well.
     pub objectives: Objectives,
     /// Number of tensor-parallel ranks.
@@ -223,6 +225,7 @@ impl LoadRun {
             rates: self.rates.clone().unwrap_or_default(),
             concurrency: self.schedule.concurrency(),
             max_batch: self.max_batch as u32,
+            prefill_chunk: self.prefill_chunk.map(|tokens| tokens as u32),
             prompts: self.prompts.clone(),
             objectives: self.objectives,
         }
@@ -272,6 +275,7 @@ pub(super) mod tests {
             pools: Vec::new(),
             prompts: String::new(),
             max_batch: 4,
+            prefill_chunk: None,
             objectives: Objectives::default(),
             tp: 1,
             seed: 1,
@@ -305,6 +309,7 @@ pub(super) mod tests {
             clock: Clock::Modelled,
             rate_per_s: rate,
             concurrency: offers.concurrency(),
+            scheduling: None,
             start_ns: 0,
             end_ns: free,
             requests,

@@ -21,6 +21,8 @@ const LEAST_FOR_SATURATION: usize = 100;
 const BURSTINESS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 /// Most requests under way in a closed loop. Each has a thread, if a server answers it.
 const MAX_CONCURRENCY: usize = 8_192;
+/// Most prompt tokens of a step that also decodes. More than any model's longest prompt.
+const MAX_CHUNK: u64 = 1 << 20;
 
 impl Schema for LoadCase {
     const HAS_PROMPTS: bool = true;
@@ -45,6 +47,7 @@ fn load(mut table: Table, dir: &Path) -> Result<LoadCase, SuiteError> {
         lengths,
         prompts,
         max_batch: optional_count(&mut table, "max_batch", 1)?.unwrap_or(DEFAULT_LOAD_BATCH),
+        prefill_chunk: table.take("prefill_chunk").map(|node| chunk(&node)).transpose()?,
         objectives,
         seed: seed(&mut table)?,
         scope: CaseScope::read(&mut table)?,
@@ -163,6 +166,19 @@ fn extent(table: &mut Table, rates: &Rates) -> Result<Extent, SuiteError> {
         (None, None) if matches!(rates, Rates::Trace { .. }) => Ok(Extent::Requests(MAX_REQUESTS)),
         (None, None) => Err(table.missing("requests", expected)),
     }
+}
+
+/// Reads the prompt tokens of a step that also decodes.
+fn chunk(node: &Node) -> Result<usize, SuiteError> {
+    let tokens = count(node, 1)?;
+    if tokens > MAX_CHUNK {
+        return Err(found(
+            node,
+            &tokens.to_string(),
+            &format!("at most {MAX_CHUNK} prompt tokens in a step"),
+        ));
+    }
+    Ok(tokens as usize)
 }
 
 fn objectives(node: Node) -> Result<Objectives, SuiteError> {

@@ -8,6 +8,7 @@ use crate::record::{Attempted, Clock, Level, LoadCase, LoadLevelRecord, LoadRequ
 use crate::run::{Ending, RunError, Session};
 use crate::stats::tell_token_times;
 use crate::suite::Lengths;
+use glmbench_engine::Scheduling;
 
 /// Runs the levels that have no line yet.
 pub(super) fn run(
@@ -27,9 +28,14 @@ pub(super) fn run(
         }
         let label = format!("{} {level}", load.load_id);
         session.observer.begin(&label, "requests", offered.len() as u64, 0);
+        let wanted = load.prefill_chunk.map_or(Scheduling::PrefillFirst, Scheduling::Mixed);
+        let applied = session.engine.set_scheduling(wanted);
         let level = run_level(load, &offered, level, index, session);
+        // Other cases are defined with their prompts first.
+        session.engine.set_scheduling(Scheduling::PrefillFirst);
         session.observer.end();
-        let Some(level) = level? else { return Ok(Ending::Interrupted) };
+        let Some(mut level) = level? else { return Ok(Ending::Interrupted) };
+        level.scheduling = applied.filter(|of| *of != Scheduling::PrefillFirst).map(|of| of.to_string());
         session.dir.append_load(&level)?;
         session.sample()?;
         levels.push(level);
@@ -124,6 +130,7 @@ fn run_level(
         clock: session.clock(),
         rate_per_s: level.rate_per_s(),
         concurrency: level.concurrency(),
+        scheduling: None,
         start_ns,
         end_ns: requests.iter().map(|r| r.end_ns).max().unwrap_or(start_ns).max(start_ns),
         requests,
@@ -171,6 +178,11 @@ fn attempted(of: AttemptTimes, session: &Session<'_>) -> Attempted {
 mod tests {
     use super::super::run::tests::load_of;
     use super::*;
+
+    #[test]
+    fn the_word_for_prefill_first_is_the_engines() {
+        assert_eq!(Scheduling::PrefillFirst.to_string(), crate::record::LoadRow::PREFILL_FIRST);
+    }
 
     #[test]
     fn a_trace_is_replayed_at_its_pace_and_faster() {

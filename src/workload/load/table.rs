@@ -56,6 +56,8 @@ pub struct LoadCase {
     pub prompts: Option<PromptSource>,
     /// Maximum number of sequences at once in an engine of this process.
     pub max_batch: usize,
+    /// Most prompt tokens of a step that also decodes, in an engine of this process. `None` feeds all prompts first.
+    pub prefill_chunk: Option<usize>,
     /// Service-level objectives of each request.
     pub objectives: Objectives,
     /// Seed of arrivals and input tokens.
@@ -84,7 +86,13 @@ impl CaseTable for LoadCase {
             Rates::Concurrency(levels) => format!("{} concurrencies", levels.len()),
             Rates::Trace { speeds, .. } => format!("{} speeds", speeds.len()),
         };
-        format!("load         {rates}, {} arrivals, batch {}", self.arrival.name(), self.max_batch)
+        let steps = self.prefill_chunk.map(|tokens| format!(", {tokens} prompt tokens beside decoding"));
+        format!(
+            "load         {rates}, {} arrivals, batch {}{}",
+            self.arrival.name(),
+            self.max_batch,
+            steps.unwrap_or_default()
+        )
     }
 
     fn content(&self) -> Value {
@@ -105,6 +113,18 @@ impl CaseTable for LoadCase {
         let Objectives { ttft, tpot, e2e } = self.objectives;
         let prompts = self.prompts.as_ref().map(PromptSource::content);
         let slo = [ttft, tpot, e2e].map(|objective| objective.map(Objective::ms));
-        json!([arrival, rates, extent, self.lengths, prompts, self.max_batch, slo, self.seed])
+        let mut all = vec![
+            json!(arrival),
+            json!(rates),
+            json!(extent),
+            json!(self.lengths),
+            json!(prompts),
+            json!(self.max_batch),
+            json!(slo),
+            json!(self.seed),
+        ];
+        // Loads keep the hash that they had before steps could be mixed.
+        all.extend(self.prefill_chunk.map(|tokens| json!(["prefill_chunk", tokens])));
+        json!(all)
     }
 }

@@ -98,6 +98,9 @@ pub(super) fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Ta
     table.add(text!("Served /s"), |row| row.achieved_per_s);
     table.add_text(text!("Requests"), |row| row.requests.to_text());
     table.add_text(text!("Failed"), |row| row.failed.to_text());
+    if own.iter().any(|row| row.is_scheduled()) {
+        table.add_text(text!("Scheduling"), scheduling);
+    }
     table.add(text!("Output tokens/s"), |row| row.output_tokens_per_s);
     // A server does not tell how long a request waited.
     if !own.iter().any(|row| row.is_over_wire()) {
@@ -115,6 +118,11 @@ pub(super) fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Ta
         clock = run.provenance.clock,
         prompts = case.prompts
     ))
+}
+
+/// How the engine shared its steps.
+fn scheduling(row: &LoadRow) -> Text {
+    row.scheduling.as_ref().map_or(Text::EMPTY, |words| Text::data(words.clone()))
 }
 
 /// One row per level of one load over a wire: what this program and the network add, and what was counted. `None` for an

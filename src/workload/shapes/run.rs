@@ -474,19 +474,25 @@ fn line(
         output_hash: times.output_hash,
         peak_rss_bytes: session.peak_memory(),
         device_memory_bytes: None,
-        operators: session.engine.take_profile().iter().map(operator).collect(),
+        operators: session.engine.take_profile().iter().filter_map(operator).collect(),
         roofline_samples: None,
         error: None,
     }
 }
 
-fn operator(time: &OperatorTime) -> OperatorRecord {
-    OperatorRecord {
-        phase: if time.kind == StepKind::Decode { Phase::Decode } else { Phase::Prefill },
+/// Returns an operator's record. `None` for steps of both phases or of none, which a repetition does not have.
+fn operator(time: &OperatorTime) -> Option<OperatorRecord> {
+    let phase = match time.kind {
+        StepKind::Prefill => Phase::Prefill,
+        StepKind::Decode => Phase::Decode,
+        StepKind::Mixed | StepKind::Idle => return None,
+    };
+    Some(OperatorRecord {
+        phase,
         operator: time.operator.to_owned(),
         calls: time.totals.calls,
         time_ns: time.totals.time_ns,
         bytes: time.totals.bytes,
         flops: time.totals.flops,
-    }
+    })
 }
