@@ -160,7 +160,7 @@ fn logits_over_an_int8_cache_are_those_of_the_cpu() {
         let cpu = logits(&mut loaded(&model, DeviceKind::Cpu, 1).unwrap());
         for tp in [1, 2] {
             let mut engine = loaded(&model, DeviceKind::A2800i, tp).unwrap();
-            assert_eq!(engine.info().precision, precision);
+            assert_eq!(engine.device_info().precision, precision);
             assert_gate(&seen(&cpu, &logits(&mut engine)), &format!("{weights:?} c8, 800i-a2 tp {tp}"));
         }
         // Without the cache's integers, the model is another.
