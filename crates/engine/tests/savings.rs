@@ -16,7 +16,9 @@ use glmbench_engine::parallel::Ranks;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
-use glmbench_engine::{Engine, PromptLookup, Report, Request, RequestId, Saved, Savings, Scheduling, Step, StepKind, Stop};
+use glmbench_engine::{
+    Engine, PromptLookup, Report, Request, RequestId, Saved, Savings, Scheduling, Step, StepKind, Stop,
+};
 use proptest::prelude::*;
 
 /// Guesses also where they cost more than they gain. What is guessed does not depend on time then.
@@ -192,7 +194,7 @@ fn assert_same(engine: impl Fn() -> Engine, prompts: &[Vec<u32>], what: &str) ->
     let (again, more) = run(&mut sparing, &requests(prompts, 24, Savings::ALL));
     assert_eq!(again, expected, "{what}, again");
     assert!(saved.reused > 0 && more.reused >= saved.reused, "{what}: {saved:?} {more:?}");
-    for savings in [Savings::NONE, Savings::ALL] {
+    for savings in [Savings::NONE, ALWAYS] {
         assert_mixed_same(engine(), &requests(prompts, 24, savings), &expected, what);
     }
     saved
@@ -302,7 +304,7 @@ fn nothing_changes_on_emulated_cards() {
 fn guesses_are_verified_beside_prompts() {
     let setup = Setup { batch: 3, chunk: 96, ..Setup::cpu("fp32") };
     let prompts = family(300, &[20, 50, 1, 90, 3, 200]);
-    let savings = Savings { shared_prefixes: false, ..Savings::ALL };
+    let savings = Savings { shared_prefixes: false, ..ALWAYS };
     let (expected, _) = run(&mut setup.engine(), &requests(&prompts, 60, Savings::NONE));
     for (beside, logit_rows) in [(20, 16), (96, 16), (20, 3)] {
         let mut engine = Setup { logit_rows, ..setup }.engine();
@@ -462,10 +464,6 @@ proptest! {
             match act {
                 Act::Submit { trunk, end, new, spares, scored } => {
                     let prompt = family(trunk, &vec![end; 1 + end % 3]).pop().unwrap();
-<<<<<<< HEAD
-                    let savings = if spares { ALWAYS } else { Savings::NONE };
-                    let request = requests(&[prompt], new, savings).remove(0);
-=======
                     let score_from = Some(prompt.len() / 2).filter(|from| scored && *from > 0);
                     let savings = if spares { ALWAYS } else { Savings::NONE };
                     let request = Request { score_from, ..requests(&[prompt], new, savings).remove(0) };
