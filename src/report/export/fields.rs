@@ -112,7 +112,7 @@ pub const REQUEST: [Field; 18] = [
 ];
 
 /// The fields of a level of a load, in the order of [`LoadRow`], without those of the run.
-pub const LOAD: [Field; 53] = [
+pub const LOAD: [Field; 54] = [
     field("load_id", Text, "the load"),
     field("level", Integer, "index of the rate or concurrency"),
     field("clock", Text, "measured or modelled: the clock of all times"),
