@@ -39,7 +39,7 @@ fn ended(words: &[&str], fault: &str) -> Answer {
 #[test]
 fn a_fault_that_is_none_is_a_mistake_of_usage() {
     let chat = ["chat", "--model", "demo", "--prompt", "a", "--device", "800i-a2", "--emulate"];
-    let known = "expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, single-use:OPERATOR, broken:OPERATOR, refused:OPERATOR, refused:OPERATOR:FORM with one of TND, BNSD, broadcast, D64, unbanded, int8, strict:doc, set-up:FUNCTION:CODE or missing:SYMBOL";
+    let known = "expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, single-use:OPERATOR, broken:OPERATOR, refused:OPERATOR, refused:OPERATOR:FORM with one of TND, BNSD, broadcast, D64, unbanded, strict:doc, set-up:FUNCTION:CODE or missing:SYMBOL";
     for (fault, said) in [
         ("fire:1", known),
         ("lost", known),

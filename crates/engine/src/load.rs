@@ -132,7 +132,6 @@ pub fn load(
                 tp: options.tp,
                 dtype: options.precision.dtype,
                 weights: options.precision.weights,
-                kv: options.precision.kv,
                 attention: attention_shape(&rank),
                 bind: options.bind,
                 forced: Forced::from_environment(chip.name())?,

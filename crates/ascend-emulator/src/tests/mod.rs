@@ -1,6 +1,5 @@
 //! Tests through the exported functions, used as a caller in C would use them.
 
-mod antiquant;
 mod attention;
 mod clock;
 mod faults;
