@@ -4,8 +4,8 @@
 //! its end. The header has, little-endian: [`MAGIC`], [`SCHEMA`] (32 bits), 32 zero bits, offset and length of the index (64 bits
 //! each), the key, and the SHA-256 of these fields and the index. The key is the SHA-256 of all that decides on the parts.
 //!
-//! Everything but the content of the parts is checked before a part is used. Hashing the content would take longer than
-//! packing it.
+//! Everything but the content of the parts is checked before a part is used. Hashing the content would read all of it, which a
+//! map spares.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
