@@ -134,7 +134,6 @@ pub(super) struct Started {
     pub(super) backend: Box<dyn Backend>,
     /// Descriptions of non-finite weights in the run's type; `None` if no weights were read.
     pub(super) weight_faults: Option<Vec<String>>,
-    pub(super) pack_cache: Option<String>,
 }
 
 impl Setup {
@@ -424,12 +423,10 @@ impl Setup {
                     engine.set_tokenizer(Arc::new(tokenizer));
                 }
                 let weight_faults = weight_fault_words(&engine, 20);
-                let pack_cache = engine.pack_cache().map(|cache| cache.used.name().to_owned());
-                Started { backend: Box::new(engine), weight_faults, pack_cache }
+                Started { backend: Box::new(engine), weight_faults }
             }
             Answering::Scripted(script) => {
-                let backend = Box::new(Scripted::new(Script::clone(script)));
-                Started { backend, weight_faults: None, pack_cache: None }
+                Started { backend: Box::new(Scripted::new(Script::clone(script))), weight_faults: None }
             }
         })
     }

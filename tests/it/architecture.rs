@@ -50,7 +50,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
 ];
 
 /// Each room of the CPU device and the other rooms that it may use. The crate root may use all.
-const CPU_ROOMS: [(&str, &[&str]); 13] = [
+const CPU_ROOMS: [(&str, &[&str]); 12] = [
     ("attention", &["buffer", "pack", "pool", "product", "simd"]),
     ("buffer", &[]),
     ("elementwise", &["simd"]),
@@ -60,10 +60,9 @@ const CPU_ROOMS: [(&str, &[&str]); 13] = [
     ("kernels", &["attention", "limits", "product", "simd"]),
     ("limits", &["buffer", "pack", "pool", "simd"]),
     ("memory", &["attention", "buffer", "kernels", "pack", "product"]),
-    ("pack", &["buffer", "packs", "pool", "simd"]),
-    ("packs", &["buffer"]),
+    ("pack", &["buffer", "pool", "simd"]),
     ("pool", &[]),
-    ("product", &["buffer", "elementwise", "pack", "packs", "pool", "simd"]),
+    ("product", &["buffer", "elementwise", "pack", "pool", "simd"]),
     ("simd", &[]),
 ];
 

@@ -35,7 +35,6 @@ mod invariance;
 mod library_sets;
 mod npu_bundle;
 mod operators;
-mod pack_cache;
 mod parity_cases;
 mod paths;
 mod quantise;

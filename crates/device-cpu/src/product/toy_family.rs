@@ -8,7 +8,6 @@ use glmbench_device::{DType, DeviceError, HostTensor, LinearWeight};
 use crate::buffer::{Buffer, SharedSlice};
 use crate::elementwise::Finish;
 use crate::pack::{PANEL, Rows, RowsMut, padded_vector};
-use crate::packs::{Packed, Packs};
 use crate::pool::Pool;
 use crate::simd::{InstructionSet, Vectors};
 
@@ -31,22 +30,19 @@ impl WeightKernels for ToyKernels {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        (packs, _): (&mut Packs, &mut Pool),
+        _pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let weight = weight.dense(crate::NAME)?;
         let (n, k, dtype) = (weight.rows, weight.width, self.vectors.dtype());
-        let mut panels = packs.take(n.next_multiple_of(PANEL) * k, "weights")?;
+        let mut panels = Buffer::zeroed(n.next_multiple_of(PANEL) * k, "weights")?;
         let mut row = vec![0.0; k];
-        if let Some(panels) = panels.fresh() {
-            for output in 0..n {
-                weight.row_f32(output, &mut row);
-                let panel = &mut panels[output / PANEL * PANEL * k..][..PANEL * k];
-                for (to, number) in panel.iter_mut().skip(output % PANEL).step_by(PANEL).zip(&row) {
-                    *to = dtype.round(*number);
-                }
+        for output in 0..n {
+            weight.row_f32(output, &mut row);
+            let panel = &mut panels[output / PANEL * PANEL * k..][..PANEL * k];
+            for (to, number) in panel.iter_mut().skip(output % PANEL).step_by(PANEL).zip(&row) {
+                *to = dtype.round(*number);
             }
         }
-        packs.keep(&panels);
         let bias = bias.map(|bias| padded_vector(bias, dtype)).transpose()?;
         Ok(Box::new(ToyLinear { n, k, panels, bias, kernels: *self }))
     }
@@ -65,7 +61,7 @@ impl WeightKernels for ToyKernels {
 struct ToyLinear {
     n: usize,
     k: usize,
-    panels: Packed<f32>,
+    panels: Buffer<f32>,
     bias: Option<Buffer<f32>>,
     kernels: ToyKernels,
 }

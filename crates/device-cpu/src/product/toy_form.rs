@@ -7,7 +7,6 @@
 
 use glmbench_device::{DType, DeviceError, HostTensor, LinearWeight};
 
-use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
@@ -35,7 +34,7 @@ impl WeightKernels for ToyInt4 {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        at: (&mut Packs, &mut Pool),
+        pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int4(int4) = weight else { return Err(weight.refused(crate::NAME, [])) };
         let (mut numbers, mut integers) = (vec![0.0; int4.width], vec![0; int4.width]);
@@ -48,7 +47,7 @@ impl WeightKernels for ToyInt4 {
             data.extend(numbers.flat_map(f32::to_le_bytes));
         }
         let dense = HostTensor { dtype: DType::Fp32, rows: int4.rows, width: int4.width, data: &data };
-        self.dense().pack(LinearWeight::Dense(dense), bias, at)
+        self.dense().pack(LinearWeight::Dense(dense), bias, pool)
     }
 
     fn bytes(&self, n: usize, k: usize, group: usize) -> usize {

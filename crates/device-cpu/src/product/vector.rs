@@ -7,7 +7,6 @@ use glmbench_device::{DType, DeviceError, HostTensor, LinearWeight};
 use crate::buffer::{SharedSlice, Strided};
 use crate::elementwise::Finish;
 use crate::pack::{Linear, Order, PANEL, Rows, RowsMut, Widen};
-use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
@@ -38,10 +37,10 @@ impl WeightKernels for VectorKernels {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        at: (&mut Packs, &mut Pool),
+        pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let weight = weight.dense(crate::NAME)?;
-        let linear = Linear::pack(weight, bias, Order::rows(weight.width), self.vectors, at)?;
+        let linear = Linear::pack(weight, bias, Order::rows(weight.width), self.vectors, pool)?;
         Ok(Box::new(VectorLinear { linear, vectors: self.vectors }))
     }
 

@@ -23,7 +23,6 @@ use crate::elementwise::Finish;
 use crate::pack::grouped::{self, GroupedLinear, Groups, LINE, Packing};
 use crate::pack::quantise::Quantise;
 use crate::pack::{PANEL, Rows, RowsMut, TILE_K};
-use crate::packs::Packs;
 use crate::pool::{Pool, part};
 use crate::simd::{Element, Isa, Kernel, Simd16, Vectors};
 
@@ -65,12 +64,13 @@ impl WeightKernels for Int4Kernels {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        at: (&mut Packs, &mut Pool),
+        pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int4(int4) = weight else {
             return Err(weight.refused(crate::NAME, [Form::Int4(Inputs::Int8PerToken)]));
         };
-        let linear = GroupedLinear::pack(grouped::Rows::Int4(int4), Packing::Halves, bias, self.vectors, at)?;
+        let linear =
+            GroupedLinear::pack(grouped::Rows::Int4(int4), Packing::Halves, bias, self.vectors, pool)?;
         Ok(Box::new(Layer { linear, kernels: *self }))
     }
 

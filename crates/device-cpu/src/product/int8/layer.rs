@@ -9,7 +9,6 @@ use crate::elementwise::SwiGlu;
 use crate::pack::int8::{Int8Linear, Source};
 use crate::pack::quantise::Scaled;
 use crate::pack::{PANEL, Rows, RowsMut};
-use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::product::tiles::blocks_of_rows;
 use crate::product::{Epilogue, PackedWeight, Scratch, WeightKernels};
@@ -26,12 +25,12 @@ impl WeightKernels for Int8Kernels {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        at: (&mut Packs, &mut Pool),
+        pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int8(weight) = weight else {
             return Err(weight.refused(crate::NAME, [Form::Int8(Inputs::Int8PerToken)]));
         };
-        let linear = Int8Linear::pack(Source::PerToken(weight), bias, (self.vectors, self.offset()), at)?;
+        let linear = Int8Linear::pack(Source::PerToken(weight), bias, (self.vectors, self.offset()), pool)?;
         Ok(Box::new(Layer { linear, kernels: *self }))
     }
 
@@ -58,12 +57,12 @@ impl WeightKernels for StaticKernels {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        at: (&mut Packs, &mut Pool),
+        pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int8Static(weight) = weight else {
             return Err(weight.refused(crate::NAME, [Form::Int8(Inputs::Int8Static)]));
         };
-        let linear = Int8Linear::pack(Source::Static(weight), bias, (self.0.vectors, self.0.offset()), at)?;
+        let linear = Int8Linear::pack(Source::Static(weight), bias, (self.0.vectors, self.0.offset()), pool)?;
         Ok(Box::new(Layer { linear, kernels: self.0 }))
     }
 

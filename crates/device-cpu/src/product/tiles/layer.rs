@@ -7,7 +7,6 @@ use glmbench_device::{DeviceError, HostTensor, LinearWeight};
 use crate::buffer::{Buffer, SharedSlice};
 use crate::elementwise::{Finish, SwiGlu};
 use crate::pack::{Linear, Order, PANEL, Rows, RowsMut, TILE_BYTES, TILE_DEPTH, TILE_ROWS};
-use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::product::{Epilogue, PackedWeight, Scratch, WeightKernels};
 use crate::simd::Vectors;
@@ -33,10 +32,10 @@ impl WeightKernels for TileLayers {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        at: (&mut Packs, &mut Pool),
+        pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let weight = weight.dense(crate::NAME)?;
-        let linear = Linear::pack(weight, bias, Order::tiles(weight.width), self.vectors, at)?;
+        let linear = Linear::pack(weight, bias, Order::tiles(weight.width), self.vectors, pool)?;
         Ok(Box::new(TileLinear { linear, kernels: *self }))
     }
 

@@ -16,7 +16,6 @@ use crate::buffer::{SharedSlice, Strided};
 use crate::elementwise::Finish;
 use crate::pack::grouped::{self, GroupedLinear, Groups, LINE};
 use crate::pack::{PANEL, Rows, RowsMut};
-use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
@@ -56,7 +55,7 @@ impl<Q: Integers + std::fmt::Debug> WeightKernels for WeightOnly<Q> {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        at: (&mut Packs, &mut Pool),
+        pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let rows = match weight {
             LinearWeight::Int8(int8) => grouped::Rows::Int8(int8),
@@ -66,7 +65,7 @@ impl<Q: Integers + std::fmt::Debug> WeightKernels for WeightOnly<Q> {
                 return Err(other.refused(crate::NAME, forms));
             }
         };
-        let linear = GroupedLinear::pack(rows, Q::PACKING, bias, self.vectors, at)?;
+        let linear = GroupedLinear::pack(rows, Q::PACKING, bias, self.vectors, pool)?;
         Ok(Box::new(Layer::<Q> { linear, vectors: self.vectors, of: PhantomData }))
     }
 
