@@ -325,18 +325,6 @@ fn hostile_suites_are_answered_with_place_found_and_expected() {
         ),
         (load, "requests = 50", "requests = 50\ngroups = 2", "found the unknown key `groups`"),
         (load, "requests = 50", "requests = 50\nmax_batch = 0", "found 0; expected a whole number from 1"),
-        (
-            load,
-            "requests = 50",
-            "requests = 50\nprefill_chunk = 0",
-            "found 0; expected a whole number from 1",
-        ),
-        (
-            load,
-            "requests = 50",
-            "requests = 50\nprefill_chunk = 9000000",
-            "found 9000000; expected at most 1048576 prompt tokens in a step",
-        ),
         (timed, "\"boolq\"", "\"boolqq\"", "found \"boolqq\"; expected one of ceval, boolq, aime2024, "),
         (timed, "dataset = \"boolq\"", "folder = \"x\"", "found `folder` without `dataset`"),
         (timed, "dataset = \"boolq\"", "padding = true", "expected `dataset` or `jsonl` beside it"),
@@ -365,9 +353,26 @@ fn hostile_suites_are_answered_with_place_found_and_expected() {
             "expected how many batches are timed, or \"all\"",
         ),
     ] {
-        assert!(good.contains(from), "{from}");
-        let found = problem(&good.replacen(from, to, 1));
-        assert!(found.contains(says), "\n   found {found}\nexpected {says}");
+        assert_problem(good, (from, to), says);
+    }
+}
+
+/// Checks the error of a suite with `from` replaced by `to`.
+#[track_caller]
+fn assert_problem(good: &str, (from, to): (&str, &str), says: &str) {
+    assert!(good.contains(from), "{from}");
+    let found = problem(&good.replacen(from, to, 1));
+    assert!(found.contains(says), "\n   found {found}\nexpected {says}");
+}
+
+#[test]
+fn the_prompt_tokens_of_a_mixed_step_are_a_number_within_bounds() {
+    let load = "[[load]]\narrival = \"poisson\"\nrates = [1.5]\nrequests = 50\nlengths = [[8, 4]]\n";
+    for (tokens, says) in [
+        ("0", "found 0; expected a whole number from 1"),
+        ("9000000", "found 9000000; expected at most 1048576 prompt tokens in a step"),
+    ] {
+        assert_problem(load, ("requests = 50", &format!("requests = 50\nprefill_chunk = {tokens}")), says);
     }
 }
 
