@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::{Answer, answer, glmbench, heard, wait};
+use crate::support::{Answer, answer, glmbench, heard, signal_number, wait};
 
 const SIGNALS: [&str; 3] = ["TERM", "INT", "HUP"];
 
@@ -18,14 +18,14 @@ fn send(child: &Child, signal: &str) {
     assert!(sent.success());
 }
 
-/// Waits until the program handles SIGTERM, which is the first thing it does.
-fn ready(child: &mut Child) {
+/// Waits until the program handles a signal. To handle them, one after the other, is the first thing it does.
+fn ready(child: &mut Child, signal: &str) {
     let begin = Instant::now();
     loop {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
         let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-        if (mask >> 14) & 1 == 1 {
+        if mask >> (signal_number(signal) - 1) & 1 == 1 {
             return;
         }
         assert!(child.try_wait().unwrap().is_none(), "it ended before it handled signals");
@@ -69,7 +69,7 @@ fn every_command_is_stopped_before_it_has_read_anything() {
     ];
     for (command, signal) in commands.into_iter().zip(SIGNALS.map(heard).into_iter().cycle()) {
         let mut child = glmbench(command).spawn().unwrap();
-        ready(&mut child);
+        ready(&mut child, signal);
         send(&child, signal);
         ends_within(child, Duration::from_secs(20)).expect(3, &[&format!("SIG{signal}: stopped")]);
     }
@@ -104,7 +104,7 @@ fn a_signal_that_is_to_be_ignored_is_ignored() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    ready(&mut child);
+    ready(&mut child, "TERM");
     send(&child, "HUP");
     let mut input = child.stdin.take().unwrap();
     input.write_all(b"\"a\"\n").unwrap();
@@ -150,7 +150,7 @@ fn a_run_that_is_stopped_at_any_moment_is_incomplete_and_goes_on() {
         let out = folder.path().join(format!("runs-{wait_ms}"));
         let args = ["run", &suite, "--threads", "1", "--out", out.to_str().unwrap()];
         let mut child = glmbench(&args).spawn().unwrap();
-        ready(&mut child);
+        ready(&mut child, signal);
         std::thread::sleep(Duration::from_millis(wait_ms));
         send(&child, signal);
         let stopped = ends_within(child, Duration::from_secs(30));
@@ -177,7 +177,7 @@ fn a_second_signal_ends_a_run_at_once() {
         .args(["--set", "performance.0.lengths=[[1900, 100]]", "--limit", "1"])
         .spawn()
         .unwrap();
-    ready(&mut child);
+    ready(&mut child, "TERM");
     let begin = Instant::now();
     let timed = || {
         let runs = fs::read_dir(&out).into_iter().flatten();

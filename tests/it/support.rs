@@ -28,16 +28,21 @@ pub(crate) fn heard(signal: &'static str) -> &'static str {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    let number = match signal {
-        "HUP" => 1,
-        "INT" => 2,
-        _ => 15,
-    };
-    if mask >> (number - 1) & 1 == 0 {
+    if mask >> (signal_number(signal) - 1) & 1 == 0 {
         return signal;
     }
     eprintln!("SIG{signal} is ignored here: SIGTERM instead");
     "TERM"
+}
+
+/// Returns the number of SIGHUP, SIGINT or SIGTERM.
+#[cfg(unix)]
+pub(crate) fn signal_number(signal: &str) -> u32 {
+    match signal {
+        "HUP" => 1,
+        "INT" => 2,
+        _ => 15,
+    }
 }
 
 /// The result of running the program.
