@@ -160,8 +160,8 @@ pub trait Backend {
     /// Errors of the backend. Requests may be left; [`Backend::clear`] drops them.
     fn step(&mut self) -> Result<Step, EngineError>;
 
-    /// Sets how prompts share the steps with the sequences that decode. Returns what applies ([`glmbench_engine::Engine::set_scheduling`]);
-    /// `None` for a backend that decides for itself.
+    /// Sets how prompts share the steps with the sequences that decode. Returns what applies
+    /// ([`glmbench_engine::Engine::set_scheduling`]), or `None` if the backend decides for itself.
     fn set_scheduling(&mut self, _wanted: Scheduling) -> Option<Scheduling> {
         None
     }

@@ -444,7 +444,8 @@ fn scheduling() -> impl Strategy<Value = Scheduling> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Requests that come and go at any time, under any order of the steps: those that end have the results of a lone engine, and no block is lost.
+    /// Requests that come and go at any time, under any order of the steps: those that end have the results of a lone engine,
+    /// and no block is lost.
     #[test]
     fn requests_that_come_and_go_lose_no_block(
         acts in prop::collection::vec(act(), 1..60),

@@ -125,6 +125,6 @@ impl CaseTable for LoadCase {
         ];
         // Loads keep the hash that they had before steps could be mixed.
         all.extend(self.prefill_chunk.map(|tokens| json!(["prefill_chunk", tokens])));
-        json!(all)
+        all.into()
     }
 }

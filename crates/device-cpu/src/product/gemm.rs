@@ -230,8 +230,7 @@ impl Gemm<'_> {
             let is_later = matches!(self.prefetch, Some(Prefetch::Next { .. }));
             // Steps per cache line of a panel, and steps per round of the loop.
             let line = const { LINE_BYTES / (PANEL * E::BYTES) };
-            let round =
-                const { if I::TILE_PANELS == 1 { UNROLLED } else { LINE_BYTES / (PANEL * E::BYTES) } };
+            let round = if I::TILE_PANELS == 1 { UNROLLED } else { line };
             let mut k = 0;
             while k + round <= self.k {
                 for i in 0..round {

@@ -7,6 +7,8 @@
 mod gemm;
 pub(crate) mod int4;
 pub(crate) mod int8;
+#[cfg(target_arch = "x86_64")]
+mod narrow;
 mod scratch;
 pub(crate) mod tiles;
 #[cfg(test)]

@@ -15,8 +15,8 @@ pub enum Scheduling {
     PrefillFirst,
     /// After this many prefill steps in a row, sequences that decode get a step.
     Alternating(usize),
-    /// Every step has the next token of each sequence that decodes, and at most this many prompt tokens beside them. A step without
-    /// such a sequence is filled with prompts.
+    /// Every step has the next token of each sequence that decodes, and at most this many prompt tokens beside them. A step
+    /// without such a sequence is filled with prompts.
     Mixed(usize),
 }
 
@@ -59,7 +59,6 @@ impl Room {
 }
 
 /// What a step computes.
-#[derive(Default)]
 pub(super) struct Plan {
     /// Parts of prompts, then of sequences that decode.
     pub(super) parts: Vec<Part>,
@@ -110,7 +109,8 @@ impl Engine {
             return Plan::new(Vec::new(), decode);
         }
         let prefill = self.plan_prefill(self.step_room());
-        if prefill.is_empty() { Plan::new(prefill, decode) } else { Plan::new(prefill, Vec::new()) }
+        let decode = if prefill.is_empty() { decode } else { Vec::new() };
+        Plan::new(prefill, decode)
     }
 
     /// Returns the room of an empty step.
@@ -119,8 +119,8 @@ impl Engine {
         Room { rows: capacity.max_step_tokens, logits: capacity.max_logit_rows }
     }
 
-    /// Plans the next token of every sequence with a fed prompt, and at most `most` prompt tokens. Prompts come before guesses:
-    /// a guess may be wrong.
+    /// Plans the next token of every sequence with a fed prompt, and at most `most` prompt tokens. Prompts come before guesses,
+    /// because a guess may be wrong.
     fn plan_mixed(&self, most: usize) -> Plan {
         let fed = self.running.iter().filter(|sequence| sequence.prompt_left() == 0).count();
         let left = self.step_room().beside(Room { rows: fed, logits: fed });
@@ -151,8 +151,8 @@ impl Engine {
         parts
     }
 
-    /// Plans one token of every sequence with a fed prompt, and guesses of the next ones where guesses pay. The rows follow those
-    /// that are `taken`.
+    /// Plans one token of every sequence with a fed prompt, and guesses of the next ones where they are due. The rows follow
+    /// those that are `taken`.
     fn plan_decode(&self, taken: Room) -> Vec<Part> {
         let room = self.step_room().beside(taken);
         let fed = self.running.iter().enumerate().filter(|(_, sequence)| sequence.prompt_left() == 0);

@@ -9,6 +9,7 @@ use std::arch::x86_64::{
 
 use crate::buffer::prefetch_line;
 use crate::pack::{PANEL, QUAD};
+use crate::product::narrow::narrow;
 use crate::simd::{Avx2, Avx512Vnni, AvxVnni};
 
 use super::gemm::{Checked, Product};
@@ -228,35 +229,6 @@ macro_rules! rows_of_panels {
             }
         }
     }};
-}
-
-/// Defines the product of a set with registers of 256 bits.
-macro_rules! narrow {
-    ($(#[$doc:meta])* $name:ident, $set:ty, $features:literal, $tile:ident, $most:expr, $heights:tt) => {
-        $(#[$doc])*
-        pub(super) fn $name(_: $set, t: Checked<'_>) {
-            #[target_feature(enable = $features)]
-            fn compiled(t: Checked<'_>) {
-                let t = &*t;
-                // SAFETY: the tiles lie inside the product, which was checked; the instructions are present.
-                unsafe {
-                    match t.rows() {
-                        0 => {}
-                        // Few rows: several panels at once, so that enough independent sums are in flight.
-                        1 => strip!($tile, t, 1, 4),
-                        2 => strip!($tile, t, 2, 2),
-                        _ => {
-                            for panel in 0..t.panels() {
-                                rows_of_panels!($tile, t, $most, panel, $heights, 1);
-                            }
-                        }
-                    }
-                }
-            }
-            // SAFETY: the arguments prove that the machine has the instructions and that the operands hold the product.
-            unsafe { compiled(t) }
-        }
-    };
 }
 
 narrow! {
