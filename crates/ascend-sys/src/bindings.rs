@@ -2200,7 +2200,18 @@ impl Nn {
                 .as_ref()
                 .expect(
                     "Expected function, got error.",
-                ))(x, scale, offset, sqrtMode, roundMode, dstType, axis, y, workspaceSize, executor)
+                ))(
+                x,
+                scale,
+                offset,
+                sqrtMode,
+                roundMode,
+                dstType,
+                axis,
+                y,
+                workspaceSize,
+                executor,
+            )
         }
     }
     pub unsafe fn aclnnAscendQuantV3(
