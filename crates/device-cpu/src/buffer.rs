@@ -10,7 +10,7 @@ use bytemuck::Zeroable;
 use glmbench_device::DeviceError;
 
 /// Size of a huge page. Buffers of at least this size are mapped.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// Size of a cache line in bytes.
 pub(crate) const LINE_BYTES: usize = 64;
 
@@ -126,6 +126,24 @@ impl<T> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`; `&mut self` makes the access unique.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
+    }
+}
+
+/// Size of a result, in bytes, from which it is streamed past the caches. A smaller one is read again from there.
+const STREAMED_BYTES: usize = 4 << 20;
+
+/// Returns whether a result of so many numbers is streamed: a line that is not in a cache need not be read before it is
+/// written, and the operands stay in the caches.
+pub(crate) fn is_streamed(numbers: usize) -> bool {
+    numbers >= STREAMED_BYTES / size_of::<f32>()
+}
+
+/// Orders streamed stores before later stores of this thread, which hand the numbers to other threads.
+pub(crate) fn fence_streams() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
     }
 }
 

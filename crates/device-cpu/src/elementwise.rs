@@ -34,6 +34,23 @@ impl Kernel for Finish<'_> {
     }
 }
 
+/// Copies whole vectors past the caches.
+pub(crate) struct Stream<'a> {
+    pub(crate) from: &'a [f32],
+    pub(crate) to: &'a mut [f32],
+}
+
+impl Kernel for Stream<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa, E: Element>(self, isa: I) {
+        for (from, to) in self.from.as_chunks().0.iter().zip(self.to.as_chunks_mut().0) {
+            isa.load(from).stream(to);
+        }
+    }
+}
+
 /// `out = round(x / sqrt(mean(x^2) + epsilon) * weight)` for rows of `n` numbers, padded to sixteen.
 pub(crate) struct RmsNorm<'a> {
     pub(crate) x: &'a [f32],
@@ -90,6 +107,8 @@ pub(crate) struct SwiGlu<'a> {
     pub(crate) up: &'a [f32],
     /// Padded to sixteen numbers.
     pub(crate) out: &'a mut [f32],
+    /// Whether whole vectors of results are streamed.
+    pub(crate) streamed: bool,
 }
 
 impl SwiGlu<'_> {
@@ -110,7 +129,8 @@ impl Kernel for SwiGlu<'_> {
         let ((gates, gate), (ups, up)) = (self.gate.as_chunks(), self.up.as_chunks());
         let mut out = self.out.as_chunks_mut().0.iter_mut();
         for ((gate, up), out) in gates.iter().zip(ups).zip(&mut out) {
-            Self::sixteen::<I, E>(isa, isa.load(gate), isa.load(up)).store(out);
+            let results = Self::sixteen::<I, E>(isa, isa.load(gate), isa.load(up));
+            if self.streamed { results.stream(out) } else { results.store(out) }
         }
         if let (false, Some(out)) = (gate.is_empty(), out.next()) {
             Self::sixteen::<I, E>(isa, isa.load_part(gate), isa.load_part(up)).store(out);

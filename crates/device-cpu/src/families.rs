@@ -163,6 +163,45 @@ fn every_family_computes_what_the_reference_device_does() {
     }
 }
 
+/// Results that are too large for the caches are those of their rows alone.
+#[test]
+fn large_results_are_those_of_their_rows() {
+    let (rows, width, inner) = (516, 40, 2048);
+    assert!(crate::buffer::is_streamed(rows * inner), "the results are streamed");
+    for precision in Precision::TYPES {
+        for set in Family::ALL.into_iter().flat_map(Family::sets) {
+            let mut device = cpu(set, precision, 2).device;
+            let (down, gate_up) = (Numbers::new(inner, width, 3), Numbers::new(2 * inner, width, 4));
+            let bias = Numbers::new(1, inner, 5);
+            let down = precision.weights.of_dense(down.host());
+            let down = device.upload_linear(Role::Down, down, Some(bias.host())).unwrap();
+            let gate_up = precision.weights.of_dense(gate_up.host());
+            let gate_up = device.upload_linear(Role::GateUp, gate_up, None).unwrap();
+            let x: Vec<f32> = (0..rows * width).map(|i| ((i * 37) % 101) as f32 / 64.0 - 0.75).collect();
+            let mut of = |first: usize, rows: usize| {
+                let activation = |width| device.activation(rows, width).unwrap();
+                let (mut from, mut out) = (activation(width), activation(inner));
+                let (mut h, mut joined) = (activation(2 * inner), activation(inner));
+                device.upload(&x[first * width..][..rows * width], &mut from).unwrap();
+                device.linear(&from, &down, &mut out).unwrap();
+                device.gate_up(&from, &gate_up, &mut h, &mut joined).unwrap();
+                [out, joined].map(|of| {
+                    let mut numbers = Vec::new();
+                    device.download(&of, &mut numbers).unwrap();
+                    bits(&numbers)
+                })
+            };
+            let all = of(0, rows);
+            for first in [0, 257, rows - 3] {
+                let alone = of(first, 3);
+                for (all, alone) in all.iter().zip(&alone) {
+                    assert!(all[first * inner..][..3 * inner] == alone[..], "{} in {precision}", set.name());
+                }
+            }
+        }
+    }
+}
+
 /// A family that gave the bits of another one would not need to be one.
 #[test]
 fn the_families_differ_in_their_sums() {

@@ -395,7 +395,7 @@ impl Device for Cpu {
             let (gate, up) = h.row(i).split_at(width);
             // SAFETY: each row is written by one thread.
             let out = unsafe { shared.range(i * stride..(i + 1) * stride) };
-            vectors.run(SwiGlu { gate, up, out });
+            vectors.run(SwiGlu { gate, up, out, streamed: false });
         });
         Ok(())
     }

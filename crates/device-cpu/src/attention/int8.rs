@@ -111,6 +111,7 @@ impl Int8Tiles {
             shape: Shape::Wide,
             a: [high, high + digits].map(|at| self.queries[at..][..digits].as_ptr().cast()),
             b: [first, second, second, second],
+            ahead_lines: 0,
             tiles,
             fresh: true,
             c: self.key_sums[..sums_of(Shape::Wide).distance()].as_mut_ptr(),

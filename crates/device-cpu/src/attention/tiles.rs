@@ -213,7 +213,15 @@ impl Product<'_> {
         let groups = c.chunks_exact_mut(strips.distance()).take(self.panels.div_ceil(group));
         for (i, c) in groups.enumerate() {
             let b = self.group(i, group, unpacked);
-            let product = TileProduct { shape: self.shape, a, b, tiles: self.used, fresh, c: c.as_mut_ptr() };
+            let product = TileProduct {
+                shape: self.shape,
+                a,
+                b,
+                ahead_lines: 0,
+                tiles: self.used,
+                fresh,
+                c: c.as_mut_ptr(),
+            };
             // SAFETY: this thread configured the registers. The blocks, the panels and the strip of sums hold the
             // shape, and the product has a tile of depth.
             unsafe { self.by.unit.multiply(configured, &product) };

@@ -92,6 +92,12 @@ pub(crate) trait Kernel {
 pub(crate) trait Simd16: Copy {
     /// Stores the lanes.
     fn store(self, to: &mut [f32; LANES]);
+    /// Stores the lanes past the caches, if the set can and the place is aligned to a cache line. Another thread may read
+    /// them after [`fence_streams`](crate::buffer::fence_streams).
+    #[inline(always)]
+    fn stream(self, to: &mut [f32; LANES]) {
+        self.store(to);
+    }
     /// Stores the lanes rounded to fp16 (to nearest, ties to even).
     fn store_f16(self, to: &mut [u16; LANES]);
     /// Stores the lanes rounded to bf16 (to nearest, ties to even).

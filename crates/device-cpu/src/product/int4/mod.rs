@@ -27,7 +27,7 @@ use crate::pool::{Pool, part};
 use crate::simd::{Element, Isa, Kernel, Simd16, Vectors};
 
 use super::int8::{Int8Gemm, row_stride};
-use super::tiles::blocks_of_rows;
+use super::tiles::{BLOCK_ROWS, blocks_of_rows};
 use super::{Epilogue, PackedWeight, Scratch, WeightKernels};
 
 use self::gemm::Product;
@@ -109,7 +109,7 @@ impl PackedWeight for Layer {
         scratch: &mut Scratch,
         pool: &mut Pool,
     ) {
-        for rows in blocks_of_rows(x.rows) {
+        for rows in blocks_of_rows(x.rows, BLOCK_ROWS) {
             let x = x.range(&rows);
             let out_stride = out.stride;
             let shared = SharedSlice::new(&mut out.data[rows.start * out_stride..]);

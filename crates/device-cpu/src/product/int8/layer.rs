@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use glmbench_device::{DeviceError, Form, HostTensor, Inputs, LinearWeight};
 
-use crate::buffer::{SharedSlice, Strided};
+use crate::buffer::{SharedSlice, Strided, is_streamed};
 use crate::elementwise::SwiGlu;
 use crate::pack::int8::{Int8Linear, Source};
 use crate::pack::quantise::Scaled;
 use crate::pack::{PANEL, Rows, RowsMut};
 use crate::pool::Pool;
-use crate::product::tiles::blocks_of_rows;
+use crate::product::tiles::{BLOCK_ROWS, blocks_of_rows};
 use crate::product::{Epilogue, PackedWeight, Scratch, WeightKernels};
 use crate::simd::{Element, Isa, Kernel, Simd16, Vectors};
 
@@ -103,7 +103,7 @@ impl PackedWeight for Layer {
     ) {
         let Self { linear, kernels } = self;
         let vectors = kernels.vectors;
-        for rows in blocks_of_rows(x.rows) {
+        for rows in blocks_of_rows(x.rows, BLOCK_ROWS) {
             let (x, out_stride) = (x.range(&rows), out.stride);
             let out = &SharedSlice::new(&mut out.data[rows.start * out_stride..]);
             let of_rows = |scratch, offset| Int8Layer {
@@ -122,7 +122,7 @@ impl PackedWeight for Layer {
                     rows::multiply(&of_rows(scratch, gemm.offset()), gemm, pool);
                 }
                 Multiply::Tiles(unit) => {
-                    let layout = tiles::quantise(x, linear, vectors, scratch, pool);
+                    let layout = tiles::quantise(x, linear, &unit, vectors, scratch, pool);
                     tiles::multiply(&of_rows(scratch, 0), unit, layout, pool);
                 }
             }
@@ -192,6 +192,7 @@ impl Int8Layer<'_> {
             offset: self.offset,
             channels: [channels(0), channels(halves - 1)],
             epilogue: self.epilogue,
+            streamed: is_streamed(self.rows * self.outputs() * PANEL),
             // SAFETY: these columns belong to this thread.
             to: unsafe { self.out.strided(begin, rows, columns, self.out_stride) },
         });
@@ -248,6 +249,8 @@ struct ToNumbers<'a> {
     /// The channels of the first and of the last half.
     channels: [Channels<'a>; 2],
     epilogue: Epilogue,
+    /// Whether the numbers are streamed past the caches.
+    streamed: bool,
     to: Strided<'a, f32>,
 }
 
@@ -270,7 +273,7 @@ impl Kernel for ToNumbers<'_> {
                         SwiGlu::sixteen::<I, E>(isa, y, up)
                     }
                 };
-                y.store(to);
+                if self.streamed { y.stream(to) } else { y.store(to) }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::buffer::{SharedSlice, Strided};
+use crate::buffer::{SharedSlice, Strided, fence_streams};
 use crate::pack::int8::{Int8Linear, panel_stride};
 use crate::pack::quantise::Quantise;
 use crate::pack::{PANEL, Rows, TILE_K};
@@ -91,6 +91,7 @@ pub(super) fn multiply(layer: &Int8Layer<'_>, gemm: Int8Gemm, pool: &mut Pool) {
             }
             layer.finish(sums, 0, outputs, each);
         }
+        fence_streams();
     });
 }
 

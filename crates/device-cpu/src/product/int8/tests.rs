@@ -282,7 +282,7 @@ fn swiglu_ends_a_product_as_the_operator_does() {
             let halves = apply(int8, 1, xwb, (rows, n, k));
             for (h, out) in halves.chunks_exact(n).zip(expected.chunks_exact_mut(half)) {
                 let (gate, up) = h.split_at(half);
-                int8.vectors.run(SwiGlu { gate, up, out });
+                int8.vectors.run(SwiGlu { gate, up, out, streamed: false });
             }
             for threads in [1, 2] {
                 let ours = apply_with(Epilogue::SwiGlu, int8, threads, xwb, (rows, n, k));
@@ -437,7 +437,7 @@ fn products_of_tiles_add_to_the_sums_that_are_there() {
                 a.each_ref().map(|a| a[begin..].as_ptr().cast()),
                 b.each_ref().map(|b| b[begin..].as_ptr().cast()),
             );
-            let t = TileProduct { shape, a, b, tiles: range.len(), fresh, c: c.as_mut_ptr() };
+            let t = TileProduct { shape, a, b, ahead_lines: 0, tiles: range.len(), fresh, c: c.as_mut_ptr() };
             let configured = unit.configure(shape);
             // SAFETY: the number of tiles is right.
             unsafe { unit.multiply(&configured, &t) };

@@ -17,12 +17,13 @@ use super::layer::Int8Layer;
 pub(super) fn quantise(
     x: Rows<'_>,
     linear: &Int8Linear,
+    unit: &TileUnit<i32>,
     vectors: Vectors,
     scratch: &mut Scratch,
     pool: &mut Pool,
 ) -> Layout {
     let k = linear.k;
-    let layout = Layout::new(x.rows, k.div_ceil(TILE_K), 1);
+    let layout = Layout::new(x.rows, k.div_ceil(TILE_K), unit);
     let (data, scaled) = (scratch.rows.shared(), SharedSlice::new(&mut scratch.scaled));
     pool.split(x.rows, x.rows * k, &|rows| {
         for row in rows {

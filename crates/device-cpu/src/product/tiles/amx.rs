@@ -12,12 +12,18 @@ use crate::buffer::{LINE_BYTES, prefetch_line};
 use crate::pack::{TILE_BYTES, TILE_DEPTH};
 use crate::simd::Avx512;
 
-use super::amx_loops::{tile_ahead, tile_loop, tile_product, wide_row_parts};
+use super::amx_loops::{next_sums, tile_ahead, tile_loop, tile_product, wide_row_parts};
 use super::{HALF, HIGH, Shape, TileProduct};
 
 /// Returns the product of numbers in `parts` parts.
 pub(super) fn product(parts: usize) -> unsafe fn(&TileProduct) {
     if parts == 1 { multiply_bf16 } else { multiply_fp16 }
+}
+
+/// Returns the product of few rows with stored panels, for numbers in two parts.
+pub(super) fn from_stored(_: Avx512, parts: usize) -> Option<unsafe fn(&TileProduct, &mut [u8])> {
+    // SAFETY: the first argument proves that the machine has the instructions.
+    (parts == 2).then_some(|t, workspace| unsafe { multiply_stored_fp16(t, workspace) })
 }
 
 /// Indices of the upper halves of the sixteen and sixteen lanes of two registers.
@@ -184,8 +190,121 @@ unsafe fn multiply_fp16(t: &TileProduct) {
                 "add {a1}, 2048",
                 "add {b0}, 2048",
                 "add {b1}, 2048",
-                "/* {b2} {b3} {ahead} */",
+                "/* {b2} {b3} */",
             ),
         }
+    }
+}
+
+/// Splits one line of a panel, at `{j}`, into both parts, and prefetches the line two tiles ahead.
+macro_rules! split_line {
+    ($panel:literal, $high:literal, $low:literal) => {
+        concat!(
+            "prefetcht0 [{",
+            $panel,
+            "} + {j} + 2048]\n",
+            "vcvtph2ps zmm0, ymmword ptr [{",
+            $panel,
+            "} + {j}]\n",
+            "vcvtph2ps zmm1, ymmword ptr [{",
+            $panel,
+            "} + {j} + 32]\n",
+            "vpaddd zmm2, zmm0, zmm28\n",
+            "vpandd zmm2, zmm2, zmm29\n",
+            "vpaddd zmm3, zmm1, zmm28\n",
+            "vpandd zmm3, zmm3, zmm29\n",
+            "vsubps zmm0, zmm0, zmm2\n",
+            "vsubps zmm1, zmm1, zmm3\n",
+            "vpermt2w zmm2, zmm30, zmm3\n",
+            "vpermt2w zmm0, zmm30, zmm1\n",
+            "vmovdqu64 [{parts} + {j} + ",
+            $high,
+            "], zmm2\n",
+            "vmovdqu64 [{parts} + {j} + ",
+            $low,
+            "], zmm0\n",
+        )
+    };
+}
+
+/// Multiplies few rows by four panels of fp16. A tile of each panel is split into the workspace, as [`split`] does, while
+/// the registers multiply the previous ones. So memory is read all the time, and the sums stay in the registers.
+///
+/// # Safety
+/// As [`TileUnit::multiply_stored`](super::TileUnit::multiply_stored).
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn multiply_stored_fp16(t: &TileProduct, workspace: &mut [u8]) {
+    if t.tiles == 0 {
+        return;
+    }
+    // SAFETY: the tiles are configured for the shape, and its blocks, panels and sums are valid. The workspace has a tile
+    // in two parts, 1 KiB apart, for each of the four panels.
+    unsafe {
+        std::arch::asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "xor {j:e}, {j:e}",
+            "3:",
+            split_line!("b0", "0", "1024"),
+            split_line!("b1", "2048", "3072"),
+            split_line!("b2", "4096", "5120"),
+            split_line!("b3", "6144", "7168"),
+            "add {j:e}, 64",
+            "cmp {j:e}, 1024",
+            "jne 3b",
+            "tileloadd tmm4, [{a0} + {s}*1]",
+            "tileloadd tmm5, [{a0} + {s}*1 + 1024]",
+            "tileloadd tmm6, [{parts} + {s}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{parts} + {s}*1 + 2048]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm0, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm5, tmm7",
+            "tileloadd tmm6, [{parts} + {s}*1 + 4096]",
+            "tdpbf16ps tmm2, tmm4, tmm6",
+            "tileloadd tmm7, [{parts} + {s}*1 + 6144]",
+            "tdpbf16ps tmm3, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{parts} + {s}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{parts} + {s}*1 + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm6, [{parts} + {s}*1 + 5120]",
+            "tdpbf16ps tmm2, tmm4, tmm6",
+            "tileloadd tmm7, [{parts} + {s}*1 + 7168]",
+            "tdpbf16ps tmm3, tmm4, tmm7",
+            "add {a0}, 2048",
+            "add {b0}, 1024",
+            "add {b1}, 1024",
+            "add {b2}, 1024",
+            "add {b3}, 1024",
+            "dec {n}",
+            "jnz 2b",
+            "tilestored [{c} + {s}*4], tmm0",
+            "tilestored [{c} + {s}*4 + 64], tmm1",
+            "tilestored [{c} + {s}*4 + 128], tmm2",
+            "tilestored [{c} + {s}*4 + 192], tmm3",
+            j = out(reg) _,
+            parts = in(reg) workspace.as_mut_ptr(),
+            c = in(reg) t.c,
+            s = in(reg) LINE_BYTES,
+            n = inout(reg) t.tiles => _,
+            a0 = inout(reg) t.a[0] => _,
+            b0 = inout(reg) t.b[0] => _,
+            b1 = inout(reg) t.b[1] => _,
+            b2 = inout(reg) t.b[2] => _,
+            b3 = inout(reg) t.b[3] => _,
+            in("zmm28") _mm512_set1_epi32(HALF as i32),
+            in("zmm29") _mm512_set1_epi32(HIGH as i32),
+            in("zmm30") _mm512_loadu_si512(UPPER_HALVES.as_ptr().cast()),
+            out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! The integer tile kernel on Intel's AMX.
 
-use super::amx_loops::{tile_ahead, tile_loop, tile_product};
+use super::amx_loops::{next_sums, tile_ahead, tile_loop, tile_product};
 use super::{Shape, TileProduct};
 
 /// # Safety

@@ -18,6 +18,7 @@ macro_rules! tile_ahead {
 macro_rules! tile_loop {
     ($t:expr, $c_bytes:literal, $second_row:literal, $($step:expr),+ $(,)?) => {
         ::std::arch::asm!(
+            "lea {ahead}, [{c} + 4096]",
             "test {fresh:e}, {fresh:e}",
             "jz 3f",
             "tilezero tmm0",
@@ -38,8 +39,10 @@ macro_rules! tile_loop {
             "tilestored [{c} + {cs}*1 + 64], tmm1",
             concat!("tilestored [{c} + {cs}*1 + ", $second_row, "], tmm2"),
             concat!("tilestored [{c} + {cs}*1 + ", $second_row, " + 64], tmm3"),
+            "/* {lines} */",
             fresh = in(reg) u32::from($t.fresh),
             ahead = out(reg) _,
+            lines = in(reg) $t.ahead_lines,
             c = in(reg) $t.c,
             cs = in(reg) $c_bytes,
             s = in(reg) 64usize,
@@ -58,6 +61,27 @@ macro_rules! tile_loop {
 }
 pub(super) use {tile_ahead, tile_loop};
 
+/// Prefetches four lines of the sums of the next product, from the first one on.
+macro_rules! next_sums {
+    ($first:literal) => {
+        concat!(
+            "prefetcht0 [{ahead} + ",
+            $first,
+            "]\n",
+            "prefetcht0 [{ahead} + ",
+            $first,
+            " + 64]\n",
+            "prefetcht0 [{ahead} + ",
+            $first,
+            " + 128]\n",
+            "prefetcht0 [{ahead} + ",
+            $first,
+            " + 192]\n",
+        )
+    };
+}
+pub(super) use next_sums;
+
 /// The step of a wide [`tile_loop`]: thirty-two rows in two bf16 parts, 1 KiB apart, times one tile of each of two
 /// panels.
 macro_rules! wide_row_parts {
@@ -69,11 +93,16 @@ macro_rules! wide_row_parts {
             "tileloadd tmm7, [{b1} + {s}*1]\n",
             "tdpbf16ps tmm1, tmm4, tmm7\n",
             "tileloadd tmm5, [{a1} + {s}*1]\n",
+            next_sums!("0"),
             "tdpbf16ps tmm2, tmm5, tmm6\n",
+            next_sums!("256"),
             "tdpbf16ps tmm3, tmm5, tmm7\n",
             "tileloadd tmm4, [{a0} + {s}*1 + 1024]\n",
+            next_sums!("512"),
             "tdpbf16ps tmm0, tmm4, tmm6\n",
+            next_sums!("768"),
             "tdpbf16ps tmm1, tmm4, tmm7\n",
+            "add {ahead}, 1024\n",
             "tileloadd tmm5, [{a1} + {s}*1 + 1024]\n",
             "tdpbf16ps tmm2, tmm5, tmm6\n",
             "tdpbf16ps tmm3, tmm5, tmm7\n",
@@ -115,7 +144,8 @@ macro_rules! tile_product {
                 "add {b3}, 1024",
                 "/* {a1} */",
             ),
-            Shape::Wide => tile_loop!(
+            // Over the whole depth: the panels of the next product come from memory meanwhile.
+            Shape::Wide if $t.ahead_lines > 0 => tile_loop!(
                 $t,
                 128usize,
                 "2048",
@@ -127,11 +157,41 @@ macro_rules! tile_product {
                 "tileloadd tmm5, [{a1} + {s}*1]",
                 concat!($product, " tmm2, tmm5, tmm6"),
                 concat!($product, " tmm3, tmm5, tmm7"),
+                "mov {ahead}, {lines}",
+                "4:",
+                "prefetcht1 [{b2}]",
+                "prefetcht1 [{b3}]",
+                "add {b2}, 64",
+                "add {b3}, 64",
+                "dec {ahead}",
+                "jnz 4b",
                 "add {a0}, 1024",
                 "add {a1}, 1024",
                 "add {b0}, 1024",
                 "add {b1}, 1024",
-                "/* {b2} {b3} {ahead} */",
+            ),
+            // The panels stay in L1, because the rows pass it by (`tileloaddt1`). The sums of the next product, which
+            // follow in memory, are on their way from L2.
+            Shape::Wide => tile_loop!(
+                $t,
+                128usize,
+                "2048",
+                "tileloadd tmm6, [{b0} + {s}*1]",
+                "tileloaddt1 tmm4, [{a0} + {s}*1]",
+                next_sums!("0"),
+                concat!($product, " tmm0, tmm4, tmm6"),
+                "tileloadd tmm7, [{b1} + {s}*1]",
+                next_sums!("256"),
+                concat!($product, " tmm1, tmm4, tmm7"),
+                "tileloaddt1 tmm5, [{a1} + {s}*1]",
+                concat!($product, " tmm2, tmm5, tmm6"),
+                concat!($product, " tmm3, tmm5, tmm7"),
+                "add {ahead}, 512",
+                "add {a0}, 1024",
+                "add {a1}, 1024",
+                "add {b0}, 1024",
+                "add {b1}, 1024",
+                "/* {b2} {b3} */",
             ),
         }
     };

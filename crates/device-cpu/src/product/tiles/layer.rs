@@ -4,15 +4,18 @@ use std::ops::Range;
 
 use glmbench_device::{DeviceError, HostTensor, LinearWeight};
 
-use crate::buffer::{Buffer, SharedSlice};
-use crate::elementwise::{Finish, SwiGlu};
+use crate::buffer::{Buffer, SharedSlice, is_streamed};
+use crate::elementwise::{Finish, Stream, SwiGlu};
 use crate::pack::{Linear, Order, PANEL, Rows, RowsMut, TILE_BYTES, TILE_DEPTH, TILE_ROWS};
 use crate::pool::Pool;
 use crate::product::{Epilogue, PackedWeight, Scratch, WeightKernels};
 use crate::simd::Vectors;
 
-use super::macro_kernel::{BLOCK_BYTES, Layer, Layout, MacroKernel, blocks_of_rows};
-use super::{TileKernels, TileUnit, Unpack};
+use super::macro_kernel::{BLOCK_BYTES, BLOCK_ROWS, Layer, Layout, MacroKernel, blocks_of_rows};
+use super::{Shape, TileKernels, TileUnit, Unpack};
+
+/// Rows up to which sixteen at a time are faster than all at once, if a product of few rows splits panels on the way.
+const SPLIT_ROWS: usize = 32;
 
 /// Products with tiles.
 #[derive(Debug, Clone, Copy)]
@@ -75,15 +78,21 @@ impl PackedWeight for TileLinear {
         pool: &mut Pool,
     ) {
         let Self { linear, kernels: TileLayers { tiles, vectors, .. } } = self;
-        for rows in blocks_of_rows(x.rows) {
+        let most = if tiles.unit.takes_stored(Shape::of(TILE_ROWS)) && x.rows <= SPLIT_ROWS {
+            TILE_ROWS
+        } else {
+            BLOCK_ROWS
+        };
+        for rows in blocks_of_rows(x.rows, most) {
             let x = x.range(&rows);
-            let layout = Layout::new(x.rows, linear.k.div_ceil(TILE_DEPTH), tiles.parts);
+            let layout = Layout::new(x.rows, linear.k.div_ceil(TILE_DEPTH), &tiles.unit);
             pack(x, linear.k, &layout, &mut scratch.rows, tiles, pool);
             let out_stride = out.stride;
             let out = SharedSlice::new(&mut out.data[rows.start * out_stride..]);
             let work = x.rows * linear.n * linear.k;
-            let layer =
-                FloatLayer { linear, rows: x.rows, epilogue, tiles, vectors: *vectors, out, out_stride };
+            let streamed = is_streamed(x.rows * linear.n / epilogue.halves());
+            let (rows, vectors) = (x.rows, *vectors);
+            let layer = FloatLayer { linear, rows, epilogue, tiles, vectors, out, out_stride, streamed };
             let (halves, outputs, threads) = (epilogue.halves(), layer.outputs(), pool.threads());
             MacroKernel { layer: &layer, halves, outputs, layout, scratch, threads }.run(work, pool);
         }
@@ -116,6 +125,8 @@ struct FloatLayer<'a> {
     vectors: Vectors,
     out: SharedSlice<'a, f32>,
     out_stride: usize,
+    /// Whether the results are streamed past the caches.
+    streamed: bool,
 }
 
 impl FloatLayer<'_> {
@@ -154,10 +165,14 @@ impl Layer for FloatLayer<'_> {
             // SAFETY: a row's columns of these outputs belong to this thread.
             let out = unsafe { self.out.range(begin..begin + columns) };
             match self.epilogue {
+                Epilogue::Bias if self.streamed => {
+                    self.vectors.run(Stream { from: &sums[..columns], to: out })
+                }
                 Epilogue::Bias => out.copy_from_slice(&sums[..columns]),
                 Epilogue::SwiGlu => {
                     let (gate, up) = sums.split_at(numbers);
-                    self.vectors.run(SwiGlu { gate: &gate[..columns], up: &up[..columns], out });
+                    let (gate, up) = (&gate[..columns], &up[..columns]);
+                    self.vectors.run(SwiGlu { gate, up, out, streamed: self.streamed });
                 }
             }
         }

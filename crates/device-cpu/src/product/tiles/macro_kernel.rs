@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use crate::buffer::prefetch;
+use crate::buffer::{HUGE_PAGE_BYTES, LINE_BYTES, fence_streams, prefetch};
 use crate::pack::{PANEL, TILE_BYTES, TILE_ROWS};
 use crate::pool::{Pool, part};
 use crate::product::scratch::{Room, Scratch};
@@ -39,8 +39,10 @@ const PIECE_PANELS: usize = 24;
 const PIECES_A_THREAD: usize = 4;
 /// Number of sums of a product, of either shape.
 const PRODUCT_SUMS: usize = TILE_ROWS * NARROW * PANEL;
-/// Number of sums in a thread's workspace: those of a piece.
-pub(crate) const ROOM_SUMS: usize = BLOCK_ROWS * PIECE_PANELS * PANEL;
+/// Number of sums in a thread's workspace: those of a piece. It is a huge page of them, as scattered small pages share
+/// sets of L2 with each other.
+pub(crate) const ROOM_SUMS: usize = HUGE_PAGE_BYTES / size_of::<f32>();
+const _: () = assert!(ROOM_SUMS >= BLOCK_ROWS * PIECE_PANELS * PANEL, "the sums of a piece fit");
 
 /// A linear layer as the loops see it: weights of one number type, and a use for the sums.
 pub(crate) trait Layer: Sync {
@@ -61,11 +63,12 @@ pub(crate) trait Layer: Sync {
     fn finish(&self, sums: &mut [Self::Sum], first: usize, outputs: Range<usize>, each: usize);
 }
 
-/// Splits the rows into blocks of at most [`BLOCK_ROWS`], which are multiplied one at a time. The blocks are of nearly
+/// Splits the rows into blocks of at most `most`, which are multiplied one at a time. The blocks are of nearly
 /// equal size, because a block of few rows also reads all weights.
-pub(crate) fn blocks_of_rows(rows: usize) -> impl Iterator<Item = Range<usize>> {
-    let blocks = rows.div_ceil(BLOCK_ROWS).max(1);
-    let block = rows.div_ceil(blocks).next_multiple_of(Shape::Wide.rows()).max(1);
+pub(crate) fn blocks_of_rows(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let blocks = rows.div_ceil(most).max(1);
+    let whole = Shape::Wide.rows().min(most);
+    let block = rows.div_ceil(blocks).next_multiple_of(whole).max(1);
     (0..rows).step_by(block).map(move |first| first..rows.min(first + block))
 }
 
@@ -89,12 +92,13 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Creates the layout for `rows` rows, `depth` tiles of depth and `parts` parts per tile.
-    pub(crate) fn new(rows: usize, depth: usize, parts: usize) -> Self {
-        let (shape, tile_bytes) = (Shape::of(rows), parts * TILE_BYTES);
-        let block = match shape {
-            Shape::Narrow { .. } if parts == 1 => depth,
-            _ => BLOCK_BYTES / (shape.panels() * tile_bytes),
+    /// Creates the layout for `rows` rows and `depth` tiles of depth.
+    pub(crate) fn new<C>(rows: usize, depth: usize, unit: &TileUnit<C>) -> Self {
+        let (shape, tile_bytes) = (Shape::of(rows), unit.row_bytes());
+        let block = if unit.takes_whole_depth(shape, rows) {
+            depth
+        } else {
+            BLOCK_BYTES / (shape.panels() * tile_bytes)
         };
         let row_blocks = rows.next_multiple_of(shape.rows()) / TILE_ROWS;
         Self { shape, rows, row_blocks, depth, block, tile_bytes }
@@ -213,9 +217,10 @@ impl<L: Layer> MacroKernel<'_, L> {
         let tile_bytes = [unit.row_bytes(), unit.panel_bytes()];
         assert_eq!(tile_bytes, [layout.tile_bytes; 2], "invariant: the layout is for the unit's parts");
         let configured = unit.configure(layout.shape);
+        let stored = unit.takes_stored(layout.shape);
         for turn in 0..piece.len() * layout.blocks() {
             let (step, block) = self.turn(piece, turn);
-            let b = self.weights(step, block, parts);
+            let mut b = self.weights(step, block, parts);
             // A product's tiles lie inside its blocks of sixteen rows, and the layout has space for all of them.
             let rows = &self.scratch.rows[layout.at(block, 0)..][..layout.block_stride()];
             let ahead = self.ahead(piece, turn);
@@ -223,18 +228,33 @@ impl<L: Layer> MacroKernel<'_, L> {
             let place = if self.sums_wait() { step - piece.start } else { 0 };
             let sums = &mut sums[place * products * PRODUCT_SUMS..][..products * PRODUCT_SUMS];
             for (i, c) in sums.chunks_exact_mut(PRODUCT_SUMS).enumerate() {
-                ahead.iter().for_each(|bytes| prefetch(&bytes[part(bytes.len(), i, products)]));
+                let mut ahead_lines = 0;
+                if self.streams() {
+                    ahead_lines = (TILE_BYTES / LINE_BYTES).div_ceil(products);
+                    let first = i * ahead_lines * LINE_BYTES * layout.depth;
+                    (b[2], b[3]) =
+                        (ahead[0].as_ptr().wrapping_add(first), ahead[1].as_ptr().wrapping_add(first));
+                } else {
+                    ahead.iter().for_each(|bytes| prefetch(&bytes[part(bytes.len(), i, products)]));
+                }
                 let product = TileProduct {
                     shape: layout.shape,
                     a: self.rows(rows, i),
                     b,
+                    ahead_lines,
                     tiles: layout.tiles(block).len(),
                     fresh: block == 0,
                     c: c.as_mut_ptr(),
                 };
                 // SAFETY: this thread configured the registers. Rows, panels and sums hold the shape: `rows`, `weights`
                 // and the slice of the sums were checked in this turn. A block of depth has a tile.
-                unsafe { unit.multiply(&configured, &product) };
+                unsafe {
+                    if stored {
+                        unit.multiply_stored(&configured, &product, parts);
+                    } else {
+                        unit.multiply(&configured, &product);
+                    }
+                }
                 if block + 1 == layout.blocks() {
                     let first = i * layout.shape.rows();
                     self.layer.finish(c, first, self.outputs(step), self.each());
@@ -242,6 +262,12 @@ impl<L: Layer> MacroKernel<'_, L> {
             }
         }
         unit.release(configured);
+        fence_streams();
+    }
+
+    /// Returns whether products prefetch the panels of the next turn.
+    fn streams(&self) -> bool {
+        self.layout.shape == Shape::Wide && self.layer.unit().takes_whole_depth(Shape::Wide, self.layout.rows)
     }
 
     /// Returns the blocks of sixteen rows of a product, of the `rows` of a block of depth.
@@ -257,8 +283,9 @@ impl<L: Layer> MacroKernel<'_, L> {
         let mut out = [std::ptr::null(); NARROW];
         for (i, panel) in self.panels(step).enumerate() {
             let stored = self.layer.stored(panel, &tiles);
-            let unpack = self.layer.unpack();
-            let needed = if unpack.is_some() { tiles.len() * TILE_BYTES } else { bytes };
+            let stored_tiles = self.layer.unit().takes_stored(self.layout.shape);
+            let unpack = self.layer.unpack().filter(|_| !stored_tiles);
+            let needed = if self.layer.unpack().is_some() { tiles.len() * TILE_BYTES } else { bytes };
             assert!(stored.len() >= needed, "invariant: all tiles of a panel are there");
             out[i] = stored.as_ptr();
             if let Some(unpack) = unpack {

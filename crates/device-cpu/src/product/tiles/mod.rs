@@ -51,6 +51,10 @@ pub(crate) const NARROW: usize = 4;
 /// Panels, and blocks of rows, of a [`Shape::Wide`] product.
 pub(crate) const WIDE: usize = 2;
 
+/// Rows up to which a wide product covers the whole depth, while the panels of the next one come from memory. More rows
+/// are worth the traffic of sums: their panels stay in L1 over a block of depth.
+const STREAMED_ROWS: usize = 96;
+
 /// How a product uses the tile registers. The configuration is the same for [`Self::Narrow`] with sixteen rows and for
 /// [`Self::Wide`], and for every number type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +106,10 @@ pub(crate) struct TileProduct<C = f32> {
     pub(crate) shape: Shape,
     /// The blocks of rows, in tile order.
     pub(crate) a: [*const u8; WIDE],
-    /// The panels, in tile order.
+    /// The panels, in tile order. Of a wide product, the last two are what is prefetched.
     pub(crate) b: [*const u8; NARROW],
+    /// Lines of each of the last two `b` that a wide product prefetches into L2 per tile of depth; 0 for none.
+    pub(crate) ahead_lines: usize,
     /// Number of tiles of depth.
     pub(crate) tiles: usize,
     /// Whether the sums begin at zero instead of at the contents of `c`.
@@ -129,6 +135,10 @@ impl Configured {
     }
 }
 
+/// A product of few rows with panels as stored, which it converts on the way. It begins at zero, and the second argument is
+/// its workspace.
+type FromStored<C> = unsafe fn(&TileProduct<C>, &mut [u8]);
+
 /// A product in the tile registers, for one kind of numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TileUnit<C = f32> {
@@ -137,9 +147,29 @@ pub(crate) struct TileUnit<C = f32> {
     /// Tiles per tile of rows, and per tile of a panel: the parts of the numbers.
     parts: [usize; 2],
     multiply: unsafe fn(&TileProduct<C>),
+    /// The product of few rows with stored panels, for numbers in several parts.
+    from_stored: Option<FromStored<C>>,
 }
 
 impl<C> TileUnit<C> {
+    /// Creates a unit that uses the tile registers if there are some, and has no product with stored panels.
+    const fn new(registers: Option<Amx>, parts: [usize; 2], multiply: unsafe fn(&TileProduct<C>)) -> Self {
+        Self { registers, parts, multiply, from_stored: None }
+    }
+
+    /// Returns whether a product of a shape covers the whole depth, because it prefetches its panels, or the next ones.
+    pub(crate) fn takes_whole_depth(&self, shape: Shape, rows: usize) -> bool {
+        match shape {
+            Shape::Narrow { .. } => self.parts == [1; 2] || self.from_stored.is_some(),
+            Shape::Wide => self.parts == [1; 2] && self.registers.is_some() && rows <= STREAMED_ROWS,
+        }
+    }
+
+    /// Returns whether a product of a shape takes its panels as stored, and converts them on the way.
+    pub(crate) fn takes_stored(&self, shape: Shape) -> bool {
+        shape != Shape::Wide && self.from_stored.is_some()
+    }
+
     /// Returns the size of a tile of rows with its parts, in bytes.
     pub(crate) fn row_bytes(&self) -> usize {
         self.parts[0] * TILE_BYTES
@@ -179,6 +209,29 @@ impl<C> TileUnit<C> {
         unsafe { (self.multiply)(product) };
     }
 
+    /// Computes a product of few rows, from zero, with panels as stored. `workspace` holds a tile of each panel.
+    ///
+    /// # Panics
+    /// As [`Self::multiply`]; also if the unit has no such product.
+    ///
+    /// # Safety
+    /// As [`Self::multiply`], with the size of a stored tile for the panels.
+    pub(crate) unsafe fn multiply_stored(
+        &self,
+        configured: &Configured,
+        product: &TileProduct<C>,
+        workspace: &mut [u8],
+    ) {
+        assert!(
+            configured.registers && configured.serves(product.shape),
+            "invariant: the registers hold the shape"
+        );
+        assert!(workspace.len() >= NARROW * self.panel_bytes(), "invariant: a tile of each panel fits");
+        let multiply = self.from_stored.expect("invariant: the unit multiplies stored panels");
+        // SAFETY: the caller's promise; the instructions are present, by `self.registers`.
+        unsafe { multiply(product, workspace) };
+    }
+
     /// Releases the tile registers.
     pub(crate) fn release(&self, _: Configured) {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -216,9 +269,8 @@ impl TileKernels {
     /// Returns the reference kernels, in plain Rust; `None` for fp32, which tiles do not multiply.
     pub(crate) fn reference(dtype: DType) -> Option<Self> {
         let parts = parts_of(dtype)?;
-        let unit = |parts, multiply| TileUnit { registers: None, parts, multiply };
-        let weighted_integers = Some(unit([WEIGHT_PARTS, 1], integers::reference_product()));
-        let unit = unit([parts; 2], reference::product(parts));
+        let weighted_integers = Some(TileUnit::new(None, [WEIGHT_PARTS, 1], integers::reference_product()));
+        let unit = TileUnit::new(None, [parts; 2], reference::product(parts));
         Some(Self { parts, unit, weighted_integers, around: Around::Portable })
     }
 
@@ -227,9 +279,10 @@ impl TileKernels {
     pub(crate) fn amx(dtype: DType) -> Option<Self> {
         let parts = parts_of(dtype)?;
         let (registers, isa) = (found().ok().filter(|amx| amx.has_bf16())?, Avx512::detect()?);
-        let unit = |parts, multiply| TileUnit { registers: Some(registers), parts, multiply };
-        let weighted_integers = Some(unit([WEIGHT_PARTS, 1], integers::AMX_PRODUCT));
-        let unit = unit([parts; 2], amx::product(parts));
+        let registers = Some(registers);
+        let weighted_integers = Some(TileUnit::new(registers, [WEIGHT_PARTS, 1], integers::AMX_PRODUCT));
+        let unit = TileUnit::new(registers, [parts; 2], amx::product(parts));
+        let unit = TileUnit { from_stored: amx::from_stored(isa, parts), ..unit };
         Some(Self { parts, unit, weighted_integers, around: Around::Avx512(isa) })
     }
 
@@ -247,7 +300,7 @@ impl TileKernels {
     }
 
     fn of_pairs(dtype: DType, multiply: unsafe fn(&TileProduct), around: Around) -> Option<Self> {
-        let unit = TileUnit { registers: None, parts: [1; 2], multiply };
+        let unit = TileUnit::new(None, [1; 2], multiply);
         (dtype == DType::Bf16).then_some(Self { parts: 1, unit, weighted_integers: None, around })
     }
 
@@ -308,7 +361,7 @@ fn parts_of(dtype: DType) -> Option<usize> {
 
 /// Returns the integer product of tiles in plain Rust.
 pub(crate) fn reference_int8() -> TileUnit<i32> {
-    TileUnit { registers: None, parts: [1; 2], multiply: reference_int8::multiply }
+    TileUnit::new(None, [1; 2], reference_int8::multiply)
 }
 
 /// Returns the integer product on AMX; `None` if this machine does not have it.
@@ -316,7 +369,7 @@ pub(crate) fn amx_int8() -> Option<TileUnit<i32>> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     {
         let registers = found().ok().filter(|amx| amx.has_int8())?;
-        Some(TileUnit { registers: Some(registers), parts: [1; 2], multiply: amx_int8::multiply })
+        Some(TileUnit::new(Some(registers), [1; 2], amx_int8::multiply))
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     None

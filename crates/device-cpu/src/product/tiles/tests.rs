@@ -132,7 +132,7 @@ proptest! {
         let mut expected = vec![0.0; half];
         for (halves, joined) in halves.chunks_exact(2 * half).zip(joined.chunks_exact(half)) {
             let (gate, up) = halves.split_at(half);
-            vectors.run(SwiGlu { gate, up, out: &mut expected });
+            vectors.run(SwiGlu { gate, up, out: &mut expected, streamed: false });
             prop_assert_eq!(&expected, joined);
         }
     }
@@ -185,7 +185,10 @@ fn operands_that_are_too_short_panic() {
     let unit = TileKernels::reference(DType::Bf16).unwrap().unit;
     let run = |rows: usize, stored: usize, row_bytes: usize, parts: usize| {
         let layer = Short { unit, stored: vec![0; stored] };
-        let layout = Layout::new(rows, TILES, parts);
+        let layout = match parts {
+            1 => Layout::new(rows, TILES, &unit),
+            _ => Layout::new(rows, TILES, &TileKernels::reference(DType::Fp16).unwrap().unit),
+        };
         let (mut pool, mut scratch) = (Pool::new(1), Scratch::new(1).unwrap());
         scratch.reserve(row_bytes).unwrap();
         MacroKernel { layer: &layer, halves: 1, outputs: 1, layout, scratch: &scratch, threads: 1 }
@@ -232,6 +235,26 @@ fn rows_beyond_a_block_are_rows_like_any_other() {
     }
 }
 
+/// Whatever a product of so many rows keeps in which cache, its rows are those of a product of a few: several blocks of
+/// depth, and the depth at once.
+#[test]
+fn the_number_of_rows_does_not_matter() {
+    let (n, k, most) = (75, 683, 129);
+    for (family, dtype) in
+        [(Family::Tiles, DType::Fp16), (Family::Tiles, DType::Bf16), (Family::Pairs, DType::Bf16)]
+    {
+        let x = numbers(11, most * k, dtype);
+        let (weight, bias) = (numbers(12, n * k, dtype), numbers(13, n, dtype));
+        let of = |set, x: &[f32]| product(set, dtype, x, &weight, &bias, k);
+        let all: Vec<f32> = x.chunks(3 * k).flat_map(|x| of(family.reference(), x)).collect();
+        for set in family.sets() {
+            for rows in [15, 16, 17, 32, 33, 48, 64, 65, 96, 97, 128, most] {
+                assert!(of(set, &x[..rows * k]) == all[..rows * n], "{} {dtype} {rows}", set.name());
+            }
+        }
+    }
+}
+
 /// `VDPBF16PS` on one pair, as its manual defines it: the odd product first, each rounded once, subnormal numbers zero.
 #[test]
 fn pairs_are_summed_as_the_manual_says() {
@@ -255,7 +278,15 @@ fn pairs_are_summed_as_the_manual_says() {
             let mut c = vec![start; TILE_ROWS * NARROW * 16];
             let (a, b) = (rows.as_ptr().cast(), [panel.as_ptr().cast(); NARROW]);
             let shape = Shape::Narrow { rows: 1 };
-            let product = TileProduct { shape, a: [a; WIDE], b, tiles: 1, fresh: false, c: c.as_mut_ptr() };
+            let product = TileProduct {
+                shape,
+                a: [a; WIDE],
+                b,
+                ahead_lines: 0,
+                tiles: 1,
+                fresh: false,
+                c: c.as_mut_ptr(),
+            };
             let configured = unit.configure(shape);
             // SAFETY: a tile of rows, of panels, and sums for the shape.
             unsafe { unit.multiply(&configured, &product) };

@@ -10,10 +10,11 @@ use std::arch::x86_64::{
     _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_blend_ps,
     _mm512_mask_or_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutexvar_ps,
     _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_ps,
-    _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps,
 };
 
 use super::{Avx512, NEAREST, fold_lanes};
+use crate::buffer::LINE_BYTES;
 use crate::simd::{Element, Isa, Kernel, LANES, Simd16};
 
 /// One 512-bit register.
@@ -139,6 +140,18 @@ impl Simd16 for Avx512Vector {
     fn store(self, to: &mut [f32; LANES]) {
         // SAFETY: sixteen numbers; the set is present, by `self`.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn stream(self, to: &mut [f32; LANES]) {
+        let place = to.as_mut_ptr();
+        if place.align_offset(LINE_BYTES) == 0 {
+            // SAFETY: sixteen numbers, aligned to their size; the set is present, by `self`. Writers fence before they
+            // hand the numbers on (`fence_streams`).
+            unsafe { _mm512_stream_ps(place, self.0) }
+        } else {
+            self.store(to);
+        }
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 use crate::buffer::prefetch_line;
 use crate::pack::{PANEL, TILE_BYTES, TILE_DEPTH, TILE_ROWS};
 use crate::product::tiles::amx::{AHEAD_BYTES, parts, store_row};
-use crate::product::tiles::amx_loops::{tile_loop, wide_row_parts};
+use crate::product::tiles::amx_loops::{next_sums, tile_loop, wide_row_parts};
 use crate::product::tiles::{Shape, TileProduct};
 use crate::simd::Avx512;
 
@@ -124,7 +124,7 @@ unsafe fn multiply(t: &TileProduct) {
                 "add {a1}, 2048",
                 "add {b0}, 1024",
                 "add {b1}, 1024",
-                "/* {b2} {b3} {ahead} */",
+                "/* {b2} {b3} */",
             ),
         }
     }

@@ -81,6 +81,7 @@ fn product(kernels: &TileKernels, wide: bool, rows: &[(Vec<f32>, Vec<f32>)], pan
             shape,
             a: [0, blocks.len() - 1].map(|block| blocks[block].as_ptr()),
             b: std::array::from_fn(|i| panels[i % panels.len()].as_ptr()),
+            ahead_lines: 0,
             tiles: rows[0].0.len() / TILE_DEPTH,
             fresh,
             c: c.as_mut_ptr(),
