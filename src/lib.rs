@@ -216,8 +216,8 @@
 //!
 //! ## Limitations
 //!
-//! ModelSlim's compressed `w8a8sc` weights are not read. The speed of the AMX and NEON kernels is unmeasured. Their bits were compared with
-//! those of the reference kernels on emulated processors.
+//! ModelSlim's compressed `w8a8sc` weights are not read. The speed of the NEON kernels is unmeasured. Their bits were
+//! compared with those of the reference kernels on an emulated processor.
 #![forbid(unsafe_code)]
 
 pub mod backend;

@@ -12,9 +12,14 @@
 //! number of bytes, split into parts, and takes half as many cycles again. The products of the last block are finished
 //! at once, so their output leaves the core during the next product.
 //!
-//! Few rows need no blocks of depth: a product covers the whole depth of four panels, which stream from memory. The
-//! type fp16 needs them even then: the parts of four panels stay in L1 between splitting and multiplying.
-//! These blocks are processed consecutively, so memory is read in the same four streams.
+//! On an Intel Xeon, a little less than half of the peak is reached (`docs/SPEED.md`). Rows from L3 cost
+//! most of the rest: with rows in L2, the same loops reach 0.7.
+//!
+//! Few rows need no blocks of depth: a product covers the whole depth of four panels, which stream from memory. On AMX,
+//! up to 96 rows do the same with two panels, while the panels of the next step come from memory. A unit that splits
+//! numbers into parts splits a tile of each panel at a time on the way. Without such a product, the parts of four panels stay
+//! in L1 between splitting and multiplying. These blocks are processed consecutively, so memory is read in the same four
+//! streams.
 
 use std::ops::Range;
 
