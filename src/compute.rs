@@ -59,6 +59,8 @@ pub struct ComputeSpec {
     pub bind: Option<bool>,
     /// Whether every operator is timed.
     pub profile_operators: Option<bool>,
+    /// Whether packed weights are kept in a file beside the checkpoint.
+    pub pack_cache: Option<bool>,
 }
 
 impl ComputeSpec {
@@ -84,6 +86,7 @@ impl ComputeSpec {
             kernel: self.kernel.or(lower.kernel),
             bind: self.bind.or(lower.bind),
             profile_operators: self.profile_operators.or(lower.profile_operators),
+            pack_cache: self.pack_cache.or(lower.pack_cache),
         }
     }
 
@@ -122,6 +125,7 @@ impl Against {
             kv: None,
             kernel: None,
             ranks: Some(1),
+            pack_cache: engine.pack_cache.filter(|_| self.device.has_threads()),
             ..engine
         }
     }
@@ -176,6 +180,8 @@ pub struct Compute {
     pub bind: bool,
     /// Whether every operator is timed.
     pub profile_operators: bool,
+    /// Whether packed weights are kept in a file beside the checkpoint.
+    pub pack_cache: bool,
 }
 
 impl Compute {
@@ -218,6 +224,7 @@ impl Compute {
                 None => bound()?.is_some_and(|word| word != 0),
             },
             profile_operators: spec.profile_operators.unwrap_or(false),
+            pack_cache: spec.pack_cache.unwrap_or(false),
         })
     }
 
@@ -255,6 +262,7 @@ impl Compute {
             ranks: 1,
             kernel: self.kernel.filter(|_| device.has_threads()),
             profile_operators: false,
+            pack_cache: self.pack_cache && device.has_threads(),
             ..self.clone()
         }
     }
@@ -297,6 +305,10 @@ impl Compute {
             tp: self.ranks,
             bind: self.bind,
             profile_operators: self.profile_operators,
+            pack_cache: match model {
+                ModelPath::Folder(folder) => self.pack_cache.then(|| folder.clone()),
+                ModelPath::DummyChatglm2 | ModelPath::Dummy(_) => None,
+            },
             capacity,
         }
     }
@@ -328,9 +340,11 @@ mod tests {
             kernel in of(prop::sample::select(InstructionSet::ALL.to_vec())),
             bind in of(any::<bool>()),
             profile_operators in of(any::<bool>()),
+            pack_cache in of(any::<bool>()),
         ) -> ComputeSpec {
             ComputeSpec {
                 device, emulation: None, profile: None, dtype, kv, rope, ranks, threads, kernel, bind, profile_operators,
+                pack_cache,
             }
         }
     }
@@ -351,6 +365,7 @@ mod tests {
             prop_assert_eq!(found.threads, first(all, |s| s.threads).map(|threads| threads.min(1024)));
             prop_assert_eq!(found.bind, first(all, |s| s.bind).unwrap_or(false));
             prop_assert_eq!(found.profile_operators, first(all, |s| s.profile_operators).unwrap_or(false));
+            prop_assert_eq!(found.pack_cache, first(all, |s| s.pack_cache).unwrap_or(false));
             let kernel = first(all, |s| s.kernel).filter(|_| device == DeviceKind::Cpu);
             prop_assert_eq!(found.kernel, kernel);
             // The types of a suite are not those of the reference, which has one.

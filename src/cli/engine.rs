@@ -185,6 +185,9 @@ pub struct ComputeFlags {
     /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same
     #[arg(long)]
     pub bind: bool,
+    /// Keep the packed weights in a file beside the checkpoint, and map them from it in later runs; cpu only
+    #[arg(long)]
+    pub pack_cache: bool,
 }
 
 impl ComputeFlags {
@@ -195,6 +198,7 @@ impl ComputeFlags {
             kv: self.kv,
             rope: self.rope,
             bind: self.bind.then_some(true),
+            pack_cache: self.pack_cache.then_some(true),
             ..self.on.spec()
         }
     }

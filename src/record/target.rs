@@ -96,6 +96,10 @@ pub struct LoadFacts {
     pub working_bytes: u64,
     /// Whether the weights were generated instead of read from files.
     pub made: bool,
+    /// How the cache of packed weights was used: `mapped` from it, `written` to it, or `failed`. `None` without a cache, and in
+    /// records older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pack_cache: Option<String>,
 }
 
 /// A row of `limits.csv`.

@@ -50,6 +50,7 @@ fn profiled() -> fixture::Records {
         kv_bytes: 1_000_000_000,
         working_bytes: 1,
         made: true,
+        pack_cache: None,
     });
     let case = run.plan.performance[0].case_id.clone();
     let target = |figure, unit: Option<&str>| Target {
@@ -208,6 +209,7 @@ fn three_forms(root: &Path, language: Language) -> Comparison {
             kv_bytes: 1,
             working_bytes: 1,
             made: false,
+            pack_cache: None,
         });
         let text = run.plan.accuracy[0].task.clone();
         run.plan.accuracy[0].keyless = true;

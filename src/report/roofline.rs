@@ -199,10 +199,13 @@ impl<'a> Measured<'a> {
                 .peak_rss_bytes
                 .map(|peak| (peak as f64 - load.weight_bytes as f64 - load.kv_bytes as f64) / 1e9),
         };
-        let made = load.made && target.figure == Figure::LoadTime;
-        let note = match value {
-            None => Some(text!("the system does not tell")),
-            Some(_) => made.then(|| text!("random weights, made while loading instead of read")),
+        let note = match (value, load.pack_cache.as_deref()) {
+            (None, _) => Some(text!("the system does not tell")),
+            _ if target.figure != Figure::LoadTime => None,
+            _ if load.made => Some(text!("random weights, made while loading instead of read")),
+            (_, Some("mapped")) => Some(text!("packed weights, mapped from their cache")),
+            (_, Some("written")) => Some(text!("with writing the cache of packed weights")),
+            _ => None,
         };
         Reached { value, note, ..Reached::default() }
     }
@@ -291,6 +294,7 @@ mod tests {
             kv_bytes: 1_000_000_000,
             working_bytes: 1,
             made: true,
+            pack_cache: None,
         });
         let ids: Vec<String> = run.plan.performance.iter().map(|case| case.case_id.clone()).collect();
         let case = Some(ids[0].as_str());

@@ -203,6 +203,9 @@ impl FoundModel {
         if compute.profile_operators {
             load::check_profile(compute.device)?;
         }
+        if compute.pack_cache {
+            self.check_pack_cache(compute.device)?;
+        }
         self.check_room(compute, capacity)
     }
 
@@ -227,6 +230,19 @@ impl FoundModel {
             check_memory(&rank.of_ranks(compute.ranks), available_bytes)?;
         }
         Ok(())
+    }
+
+    /// Checks that the device packs weights, and that there is a folder to keep them in.
+    fn check_pack_cache(&self, device: DeviceKind) -> Result<(), EngineError> {
+        load::check_pack_cache(device)?;
+        match self.path {
+            ModelPath::Folder(_) => Ok(()),
+            ModelPath::DummyChatglm2 | ModelPath::Dummy(_) => Err(EngineError::Option(
+                "--pack-cache: random weights have no checkpoint to keep packed weights beside; expected a model folder, or no \
+                 --pack-cache"
+                    .into(),
+            )),
+        }
     }
 
     /// Checks that weights in a calibrated form come from a calibrated checkpoint, or are random.
@@ -264,6 +280,7 @@ impl FoundModel {
         if let Some(reason) = why_not_bound(&engine.device_info()) {
             observer.say(&format!("the ranks are not bound to cores: {reason}"));
         }
+        engine.pack_cache().iter().flat_map(|cache| &cache.notes).for_each(|note| observer.say(note));
         for fault in weight_fault_words(&engine, 5).unwrap_or_default() {
             observer.say(&format!("warning: {fault}; what the model says cannot be believed"));
         }

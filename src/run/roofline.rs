@@ -70,6 +70,7 @@ pub fn timed_load<T, E>(
         kv_bytes: estimate.kv_bytes,
         working_bytes: estimate.activation_bytes,
         made,
+        pack_cache: None,
     };
     Ok((loaded, facts))
 }

@@ -7,7 +7,7 @@ use glmbench_device::DeviceInfo;
 use glmbench_engine::EngineError;
 
 use crate::backend::Backend;
-use crate::record::{Group, Roofline, RunDir, RunRecord};
+use crate::record::{Group, LoadFacts, Roofline, RunDir, RunRecord};
 use crate::report::{Verdict, render};
 
 use super::directory::{Resume, open_dir};
@@ -75,7 +75,8 @@ impl Runner<'_> {
         let estimate = setup.estimate(plan, tp)?;
         let start = || setup.start(plan, tp, self.observer);
         let (started, facts) = roofline::timed_load(start, estimate, setup.makes_weights())?;
-        let Started { backend, weight_faults } = started;
+        let Started { backend, weight_faults, pack_cache } = started;
+        let facts = LoadFacts { pack_cache, ..facts };
         let device = backend.device_info();
         let roofline = share.roofline.or_else(|| profile_roofline(plan, &device));
         let is_of_engine = matches!(setup.answering, Answering::Engine);

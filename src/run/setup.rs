@@ -134,6 +134,7 @@ pub(super) struct Started {
     pub(super) backend: Box<dyn Backend>,
     /// Descriptions of non-finite weights in the run's type; `None` if no weights were read.
     pub(super) weight_faults: Option<Vec<String>>,
+    pub(super) pack_cache: Option<String>,
 }
 
 impl Setup {
@@ -423,10 +424,12 @@ impl Setup {
                     engine.set_tokenizer(Arc::new(tokenizer));
                 }
                 let weight_faults = weight_fault_words(&engine, 20);
-                Started { backend: Box::new(engine), weight_faults }
+                let pack_cache = engine.pack_cache().map(|cache| cache.used.name().to_owned());
+                Started { backend: Box::new(engine), weight_faults, pack_cache }
             }
             Answering::Scripted(script) => {
-                Started { backend: Box::new(Scripted::new(Script::clone(script))), weight_faults: None }
+                let backend = Box::new(Scripted::new(Script::clone(script)));
+                Started { backend, weight_faults: None, pack_cache: None }
             }
         })
     }

@@ -50,7 +50,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
 ];
 
 /// Each room of the CPU device and the other rooms that it may use. The crate root may use all.
-const CPU_ROOMS: [(&str, &[&str]); 12] = [
+const CPU_ROOMS: [(&str, &[&str]); 13] = [
     ("attention", &["buffer", "pack", "pool", "product", "simd"]),
     ("buffer", &[]),
     ("elementwise", &["simd"]),
@@ -60,9 +60,10 @@ const CPU_ROOMS: [(&str, &[&str]); 12] = [
     ("kernels", &["attention", "limits", "product", "simd"]),
     ("limits", &["buffer", "pack", "pool", "simd"]),
     ("memory", &["attention", "buffer", "kernels", "pack", "product"]),
-    ("pack", &["buffer", "pool", "simd"]),
+    ("pack", &["buffer", "packs", "pool", "simd"]),
+    ("packs", &["buffer"]),
     ("pool", &[]),
-    ("product", &["buffer", "elementwise", "pack", "pool", "simd"]),
+    ("product", &["buffer", "elementwise", "pack", "packs", "pool", "simd"]),
     ("simd", &[]),
 ];
 

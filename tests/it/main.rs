@@ -35,6 +35,7 @@ mod invariance;
 mod library_sets;
 mod npu_bundle;
 mod operators;
+mod pack_cache;
 mod parity_cases;
 mod paths;
 mod quantise;

@@ -1,12 +1,12 @@
 //! The CPU as several ranks: groups of cores, each with its own threads, that all-reduce through shared memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use glmbench_device::DeviceError;
 use glmbench_device::affinity::{BOUND, NOT_BOUND, bind_current_thread, core_groups, core_list};
 use glmbench_device::group::{DeviceGroup, HostSum};
 
-use super::{Cpu, CpuOptions};
+use super::{Cpu, CpuOptions, Packs};
 
 /// A group of ranks on groups of cores.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct CpuGroup {
     /// The cores of each rank, if ranks are to be bound.
     cores: Option<Result<Vec<Vec<usize>>, String>>,
     sum: Arc<HostSum>,
+    /// The packed weights of each rank, taken when its device is created.
+    packs: Vec<Mutex<Packs>>,
 }
 
 impl CpuGroup {
@@ -24,7 +26,13 @@ impl CpuGroup {
     /// [`DeviceInfo::details`](glmbench_device::DeviceInfo::details) has the reason.
     pub fn new(options: CpuOptions, tp: usize, bind: bool) -> Self {
         let cores = bind.then(|| core_groups(tp));
-        Self { options, tp, cores, sum: HostSum::new(crate::NAME, tp) }
+        Self { options, tp, cores, sum: HostSum::new(crate::NAME, tp), packs: Vec::new() }
+    }
+
+    /// Returns the group with packed weights that outlive the process, rank by rank.
+    #[must_use]
+    pub fn with_packs(self, packs: Vec<Packs>) -> Self {
+        Self { packs: packs.into_iter().map(Mutex::new).collect(), ..self }
     }
 
     fn threads(&self, rank: usize) -> usize {
@@ -66,6 +74,9 @@ impl DeviceGroup for CpuGroup {
         let options = CpuOptions { threads: self.threads(rank), ..self.options };
         let mut cpu = Cpu::on_cores(options, self.cores_of(rank))?;
         cpu.details.extend(details);
+        if let Some(packs) = self.packs.get(rank) {
+            cpu = cpu.with_packs(std::mem::take(&mut packs.lock().unwrap_or_else(PoisonError::into_inner)));
+        }
         cpu.communicator = (self.tp > 1).then(|| self.sum.communicator(rank));
         Ok(cpu)
     }

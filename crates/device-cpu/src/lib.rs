@@ -16,8 +16,8 @@
 //! It also measures the machine's limits ([`measure_limits`], [`LimitsProbe`]). It may use [`glmbench_device`] and no
 //! other crate of the workspace. It prints nothing.
 //!
-//! Each of its rooms uses only those before it. `buffer` has the memory of the device, `pool` the threads, `simd`
-//! instruction sets and vectors. `elementwise` has kernels over rows, `pack` layouts of weights and rows, `product`
+//! Each of its rooms uses only those before it. `buffer` has the memory of the device, `packs` packed weights that outlive the
+//! process, `pool` the threads, `simd` instruction sets and vectors. `elementwise` has kernels over rows, `pack` layouts of weights and rows, `product`
 //! products. `attention` has attention and the KV cache, `limits` the machine's measured limits, and `kernels` the registry, which selects kernels. A kernel is
 //! a safe function: only a machine that has an instruction set can make the value that the kernel needs (`simd`).
 //! `unsafe` remains where threads share a buffer, in the inner loops of products, and around single instructions.
@@ -32,6 +32,7 @@ mod kernels;
 mod limits;
 mod memory;
 mod pack;
+mod packs;
 mod pool;
 mod product;
 mod simd;
@@ -50,6 +51,7 @@ use self::buffer::Buffer;
 use self::elementwise::{Add, RmsNorm, Rotate, SwiGlu};
 use self::kernels::Kernels;
 use self::pack::{Matrix, Narrow, PANEL, padded_vector};
+use self::packs::Packed;
 use self::product::{Epilogue, PackedWeight, Scratch};
 use self::simd::Vectors;
 
@@ -58,6 +60,7 @@ pub use self::limits::{
     Bandwidth, LimitsProbe, LimitsSample, MachineLimits, Operands, Peak, Rate, Unit, UnitPeak, measure_limits,
 };
 pub use self::memory::CpuMemory;
+pub use self::packs::{PACK_ALIGNMENT, PACK_LAYOUT, Packs, SharedBytes};
 pub use self::pool::Pool;
 pub use self::simd::{Family, InstructionSet};
 
@@ -84,6 +87,18 @@ impl CpuOptions {
     pub fn plain(precision: Precision, max_context: usize, attention: AttentionShape) -> Self {
         Self { precision, threads: available_threads(), instruction_set: None, max_context, attention }
     }
+
+    fn instruction_set(&self) -> InstructionSet {
+        self.instruction_set.unwrap_or_else(|| InstructionSet::best_for(self.precision.dtype))
+    }
+
+    /// Returns the name of the kernels, and all that decides on the bytes of a packed weight besides the weight itself:
+    /// version, kernels and types. `None` if the machine does not have the kernels.
+    pub fn pack_layout(&self) -> Option<(&'static str, String)> {
+        let (set, Precision { dtype, weights, .. }) = (self.instruction_set(), self.precision);
+        let int8 = Kernels::detect(set, dtype)?.int8_name();
+        Some((set.name(), format!("{PACK_LAYOUT} {} {int8} {dtype} {weights:?}", set.name())))
+    }
 }
 
 /// The CPU device.
@@ -93,6 +108,7 @@ pub struct Cpu {
     pool: Mutex<Pool>,
     scratch: Mutex<Scratch>,
     workspace: Workspace,
+    packs: Mutex<Packs>,
     /// Facts for [`DeviceInfo`] beyond the options.
     details: Vec<(String, String)>,
     /// The handle to the tensor-parallel group, if the device is in one.
@@ -111,7 +127,7 @@ pub struct Weight(Box<dyn PackedWeight>);
 /// The embedding table, in the device's type.
 #[derive(Debug)]
 pub struct Table {
-    data: Buffer<u8>,
+    data: Packed<u8>,
     width: usize,
 }
 
@@ -124,8 +140,7 @@ impl Cpu {
     /// Like [`Cpu::new`], but binds each thread, including the caller's, to one of `cores` if there is a core per
     /// thread.
     fn on_cores(options: CpuOptions, cores: &[usize]) -> Result<Self, DeviceError> {
-        let set =
-            options.instruction_set.unwrap_or_else(|| InstructionSet::best_for(options.precision.dtype));
+        let set = options.instruction_set();
         let kernels =
             Kernels::detect(set, options.precision.dtype).ok_or_else(|| DeviceError::Unsupported {
                 device: NAME,
@@ -145,7 +160,22 @@ impl Cpu {
         } else {
             vec![("integer kernels".to_owned(), kernels.int8_name().to_owned())]
         };
-        Ok(Self { options, kernels, pool: Mutex::new(pool), scratch, workspace, details, communicator: None })
+        Ok(Self {
+            options,
+            kernels,
+            pool: Mutex::new(pool),
+            scratch,
+            workspace,
+            packs: Mutex::default(),
+            details,
+            communicator: None,
+        })
+    }
+
+    /// Returns the device with packed weights that outlive the process.
+    #[must_use]
+    pub fn with_packs(self, packs: Packs) -> Self {
+        Self { packs: Mutex::new(packs), ..self }
     }
 
     fn pool(&mut self) -> &mut Pool {
@@ -162,6 +192,26 @@ impl Cpu {
         let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
         let scratch = self.scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
         weight.0.multiply(x.view(), epilogue, &mut out.view_mut(), scratch, pool);
+    }
+
+    /// Converts the embedding table to the type of the device.
+    fn fill_table(&self, table: HostTensor<'_>, data: &mut Buffer<u8>, pool: &mut Pool) {
+        let (dtype, vectors) = (self.options.precision.dtype, self.vectors());
+        let stride = table.width * dtype.bytes();
+        let shared = data.shared();
+        pool.split(table.rows, table.rows * table.width, &|rows| {
+            let bytes = rows.start * stride..rows.end * stride;
+            // SAFETY: every row is written by one thread only.
+            let out = unsafe { shared.range(bytes.clone()) };
+            if table.dtype == dtype {
+                return out.copy_from_slice(&table.data[bytes]);
+            }
+            let mut row = vec![0.0; table.width];
+            for (i, out) in rows.zip(out.chunks_exact_mut(stride)) {
+                table.row_f32(i, &mut row);
+                vectors.run(Narrow { from: &row, to: out });
+            }
+        });
     }
 
     /// Runs `task` on every row of `width` numbers, with the rows split among the threads.
@@ -203,7 +253,8 @@ impl Device for Cpu {
         if let Some(row_bytes) = kernels.row_bytes(weight.width(), group) {
             scratch.reserve(row_bytes)?;
         }
-        kernels.pack(weight, bias, &mut pool).map(Weight)
+        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        kernels.pack(weight, bias, (&mut packs, &mut pool)).map(Weight)
     }
 
     fn upload_vector(&self, values: HostTensor<'_>) -> Result<Buffer<f32>, DeviceError> {
@@ -212,16 +263,13 @@ impl Device for Cpu {
 
     fn upload_table(&self, table: HostTensor<'_>) -> Result<Table, DeviceError> {
         let stride = table.width * self.options.precision.dtype.bytes();
-        let mut data = Buffer::zeroed(table.rows * stride, "the embedding table")?;
-        if table.dtype == self.options.precision.dtype {
-            data.copy_from_slice(table.data);
-            return Ok(Table { data, width: table.width });
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut data = packs.take(table.rows * stride, "the embedding table")?;
+        if let Some(data) = data.fresh() {
+            self.fill_table(table, data, &mut pool);
         }
-        let mut row = vec![0.0; table.width];
-        for (i, out) in data.chunks_exact_mut(stride).enumerate() {
-            table.row_f32(i, &mut row);
-            self.vectors().run(Narrow { from: &row, to: out });
-        }
+        packs.keep(&data);
         Ok(Table { data, width: table.width })
     }
 

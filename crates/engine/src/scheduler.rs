@@ -26,6 +26,7 @@ use super::model::{Capacity, Forward, StepInput};
 use super::profile::{OperatorTime, Profile};
 use super::sequence::{Choosing, Sequence};
 use super::tokenizer::Tokenizer;
+use super::weights::packed::PackCache;
 use super::weights::watch::WeightFault;
 use super::{EngineError, FinishReason, Occupancy, Request, RequestId, Saved, Step, StepKind};
 
@@ -47,6 +48,7 @@ pub struct Engine {
     /// Time per operator, if the device is timed.
     profile: Option<Profile>,
     weight_faults: Option<Vec<WeightFault>>,
+    pack_cache: Option<PackCache>,
     /// Decodes outputs whose text matters.
     tokenizer: Option<Arc<Tokenizer>>,
     scheduling: Scheduling,
@@ -74,6 +76,7 @@ impl Engine {
             logits: Vec::new(),
             profile: None,
             weight_faults: None,
+            pack_cache: None,
             tokenizer: None,
             scheduling: Scheduling::default(),
             prefills: 0,
@@ -102,6 +105,16 @@ impl Engine {
     /// Sets the weight faults found during loading.
     pub(super) fn set_weight_faults(&mut self, faults: Vec<WeightFault>) {
         self.weight_faults = Some(faults);
+    }
+
+    /// Returns what became of the cache of packed weights; `None` if none was asked for.
+    pub fn pack_cache(&self) -> Option<&PackCache> {
+        self.pack_cache.as_ref()
+    }
+
+    /// Sets what became of the cache of packed weights.
+    pub(super) fn set_pack_cache(&mut self, pack_cache: PackCache) {
+        self.pack_cache = Some(pack_cache);
     }
 
     /// Sets the tokenizer that decodes outputs. Requests with stop texts need it.

@@ -8,6 +8,7 @@ use std::ops::Range;
 use glmbench_device::{DeviceError, HostTensor, Int4Weight, Int8Weight};
 
 use crate::buffer::{Buffer, LINE_BYTES};
+use crate::packs::{Packed, Packs};
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
@@ -167,7 +168,7 @@ pub(crate) struct GroupedLinear {
     pub(crate) n: usize,
     /// The layout of a panel.
     pub(crate) groups: Groups,
-    data: Buffer<u8>,
+    data: Packed<u8>,
     bias: Option<Buffer<f32>>,
 }
 
@@ -182,25 +183,27 @@ impl GroupedLinear {
         packing: Packing,
         bias: Option<HostTensor<'_>>,
         vectors: Vectors,
-        pool: &mut Pool,
+        (packs, pool): (&mut Packs, &mut Pool),
     ) -> Result<Self, DeviceError> {
         let (n, k) = weight.shape();
         let groups = Groups::new(k, weight.group(), packing);
         let panel_bytes = groups.panel_bytes();
-        let mut data = Buffer::zeroed(Self::bytes(n, groups), "weights")?;
-        let shared = data.shared();
-        pool.split(n.div_ceil(PANEL), n * k, &|panels| {
-            let (mut numbers, mut integers) = (vec![0.0; k], vec![0; k]);
-            let mut scales = vec![0.0; groups.count()];
-            for panel in panels {
-                // SAFETY: every panel is written by one thread only.
-                let out = unsafe { shared.range(panel * panel_bytes..(panel + 1) * panel_bytes) };
-                for (column, row) in (panel * PANEL..n.min((panel + 1) * PANEL)).enumerate() {
-                    weight.row(row, &mut numbers, &mut integers, &mut scales);
-                    put(&groups, &integers, &scales, column, out);
+        let mut data = packs.take(Self::bytes(n, groups), "weights")?;
+        if let Some(shared) = data.fresh().map(Buffer::shared) {
+            pool.split(n.div_ceil(PANEL), n * k, &|panels| {
+                let (mut numbers, mut integers) = (vec![0.0; k], vec![0; k]);
+                let mut scales = vec![0.0; groups.count()];
+                for panel in panels {
+                    // SAFETY: every panel is written by one thread only.
+                    let out = unsafe { shared.range(panel * panel_bytes..(panel + 1) * panel_bytes) };
+                    for (column, row) in (panel * PANEL..n.min((panel + 1) * PANEL)).enumerate() {
+                        weight.row(row, &mut numbers, &mut integers, &mut scales);
+                        put(&groups, &integers, &scales, column, out);
+                    }
                 }
-            }
-        });
+            });
+        }
+        packs.keep(&data);
         let bias = bias.map(|b| padded_vector(b, vectors.dtype())).transpose()?;
         Ok(Self { n, groups, data, bias })
     }

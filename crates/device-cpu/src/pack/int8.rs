@@ -5,6 +5,7 @@ use std::ops::Range;
 use glmbench_device::{DeviceError, HostTensor, Int8StaticWeight, Int8Weight, StaticChannel, StaticInput};
 
 use crate::buffer::Buffer;
+use crate::packs::{Packed, Packs};
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
@@ -50,11 +51,11 @@ pub(crate) struct Int8Linear {
     pub(crate) k: usize,
     /// Quantisation of the inputs; `None` if each token has a scale of its own.
     pub(crate) input: Option<StaticInput>,
-    data: Buffer<i8>,
+    data: Packed<i8>,
     /// One scale per output channel.
-    scales: Buffer<f32>,
+    scales: Packed<f32>,
     /// One integer bias per output channel, for inputs with a stored scale.
-    quant_bias: Option<Buffer<i32>>,
+    quant_bias: Option<Packed<i32>>,
     bias: Option<Buffer<f32>>,
 }
 
@@ -68,7 +69,7 @@ impl Int8Linear {
         weight: Source<'_>,
         bias: Option<HostTensor<'_>>,
         (vectors, offset): (Vectors, i32),
-        pool: &mut Pool,
+        (packs, pool): (&mut Packs, &mut Pool),
     ) -> Result<Self, DeviceError> {
         let (n, k) = weight.shape();
         if k > MOST_K {
@@ -81,34 +82,42 @@ impl Int8Linear {
         }
         let panels = n.div_ceil(PANEL);
         let (padded, stride) = (k.next_multiple_of(TILE_K), panel_stride(k));
-        let mut data = Buffer::zeroed(panels * stride, "weights")?;
-        let mut scales = Buffer::zeroed(panels * PANEL, "weights")?;
+        let mut data = packs.take(panels * stride, "weights")?;
+        let mut scales = packs.take(panels * PANEL, "weights")?;
         let input = if let Source::Static(weight) = weight { Some(weight.input) } else { None };
-        let mut quant_bias = Buffer::zeroed(if input.is_some() { panels * PANEL } else { 0 }, "weights")?;
-        let (panels_of, scales_of, biases_of) = (data.shared(), scales.shared(), quant_bias.shared());
-        pool.split(panels, n * k, &|range| {
-            let (mut row, mut integers) = (vec![0.0; k], vec![0i8; padded]);
-            for panel in range {
-                // SAFETY: every panel is written by one thread only.
-                let out = unsafe { panels_of.range(panel * stride..panel * stride + padded * PANEL) };
-                // SAFETY: as above.
-                let scales = unsafe { scales_of.range(panel * PANEL..(panel + 1) * PANEL) };
-                for (column, n) in (panel * PANEL..n.min((panel + 1) * PANEL)).enumerate() {
-                    let channel = weight.row(n, &mut row, &mut integers[..k]);
-                    scales[column] = channel.deq_scale;
-                    if input.is_some() {
-                        // SAFETY: as above.
-                        let quant_bias = unsafe { biases_of.range(n..n + 1) };
-                        quant_bias[0] = channel.quant_bias;
+        let mut quant_bias = packs.take(if input.is_some() { panels * PANEL } else { 0 }, "weights")?;
+        if let (Some(data), Some(scales), Some(quant_bias)) =
+            (data.fresh(), scales.fresh(), quant_bias.fresh())
+        {
+            let (panels_of, scales_of, biases_of) = (data.shared(), scales.shared(), quant_bias.shared());
+            pool.split(panels, n * k, &|range| {
+                let (mut row, mut integers) = (vec![0.0; k], vec![0i8; padded]);
+                for panel in range {
+                    // SAFETY: every panel is written by one thread only.
+                    let out = unsafe { panels_of.range(panel * stride..panel * stride + padded * PANEL) };
+                    // SAFETY: as above.
+                    let scales = unsafe { scales_of.range(panel * PANEL..(panel + 1) * PANEL) };
+                    for (column, n) in (panel * PANEL..n.min((panel + 1) * PANEL)).enumerate() {
+                        let channel = weight.row(n, &mut row, &mut integers[..k]);
+                        scales[column] = channel.deq_scale;
+                        if input.is_some() {
+                            // SAFETY: as above.
+                            let quant_bias = unsafe { biases_of.range(n..n + 1) };
+                            quant_bias[0] = channel.quant_bias;
+                        }
+                        let quads =
+                            integers.as_chunks::<QUAD>().0.iter().zip(out.chunks_exact_mut(QUAD * PANEL));
+                        quads.for_each(|(quad, out)| {
+                            let quad = quad.map(|q| q.wrapping_add(offset as i8));
+                            out[column * QUAD..(column + 1) * QUAD].copy_from_slice(&quad);
+                        });
                     }
-                    let quads = integers.as_chunks::<QUAD>().0.iter().zip(out.chunks_exact_mut(QUAD * PANEL));
-                    quads.for_each(|(quad, out)| {
-                        let quad = quad.map(|q| q.wrapping_add(offset as i8));
-                        out[column * QUAD..(column + 1) * QUAD].copy_from_slice(&quad);
-                    });
                 }
-            }
-        });
+            });
+        }
+        packs.keep(&data);
+        packs.keep(&scales);
+        packs.keep(&quant_bias);
         let bias = bias.map(|b| padded_vector(b, vectors.dtype())).transpose()?;
         let quant_bias = input.is_some().then_some(quant_bias);
         Ok(Self { n, k, input, data, scales, quant_bias, bias })

@@ -5,13 +5,11 @@ use std::ops::Range;
 use glmbench_device::{DType, DeviceError, HostTensor};
 
 use crate::buffer::Buffer;
+use crate::packs::{Packed, Packs};
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
 use super::{Narrow, Order, PAIR, PANEL, TILE_BYTES, TILE_DEPTH};
-
-/// Numbers in the device's storage type, as bytes.
-type Bytes = Buffer<u8>;
 
 /// A weight `[out, in]` in panels of sixteen output columns. A panel is contiguous in memory, and so are the panels of
 /// a thread.
@@ -23,7 +21,8 @@ pub(crate) struct Linear {
     pub(crate) k: usize,
     order: Order,
     dtype: DType,
-    data: Bytes,
+    /// Numbers in the device's storage type, as bytes.
+    data: Packed<u8>,
     bias: Option<Buffer<f32>>,
 }
 
@@ -35,21 +34,23 @@ impl Linear {
         bias: Option<HostTensor<'_>>,
         order: Order,
         vectors: Vectors,
-        pool: &mut Pool,
+        (packs, pool): (&mut Packs, &mut Pool),
     ) -> Result<Self, DeviceError> {
         let (n, k, dtype) = (weight.rows, weight.width, vectors.dtype());
         let panels = n.div_ceil(PANEL);
         let panel_bytes = order.numbers() * dtype.bytes();
-        let mut data = Bytes::zeroed(Self::bytes(n, order, dtype), "weights")?;
-        let shared = data.shared();
-        pool.split(panels, n * k, &|range| {
-            let mut packer = Packer { weight, order, vectors, row: vec![0.0; k], rows: Vec::new() };
-            for panel in range {
-                // SAFETY: every panel is written by one thread only.
-                let out = unsafe { shared.range(panel * panel_bytes..(panel + 1) * panel_bytes) };
-                packer.panel(panel * PANEL..n.min((panel + 1) * PANEL), out);
-            }
-        });
+        let mut data = packs.take(Self::bytes(n, order, dtype), "weights")?;
+        if let Some(shared) = data.fresh().map(Buffer::shared) {
+            pool.split(panels, n * k, &|range| {
+                let mut packer = Packer { weight, order, vectors, row: vec![0.0; k], rows: Vec::new() };
+                for panel in range {
+                    // SAFETY: every panel is written by one thread only.
+                    let out = unsafe { shared.range(panel * panel_bytes..(panel + 1) * panel_bytes) };
+                    packer.panel(panel * PANEL..n.min((panel + 1) * PANEL), out);
+                }
+            });
+        }
+        packs.keep(&data);
         let bias = bias.map(|b| padded_vector(b, dtype)).transpose()?;
         Ok(Self { n, k, order, dtype, data, bias })
     }

@@ -23,6 +23,7 @@ use std::fmt::Debug;
 use glmbench_device::{DeviceError, HostTensor, LinearWeight};
 
 use crate::pack::{Rows, RowsMut};
+use crate::packs::Packs;
 use crate::pool::Pool;
 
 pub(crate) use self::gemm::{Gemm, Prefetch};
@@ -33,7 +34,8 @@ pub(crate) trait WeightKernels: Debug + Send + Sync {
     /// Returns the name for the record.
     fn name(&self) -> &'static str;
 
-    /// Packs `weight` `[n, k]` with its bias. Each thread of the pool writes the parts that it will read.
+    /// Packs `weight` `[n, k]` with its bias. Each thread of the pool writes the parts that it will read. If `packs` has kept
+    /// the parts, `weight` has no numbers, only its shape.
     ///
     /// # Errors
     /// Memory ran out, or the kernels do not support the shape.
@@ -41,7 +43,7 @@ pub(crate) trait WeightKernels: Debug + Send + Sync {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        pool: &mut Pool,
+        at: (&mut Packs, &mut Pool),
     ) -> Result<Box<dyn PackedWeight>, DeviceError>;
 
     /// Returns the size in bytes of a packed weight of `n` outputs and `k` inputs. `group` inputs share a scale.

@@ -8,6 +8,7 @@ use glmbench_device::{DType, DeviceError, HostTensor, LinearWeight};
 use crate::buffer::{Buffer, SharedSlice};
 use crate::elementwise::Finish;
 use crate::pack::{PANEL, Rows, RowsMut, padded_vector};
+use crate::packs::{Packed, Packs};
 use crate::pool::Pool;
 use crate::simd::{InstructionSet, Vectors};
 
@@ -30,19 +31,22 @@ impl WeightKernels for ToyKernels {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        _pool: &mut Pool,
+        (packs, _): (&mut Packs, &mut Pool),
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let weight = weight.dense(crate::NAME)?;
         let (n, k, dtype) = (weight.rows, weight.width, self.vectors.dtype());
-        let mut panels = Buffer::zeroed(n.next_multiple_of(PANEL) * k, "weights")?;
+        let mut panels = packs.take(n.next_multiple_of(PANEL) * k, "weights")?;
         let mut row = vec![0.0; k];
-        for output in 0..n {
-            weight.row_f32(output, &mut row);
-            let panel = &mut panels[output / PANEL * PANEL * k..][..PANEL * k];
-            for (to, number) in panel.iter_mut().skip(output % PANEL).step_by(PANEL).zip(&row) {
-                *to = dtype.round(*number);
+        if let Some(panels) = panels.fresh() {
+            for output in 0..n {
+                weight.row_f32(output, &mut row);
+                let panel = &mut panels[output / PANEL * PANEL * k..][..PANEL * k];
+                for (to, number) in panel.iter_mut().skip(output % PANEL).step_by(PANEL).zip(&row) {
+                    *to = dtype.round(*number);
+                }
             }
         }
+        packs.keep(&panels);
         let bias = bias.map(|bias| padded_vector(bias, dtype)).transpose()?;
         Ok(Box::new(ToyLinear { n, k, panels, bias, kernels: *self }))
     }
@@ -61,7 +65,7 @@ impl WeightKernels for ToyKernels {
 struct ToyLinear {
     n: usize,
     k: usize,
-    panels: Buffer<f32>,
+    panels: Packed<f32>,
     bias: Option<Buffer<f32>>,
     kernels: ToyKernels,
 }

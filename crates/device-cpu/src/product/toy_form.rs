@@ -7,6 +7,7 @@
 
 use glmbench_device::{DType, DeviceError, HostTensor, LinearWeight};
 
+use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
@@ -34,7 +35,7 @@ impl WeightKernels for ToyInt4 {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        pool: &mut Pool,
+        at: (&mut Packs, &mut Pool),
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int4(int4) = weight else { return Err(weight.refused(crate::NAME, [])) };
         let (mut numbers, mut integers) = (vec![0.0; int4.width], vec![0; int4.width]);
@@ -47,7 +48,7 @@ impl WeightKernels for ToyInt4 {
             data.extend(numbers.flat_map(f32::to_le_bytes));
         }
         let dense = HostTensor { dtype: DType::Fp32, rows: int4.rows, width: int4.width, data: &data };
-        self.dense().pack(LinearWeight::Dense(dense), bias, pool)
+        self.dense().pack(LinearWeight::Dense(dense), bias, at)
     }
 
     fn bytes(&self, n: usize, k: usize, group: usize) -> usize {

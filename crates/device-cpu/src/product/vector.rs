@@ -7,6 +7,7 @@ use glmbench_device::{DType, DeviceError, HostTensor, LinearWeight};
 use crate::buffer::{SharedSlice, Strided};
 use crate::elementwise::Finish;
 use crate::pack::{Linear, Order, PANEL, Rows, RowsMut, Widen};
+use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
@@ -37,10 +38,10 @@ impl WeightKernels for VectorKernels {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        pool: &mut Pool,
+        at: (&mut Packs, &mut Pool),
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let weight = weight.dense(crate::NAME)?;
-        let linear = Linear::pack(weight, bias, Order::rows(weight.width), self.vectors, pool)?;
+        let linear = Linear::pack(weight, bias, Order::rows(weight.width), self.vectors, at)?;
         Ok(Box::new(VectorLinear { linear, vectors: self.vectors }))
     }
 

@@ -52,6 +52,20 @@ pub fn check_profile(device: DeviceKind) -> Result<(), EngineError> {
     )))
 }
 
+/// Checks that the device's packed weights can be kept in a file.
+///
+/// # Errors
+/// The device is not the CPU.
+pub fn check_pack_cache(device: DeviceKind) -> Result<(), EngineError> {
+    if device == DeviceKind::Cpu {
+        return Ok(());
+    }
+    Err(EngineError::Option(format!(
+        "--pack-cache: device {device} has no packed weights that a file could keep; expected {}",
+        DeviceKind::Cpu
+    )))
+}
+
 /// Checks that the device supports the precision.
 ///
 /// # Errors

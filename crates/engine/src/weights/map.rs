@@ -10,12 +10,16 @@ use memmap2::Mmap;
 
 use super::WeightError;
 
+/// Runs of pages that one thread populates begin at multiples of this.
+#[cfg(target_os = "linux")]
+const POPULATED: usize = 2 << 20;
+
 /// A file mapped read-only.
 ///
 /// The file must not change while it is mapped: if another program truncates it, the system ends this process with
 /// SIGBUS. Replacing it by rename is safe, because the map keeps the old file.
 #[derive(Debug)]
-pub(super) struct WeightMap {
+pub(crate) struct WeightMap {
     path: PathBuf,
     map: Mmap,
 }
@@ -42,6 +46,24 @@ impl WeightMap {
         &self.map
     }
 
+    /// Asks the system to map all pages now, in runs on all cores, instead of one by one when they are first read.
+    pub(crate) fn populate(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+            let run = self.map.len().div_ceil(threads).max(1).next_multiple_of(POPULATED);
+            std::thread::scope(|scope| {
+                for start in (0..self.map.len()).step_by(run) {
+                    let length = run.min(self.map.len() - start);
+                    // Advice only: older kernels refuse it, and pages are then mapped when they are read.
+                    scope.spawn(move || {
+                        drop(self.map.advise_range(memmap2::Advice::PopulateRead, start, length))
+                    });
+                }
+            });
+        }
+    }
+
     /// Drops the pages of `range` from this process. They are read from the file again when touched.
     pub(super) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
@@ -60,5 +82,11 @@ impl WeightMap {
         }
         #[cfg(not(unix))]
         drop(range);
+    }
+}
+
+impl AsRef<[u8]> for WeightMap {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }

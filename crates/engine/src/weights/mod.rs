@@ -4,7 +4,8 @@
 //! releases it. There are never two copies of a model in memory. Sources are safetensors files ([`safetensors`]),
 //! random numbers of a given shape ([`dummy`]), and a P-tuning prefix over either ([`overlay`]).
 //! [`watch`] finds non-finite numbers in them, and [`layout`] defines the tensors of a model. With several ranks, each
-//! requests its [`Part`] of each tensor. Pickled `.bin` files are converted to safetensors first ([`convert`]).
+//! requests its [`Part`] of each tensor. Pickled `.bin` files are converted to safetensors first ([`convert`]). `packed` keeps
+//! weights in a device's own layout beside a checkpoint.
 //! [`quantised`] reads the integers of quantised checkpoints.
 
 mod choice;
@@ -14,6 +15,7 @@ pub mod layout;
 mod map;
 pub(crate) mod output;
 pub mod overlay;
+pub mod packed;
 mod part;
 mod pickle;
 pub mod quantised;

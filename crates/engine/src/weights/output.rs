@@ -93,27 +93,29 @@ fn is_free(out: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes the hidden folders of ended processes: those that no process holds.
-fn sweep(parent: &Path, hidden: &str) -> io::Result<()> {
+/// Removes the hidden folders and files of ended processes: those that no process holds.
+pub(super) fn sweep(parent: &Path, hidden: &str) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         let name = entry.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix(hidden));
         let is_ours = number.is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()));
-        if is_ours && entry.file_type()?.is_dir() && !is_held(&entry.path()) {
-            fs::remove_dir_all(entry.path())?;
+        let kind = entry.file_type()?;
+        if is_ours && (kind.is_dir() || kind.is_file()) && !is_held(&entry.path()) {
+            let remove: fn(_) -> _ = if kind.is_dir() { fs::remove_dir_all } else { fs::remove_file };
+            remove(entry.path())?;
         }
     }
     Ok(())
 }
 
-/// Whether a process holds the folder. A folder that cannot be opened or locked counts as held.
+/// Whether a process holds the folder or file. One that cannot be opened or locked counts as held.
 fn is_held(dir: &Path) -> bool {
     File::open(dir).map_or(true, |dir| dir.try_lock().is_err())
 }
 
 /// Syncs a folder's entries to disk, if the system supports it.
-fn sync_folder(dir: &Path) {
+pub(super) fn sync_folder(dir: &Path) {
     if let Ok(dir) = File::open(dir) {
         // On systems that cannot sync a folder, the rename is as safe as they make it.
         let _ = dir.sync_all();

@@ -16,6 +16,8 @@ use crate::not_finite;
 const REMEMBERED: usize = 1000;
 /// Bytes checked at a time.
 const CHUNK: usize = 1 << 16;
+/// Fewest bytes that are worth a thread of their own.
+const RUN: usize = 1 << 23;
 
 /// A tensor with numbers that are not finite in the run's type.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,7 +100,7 @@ impl Watched {
     fn look(&self, view: &TensorView<'_>, shape: &[usize], part: &Part) {
         let kept_in = self.kept_in(&view.name, shape);
         let runs = part.runs(shape);
-        faulty(view, limit(view.dtype, kept_in), &mut |at| {
+        faulty(view, limit(view.dtype, kept_in), &|at| {
             let mut value = [0.0];
             view.read_f32(at, &mut value);
             let index = whole_index(at, &runs);
@@ -136,13 +138,27 @@ fn limit(stored: StorageType, kept_in: DType) -> u32 {
 
 /// Reports the indices of all numbers of `view` that reach `limit`, by their bits without sign.
 ///
+/// All cores take part. For a mapped file, this is also where its pages are brought into the process.
+fn faulty(view: &TensorView<'_>, limit: u32, tell: &(dyn Fn(usize) + Sync)) {
+    let size = view.dtype.bytes();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let run = view.data.len().div_ceil(threads).next_multiple_of(CHUNK).max(RUN);
+    std::thread::scope(|scope| {
+        for (number, data) in view.data.chunks(run).enumerate().skip(1) {
+            scope.spawn(move || faulty_in(data, size, limit, &|at| tell(number * (run / size) + at)));
+        }
+        faulty_in(&view.data[..run.min(view.data.len())], size, limit, tell);
+    });
+}
+
+/// Reports the indices of the numbers of `size` bytes that reach `limit`.
+///
 /// Per chunk, only the maximum is computed first, which the compiler vectorises. Chunks without faults need nothing
 /// else.
-fn faulty(view: &TensorView<'_>, limit: u32, tell: &mut dyn FnMut(usize)) {
-    let size = view.dtype.bytes();
+fn faulty_in(data: &[u8], size: usize, limit: u32, tell: &dyn Fn(usize)) {
     let short = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & 0x7FFF;
     let long = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes) & 0x7FFF_FFFF;
-    for (number, chunk) in view.data.chunks(CHUNK).enumerate() {
+    for (number, chunk) in data.chunks(CHUNK).enumerate() {
         let first = number * (CHUNK / size);
         if size == 2 {
             let (numbers, limit) = (chunk.as_chunks::<2>().0, limit as u16);
@@ -326,11 +342,13 @@ mod tests {
 
     #[test]
     fn a_chunk_behind_the_first_is_looked_at_too() {
-        let mut data = vec![0u8; 3 * CHUNK];
-        data[2 * CHUNK + 1] = 0x7C;
-        let shape = [1, data.len() / 2];
-        let watched = Watched::new(Arc::new(One(StorageType::F16, data)), DType::Fp16.into());
-        watched.tensor("w", &shape).unwrap();
-        assert_eq!(watched.faults()[0].index, [0, CHUNK]);
+        for at in [2 * CHUNK, RUN - 2, RUN, 2 * RUN + CHUNK] {
+            let mut data = vec![0u8; 3 * RUN];
+            data[at + 1] = 0x7C;
+            let shape = [1, data.len() / 2];
+            let watched = Watched::new(Arc::new(One(StorageType::F16, data)), DType::Fp16.into());
+            watched.tensor("w", &shape).unwrap();
+            assert_eq!(watched.faults()[0].index, [0, at / 2]);
+        }
     }
 }

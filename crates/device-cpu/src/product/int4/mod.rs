@@ -23,6 +23,7 @@ use crate::elementwise::Finish;
 use crate::pack::grouped::{self, GroupedLinear, Groups, LINE, Packing};
 use crate::pack::quantise::Quantise;
 use crate::pack::{PANEL, Rows, RowsMut, TILE_K};
+use crate::packs::Packs;
 use crate::pool::{Pool, part};
 use crate::simd::{Element, Isa, Kernel, Simd16, Vectors};
 
@@ -64,13 +65,12 @@ impl WeightKernels for Int4Kernels {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        pool: &mut Pool,
+        at: (&mut Packs, &mut Pool),
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int4(int4) = weight else {
             return Err(weight.refused(crate::NAME, [Form::Int4(Inputs::Int8PerToken)]));
         };
-        let linear =
-            GroupedLinear::pack(grouped::Rows::Int4(int4), Packing::Halves, bias, self.vectors, pool)?;
+        let linear = GroupedLinear::pack(grouped::Rows::Int4(int4), Packing::Halves, bias, self.vectors, at)?;
         Ok(Box::new(Layer { linear, kernels: *self }))
     }
 

@@ -9,6 +9,7 @@ use crate::elementwise::SwiGlu;
 use crate::pack::int8::{Int8Linear, Source};
 use crate::pack::quantise::Scaled;
 use crate::pack::{PANEL, Rows, RowsMut};
+use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::product::tiles::{BLOCK_ROWS, blocks_of_rows};
 use crate::product::{Epilogue, PackedWeight, Scratch, WeightKernels};
@@ -25,12 +26,12 @@ impl WeightKernels for Int8Kernels {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        pool: &mut Pool,
+        at: (&mut Packs, &mut Pool),
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int8(weight) = weight else {
             return Err(weight.refused(crate::NAME, [Form::Int8(Inputs::Int8PerToken)]));
         };
-        let linear = Int8Linear::pack(Source::PerToken(weight), bias, (self.vectors, self.offset()), pool)?;
+        let linear = Int8Linear::pack(Source::PerToken(weight), bias, (self.vectors, self.offset()), at)?;
         Ok(Box::new(Layer { linear, kernels: *self }))
     }
 
@@ -57,12 +58,12 @@ impl WeightKernels for StaticKernels {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        pool: &mut Pool,
+        at: (&mut Packs, &mut Pool),
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int8Static(weight) = weight else {
             return Err(weight.refused(crate::NAME, [Form::Int8(Inputs::Int8Static)]));
         };
-        let linear = Int8Linear::pack(Source::Static(weight), bias, (self.0.vectors, self.0.offset()), pool)?;
+        let linear = Int8Linear::pack(Source::Static(weight), bias, (self.0.vectors, self.0.offset()), at)?;
         Ok(Box::new(Layer { linear, kernels: self.0 }))
     }
 

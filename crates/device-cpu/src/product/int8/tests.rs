@@ -14,6 +14,7 @@ use crate::buffer::{SharedSlice, Strided};
 use crate::elementwise::SwiGlu;
 use crate::pack::quantise::{Quantise, QuantiseTiles, TileRow};
 use crate::pack::{PANEL, QUAD, Rows, RowsMut, TILE_BYTES, TILE_K, TILE_ROWS};
+use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::product::tiles::{Shape, TileProduct, amx_int8, reference_int8};
 use crate::product::{Epilogue, Scratch, WeightKernels};
@@ -87,7 +88,7 @@ fn apply_with(
     let mut pool = Pool::new(threads);
     let bias = bias.as_deref().map(|b| host(b, 1, n));
     let weight = Int8Weight::quantised(host(&w, n, k), Inputs::Int8PerToken);
-    let packed = int8.pack(LinearWeight::Int8(weight), bias, &mut pool).unwrap();
+    let packed = int8.pack(LinearWeight::Int8(weight), bias, (&mut Packs::Fresh, &mut pool)).unwrap();
     let (x_stride, stride) = (k.next_multiple_of(PANEL), n.next_multiple_of(PANEL));
     let mut padded = vec![f32::NAN; rows * x_stride + PANEL];
     x.chunks_exact(k).zip(padded.chunks_mut(x_stride)).for_each(|(x, out)| out[..k].copy_from_slice(x));

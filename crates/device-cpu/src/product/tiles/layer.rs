@@ -7,6 +7,7 @@ use glmbench_device::{DeviceError, HostTensor, LinearWeight};
 use crate::buffer::{Buffer, SharedSlice, is_streamed};
 use crate::elementwise::{Finish, Stream, SwiGlu};
 use crate::pack::{Linear, Order, PANEL, Rows, RowsMut, TILE_BYTES, TILE_DEPTH, TILE_ROWS};
+use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::product::{Epilogue, PackedWeight, Scratch, WeightKernels};
 use crate::simd::Vectors;
@@ -35,10 +36,10 @@ impl WeightKernels for TileLayers {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        pool: &mut Pool,
+        at: (&mut Packs, &mut Pool),
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let weight = weight.dense(crate::NAME)?;
-        let linear = Linear::pack(weight, bias, Order::tiles(weight.width), self.vectors, pool)?;
+        let linear = Linear::pack(weight, bias, Order::tiles(weight.width), self.vectors, at)?;
         Ok(Box::new(TileLinear { linear, kernels: *self }))
     }
 

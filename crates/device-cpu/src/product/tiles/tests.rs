@@ -5,6 +5,7 @@ use glmbench_device::HostTensor;
 use super::*;
 use crate::elementwise::SwiGlu;
 use crate::pack::{Rows, RowsMut, TILE_DEPTH};
+use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::product::{Epilogue, Scratch, WeightKernels};
 use crate::simd::{Family, InstructionSet, Vectors};
@@ -54,7 +55,9 @@ fn ended(
     let mut pool = Pool::new(2);
     let (weight, bias) = (little_endian(weight), little_endian(bias));
     let tensor = |data, rows, width| HostTensor { dtype: DType::Fp32, rows, width, data };
-    let packed = kernels.pack(tensor(&weight, n, k).into(), Some(tensor(&bias, 1, n)), &mut pool).unwrap();
+    let packed = kernels
+        .pack(tensor(&weight, n, k).into(), Some(tensor(&bias, 1, n)), (&mut Packs::Fresh, &mut pool))
+        .unwrap();
     let (stride, out_stride) = (k.next_multiple_of(16), columns.next_multiple_of(16));
     // The gaps between rows must not affect the result.
     let mut padded = vec![f32::NAN; rows * stride + 16];

@@ -16,6 +16,7 @@ use crate::buffer::{SharedSlice, Strided};
 use crate::elementwise::Finish;
 use crate::pack::grouped::{self, GroupedLinear, Groups, LINE};
 use crate::pack::{PANEL, Rows, RowsMut};
+use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
@@ -55,7 +56,7 @@ impl<Q: Integers + std::fmt::Debug> WeightKernels for WeightOnly<Q> {
         &self,
         weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
-        pool: &mut Pool,
+        at: (&mut Packs, &mut Pool),
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let rows = match weight {
             LinearWeight::Int8(int8) => grouped::Rows::Int8(int8),
@@ -65,7 +66,7 @@ impl<Q: Integers + std::fmt::Debug> WeightKernels for WeightOnly<Q> {
                 return Err(other.refused(crate::NAME, forms));
             }
         };
-        let linear = GroupedLinear::pack(rows, Q::PACKING, bias, self.vectors, pool)?;
+        let linear = GroupedLinear::pack(rows, Q::PACKING, bias, self.vectors, at)?;
         Ok(Box::new(Layer::<Q> { linear, vectors: self.vectors, of: PhantomData }))
     }
 

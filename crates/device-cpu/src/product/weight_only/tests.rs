@@ -9,6 +9,7 @@ use glmbench_device::{DType, HostTensor, Inputs, Int4Weight, Int8Weight, LinearW
 use super::{Int4, Int8, WeightOnly};
 use crate::pack::PANEL;
 use crate::pack::{Rows, RowsMut};
+use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::product::{Epilogue, Scratch, WeightKernels};
 use crate::simd::{InstructionSet, Vectors};
@@ -25,7 +26,7 @@ pub(in crate::product) fn apply(
     let rows = x.len() / k;
     let mut pool = Pool::new(threads);
     let group = weight.storage(DType::Fp16).group(k);
-    let packed = kernels.pack(weight, bias, &mut pool).unwrap();
+    let packed = kernels.pack(weight, bias, (&mut Packs::Fresh, &mut pool)).unwrap();
     assert_eq!(packed.shape(), (n, k));
     let (x_stride, stride) = (k.next_multiple_of(PANEL), n.next_multiple_of(PANEL));
     let mut padded = vec![f32::NAN; rows * x_stride + PANEL];

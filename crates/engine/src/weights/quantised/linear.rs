@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use glmbench_device::{
-    Inputs, Int4Weight, Int8StaticWeight, Int8Weight, InvalidWeight, LinearWeight, StaticChannels,
-    StaticInput,
+    DType, HostTensor, Inputs, Int4Weight, Int8StaticWeight, Int8Weight, InvalidWeight, LinearWeight,
+    StaticChannels, StaticInput,
 };
 
 use super::names::Suffix;
@@ -20,6 +20,7 @@ pub(crate) struct StoredLinear<'a> {
     origin: String,
     rows: usize,
     width: usize,
+    /// Empty if the source is hollow.
     integers: Cow<'a, [u8]>,
     numbers: Numbers,
 }
@@ -61,6 +62,9 @@ impl<'a> StoredLinear<'a> {
     /// An integer is out of range. The message has file and tensor.
     pub(crate) fn weight(&self) -> Result<LinearWeight<'_>, WeightError> {
         let Self { rows, width, .. } = *self;
+        if self.integers.is_empty() {
+            return Ok(self.hollow());
+        }
         let integers: &[i8] = bytemuck::cast_slice(&self.integers);
         let weight = match &self.numbers {
             Numbers::Int8 { inputs, scales } => {
@@ -79,6 +83,23 @@ impl<'a> StoredLinear<'a> {
             }
         };
         weight.map_err(|problem| broken(&self.origin, &Suffix::Weight.of(self.id), &problem))
+    }
+
+    /// Returns the weight of a hollow source: form and shape, and the quantisation of its inputs.
+    fn hollow(&self) -> LinearWeight<'_> {
+        let dense = HostTensor { dtype: DType::Fp32, rows: self.rows, width: self.width, data: &[] };
+        match &self.numbers {
+            Numbers::Int8 { inputs, .. } => LinearWeight::Int8(Int8Weight::quantised(dense, *inputs)),
+            Numbers::Int4 { group, .. } => {
+                LinearWeight::Int4(Int4Weight::quantised(dense, (*group).max(1), Inputs::Float))
+            }
+            Numbers::Static { input, .. } => {
+                let symmetric = StaticInput { offset: 0.0, ..*input };
+                let mut weight = Int8StaticWeight::quantised(dense, symmetric);
+                weight.input = *input;
+                LinearWeight::Int8Static(weight)
+            }
+        }
     }
 
     /// Returns the integers of a weight-only layer, one a byte, and its scales. Layers with static inputs have none.
@@ -145,7 +166,8 @@ impl<'a> Reader<'a, '_> {
         let is_packed = scheme == Scheme::Int4;
         let raw = self.raw(Suffix::Weight, &["I8"])?;
         let origin = raw.origin.clone();
-        let integers = raw.part(&if is_packed { self.packed_part()? } else { self.part.clone() }, 1);
+        let part = if is_packed { self.packed_part()? } else { self.part.clone() };
+        let integers = if raw.data.is_empty() { raw.data } else { raw.part(&part, 1) };
         let numbers = match scheme {
             Scheme::W8a8 | Scheme::W8a8s => self.static_numbers(is_first)?,
             Scheme::W8a8Dynamic | Scheme::W8a16 | Scheme::Int8 => {

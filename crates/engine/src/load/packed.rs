@@ -1,0 +1,95 @@
+//! Loading with a cache of packed weights: they are mapped if they were kept, and kept if they were not.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use glmbench_cpu::{Packs, SharedBytes};
+
+use super::On;
+use crate::weights::WeightSource;
+use crate::weights::packed::{Hollow, PackCache, PackFile, PackUse, PackedWeights, Writer};
+use crate::{Engine, EngineError};
+
+/// Loads a model with the cache in `folder`.
+pub(super) fn load(
+    mut on: On<'_>,
+    folder: &Path,
+    source: &Arc<dyn WeightSource>,
+) -> Result<Engine, EngineError> {
+    let made = Made::of(&on, folder);
+    let mut notes = Vec::new();
+    let file = || PackFile::new(made.path.clone(), &made.words, made.ranks, &**source);
+    match file().and_then(|file| file.open()) {
+        Ok(Some(kept)) => match mapped(&mut on, source, kept) {
+            Ok(mut engine) => {
+                notes.push(format!("packed weights: mapped from {}", made.path.display()));
+                engine.set_pack_cache(PackCache { used: PackUse::Mapped, notes });
+                return Ok(engine);
+            }
+            Err(error) => {
+                notes.push(format!("packed weights: {}: {error}; packing anew", made.path.display()));
+            }
+        },
+        Ok(None) => {}
+        Err(problem) => notes.push(format!("packed weights: {problem}; packing anew")),
+    }
+    let writer = file().and_then(|file| file.create()).map(Arc::new);
+    let packs = writer.as_ref().map_or_else(|_| Vec::new(), |writer| made.keepers(writer));
+    let mut engine = on.watched(Arc::clone(source), packs)?;
+    let faults = engine.weight_faults().unwrap_or_default();
+    let written = writer.and_then(|writer| writer.publish(&made.words, &**source, faults));
+    let used = match written {
+        Ok(()) => {
+            notes.push(format!("packed weights: kept in {}", made.path.display()));
+            PackUse::Written
+        }
+        Err(problem) => {
+            notes.push(format!("packed weights: not kept: {problem}"));
+            PackUse::Failed
+        }
+    };
+    engine.set_pack_cache(PackCache { used, notes });
+    Ok(engine)
+}
+
+/// All that decides on the packed weights besides the weights, and the file that keeps them.
+struct Made {
+    path: PathBuf,
+    words: String,
+    ranks: usize,
+}
+
+impl Made {
+    fn of(on: &On<'_>, folder: &Path) -> Self {
+        let (precision, ranks) = (on.options.precision, on.options.tp);
+        // Without the kernels, loading ends with the error of the device.
+        let (kernels, layout) = on.cpu().pack_layout().unwrap_or_default();
+        // With a prefix over a base model, the folder serves both.
+        let prefix = if on.config.pre_seq_len.is_some() { "-prefix" } else { "" };
+        let name = format!("glmbench-{}{prefix}-tp{ranks}-{kernels}.packs", precision.type_name());
+        Self { path: folder.join(name), words: format!("{layout}\0{:?}", on.config), ranks }
+    }
+
+    /// Returns what passes the parts of each rank to the writer.
+    fn keepers(&self, writer: &Arc<Writer>) -> Vec<Packs> {
+        let of_rank = |rank| {
+            let writer = Arc::clone(writer);
+            Packs::Keep(Box::new(move |part| writer.keep(rank, part)))
+        };
+        (0..self.ranks).map(of_rank).collect()
+    }
+}
+
+fn mapped(
+    on: &mut On<'_>,
+    source: &Arc<dyn WeightSource>,
+    kept: PackedWeights,
+) -> Result<Engine, EngineError> {
+    let PackedWeights { map, ranks, faults } = kept;
+    map.populate();
+    let bytes: SharedBytes = map;
+    let packs = ranks.into_iter().map(|parts| Packs::Kept(Arc::clone(&bytes), parts.into_iter())).collect();
+    let mut engine = on.engine(Arc::new(Hollow(Arc::clone(source))), packs)?;
+    engine.set_weight_faults(faults);
+    Ok(engine)
+}
