@@ -51,7 +51,7 @@ use self::buffer::Buffer;
 use self::elementwise::{Add, RmsNorm, Rotate, SwiGlu};
 use self::kernels::Kernels;
 use self::pack::{Matrix, Narrow, PANEL, padded_vector};
-use self::packs::Packed;
+use self::packs::{PACK_LAYOUT, Packed};
 use self::product::{Epilogue, PackedWeight, Scratch};
 use self::simd::Vectors;
 
@@ -60,7 +60,7 @@ pub use self::limits::{
     Bandwidth, LimitsProbe, LimitsSample, MachineLimits, Operands, Peak, Rate, Unit, UnitPeak, measure_limits,
 };
 pub use self::memory::CpuMemory;
-pub use self::packs::{PACK_ALIGNMENT, PACK_LAYOUT, Packs, SharedBytes};
+pub use self::packs::{KeepPart, Packs, SharedBytes};
 pub use self::pool::Pool;
 pub use self::simd::{Family, InstructionSet};
 

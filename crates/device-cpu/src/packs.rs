@@ -12,13 +12,13 @@ use crate::buffer::{Buffer, LINE_BYTES};
 
 /// The way that this crate packs weights. Every change of the bytes of a packed weight takes another number, which makes
 /// older files of packed weights worthless.
-pub const PACK_LAYOUT: u32 = 1;
-
-/// Bytes to which each kept part must be aligned.
-pub const PACK_ALIGNMENT: usize = LINE_BYTES;
+pub(crate) const PACK_LAYOUT: u32 = 1;
 
 /// Bytes that stay as they are while they are shared.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Receives the parts of packed weights, in order.
+pub type KeepPart = Box<dyn FnMut(&[u8]) + Send>;
 
 /// Where the packed weights of a rank come from.
 #[derive(Default)]
@@ -27,9 +27,9 @@ pub enum Packs {
     #[default]
     Fresh,
     /// As [`Self::Fresh`]. Each part is also passed to this function.
-    Keep(Box<dyn FnMut(&[u8]) + Send>),
-    /// They were packed before. The ranges are the parts, in the order in which [`Self::Keep`] had them. The numbers that
-    /// are uploaded need their shapes only.
+    Keep(KeepPart),
+    /// They were packed before. The ranges are the parts, aligned to cache lines, in the order in which [`Self::Keep`] had them.
+    /// The numbers that are uploaded need their shapes only.
     Kept(SharedBytes, std::vec::IntoIter<Range<usize>>),
 }
 
@@ -53,7 +53,7 @@ impl Packs {
         let range = parts.next();
         let is_it = |range: &Range<usize>| {
             let part = bytes.as_ref().as_ref().get(range.clone());
-            let is_aligned = |part: &[u8]| part.as_ptr().addr().is_multiple_of(PACK_ALIGNMENT);
+            let is_aligned = |part: &[u8]| part.as_ptr().addr().is_multiple_of(LINE_BYTES);
             part.is_some_and(|part| is_aligned(part) && Some(part.len()) == len.checked_mul(size_of::<T>()))
         };
         match range.clone().filter(is_it) {
@@ -165,7 +165,8 @@ mod tests {
         let kept = |range: Range<usize>| Packs::Kept(Arc::clone(&bytes), vec![range].into_iter());
         let numbers = kept(64..128).take::<f32>(16, "weights").unwrap();
         assert_eq!(numbers[..], [f32::from_bits(0x0101_0101); 16]);
-        for range in [64..127, 65..129, 64..192, 256..320, 0..0, usize::MAX..0] {
+        let reversed = Range { start: usize::MAX, end: 0 };
+        for range in [64..127, 65..129, 64..192, 256..320, 0..0, reversed] {
             assert!(kept(range.clone()).take::<f32>(16, "weights").is_err(), "{range:?}");
         }
         assert!(kept(0..64).take::<f32>(usize::MAX, "weights").is_err());

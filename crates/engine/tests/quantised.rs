@@ -18,7 +18,8 @@ use glmbench_engine::quantise::{
     ActMethod, Control, Job, KlChange, Progress, QuantiseError, Ranked, Settings,
 };
 use glmbench_engine::weights::layout::LinearId;
-use glmbench_engine::{EngineError, Request};
+use glmbench_engine::weights::packed::PackUse;
+use glmbench_engine::{Engine, EngineError, Request};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -52,20 +53,28 @@ fn log_probs_in(
     device: DeviceKind,
     tp: usize,
 ) -> Result<Vec<Vec<f32>>, EngineError> {
-    let path = ModelPath::Folder(dir.to_owned());
-    let config = path.config(None)?;
-    let dtype = precision.dtype;
+    let config = ModelPath::Folder(dir.to_owned()).config(None)?;
     let options = LoadOptions {
         rotary: RotaryMode::Model,
         threads: Some(1),
         tp,
         ..LoadOptions::plain(device, precision, Capacity::for_batch(&config, 1, 64))
     };
-    let source = Arc::from(path.weights(&config, dtype)?);
-    let mut engine = load(&config, source, &options, &mut |_, _| {})?;
+    log_probs_of(&mut engine(dir, &options)?)
+}
+
+fn engine(dir: &Path, options: &LoadOptions) -> Result<Engine, EngineError> {
+    let path = ModelPath::Folder(dir.to_owned());
+    let config = path.config(None)?;
+    let source = Arc::from(path.weights(&config, options.precision.dtype)?);
+    load(&config, source, options, &mut |_, _| {})
+}
+
+fn log_probs_of(engine: &mut Engine) -> Result<Vec<Vec<f32>>, EngineError> {
+    let vocab = engine.config().padded_vocab_size as u32;
     let mut all = Vec::new();
     for prompt in prompts() {
-        let choice_ids = (0..config.padded_vocab_size as u32).collect();
+        let choice_ids = (0..vocab).collect();
         engine.submit(Request { prompt, choice_ids, ..Request::probe() })?;
         while !engine.is_idle() {
             all.extend(engine.step()?.finished.into_iter().map(|completion| completion.choice_logprobs));
@@ -312,6 +321,47 @@ fn thudm(dir: &Path, bits: u32) {
         all.push((name, Dtype::I8, vec![shape[0], width], integers));
     }
     write(&dir.join("model.safetensors"), &all);
+}
+
+/// Each scheme stores other tensors, and loading from a cache skips the integers alone.
+#[cfg(unix)]
+#[test]
+fn quantised_weights_give_the_same_numbers_from_a_cache_of_packed_ones() {
+    let forms = [
+        settings(Scheme::W8a8),
+        settings(Scheme::W8a8s),
+        settings(Scheme::W8a8Dynamic),
+        Settings { kv_c8: true, ..settings(Scheme::W8a16) },
+        settings(Scheme::W4a16),
+        Settings { group: 0, ..settings(Scheme::W4a16) },
+    ];
+    let folders: Vec<TempDir> = (0..forms.len() + 2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut models = Vec::new();
+    for (dir, form) in folders.iter().zip(forms) {
+        models.push(export(dir, form, &prompts()).unwrap());
+    }
+    for (dir, bits) in folders[models.len()..].iter().zip([4, 8]) {
+        thudm(dir.path(), bits);
+        models.push(dir.path().to_owned());
+    }
+    // Weights are kept once they have not changed for 5 s.
+    std::thread::sleep(std::time::Duration::from_millis(5_500));
+    for (model, tp) in models.iter().flat_map(|model| [(model, 1), (model, 2)]) {
+        let expected = log_probs(model, DeviceKind::Cpu, tp).unwrap();
+        let config = ModelPath::Folder(model.clone()).config(None).unwrap();
+        let options = LoadOptions {
+            threads: Some(1),
+            tp,
+            pack_cache: Some(model.clone()),
+            ..LoadOptions::plain(DeviceKind::Cpu, DType::Fp16.into(), Capacity::for_batch(&config, 1, 64))
+        };
+        for used in [PackUse::Written, PackUse::Mapped] {
+            let mut engine = engine(model, &options).unwrap();
+            let cache = engine.pack_cache().unwrap();
+            assert_eq!(cache.used, used, "{} {tp}: {:?}", model.display(), cache.notes);
+            assert_eq!(log_probs_of(&mut engine).unwrap(), expected, "{} {tp}", model.display());
+        }
+    }
 }
 
 #[test]

@@ -16,31 +16,29 @@ pub(super) fn load(
     folder: &Path,
     source: &Arc<dyn WeightSource>,
 ) -> Result<Engine, EngineError> {
-    let made = Made::of(&on, folder);
+    let Made { path, words, ranks } = Made::of(&on, folder);
     let mut notes = Vec::new();
-    let file = || PackFile::new(made.path.clone(), &made.words, made.ranks, &**source);
-    match file().and_then(|file| file.open()) {
+    let file = PackFile::new(path.clone(), &words, ranks, &**source);
+    match file.as_ref().map_err(String::clone).and_then(PackFile::open) {
         Ok(Some(kept)) => match mapped(&mut on, source, kept) {
             Ok(mut engine) => {
-                notes.push(format!("packed weights: mapped from {}", made.path.display()));
+                notes.push(format!("packed weights: mapped from {}", path.display()));
                 engine.set_pack_cache(PackCache { used: PackUse::Mapped, notes });
                 return Ok(engine);
             }
-            Err(error) => {
-                notes.push(format!("packed weights: {}: {error}; packing anew", made.path.display()));
-            }
+            Err(error) => notes.push(format!("packed weights: {}: {error}; packing anew", path.display())),
         },
         Ok(None) => {}
         Err(problem) => notes.push(format!("packed weights: {problem}; packing anew")),
     }
-    let writer = file().and_then(|file| file.create()).map(Arc::new);
-    let packs = writer.as_ref().map_or_else(|_| Vec::new(), |writer| made.keepers(writer));
+    let writer = file.and_then(PackFile::create).map(Arc::new);
+    let packs = writer.as_ref().map_or_else(|_| Vec::new(), |writer| keepers(writer, ranks));
     let mut engine = on.watched(Arc::clone(source), packs)?;
     let faults = engine.weight_faults().unwrap_or_default();
-    let written = writer.and_then(|writer| writer.publish(&made.words, &**source, faults));
+    let written = writer.and_then(|writer| writer.publish(&**source, faults));
     let used = match written {
         Ok(()) => {
-            notes.push(format!("packed weights: kept in {}", made.path.display()));
+            notes.push(format!("packed weights: kept in {}", path.display()));
             PackUse::Written
         }
         Err(problem) => {
@@ -69,15 +67,15 @@ impl Made {
         let name = format!("glmbench-{}{prefix}-tp{ranks}-{kernels}.packs", precision.type_name());
         Self { path: folder.join(name), words: format!("{layout}\0{:?}", on.config), ranks }
     }
+}
 
-    /// Returns what passes the parts of each rank to the writer.
-    fn keepers(&self, writer: &Arc<Writer>) -> Vec<Packs> {
-        let of_rank = |rank| {
-            let writer = Arc::clone(writer);
-            Packs::Keep(Box::new(move |part| writer.keep(rank, part)))
-        };
-        (0..self.ranks).map(of_rank).collect()
-    }
+/// Returns what passes the parts of each rank to the writer.
+fn keepers(writer: &Arc<Writer>, ranks: usize) -> Vec<Packs> {
+    let of_rank = |rank| {
+        let writer = Arc::clone(writer);
+        Packs::Keep(Box::new(move |part| writer.keep(rank, part)))
+    };
+    (0..ranks).map(of_rank).collect()
 }
 
 fn mapped(
@@ -86,7 +84,6 @@ fn mapped(
     kept: PackedWeights,
 ) -> Result<Engine, EngineError> {
     let PackedWeights { map, ranks, faults } = kept;
-    map.populate();
     let bytes: SharedBytes = map;
     let packs = ranks.into_iter().map(|parts| Packs::Kept(Arc::clone(&bytes), parts.into_iter())).collect();
     let mut engine = on.engine(Arc::new(Hollow(Arc::clone(source))), packs)?;

@@ -57,7 +57,7 @@ impl WeightMap {
                     let length = run.min(self.map.len() - start);
                     // Advice only: older kernels refuse it, and pages are then mapped when they are read.
                     scope.spawn(move || {
-                        drop(self.map.advise_range(memmap2::Advice::PopulateRead, start, length))
+                        drop(self.map.advise_range(memmap2::Advice::PopulateRead, start, length));
                     });
                 }
             });

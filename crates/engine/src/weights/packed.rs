@@ -4,17 +4,17 @@
 //! its end. The header has, little-endian: [`MAGIC`], [`SCHEMA`] (32 bits), 32 zero bits, offset and length of the index (64 bits
 //! each), the key, and the SHA-256 of these fields and the index. The key is the SHA-256 of all that decides on the parts.
 //!
-//! Everything but the content of the parts is checked before a part is used. Hashing the content would read all of it, which a
-//! map spares.
+//! All of it is checked before a part is used: header and index by the SHA-256, each part by its CRC-32 in the index. Only the
+//! padding between parts may be anything.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -26,7 +26,7 @@ use super::{Part, RawTensor, StorageType, StoredTensor, TensorView, WeightError,
 
 /// The first bytes of the file.
 const MAGIC: [u8; 8] = *b"glmpacks";
-/// The layout of the file.
+/// The layout of the file, and the order in which a model is loaded: that of the parts.
 const SCHEMA: u32 = 1;
 /// Size of the header in bytes: its fields, padded to [`ALIGNMENT`].
 const HEADER: usize = 128;
@@ -36,17 +36,20 @@ const COVERED: usize = 64;
 const ALIGNMENT: u64 = 64;
 /// Largest index that is read, in bytes.
 const INDEX_LIMIT: u64 = 1 << 26;
-/// Age from which a file's time tells whether it was changed. File systems round times, some to two seconds.
-const SETTLED: Duration = Duration::from_secs(5);
+/// Age in seconds from which a file's times tell whether it was changed. File systems round times, some to two seconds.
+const SETTLED_S: i64 = 5;
 
 /// SHA-256 of all that decides on the bytes of the parts.
 type Key = [u8; 32];
 
+/// Where a part is in the file, and the CRC-32 of its content.
+type Checked = (Range<usize>, u32);
+
 /// The index.
 #[derive(Debug, Serialize, Deserialize)]
 struct Index {
-    /// Offset and length in bytes of each part, rank by rank.
-    ranks: Vec<Vec<[u64; 2]>>,
+    /// Offset and length in bytes of each part, and the CRC-32 of its content, rank by rank.
+    ranks: Vec<Vec<(u64, u64, u32)>>,
     faults: Vec<Fault>,
 }
 
@@ -126,8 +129,10 @@ impl PackUse {
 #[derive(Debug)]
 pub(crate) struct PackFile {
     path: PathBuf,
-    key: Key,
+    /// All that decides on the parts besides the weights.
+    made: String,
     ranks: usize,
+    key: Key,
     /// Whether later changes of the checkpoint would change the times of its files.
     is_settled: bool,
 }
@@ -155,9 +160,11 @@ impl PackFile {
         ranks: usize,
         source: &dyn WeightSource,
     ) -> Result<Self, String> {
-        let (key, newest) = identity(&format!("{made}\0{ranks}"), source)?;
-        let is_settled = SystemTime::now().duration_since(newest).is_ok_and(|age| age >= SETTLED);
-        Ok(Self { path, key, ranks, is_settled })
+        let made = format!("{made}\0{ranks}");
+        let (key, newest) = identity(&made, source)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let is_settled = newest <= now as i64 - SETTLED_S;
+        Ok(Self { path, made, ranks, key, is_settled })
     }
 
     /// Opens the file; `None` if there is none.
@@ -171,13 +178,17 @@ impl PackFile {
             }
             opened => opened.map_err(|error| error.to_string())?,
         };
-        let read = self.read(map.bytes()).map_err(|problem| format!("{}: {problem}", self.path.display()));
-        read.map(|(ranks, faults)| Some(PackedWeights { map: Arc::new(map), ranks, faults }))
+        let read = self.read(map.bytes()).and_then(|(parts, faults)| {
+            // One by one, pages would take as long to map as to check.
+            map.populate();
+            Ok((checked(map.bytes(), parts)?, faults))
+        });
+        let (ranks, faults) = read.map_err(|problem| format!("{}: {problem}", self.path.display()))?;
+        Ok(Some(PackedWeights { map: Arc::new(map), ranks, faults }))
     }
 
-    /// Checks everything but the content of the parts.
-    fn read(&self, bytes: &[u8]) -> Result<(Vec<Vec<Range<usize>>>, Vec<WeightFault>), String> {
-        let damaged = |problem: &str| format!("damaged: {problem}");
+    /// Checks header and index. Returns the parts of each rank, with their checksums.
+    fn read(&self, bytes: &[u8]) -> Result<(Vec<Vec<Checked>>, Vec<WeightFault>), String> {
         let header = bytes.first_chunk::<HEADER>().ok_or_else(|| damaged("cut short"))?;
         let long = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
         if header[..8] != MAGIC || header[8..16] != u64::from(SCHEMA).to_le_bytes() {
@@ -198,12 +209,12 @@ impl PackFile {
             return Err("of other weights, or of another version of this program".to_owned());
         }
         let index: Index = serde_json::from_slice(index).map_err(|error| damaged(&error.to_string()))?;
-        let range = |[at, length]: [u64; 2]| {
+        let part = |(at, length, crc): (u64, u64, u32)| {
             let end = at.checked_add(length).filter(|&end| end <= start)?;
-            (at >= HEADER as u64 && at.is_multiple_of(ALIGNMENT)).then_some(at as usize..end as usize)
+            (at >= HEADER as u64 && at.is_multiple_of(ALIGNMENT)).then_some((at as usize..end as usize, crc))
         };
         let ranks: Option<Vec<Vec<_>>> =
-            index.ranks.into_iter().map(|parts| parts.into_iter().map(range).collect()).collect();
+            index.ranks.into_iter().map(|parts| parts.into_iter().map(part).collect()).collect();
         let ranks = ranks.filter(|ranks| ranks.len() == self.ranks);
         let faults: Option<Vec<_>> = index.faults.into_iter().map(Fault::read).collect();
         ranks.zip(faults).ok_or_else(|| damaged("the index has parts or words that cannot be"))
@@ -217,8 +228,9 @@ impl PackFile {
         /// Distinguishes the writers of a process.
         static WRITERS: AtomicU64 = AtomicU64::new(0);
         if !self.is_settled {
-            let age = SETTLED.as_secs();
-            return Err(format!("the weights changed less than {age} s ago; a later run can keep them"));
+            return Err(format!(
+                "the times of the weight files say that they changed less than {SETTLED_S} s ago; a later run can keep them"
+            ));
         }
         let (folder, name) = (self.path.parent().unwrap_or(Path::new(".")), self.path.file_name());
         let hidden = format!(".{}.part-", name.unwrap_or_default().to_string_lossy());
@@ -245,22 +257,49 @@ fn checksum(covered: &[u8], index: &[u8]) -> Key {
     Sha256::new().chain_update(covered).chain_update(index).finalize().into()
 }
 
-/// Returns the key, and the time of the newest weight file. Tensors count by name, type and shape; their files by name, size,
-/// time and inode.
-fn identity(made: &str, source: &dyn WeightSource) -> Result<(Key, SystemTime), String> {
+fn damaged(problem: &str) -> String {
+    format!("damaged: {problem}")
+}
+
+/// Checks the content of all parts, on all cores.
+fn checked(bytes: &[u8], ranks: Vec<Vec<Checked>>) -> Result<Vec<Vec<Range<usize>>>, String> {
+    let parts = ranks.concat();
+    // Parts that overlap could have more bytes than anyone wants to read.
+    let total = parts.iter().try_fold(0_usize, |total, (part, _)| total.checked_add(part.len()));
+    if total.is_none_or(|total| total > bytes.len()) {
+        return Err(damaged("its parts overlap"));
+    }
+    let (next, are_whole) = (AtomicUsize::new(0), AtomicBool::new(true));
+    let work = || {
+        while let Some((part, crc)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if crc32fast::hash(&bytes[part.clone()]) != *crc {
+                are_whole.store(false, Ordering::Relaxed);
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    if !are_whole.into_inner() {
+        return Err(damaged("the checksum of a weight is wrong"));
+    }
+    let ranges = |parts: Vec<Checked>| parts.into_iter().map(|(part, _)| part).collect();
+    Ok(ranks.into_iter().map(ranges).collect())
+}
+
+/// Returns the key, and the latest time of a weight file in seconds since 1970. Tensors count by name, type and shape; their files
+/// by name and state.
+fn identity(made: &str, source: &dyn WeightSource) -> Result<(Key, i64), String> {
     let mut hasher = Sha256::new().chain_update(made);
     let mut stored = source.stored();
     stored.sort_by(|a, b| a.name.cmp(&b.name));
     for StoredTensor { name, dtype, shape, origin, .. } in &stored {
         hasher.update(format!("\0{name}\0{dtype}\0{shape:?}\0{}", name_of(origin)));
     }
-    let mut newest = SystemTime::UNIX_EPOCH;
+    let mut newest = 0;
     for file in stored.iter().map(|tensor| &tensor.origin).collect::<BTreeSet<_>>() {
-        let state = fs::metadata(file).and_then(|metadata| Ok((metadata.modified()?, metadata)));
-        let (modified, metadata) = state.map_err(|error| format!("{file}: {error}"))?;
-        newest = newest.max(modified);
-        let (bytes, inode) = (metadata.len(), inode(&metadata));
-        hasher.update(format!("\0{}\0{bytes}\0{modified:?}\0{inode}", name_of(file)));
+        let (state, time) = state(file).map_err(|error| format!("{file}: {error}"))?;
+        newest = newest.max(time);
+        hasher.update(format!("\0{}\0{state}", name_of(file)));
     }
     Ok((hasher.finalize().into(), newest))
 }
@@ -269,15 +308,23 @@ fn name_of(file: &str) -> String {
     Path::new(file).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// Returns what changes if a file's content does, and the later of its two times in seconds since 1970.
+///
+/// The times are those of the last write and of the last change of the inode. Programs can set the first one back, not the second.
 #[cfg(unix)]
-fn inode(metadata: &fs::Metadata) -> u64 {
+fn state(file: &str) -> io::Result<(String, i64)> {
     use std::os::unix::fs::MetadataExt as _;
-    metadata.ino()
+    let found = fs::metadata(file)?;
+    let written = (found.mtime(), found.mtime_nsec());
+    let changed = (found.ctime(), found.ctime_nsec());
+    let state = format!("{} {written:?} {changed:?} {}", found.len(), found.ino());
+    Ok((state, written.0.max(changed.0)))
 }
 
+/// Without an inode, a file that replaced another of the same size and time would not be noticed.
 #[cfg(not(unix))]
-fn inode(_: &fs::Metadata) -> u64 {
-    0
+fn state(_: &str) -> io::Result<(String, i64)> {
+    Err(io::Error::other("this system does not tell whether a file was replaced"))
 }
 
 /// Writes the file under a hidden name, and removes it unless it is published. The next writer removes what a killed process
@@ -293,7 +340,7 @@ pub(crate) struct Writer {
 struct State {
     out: File,
     end: u64,
-    ranks: Vec<Vec<[u64; 2]>>,
+    ranks: Vec<Vec<(u64, u64, u32)>>,
     /// The first error. Nothing is written after it.
     result: io::Result<()>,
     is_published: bool,
@@ -322,8 +369,8 @@ impl Writer {
     pub(crate) fn keep(&self, rank: usize, part: &[u8]) {
         let mut state = self.lock();
         state.pad();
-        let at = [state.end, part.len() as u64];
-        state.ranks[rank].push(at);
+        let at = state.end;
+        state.ranks[rank].push((at, part.len() as u64, crc32fast::hash(part)));
         state.append(part);
     }
 
@@ -331,27 +378,17 @@ impl Writer {
     ///
     /// # Errors
     /// An I/O error, or the weights changed since the writer was created.
-    pub(crate) fn publish(
-        &self,
-        made: &str,
-        source: &dyn WeightSource,
-        faults: &[WeightFault],
-    ) -> Result<(), String> {
-        let published = self.try_publish(made, source, faults);
+    pub(crate) fn publish(&self, source: &dyn WeightSource, faults: &[WeightFault]) -> Result<(), String> {
+        let published = self.try_publish(source, faults);
         if published.is_err() {
             self.remove();
         }
         published
     }
 
-    fn try_publish(
-        &self,
-        made: &str,
-        source: &dyn WeightSource,
-        faults: &[WeightFault],
-    ) -> Result<(), String> {
-        let PackFile { path, key, ranks, .. } = &self.file;
-        if identity(&format!("{made}\0{ranks}"), source)?.0 != *key {
+    fn try_publish(&self, source: &dyn WeightSource, faults: &[WeightFault]) -> Result<(), String> {
+        let PackFile { path, made, key, .. } = &self.file;
+        if identity(made, source)?.0 != *key {
             return Err("the weights changed while they were read".to_owned());
         }
         let mut state = self.lock();
