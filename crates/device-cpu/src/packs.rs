@@ -143,8 +143,8 @@ mod tests {
         Arc::into_inner(parts).unwrap().into_inner().unwrap()
     }
 
-    /// Files of packed weights hold these bytes. If they change on purpose, [`PACK_LAYOUT`] changes with them. A program in
-    /// NumPy that shares nothing with this one gave the same hash.
+    /// Files of packed weights hold these bytes. If they change on purpose, [`PACK_LAYOUT`] changes with them.
+    /// `scripts/packs_reference.py` computes the hash in NumPy and shares nothing with this program.
     #[test]
     fn the_layout_of_this_version_is_this() {
         let mut hash = 0xCBF2_9CE4_8422_2325_u64;
