@@ -1,7 +1,8 @@
 //! The weight hash of a model, kept beside the weights.
 //!
 //! Every shard of a plan needs the hash for its identity, and hashing 12 GB takes minutes on a shared disk. The kept hash
-//! counts only while every weight file has the size, the modification time and the inode that it had then.
+//! counts only while every weight file has the size, the inode and the two times that it had then: of the last write, which tools can
+//! set back, and of the last change of the inode, which they cannot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Age from which a file's time tells whether it was changed. File systems round times, some to two seconds.
 const SETTLED: Duration = Duration::from_secs(5);
 /// The way of hashing. Another number makes older files worthless.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// The file.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,7 @@ pub(super) struct State {
     name: String,
     bytes: u64,
     modified_ns: u64,
+    changed_ns: u64,
     inode: u64,
 }
 
@@ -44,13 +46,14 @@ pub(super) struct State {
 pub(super) struct Files {
     folder: PathBuf,
     states: Vec<State>,
-    newest: SystemTime,
+    /// The last of their times, since 1970.
+    newest: Duration,
 }
 
 impl Files {
     /// Reads the state of the weight files in a folder; `None` where that does not tell whether weights change.
     pub(super) fn read(folder: &Path) -> Option<Self> {
-        let (mut states, mut newest) = (Vec::new(), SystemTime::UNIX_EPOCH);
+        let (mut states, mut newest) = (Vec::new(), Duration::ZERO);
         for entry in fs::read_dir(folder).ok()? {
             let entry = entry.ok()?;
             let name = entry.file_name().into_string().ok()?;
@@ -59,11 +62,11 @@ impl Files {
             }
             // Follows links, as the reader of weights does.
             let metadata = fs::metadata(entry.path()).ok()?;
-            let modified = metadata.modified().ok()?;
-            newest = newest.max(modified);
-            let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-            let inode = inode(&metadata)?;
-            states.push(State { name, bytes: metadata.len(), modified_ns: since.as_nanos() as u64, inode });
+            let modified = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            let (inode, changed) = inode(&metadata)?;
+            newest = newest.max(modified).max(changed);
+            let [modified_ns, changed_ns] = [modified, changed].map(|since| since.as_nanos() as u64);
+            states.push(State { name, bytes: metadata.len(), modified_ns, changed_ns, inode });
         }
         states.sort();
         Some(Self { folder: folder.to_owned(), states, newest })
@@ -88,11 +91,12 @@ impl Files {
     /// Keeps a hash that was computed since these states were read. Does nothing for small weights, for files that changed
     /// meanwhile or a moment before, and in a folder that cannot be written.
     pub(super) fn keep(&self, sha256: &str) {
-        self.keep_from(sha256, LEAST_BYTES);
+        self.keep_from(sha256, LEAST_BYTES, SETTLED);
     }
 
-    fn keep_from(&self, sha256: &str, least: u64) {
-        let settled = SystemTime::now().duration_since(self.newest).is_ok_and(|age| age >= SETTLED);
+    fn keep_from(&self, sha256: &str, least: u64, settled: Duration) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let settled = now.checked_sub(self.newest).is_some_and(|age| age >= settled);
         let unchanged = || Self::read(&self.folder).is_some_and(|now| now.states == self.states);
         if !settled || !self.is_large(least) || !unchanged() {
             return;
@@ -107,16 +111,17 @@ impl Files {
     }
 }
 
+/// Returns the inode and the time of its last change, since 1970.
 #[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "other systems have no inodes")]
-fn inode(metadata: &fs::Metadata) -> Option<u64> {
+fn inode(metadata: &fs::Metadata) -> Option<(u64, Duration)> {
     use std::os::unix::fs::MetadataExt as _;
-    Some(metadata.ino())
+    let [seconds, nanos] = [metadata.ctime(), metadata.ctime_nsec()];
+    Some((metadata.ino(), Duration::new(seconds.try_into().ok()?, nanos.try_into().ok()?)))
 }
 
 /// Without inodes, a replaced file of the same size and time would not be noticed.
 #[cfg(not(unix))]
-fn inode(_: &fs::Metadata) -> Option<u64> {
+fn inode(_: &fs::Metadata) -> Option<(u64, Duration)> {
     None
 }
 
@@ -142,7 +147,7 @@ mod tests {
         assert_eq!(files().kept(), None);
         files().keep(HASH);
         assert_eq!(files().kept(), None, "small weights were kept");
-        files().keep_from(HASH, 1);
+        files().keep_from(HASH, 1, Duration::ZERO);
         assert_eq!(files().kept().as_deref(), Some(HASH));
         // Another file of the same name, size and time is another inode.
         let modified = fs::metadata(&weights).unwrap().modified().unwrap();
@@ -151,12 +156,18 @@ mod tests {
         fs::File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
         fs::rename(&other, &weights).unwrap();
         assert_eq!(files().kept(), None);
-        files().keep_from(HASH, 1);
+        files().keep_from(HASH, 1, Duration::ZERO);
         // Changed in place.
         old(&weights, b"Weights");
         assert_eq!(files().kept(), None);
-        files().keep_from(HASH, 1);
+        files().keep_from(HASH, 1, Duration::ZERO);
         assert_eq!(files().kept().as_deref(), Some(HASH));
+        // Changed in place, and the time of the write set back.
+        let modified = fs::metadata(&weights).unwrap().modified().unwrap();
+        fs::write(&weights, b"weightS").unwrap();
+        fs::File::options().write(true).open(&weights).unwrap().set_modified(modified).unwrap();
+        assert_eq!(files().kept(), None);
+        files().keep_from(HASH, 1, Duration::ZERO);
         // One more file.
         old(&dir.path().join("model-00002-of-00002.safetensors"), b"x");
         assert_eq!(files().kept(), None);
@@ -166,19 +177,19 @@ mod tests {
     fn young_changed_and_broken_files_are_not_trusted() {
         let dir = tempfile::tempdir().unwrap();
         let weights = dir.path().join("model.safetensors");
-        fs::write(&weights, b"weights").unwrap();
-        Files::read(dir.path()).unwrap().keep_from(HASH, 1);
-        assert!(!dir.path().join(KEPT).exists(), "a file of this second was trusted");
+        // Its time of writing is old, but the inode changed just now.
         old(&weights, b"weights");
+        Files::read(dir.path()).unwrap().keep_from(HASH, 1, SETTLED);
+        assert!(!dir.path().join(KEPT).exists(), "a file of this second was trusted");
         let before = Files::read(dir.path()).unwrap();
         old(&weights, b"weightz!");
-        before.keep_from(HASH, 1);
+        before.keep_from(HASH, 1, Duration::ZERO);
         assert!(!dir.path().join(KEPT).exists(), "a file that changed while it was hashed was trusted");
         let files = Files::read(dir.path()).unwrap();
-        files.keep_from(HASH, 1);
+        files.keep_from(HASH, 1, Duration::ZERO);
         let good = fs::read_to_string(dir.path().join(KEPT)).unwrap();
         for bad in [
-            good.replace("\"schema\": 1", "\"schema\": 2"),
+            good.replace("\"schema\": 2", "\"schema\": 3"),
             good.replace(HASH, "../x"),
             good[..40].to_owned(),
         ] {

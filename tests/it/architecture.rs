@@ -55,7 +55,7 @@ const CPU_ROOMS: [(&str, &[&str]); 13] = [
     ("buffer", &[]),
     ("elementwise", &["simd"]),
     // Tests of whole layers.
-    ("families", &[]),
+    ("families", &["buffer"]),
     ("group", &[]),
     ("kernels", &["attention", "limits", "product", "simd"]),
     ("limits", &["buffer", "pack", "pool", "simd"]),

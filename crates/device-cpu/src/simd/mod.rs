@@ -93,7 +93,7 @@ pub(crate) trait Simd16: Copy {
     /// Stores the lanes.
     fn store(self, to: &mut [f32; LANES]);
     /// Stores the lanes past the caches, if the set can and the place is aligned to a cache line. Another thread may read
-    /// them after [`fence_streams`](crate::buffer::fence_streams).
+    /// them after this one has fenced its streamed stores.
     #[inline(always)]
     fn stream(self, to: &mut [f32; LANES]) {
         self.store(to);

@@ -14,7 +14,6 @@ use std::arch::x86_64::{
 };
 
 use super::{Avx512, NEAREST, fold_lanes};
-use crate::buffer::LINE_BYTES;
 use crate::simd::{Element, Isa, Kernel, LANES, Simd16};
 
 /// One 512-bit register.
@@ -145,8 +144,8 @@ impl Simd16 for Avx512Vector {
     #[inline(always)]
     fn stream(self, to: &mut [f32; LANES]) {
         let place = to.as_mut_ptr();
-        if place.align_offset(LINE_BYTES) == 0 {
-            // SAFETY: sixteen numbers, aligned to their size; the set is present, by `self`. Writers fence before they
+        if place.cast::<__m512>().is_aligned() {
+            // SAFETY: sixteen numbers, aligned to the register's size; the set is present, by `self`. Writers fence before they
             // hand the numbers on (`fence_streams`).
             unsafe { _mm512_stream_ps(place, self.0) }
         } else {
