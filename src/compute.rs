@@ -116,14 +116,20 @@ pub struct Against {
     pub dtype: Option<Precision>,
 }
 
+/// Returns the kernels of the CPU as the reference of another device: vectors, whose bits are the same on every machine. So what is
+/// said of a card does not depend on the processor of its host.
+fn kernels_beside(engine: DeviceKind, reference: DeviceKind) -> Option<InstructionSet> {
+    (engine != DeviceKind::Cpu && reference == DeviceKind::Cpu).then(InstructionSet::best_vector)
+}
+
 impl Against {
-    /// Returns how the reference of an engine computes: as the engine except for device and types, on one rank.
+    /// Returns how the reference of an engine computes: as the engine except for device, types and kernels, on one rank.
     pub fn spec(self, engine: ComputeSpec) -> ComputeSpec {
         ComputeSpec {
             device: Some(self.device),
             dtype: self.dtype,
             kv: None,
-            kernel: None,
+            kernel: kernels_beside(engine.device.unwrap_or(DeviceKind::Cpu), self.device),
             ranks: Some(1),
             pack_cache: engine.pack_cache.filter(|_| self.device.has_threads()),
             ..engine
@@ -251,7 +257,8 @@ impl Compute {
     }
 
     /// Returns how a reference on this host computes beside this: on another device or in another type, on one rank, with nothing
-    /// emulated and no operator timed. Kernels and threads are the same, so a configuration beside itself has the same bits.
+    /// emulated and no operator timed. Threads are the same, and so are kernels on the same device: a configuration beside itself
+    /// has the same bits.
     #[must_use]
     pub fn reference(&self, device: DeviceKind, precision: Precision) -> Self {
         Self {
@@ -260,7 +267,7 @@ impl Compute {
             emulation: Emulation::Off,
             profile: None,
             ranks: 1,
-            kernel: self.kernel.filter(|_| device.has_threads()),
+            kernel: kernels_beside(self.device, device).or(self.kernel.filter(|_| device.has_threads())),
             profile_operators: false,
             pack_cache: self.pack_cache && device.has_threads(),
             ..self.clone()
@@ -414,6 +421,25 @@ mod tests {
         {
             assert!(profile(flags, written).unwrap_err().to_string().contains("give --emulate"));
         }
+    }
+
+    /// A reference beside a card has the same bits on every machine, and one beside the CPU has the CPU's own kernels.
+    #[test]
+    fn a_reference_beside_a_card_has_vector_kernels() {
+        let vectors = Some(InstructionSet::best_vector());
+        let said = |device, kernel| ComputeSpec { device: Some(device), kernel, ..ComputeSpec::default() };
+        let cpu = DeviceKind::Cpu;
+        let against = |device: &str| device.parse::<Against>().unwrap();
+        for card in DeviceKind::ALL.into_iter().filter(|device| !device.has_threads()) {
+            assert_eq!(against("cpu:fp16").spec(said(card, Some(InstructionSet::Portable))).kernel, vectors);
+            let emulated = ComputeSpec { emulation: Some(Emulation::Compute), ..said(card, None) };
+            let own = merged(&emulated, &ComputeSpec::default()).unwrap();
+            assert_eq!(own.reference(cpu, own.precision).kernel, vectors);
+            assert_eq!(own.reference(card, own.precision).kernel, None);
+        }
+        assert_eq!(against("cpu:bf16").spec(said(cpu, None)).kernel, None);
+        let own = merged(&said(cpu, Some(InstructionSet::Portable)), &ComputeSpec::default()).unwrap();
+        assert_eq!(own.reference(cpu, own.precision).kernel, Some(InstructionSet::Portable));
     }
 
     #[test]
