@@ -167,7 +167,7 @@ impl Layer for FloatLayer<'_> {
             let out = unsafe { self.out.range(begin..begin + columns) };
             match self.epilogue {
                 Epilogue::Bias if self.streamed => {
-                    self.vectors.run(Stream { from: &sums[..columns], to: out })
+                    self.vectors.run(Stream { from: &sums[..columns], to: out });
                 }
                 Epilogue::Bias => out.copy_from_slice(&sums[..columns]),
                 Epilogue::SwiGlu => {

@@ -144,7 +144,7 @@ impl Simd16 for Avx512Vector {
     #[inline(always)]
     fn stream(self, to: &mut [f32; LANES]) {
         let place = to.as_mut_ptr();
-        if place.cast::<__m512>().is_aligned() {
+        if place.addr().is_multiple_of(size_of::<__m512>()) {
             // SAFETY: sixteen numbers, aligned to the register's size; the set is present, by `self`. Writers fence before they
             // hand the numbers on (`fence_streams`).
             unsafe { _mm512_stream_ps(place, self.0) }
