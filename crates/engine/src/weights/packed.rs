@@ -1,7 +1,7 @@
 //! The file of packed weights beside a checkpoint. Later processes map it, instead of reading and packing the weights.
 //!
-//! The file has a header of [`HEADER`] bytes, the parts of all ranks at multiples of [`ALIGNMENT`], and an index in JSON at
-//! its end. The header has, little-endian: [`MAGIC`], [`SCHEMA`] (32 bits), 32 zero bits, offset and length of the index (64 bits
+//! The file has a header of `HEADER` bytes, the parts of all ranks at multiples of `ALIGNMENT`, and an index in JSON at
+//! its end. The header has, little-endian: `MAGIC`, `SCHEMA` (32 bits), 32 zero bits, offset and length of the index (64 bits
 //! each), the key, and the SHA-256 of these fields and the index. The key is the SHA-256 of all that decides on the parts.
 //!
 //! All of it is checked before a part is used: header and index by the SHA-256, each part by its CRC-32 in the index. Only the
