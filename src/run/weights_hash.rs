@@ -1,8 +1,8 @@
 //! The weight hash of a model, kept beside the weights.
 //!
 //! Every shard of a plan needs the hash for its identity, and hashing 12 GB takes minutes on a shared disk. The kept hash
-//! counts only while every weight file has the size, the inode and the two times that it had then: of the last write, which tools can
-//! set back, and of the last change of the inode, which they cannot.
+//! counts only while every weight file has the size, the inode and both times that it had then. The time of the last write can be
+//! set back by tools. The time of the last change of the inode cannot.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -17,8 +17,8 @@
 //! other crate of the workspace. It prints nothing.
 //!
 //! Each of its rooms uses only those before it. `buffer` has the memory of the device, `packs` packed weights that outlive the
-//! process, `pool` the threads, `simd` instruction sets and vectors. `elementwise` has kernels over rows, `pack` layouts of weights and rows, `product`
-//! products. `attention` has attention and the KV cache, `limits` the machine's measured limits, and `kernels` the registry, which selects kernels. A kernel is
+//! process, `pool` the threads, `simd` instruction sets and vectors. `elementwise` has kernels over rows, `pack` layouts of weights
+//! and rows, `product` products. `attention` has attention and the KV cache, `limits` the machine's measured limits, and `kernels` the registry, which selects kernels. A kernel is
 //! a safe function: only a machine that has an instruction set can make the value that the kernel needs (`simd`).
 //! `unsafe` remains where threads share a buffer, in the inner loops of products, and around single instructions.
 

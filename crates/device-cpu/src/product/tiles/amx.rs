@@ -121,6 +121,39 @@ pub(super) fn split(_: Avx512, stored: &[u8], out: &mut [u8]) {
     unsafe { compiled(stored, out) }
 }
 
+/// The step of a narrow loop over two parts, 1 KiB apart: the rows times one tile of each of the four panels at these places.
+macro_rules! narrow_parts {
+    ($p0:literal, $p1:literal, $p2:literal, $p3:literal) => {
+        concat!(
+            "tileloadd tmm4, [{a0} + {s}*1]\n",
+            "tileloadd tmm5, [{a0} + {s}*1 + 1024]\n",
+            narrow_parts!(@load "tmm6", $p0, ""),
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            narrow_parts!(@load "tmm7", $p1, ""),
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            "tdpbf16ps tmm0, tmm5, tmm6\n",
+            "tdpbf16ps tmm1, tmm5, tmm7\n",
+            narrow_parts!(@load "tmm6", $p2, ""),
+            "tdpbf16ps tmm2, tmm4, tmm6\n",
+            narrow_parts!(@load "tmm7", $p3, ""),
+            "tdpbf16ps tmm3, tmm4, tmm7\n",
+            "tdpbf16ps tmm2, tmm5, tmm6\n",
+            "tdpbf16ps tmm3, tmm5, tmm7\n",
+            narrow_parts!(@load "tmm6", $p0, " + 1024"),
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            narrow_parts!(@load "tmm7", $p1, " + 1024"),
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            narrow_parts!(@load "tmm6", $p2, " + 1024"),
+            "tdpbf16ps tmm2, tmm4, tmm6\n",
+            narrow_parts!(@load "tmm7", $p3, " + 1024"),
+            "tdpbf16ps tmm3, tmm4, tmm7\n",
+        )
+    };
+    (@load $tile:literal, $place:literal, $part:literal) => {
+        concat!("tileloadd ", $tile, ", [", $place, " + {s}*1", $part, "]\n")
+    };
+}
+
 /// # Safety
 /// As [`TileUnit::multiply`](super::TileUnit::multiply).
 unsafe fn multiply_bf16(t: &TileProduct) {
@@ -144,28 +177,7 @@ unsafe fn multiply_fp16(t: &TileProduct) {
                 t,
                 256usize,
                 "128",
-                "tileloadd tmm4, [{a0} + {s}*1]",
-                "tileloadd tmm5, [{a0} + {s}*1 + 1024]",
-                "tileloadd tmm6, [{b0} + {s}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b1} + {s}*1]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm0, tmm5, tmm6",
-                "tdpbf16ps tmm1, tmm5, tmm7",
-                "tileloadd tmm6, [{b2} + {s}*1]",
-                "tdpbf16ps tmm2, tmm4, tmm6",
-                "tileloadd tmm7, [{b3} + {s}*1]",
-                "tdpbf16ps tmm3, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm6, [{b0} + {s}*1 + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b1} + {s}*1 + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm6, [{b2} + {s}*1 + 1024]",
-                "tdpbf16ps tmm2, tmm4, tmm6",
-                "tileloadd tmm7, [{b3} + {s}*1 + 1024]",
-                "tdpbf16ps tmm3, tmm4, tmm7",
+                narrow_parts!("{b0}", "{b1}", "{b2}", "{b3}"),
                 "add {a0}, 2048",
                 "add {b0}, 2048",
                 "add {b1}, 2048",
@@ -255,28 +267,7 @@ unsafe fn multiply_stored_fp16(t: &TileProduct, workspace: &mut [u8]) {
             "add {j:e}, 64",
             "cmp {j:e}, 1024",
             "jne 3b",
-            "tileloadd tmm4, [{a0} + {s}*1]",
-            "tileloadd tmm5, [{a0} + {s}*1 + 1024]",
-            "tileloadd tmm6, [{parts} + {s}*1]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{parts} + {s}*1 + 2048]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm0, tmm5, tmm6",
-            "tdpbf16ps tmm1, tmm5, tmm7",
-            "tileloadd tmm6, [{parts} + {s}*1 + 4096]",
-            "tdpbf16ps tmm2, tmm4, tmm6",
-            "tileloadd tmm7, [{parts} + {s}*1 + 6144]",
-            "tdpbf16ps tmm3, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm6, [{parts} + {s}*1 + 1024]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{parts} + {s}*1 + 3072]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm6, [{parts} + {s}*1 + 5120]",
-            "tdpbf16ps tmm2, tmm4, tmm6",
-            "tileloadd tmm7, [{parts} + {s}*1 + 7168]",
-            "tdpbf16ps tmm3, tmm4, tmm7",
+            narrow_parts!("{parts}", "{parts} + 2048", "{parts} + 4096", "{parts} + 6144"),
             "add {a0}, 2048",
             "add {b0}, 1024",
             "add {b1}, 1024",

@@ -144,7 +144,7 @@ macro_rules! tile_product {
                 "add {b3}, 1024",
                 "/* {a1} */",
             ),
-            // Over the whole depth: the panels of the next product come from memory meanwhile.
+            // Over the whole depth: the panels of the next step are prefetched from memory meanwhile.
             Shape::Wide if $t.ahead_lines > 0 => tile_loop!(
                 $t,
                 128usize,
@@ -170,8 +170,8 @@ macro_rules! tile_product {
                 "add {b0}, 1024",
                 "add {b1}, 1024",
             ),
-            // The panels stay in L1, because the rows pass it by (`tileloaddt1`). The sums of the next product, which
-            // follow in memory, are on their way from L2.
+            // `tileloaddt1` loads the rows past L1, so the panels stay there. The sums of the next product follow these in
+            // memory, and are prefetched from L2.
             Shape::Wide => tile_loop!(
                 $t,
                 128usize,
