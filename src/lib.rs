@@ -209,7 +209,7 @@
 //! ([`glmbench_engine::weights::quantised`]): `config.json` decides on them, and the tensors must confirm it. Quantised forms differ
 //! in two places: linear layers have integer weights, and integer inputs in some forms, and the cache may be quantised. The
 //! reference device computes every form by its formula. The CPU has all of them; cards have int8 weights with float inputs or
-//! with inputs quantised by a stored scale.
+//! with inputs quantised by a stored scale. An 800I A2 has an int8 cache by stored scales.
 //!
 //! The minimum work of an operator is defined once ([`glmbench_device::cost`]). The timing device counts a step with it,
 //! [`glmbench_engine::cost`] a pass, and [`mod@bench`] the passes of a case.

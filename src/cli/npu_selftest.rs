@@ -15,7 +15,7 @@ use glmbench_ascend::{
     AscendGroup, Chip, Emulation, Forced, GroupSettings, Scope, Selftest, SelftestRow, Status, Widths,
     selftest, take_failed_calls,
 };
-use glmbench_device::{DType, DeviceError, DeviceInfo, DeviceKind, WeightForm};
+use glmbench_device::{DType, DeviceError, DeviceInfo, DeviceKind, KvForm, WeightForm};
 
 use glmbench_engine::load::ModelPath;
 
@@ -196,6 +196,7 @@ impl Test {
             tp: self.tp,
             dtype: self.dtype,
             weights: WeightForm::Plain,
+            kv: KvForm::Auto,
             attention: self.widths.heads,
             bind: false,
             forced: self.forced,

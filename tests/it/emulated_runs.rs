@@ -14,7 +14,7 @@ use glmbench::run::{Ending, Observer, Silent, execute, open_dir};
 use glmbench::suite::Suite;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{DType, DeviceError, WeightForm};
+use glmbench_device::{DType, DeviceError, KvForm, WeightForm};
 use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
@@ -44,6 +44,7 @@ fn engine(tp: usize, capacity: Capacity, lines: &str) -> Result<Engine, EngineEr
         tp,
         dtype: DType::Fp16,
         weights: WeightForm::Plain,
+        kv: KvForm::Auto,
         attention: attention_shape(&Cut::new(&config, 0, tp)?.config(&config)),
         bind: false,
         // Decode gathers all sequences' blocks, and allocates memory for that on demand.

@@ -15,7 +15,7 @@ fn the_selftest_of_a_lost_device_ends_there() {
         assert!(said.out.contains("FAIL"), "{said:?}");
         assert!(!said.words.contains("resume") && !said.out.contains("resume"), "{said:?}");
     }
-    ended(&["npu-selftest", "--small", "--emulate"], "wrong:SwiGlu:1").expect(1, &["1 of 18 rows fail"]);
+    ended(&["npu-selftest", "--small", "--emulate"], "wrong:SwiGlu:1").expect(1, &["1 of 20 rows fail"]);
     // A device that never was available is not lost, and nothing can be resumed.
     for fault in ["set-up:aclInit:507008", "set-up:aclrtSetDevice:507033", "set-up:aclrtSetDevice:207006"] {
         let said = ended(&["npu-selftest", "--small", "--emulate"], fault).expect(5, &["/dev/davinciN"]);
@@ -39,7 +39,7 @@ fn ended(words: &[&str], fault: &str) -> Answer {
 #[test]
 fn a_fault_that_is_none_is_a_mistake_of_usage() {
     let chat = ["chat", "--model", "demo", "--prompt", "a", "--device", "800i-a2", "--emulate"];
-    let known = "expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, single-use:OPERATOR, broken:OPERATOR, refused:OPERATOR, refused:OPERATOR:FORM with one of TND, BNSD, broadcast, D64, unbanded, strict:doc, set-up:FUNCTION:CODE or missing:SYMBOL";
+    let known = "expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, single-use:OPERATOR, broken:OPERATOR, refused:OPERATOR, refused:OPERATOR:FORM with one of TND, BNSD, broadcast, D64, unbanded, int8, strict:doc, set-up:FUNCTION:CODE or missing:SYMBOL";
     for (fault, said) in [
         ("fire:1", known),
         ("lost", known),

@@ -10,7 +10,7 @@ use glmbench_device::reference::Reference;
 use glmbench_device::timed::{OperatorClock, Timed, Timing};
 use glmbench_device::{
     AttentionShape, DType, Device, DeviceError, HostTensor, Inputs, Int4Weight, Int8StaticWeight, Int8Weight,
-    LinearWeight, Precision, Role, StaticChannels, StaticInput, WeightForm,
+    KvForm, LinearWeight, Precision, Role, StaticChannels, StaticInput, WeightForm,
 };
 
 const SHAPE: AttentionShape = AttentionShape { heads: 2, kv_heads: 1, channels: 16 };
@@ -111,6 +111,7 @@ fn card(chip: Chip, dtype: DType) -> Ascend {
         tp: 1,
         dtype,
         weights: WeightForm::Plain,
+        kv: KvForm::Auto,
         attention: SHAPE,
         bind: false,
         forced: Forced::default(),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// - `broken:OP`: the first stage of the operator accepts, and every result is wrong.
 /// - `single-use:OP`: none of its executors can be made repeatable.
 /// - `refused:OP`: its first stage finds no kernel.
-/// - `refused:OP:FORM`: likewise, for one form of its arguments (`TND`, `BNSD`, `broadcast`, `D64`, `unbanded`).
+/// - `refused:OP:FORM`: likewise, for one form of its arguments (`TND`, `BNSD`, `broadcast`, `D64`, `unbanded`, `int8`).
 /// - `strict:doc`: the pages apply to the letter.
 /// - `set-up:FUNCTION:CODE`: aclInit or aclrtSetDevice fails with this code.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +32,7 @@ impl Faults {
             format!(
                 "fault \"{words}\" is unknown, expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, \
                  single-use:OPERATOR, broken:OPERATOR, refused:OPERATOR, refused:OPERATOR:FORM with one of TND, BNSD, \
-                 broadcast, D64, unbanded, strict:doc, \
+                 broadcast, D64, unbanded, int8, strict:doc, \
                  set-up:FUNCTION:CODE or missing:SYMBOL, N from 1"
             )
         };
@@ -106,6 +106,7 @@ fn has_form(operator: &str, form: &str) -> bool {
         "broadcast" => &["Add", "InplaceAdd", "Mul"],
         "D64" => &["ApplyRotaryPosEmb", "ApplyRotaryPosEmbV2"],
         "unbanded" => &["PromptFlashAttentionV3"],
+        "int8" => &["FusedInferAttentionScoreV2", "IncreFlashAttentionV4"],
         _ => &[],
     };
     operators.contains(&operator.trim_start_matches("aclnn"))

@@ -1185,6 +1185,25 @@ pub struct Nn {
         ) -> aclnnStatus,
         ::libloading::Error,
     >,
+    pub aclnnMulGetWorkspaceSize: Result<
+        unsafe extern "C" fn(
+            self_: *const aclTensor,
+            other: *const aclTensor,
+            out: *mut aclTensor,
+            workspaceSize: *mut u64,
+            executor: *mut *mut aclOpExecutor,
+        ) -> aclnnStatus,
+        ::libloading::Error,
+    >,
+    pub aclnnMul: Result<
+        unsafe extern "C" fn(
+            workspace: *mut ::std::os::raw::c_void,
+            workspaceSize: u64,
+            executor: *mut aclOpExecutor,
+            stream: aclrtStream,
+        ) -> aclnnStatus,
+        ::libloading::Error,
+    >,
     pub aclnnMulsGetWorkspaceSize: Result<
         unsafe extern "C" fn(
             self_: *const aclTensor,
@@ -1594,6 +1613,11 @@ impl Nn {
             .map(|sym| *sym);
         let aclnnInplaceCopy = unsafe { __library.get(b"aclnnInplaceCopy\0") }
             .map(|sym| *sym);
+        let aclnnMulGetWorkspaceSize = unsafe {
+            __library.get(b"aclnnMulGetWorkspaceSize\0")
+        }
+            .map(|sym| *sym);
+        let aclnnMul = unsafe { __library.get(b"aclnnMul\0") }.map(|sym| *sym);
         let aclnnMulsGetWorkspaceSize = unsafe {
             __library.get(b"aclnnMulsGetWorkspaceSize\0")
         }
@@ -1704,6 +1728,8 @@ impl Nn {
             aclnnAddRmsNorm,
             aclnnInplaceCopyGetWorkspaceSize,
             aclnnInplaceCopy,
+            aclnnMulGetWorkspaceSize,
+            aclnnMul,
             aclnnMulsGetWorkspaceSize,
             aclnnMuls,
             aclnnSoftmaxGetWorkspaceSize,
@@ -2428,6 +2454,39 @@ impl Nn {
         unsafe {
             (self
                 .aclnnInplaceCopy
+                .as_ref()
+                .expect(
+                    "Expected function, got error.",
+                ))(workspace, workspaceSize, executor, stream)
+        }
+    }
+    pub unsafe fn aclnnMulGetWorkspaceSize(
+        &self,
+        self_: *const aclTensor,
+        other: *const aclTensor,
+        out: *mut aclTensor,
+        workspaceSize: *mut u64,
+        executor: *mut *mut aclOpExecutor,
+    ) -> aclnnStatus {
+        unsafe {
+            (self
+                .aclnnMulGetWorkspaceSize
+                .as_ref()
+                .expect(
+                    "Expected function, got error.",
+                ))(self_, other, out, workspaceSize, executor)
+        }
+    }
+    pub unsafe fn aclnnMul(
+        &self,
+        workspace: *mut ::std::os::raw::c_void,
+        workspaceSize: u64,
+        executor: *mut aclOpExecutor,
+        stream: aclrtStream,
+    ) -> aclnnStatus {
+        unsafe {
+            (self
+                .aclnnMul
                 .as_ref()
                 .expect(
                     "Expected function, got error.",

@@ -130,6 +130,7 @@ impl Machine {
             tp: self.chips,
             dtype: self.precision.dtype,
             weights: self.precision.weights,
+            kv: self.precision.kv,
             attention: attention_shape(&rank),
             bind: false,
             forced: Forced::default(),

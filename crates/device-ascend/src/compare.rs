@@ -5,7 +5,10 @@
 use std::ops::Range;
 
 use glmbench_device::rotary::{RotaryMode, RotaryScaling, RotarySpec, RotaryTable};
-use glmbench_device::{AttentionShape, DType, Device, DeviceError, KV_BLOCK_TOKENS, KvShape, SequenceView};
+use glmbench_device::{
+    AttentionShape, DType, Device, DeviceError, KV_BLOCK_TOKENS, KvChannel, KvChannels, KvForm,
+    KvLayerChannels, KvShape, SequenceView,
+};
 
 /// Returns the largest difference. NaN counts as infinite.
 pub(super) fn largest_error(ours: &[f32], theirs: &[f32]) -> f64 {
@@ -36,16 +39,42 @@ pub(super) fn numbers(dtype: DType, count: usize, seed: u64, spread: f32) -> Vec
     (0..count).map(|_| next()).collect()
 }
 
+/// Returns channels for an int8 cache. Scales are powers of two, so that their reciprocals are exact, and differ by channel, as
+/// offsets do. Numbers from -1 to 1 are not clipped, even if a rotation makes them larger.
+pub(super) fn channels(heads: AttentionShape, layers: usize) -> Result<KvChannels, DeviceError> {
+    let width = heads.kv_heads * heads.channels;
+    let channel = |i: usize| KvChannel { scale: [1.0, 0.5][i % 2] / 64.0, offset: (i % 7) as f32 - 3.0 };
+    let keys = (0..width).map(|i| KvChannel { scale: channel(i).scale, ..channel(i + 1) }).collect();
+    let layer = KvLayerChannels { keys, values: (0..width).map(|i| channel(3 * i + 1)).collect() };
+    KvChannels::new(vec![layer; layers], width)
+        .map_err(|problem| DeviceError::Unsupported { device: "self-test", problem: problem.to_string() })
+}
+
+/// Allocates a cache of a form.
+pub(super) fn cache<D: Device>(
+    device: &D,
+    kv: KvForm,
+    heads: AttentionShape,
+    shape: KvShape,
+) -> Result<D::KvCache, DeviceError> {
+    match kv {
+        KvForm::C8 => device.kv_cache_of_channels(shape, &channels(heads, shape.layers)?),
+        _ => device.kv_cache(shape),
+    }
+}
+
 /// Rows of two sequences in one step: ranges, each with the index of its sequence.
 pub(super) type Rows<'a> = &'a [(Range<usize>, usize)];
 
 /// Runs a prepared attention step.
 pub(super) type Attend<'a, D> = dyn FnMut(&mut D) -> Result<(), DeviceError> + 'a;
 
-/// Runs steps of rotary, KV write and attention on any device. `how` runs each step's attention. Returns the last result.
+/// Runs steps of rotary, KV write and attention on any device, over a cache of the form `kv`. `how` runs each step's attention.
+/// Returns the last result.
 pub(super) fn run_attention<D: Device>(
     device: &mut D,
     dtype: DType,
+    kv: KvForm,
     heads: AttentionShape,
     steps: &[Rows<'_>],
     mut how: impl FnMut(&mut D, &mut Attend<'_, D>) -> Result<(), DeviceError>,
@@ -61,7 +90,7 @@ pub(super) fn run_attention<D: Device>(
     // Each sequence's blocks are scattered and out of order.
     let blocks = [[3u32, 0], [1, 2]];
     let shape = KvShape { layers: 2, kv_heads: heads.kv_heads, channels: heads.channels, blocks: 4 };
-    let mut cache = device.kv_cache(shape)?;
+    let mut cache = cache(device, kv, heads, shape)?;
     let mut contexts = [0usize; 2];
     let mut result = Vec::new();
     for (index, step) in steps.iter().enumerate() {

@@ -73,12 +73,24 @@ impl Core {
         make: impl FnOnce(&Api) -> Result<Plan, DeviceError>,
     ) -> Result<(), DeviceError> {
         let api = self.api();
-        self.launcher.borrow_mut().run_cached(api, &self.slab, &self.stream, key, || make(api))
+        let run = self.launcher.borrow_mut().run_cached(api, &self.slab, &self.stream, key, || make(api));
+        self.settled(run)
     }
 
     /// Runs a plan once.
     pub(super) fn run(&self, plan: Result<Plan, DeviceError>) -> Result<(), DeviceError> {
-        self.launcher.borrow_mut().run(self.api(), &self.slab, &self.stream, plan)
+        let run = self.launcher.borrow_mut().run(self.api(), &self.slab, &self.stream, plan);
+        self.settled(run)
+    }
+
+    /// Waits for queued work if a call was refused: the caller gives up, and releases memory that earlier calls use.
+    fn settled(&self, call: Result<(), DeviceError>) -> Result<(), DeviceError> {
+        call.inspect_err(|error| {
+            // Nothing runs on a lost device, and the other ranks must hear of it first.
+            if !matches!(error, DeviceError::Lost { .. }) {
+                self.stream.quiesce();
+            }
+        })
     }
 
     /// Applies the choices that concern all operators.

@@ -3,9 +3,11 @@
 mod forward;
 mod rehearsal;
 
+pub(super) use self::rehearsal::INT8_ROUNDINGS;
+
 use std::sync::Arc;
 
-use glmbench_device::{Device, DeviceError};
+use glmbench_device::{Device, DeviceError, KvForm};
 
 use super::api::Api;
 use super::attention::Attention;
@@ -42,6 +44,8 @@ pub struct Ascend {
     pub(super) rank: usize,
     pub(super) layout: HeadLayout,
     pub(super) choices: Choices,
+    /// The form of cache that the operators were chosen for.
+    kv: KvForm,
     details: Vec<(String, String)>,
     pub(super) settings: Arc<GroupSettings>,
     pub(super) core: Core,
@@ -73,7 +77,8 @@ impl Ascend {
         let context = Context::new(api, rank as i32)?;
         let timing_only = settings.emulation.as_ref().is_some_and(|e| e.timing_only);
         let core = Core::new(context, settings.dtype, timing_only)?;
-        let probed = probe::probe(&core, settings.chip, layout, settings.forced, &[])?;
+        let kv = settings.kv;
+        let probed = probe::probe(&core, settings.chip, layout, kv, settings.forced, &[])?;
         core.choose(probed.choices);
         let (choices, layout) = (probed.choices, probed.layout);
         let mut device = Self {
@@ -87,6 +92,7 @@ impl Ascend {
             rank,
             layout,
             choices,
+            kv,
             details: Vec::new(),
             settings,
             core,
@@ -116,7 +122,7 @@ impl Ascend {
         while let Some(wrong) = self.rehearse()? {
             discarded.push(wrong);
             let (chip, forced) = (self.settings.chip, self.settings.forced);
-            probed = probe::probe(&self.core, chip, self.layout, forced, &discarded)?;
+            probed = probe::probe(&self.core, chip, self.layout, self.kv, forced, &discarded)?;
             probed.refused.extend(filled.iter().cloned());
             self.choices = probed.choices;
             self.release_cached()?;
@@ -124,6 +130,26 @@ impl Ascend {
         // Later work starts from a clean state.
         self.release_cached()?;
         Ok(probed)
+    }
+
+    /// Chooses operators for a cache of another form, runs `work`, and returns to the form before.
+    ///
+    /// # Errors
+    /// Fails if no operator takes such a cache, and as `work` does.
+    pub(super) fn with_cache<T>(
+        &mut self,
+        kv: KvForm,
+        work: impl FnOnce(&mut Self) -> Result<T, DeviceError>,
+    ) -> Result<T, DeviceError> {
+        let (chip, forced) = (self.settings.chip, self.settings.forced);
+        probe::check_kv(chip, self.core.dtype, kv)?;
+        let before = (self.choices, self.kv);
+        self.choices = probe::probe(&self.core, chip, self.layout, kv, forced, &[])?.choices;
+        self.kv = kv;
+        let found = self.release_cached().and_then(|()| work(self));
+        (self.choices, self.kv) = before;
+        self.release_cached()?;
+        found
     }
 
     /// Reads power, temperature, utilisation and memory.

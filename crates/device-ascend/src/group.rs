@@ -47,7 +47,8 @@ impl AscendGroup {
     /// # Errors
     /// Fails as [`AscendGroup::check`] does, and if several ranks lack a library of collectives.
     pub fn new(settings: GroupSettings) -> Result<Self, DeviceError> {
-        let GroupSettings { chip, dtype, tp, .. } = settings;
+        let GroupSettings { chip, dtype, kv, tp, .. } = settings;
+        super::probe::check_kv(chip, dtype, kv)?;
         let (api, soc) = ready(chip, dtype, tp, settings.emulation.as_ref())?;
         if tp > 1 {
             collectives(&api, tp)?;

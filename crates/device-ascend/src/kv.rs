@@ -3,17 +3,24 @@
 //! A layer's keys (and values) are `[blocks, 128, heads, channels]` if an operator reads the paged cache itself. They are
 //! `[blocks, heads, 128, channels]` if blocks are gathered first: a sequence's gathered blocks are then contiguous for
 //! each head.
+//!
+//! Numbers have the model's type, or are integers by the channels of a checkpoint ([`channels`]). New rows are then
+//! quantised into a buffer, from which they are written like any others.
+
+mod channels;
 
 use ascend_sys::ACL_MEMCPY_DEVICE_TO_DEVICE;
 
-use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, KvShape, SequenceView};
+use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, KvChannels, KvShape, SequenceView};
 
 use super::choice::{Decode, KvWrite};
 use super::core::{Core, Words};
 use super::layout::HeadLayout;
 use super::memory::Buffer;
-use super::ops;
+use super::ops::{self, PagedCache};
 use super::tensor::{Element, TensorList, View};
+
+use self::channels::Channels;
 
 /// Order of the axes after the block number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +49,9 @@ pub struct KvCache {
     shape: KvShape,
     pub(super) order: BlockOrder,
     bytes: usize,
-    element: Element,
+    pub(super) element: Element,
+    /// What turns numbers into the cache's integers and back, if it holds integers.
+    pub(super) channels: Option<Channels>,
     /// Keys and values of every layer, for operators that take lists. Their shape is `[blocks, 128, heads * channels]` or
     /// `[blocks, heads, 128, channels]`.
     lists: Vec<[TensorList; 2]>,
@@ -51,14 +60,40 @@ pub struct KvCache {
 impl KvCache {
     /// Allocates a zeroed cache. Operators multiply what they read past a sequence's end by zero, so it must not be NaN.
     pub(super) fn new(core: &Core, shape: KvShape, order: BlockOrder) -> Result<Self, DeviceError> {
+        Self::of(core, shape, order, None)
+    }
+
+    /// Allocates a cache of integers by the channels of a checkpoint.
+    ///
+    /// # Errors
+    /// Fails as [`Channels::new`] does.
+    pub(super) fn of_channels(
+        core: &Core,
+        layout: &HeadLayout,
+        shape: KvShape,
+        order: BlockOrder,
+        channels: &KvChannels,
+    ) -> Result<Self, DeviceError> {
+        let channels = Channels::new(core, layout, order, shape, channels)?;
+        Self::of(core, shape, order, Some(channels))
+    }
+
+    fn of(
+        core: &Core,
+        shape: KvShape,
+        order: BlockOrder,
+        channels: Option<Channels>,
+    ) -> Result<Self, DeviceError> {
         let numbers = shape.layers * shape.blocks * KV_BLOCK_TOKENS * shape.kv_heads * shape.channels;
-        let bytes = core.dtype.bytes();
+        let (element, bytes) = match channels {
+            None => (core.element(), core.dtype.bytes()),
+            Some(_) => (Element::Int8, 1),
+        };
         let keys = core.slab.take(numbers * bytes, "the KV cache (keys)")?;
         let values = core.slab.take(numbers * bytes, "the KV cache (values)")?;
         keys.clear()?;
         values.clear()?;
-        let mut cache =
-            Self { keys, values, shape, order, bytes, element: core.element(), lists: Vec::new() };
+        let mut cache = Self { keys, values, shape, order, bytes, element, channels, lists: Vec::new() };
         let dims = match order {
             BlockOrder::TokenHead => vec![shape.blocks, KV_BLOCK_TOKENS, shape.kv_heads * shape.channels],
             BlockOrder::HeadToken => vec![shape.blocks, shape.kv_heads, KV_BLOCK_TOKENS, shape.channels],
@@ -99,10 +134,11 @@ impl KvCache {
         [&self.keys, &self.values].map(|b| View::new(self.start(b, layer, 0), self.element, dims))
     }
 
-    /// Returns the tensor lists of the keys and values of a layer.
-    pub(super) fn lists(&self, layer: usize) -> [&TensorList; 2] {
+    /// Returns a layer for the operators over paged caches.
+    pub(super) fn paged(&self, layer: usize) -> PagedCache<'_> {
         let [keys, values] = &self.lists[layer];
-        [keys, values]
+        let antiquant = self.channels.as_ref().map(|channels| channels.antiquant(layer));
+        PagedCache { lists: [keys, values], block: KV_BLOCK_TOKENS, antiquant }
     }
 
     /// Queues copies of a block of every layer to another.
@@ -148,11 +184,13 @@ pub(super) struct KvWriter {
     how: KvWrite,
     layout: HeadLayout,
     slots: Words,
+    /// Rows in integers: keys in the first half, values in the second.
+    integers: Option<Buffer>,
 }
 
 impl KvWriter {
     pub(super) fn new(how: KvWrite, layout: HeadLayout) -> Self {
-        Self { how, layout, slots: Words::new("slots of the KV cache") }
+        Self { how, layout, slots: Words::new("slots of the KV cache"), integers: None }
     }
 
     /// Writes a layer's new keys and values to the last slots of each sequence.
@@ -164,16 +202,52 @@ impl KvWriter {
         new: NewKv,
         sequences: &[SequenceView<'_>],
     ) -> Result<(), DeviceError> {
+        let new = match &cache.channels {
+            None => new,
+            Some(channels) => self.quantised(core, cache, channels, layer, new)?,
+        };
         match self.how {
             KvWrite::Scatter => self.scatter(core, cache, layer, new, sequences),
             KvWrite::IndexCopy => self.index_copy(core, cache, layer, new, sequences),
-            KvWrite::Copy => self.runs(cache, layer, new, core.element(), sequences, &mut |to, from| {
+            KvWrite::Copy => self.runs(cache, layer, new, sequences, &mut |to, from| {
                 core.run(ops::copy(core.api(), to, from))
             }),
-            KvWrite::Memory => self.runs(cache, layer, new, core.element(), sequences, &mut |to, from| {
-                copy_rows(core, cache, to, from)
-            }),
+            KvWrite::Memory => {
+                self.runs(cache, layer, new, sequences, &mut |to, from| copy_rows(core, cache, to, from))
+            }
         }
+    }
+
+    /// Quantises new rows by the channels of a layer.
+    fn quantised(
+        &mut self,
+        core: &Core,
+        cache: &KvCache,
+        channels: &Channels,
+        layer: usize,
+        new: NewKv,
+    ) -> Result<NewKv, DeviceError> {
+        let width = self.layout.kv_width();
+        if self.integers.as_ref().is_none_or(|buffer| buffer.len() < 2 * new.rows * width) {
+            // Queued work may still use the old buffer.
+            core.stream.synchronize()?;
+            self.integers = None;
+            let bytes = (2 * new.rows * width).next_power_of_two();
+            self.integers = Some(core.slab.take(bytes, "quantised keys and values")?);
+        }
+        let buffer = self.integers.as_ref().expect("invariant: just made");
+        let (key, value) = (buffer.at(0), buffer.at(buffer.len() / 2));
+        let dims = [new.rows, width];
+        let ids = [new.id, buffer.id, cache.keys.id << 32 | layer as u64, new.rows as u64];
+        for (name, which, from, to) in [("quantise-k", 0, new.key, key), ("quantise-v", 1, new.value, value)]
+        {
+            core.run_cached((name, ids), |api| {
+                let (from, to) =
+                    (View::new(from, core.element(), &dims), View::new(to, Element::Int8, &dims));
+                ops::quantise(api, from, channels.quantising(layer, which), to)
+            })?;
+        }
+        Ok(NewKv { key, value, rows: new.rows, id: buffer.id })
     }
 
     /// Computes `slot = block * 128 + place` of every row.
@@ -200,7 +274,7 @@ impl KvWriter {
         let slots = View::new(self.slots.inbox.buffer().at(0), Element::Int32, &[new.rows]);
         let heads = [self.layout.shape.kv_heads, self.layout.channels];
         let [keys, values] = cache.layer(layer, &[cache.blocks(), KV_BLOCK_TOKENS, heads[0], heads[1]]);
-        let rows = |start| View::new(start, core.element(), &[new.rows, heads[0], heads[1]]);
+        let rows = |start| View::new(start, cache.element, &[new.rows, heads[0], heads[1]]);
         let key = self.key(cache, layer, new);
         core.run_cached(("scatter-kv", key), |api| {
             ops::scatter_kv(api, [rows(new.key), keys], [rows(new.value), values], slots)
@@ -234,7 +308,7 @@ impl KvWriter {
         let slots = View::new(self.slots.inbox.buffer().at(0), Element::Int32, &[count]);
         let places = cache.blocks() * KV_BLOCK_TOKENS * per_token;
         let [keys, values] = cache.layer(layer, &[places, row]);
-        let rows = |start| View::new(start, core.element(), &[count, row]);
+        let rows = |start| View::new(start, cache.element, &[count, row]);
         let key = self.key(cache, layer, new);
         core.run_cached(("index-copy-k", key), |api| ops::index_copy(api, keys, slots, rows(new.key)))?;
         core.run_cached(("index-copy-v", key), |api| ops::index_copy(api, values, slots, rows(new.value)))
@@ -251,7 +325,6 @@ impl KvWriter {
         cache: &KvCache,
         layer: usize,
         new: NewKv,
-        element: Element,
         sequences: &[SequenceView<'_>],
         copy: &mut dyn FnMut(View, View) -> Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
@@ -266,7 +339,7 @@ impl KvWriter {
                 let [keys, values] = cache.run(layer, slot, tokens);
                 for (to, from) in [(keys, new.key), (values, new.value)] {
                     let start = from.wrapping_byte_add(row * row_bytes);
-                    copy(to, View::new(start, element, &[tokens, heads, channels]))?;
+                    copy(to, View::new(start, cache.element, &[tokens, heads, channels]))?;
                 }
                 row += tokens;
                 token += tokens;

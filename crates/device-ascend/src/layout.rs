@@ -116,6 +116,11 @@ impl HeadLayout {
         ]
     }
 
+    /// Returns the channel of the model at each place of a row of keys, and of values; `None` is padding.
+    pub(super) fn kv_places(&self) -> [Vec<Option<usize>>; 2] {
+        [true, false].map(|permuted| self.rows(self.shape.kv_heads, permuted))
+    }
+
     /// Returns cosines and sines of all positions, per channel, as little-endian elements of `dtype`.
     pub(super) fn rotary_rows(&self, table: &RotaryTable, dtype: DType) -> [Vec<u8>; 2] {
         let (pairs, half) = (table.pairs, self.channels / 2);

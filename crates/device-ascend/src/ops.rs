@@ -166,7 +166,7 @@ pub(super) fn to_fractals(api: &Api, weight: View) -> Planned {
     unsafe { plan!(api, aclnnTransMatmulWeight, aclnnTransMatmulWeightGetWorkspaceSize, (a), held![w]) }
 }
 
-/// `out = round(x * scale + offset)` as int8. Scale and offset are `[1]`, in the type of `x`.
+/// `out = round(x * scale + offset)` as int8. Scale and offset are `[1]`, or one for each column, in the type of `x`.
 pub(super) fn quantise(api: &Api, x: View, [scale, offset]: [View; 2], out: View) -> Planned {
     let (x, s, z, o) = (x.tensor(api)?, scale.tensor(api)?, offset.tensor(api)?, out.tensor(api)?);
     let (a, b, c, d) = (x.handle, s.handle, z.handle, o.handle);
@@ -250,6 +250,14 @@ pub(super) fn scale(api: &Api, x: View, factor: f32, out: View) -> Planned {
     let (a, b, c) = (x.handle, f.handle, o.handle);
     // SAFETY: see `embedding`.
     unsafe { plan!(api, aclnnMuls, aclnnMulsGetWorkspaceSize, (a, b, c), held![x, f, o]) }
+}
+
+/// `x = x * y`, with `y` broadcast to the shape of `x`.
+pub(super) fn multiply(api: &Api, x: View, y: View) -> Planned {
+    let (x, o, y) = (x.tensor(api)?, x.tensor(api)?, y.tensor(api)?);
+    let (a, b, c) = (x.handle, y.handle, o.handle);
+    // SAFETY: see `embedding`. The operator computes element by element, so its result may replace an input.
+    unsafe { plan!(api, aclnnMul, aclnnMulGetWorkspaceSize, (a, b, c), held![x, y, o]) }
 }
 
 /// Softmax along the last axis.
@@ -359,11 +367,11 @@ pub(super) struct Heads {
 
 /// Operands of the attention in a step over the paged cache, shared by all layers.
 pub(super) struct FusedStep {
-    /// Queries `[tokens, heads, channels]`.
+    /// Queries, in the shape that the operator takes.
     pub(super) query: Tensor,
     /// Block table of the sequences.
     pub(super) table: Tensor,
-    /// End of the rows of each sequence.
+    /// End of the rows of each sequence, or the number of rows of each if queries are `[sequences, rows, width]`.
     pub(super) ends: IntArray,
     /// Number of tokens of each sequence in the cache.
     pub(super) contexts: IntArray,
@@ -373,18 +381,33 @@ pub(super) struct FusedStep {
     pub(super) out: Tensor,
 }
 
-/// The first stage of an operator over paged caches.
-pub(super) type PagedOperator =
-    fn(&Api, &FusedStep, [&TensorList; 2], Heads, usize) -> Result<Plan, DeviceError>;
+/// A layer of a paged cache.
+#[derive(Clone, Copy)]
+pub(super) struct PagedCache<'a> {
+    /// Keys, and values.
+    pub(super) lists: [&'a TensorList; 2],
+    /// Tokens per block.
+    pub(super) block: usize,
+    /// Scales, and offsets that are added, of the channels of an int8 cache.
+    pub(super) antiquant: Option<[&'a Tensor; 2]>,
+}
 
-/// Attention of a ragged batch over paged caches, prefill and decode (A2).
-pub(super) fn fused_attention(
-    api: &Api,
-    step: &FusedStep,
-    [keys, values]: [&TensorList; 2],
-    heads: Heads,
-    block: usize,
-) -> Planned {
+impl PagedCache<'_> {
+    /// Returns scales and offsets, or nulls.
+    fn antiquant(&self) -> [*const aclTensor; 2] {
+        self.antiquant.map_or([null(); 2], |both| both.map(|tensor| tensor.handle.cast_const()))
+    }
+}
+
+/// The first stage of an operator over paged caches.
+pub(super) type PagedOperator = fn(&Api, &FusedStep, PagedCache<'_>, Heads) -> Result<Plan, DeviceError>;
+
+/// Attention over paged caches, prefill and decode (A2). Queries of a ragged batch are `[tokens, heads, channels]`. Over an
+/// int8 cache they are `[sequences, rows, heads * channels]`, because no page has a ragged batch over one.
+pub(super) fn fused_attention(api: &Api, step: &FusedStep, cache: PagedCache<'_>, heads: Heads) -> Planned {
+    let ([keys, values], block) = (cache.lists, cache.block);
+    let [scale, offset] = cache.antiquant();
+    let lies = if cache.antiquant.is_some() { c"BSH" } else { c"TND" };
     let mask = step.mask.as_ref().map_or(null(), |mask| mask.handle.cast_const());
     let sparse = if mask.is_null() { 0 } else { RIGHT_DOWN_CAUSAL };
     let none = null();
@@ -408,8 +431,8 @@ pub(super) fn fused_attention(
                 none,
                 none,
                 none,
-                none,
-                none,
+                scale,
+                offset,
                 table,
                 none,
                 none,
@@ -424,7 +447,7 @@ pub(super) fn fused_attention(
                 heads.scale,
                 NO_LIMIT,
                 NO_LIMIT,
-                layout(c"TND"),
+                layout(lies),
                 heads.kv as i64,
                 sparse,
                 0,
@@ -446,32 +469,31 @@ pub(super) fn fused_attention(
 pub(super) fn incremental_attention(
     api: &Api,
     step: &FusedStep,
-    lists: [&TensorList; 2],
+    cache: PagedCache<'_>,
     heads: Heads,
-    block: usize,
 ) -> Planned {
-    incremental(api, step, lists, heads, block, c"BSH")
+    incremental(api, step, cache, heads, c"BSH")
 }
 
 /// Like [`incremental_attention`], over caches `[blocks, heads, block, channels]`.
 pub(super) fn incremental_attention_by_heads(
     api: &Api,
     step: &FusedStep,
-    lists: [&TensorList; 2],
+    cache: PagedCache<'_>,
     heads: Heads,
-    block: usize,
 ) -> Planned {
-    incremental(api, step, lists, heads, block, c"BNSD")
+    incremental(api, step, cache, heads, c"BNSD")
 }
 
 fn incremental(
     api: &Api,
     step: &FusedStep,
-    [keys, values]: [&TensorList; 2],
+    cache: PagedCache<'_>,
     heads: Heads,
-    block: usize,
     lies: &'static CStr,
 ) -> Planned {
+    let ([keys, values], block) = (cache.lists, cache.block);
+    let [scale, offset] = cache.antiquant();
     let none = null();
     let (query, table, out) = (step.query.handle, step.table.handle, step.out.handle);
     // SAFETY: see `fused_attention`.
@@ -492,8 +514,8 @@ fn incremental(
                 none,
                 none,
                 none,
-                none,
-                none,
+                scale,
+                offset,
                 table,
                 none,
                 heads.query as i64,

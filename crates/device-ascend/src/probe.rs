@@ -4,7 +4,7 @@ mod survey;
 
 use std::cell::RefCell;
 
-use glmbench_device::{AttentionShape, DType, DeviceError, KV_BLOCK_TOKENS};
+use glmbench_device::{AttentionShape, DType, DeviceError, KV_BLOCK_TOKENS, KvForm, Precision};
 
 use super::api::Api;
 use super::choice::{
@@ -16,7 +16,7 @@ use super::kv::BlockOrder;
 use super::launch::{Plan, destroy, given_back, set_repeatable};
 use super::layout::HeadLayout;
 use super::memory::Buffer;
-use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PagedOperator, PromptLayout};
+use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PagedCache, PagedOperator, PromptLayout};
 use super::settings::Chip;
 use super::tensor::{Element, IntArray, TensorList, View};
 use super::widener::FOLDED;
@@ -49,18 +49,20 @@ pub(super) struct Wrong {
     pub(super) why: String,
 }
 
-/// Selects an alternative for every capability, in the chip's order of preference.
+/// Selects an alternative for every capability, in the chip's order of preference. Attention and writes are asked about a
+/// cache of the form `kv`.
 pub(super) fn probe(
     core: &Core,
     chip: Chip,
     layout: HeadLayout,
+    kv: KvForm,
     forced: Forced,
     discarded: &[Wrong],
 ) -> Result<Probed, DeviceError> {
     // First stages check shapes, not values. All probes share one buffer.
     let memory = core.slab.take(CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE * 2, "a probe of the operators")?;
     let mut probe =
-        Probe { core, layout, memory, discarded, refused: Vec::new(), single_use: RefCell::default() };
+        Probe { core, layout, kv, memory, discarded, refused: Vec::new(), single_use: RefCell::default() };
     probe.fill_heads(forced.rotary)?;
     let duo = chip == Chip::Duo300i;
     let weights: &[WeightFormat] = if duo {
@@ -81,8 +83,6 @@ pub(super) fn probe(
         probe.refused.extend(probe.single_use.take().into_iter().map(|why| ("reuse", why)));
     }
     let graph = probe.choose("graph", Graph::ALL, forced.graph, |p, c| p.graph(c, reuse))?;
-    // Executors that cannot be destroyed unused run once, before their memory is freed.
-    core.stream.synchronize()?;
     let choices = Choices { weights, bias, kv, rotary, decode, prefill, add, reuse, graph };
     Ok(Probed { choices, layout: probe.layout, refused: probe.refused })
 }
@@ -90,6 +90,7 @@ pub(super) fn probe(
 struct Probe<'a> {
     core: &'a Core,
     layout: HeadLayout,
+    kv: KvForm,
     memory: Buffer,
     /// Choices that returned wrong results.
     discarded: &'a [Wrong],
@@ -143,13 +144,18 @@ impl Probe<'_> {
         };
         let name = plan.name;
         if let Err((plan, why)) = given_back(self.api(), plan)? {
-            // An executor that cannot be kept can only be destroyed by a run. It runs on zeros, whatever ran before it.
-            self.core.stream.synchronize()?;
+            // It runs on zeros, whatever ran before it.
             self.memory.clear()?;
-            self.core.run(Ok(plan))?;
+            self.spend(plan)?;
             self.single_use.borrow_mut().push(format!("{name}: {why}"));
         }
         Ok(Ok(()))
+    }
+
+    /// Destroys an executor that cannot be kept, which takes a run. Nothing uses the memory after that.
+    fn spend(&self, plan: Plan) -> Result<(), DeviceError> {
+        self.core.run(Ok(plan))?;
+        self.core.stream.synchronize()
     }
 
     /// Returns whether all plans are accepted. Each plan is destroyed before the next is created. The reason is the first
@@ -261,11 +267,17 @@ impl Probe<'_> {
         Heads { query: self.layout.shape.heads, kv: self.layout.shape.kv_heads, scale: 0.1 }
     }
 
+    /// Returns a view of any shape, in the cache's type.
+    fn cached(&self, dims: &[usize]) -> View {
+        let element = if self.kv == KvForm::C8 { Element::Int8 } else { self.core.element() };
+        View::new(self.memory.at(0), element, dims)
+    }
+
     fn list(&self, order: BlockOrder) -> Result<TensorList, DeviceError> {
         let (heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
         let view = match order {
-            BlockOrder::TokenHead => self.view(&[BLOCKS, KV_BLOCK_TOKENS, heads * channels]),
-            BlockOrder::HeadToken => self.view(&[BLOCKS, heads, KV_BLOCK_TOKENS, channels]),
+            BlockOrder::TokenHead => self.cached(&[BLOCKS, KV_BLOCK_TOKENS, heads * channels]),
+            BlockOrder::HeadToken => self.cached(&[BLOCKS, heads, KV_BLOCK_TOKENS, channels]),
         };
         TensorList::of(self.api(), view)
     }
@@ -284,14 +296,51 @@ impl Probe<'_> {
             mask: if causal { Some(mask.tensor(api)?) } else { None },
         };
         let (keys, values) = (self.list(order)?, self.list(order)?);
-        self.accepts(plan(api, &step, [&keys, &values], self.heads(), KV_BLOCK_TOKENS))
+        let AttentionShape { kv_heads, .. } = self.layout.shape;
+        let channels = match order {
+            BlockOrder::TokenHead => self.view(&[2, kv_heads * self.layout.channels]),
+            BlockOrder::HeadToken => self.view(&[2, kv_heads, 1, self.layout.channels]),
+        };
+        let antiquant = [channels.tensor(api)?, channels.tensor(api)?];
+        let [scale, offset] = &antiquant;
+        let cache = PagedCache {
+            lists: [&keys, &values],
+            block: KV_BLOCK_TOKENS,
+            antiquant: (self.kv == KvForm::C8).then_some([scale, offset]),
+        };
+        self.accepts(plan(api, &step, cache, self.heads()))
+    }
+
+    /// Returns the shape of `rows` queries of one sequence for the fused operator.
+    fn fused_queries(&self, rows: usize) -> Vec<usize> {
+        match self.kv {
+            KvForm::C8 => vec![1, rows, self.layout.q_width()],
+            _ => vec![rows, self.layout.shape.heads, self.layout.channels],
+        }
+    }
+
+    /// Probes what turns gathered integers into numbers.
+    fn dequantised(&self) -> Answer {
+        if self.kv != KvForm::C8 {
+            return Ok(Ok(()));
+        }
+        let (api, width) = (self.api(), self.layout.kv_width());
+        let dims = [KV_BLOCK_TOKENS, width];
+        let (numbers, integers) = (self.view(&dims), self.cached(&dims));
+        let (table, channels) = (self.cached(&[BLOCKS, width]), self.apart(self.view(&[width])));
+        self.accepts_all(&[
+            &|| ops::gather(api, table, self.words(&[1]), self.cached(&[1, width])),
+            &|| ops::copy(api, numbers, self.apart(integers)),
+            &|| ops::add(api, numbers, channels),
+            &|| ops::multiply(api, numbers, channels),
+        ])
     }
 
     fn decode(&self, decode: Decode) -> Answer {
         let (shape, channels) = (self.layout.shape, self.layout.channels);
         let order = BlockOrder::of(decode);
         match decode {
-            Decode::Fused => self.paged(&[1, shape.heads, channels], false, order, ops::fused_attention),
+            Decode::Fused => self.paged(&self.fused_queries(1), false, order, ops::fused_attention),
             Decode::IncrementalByHeads => {
                 let dims = [1, shape.heads, 1, channels];
                 self.paged(&dims, false, order, ops::incremental_attention_by_heads)
@@ -301,6 +350,9 @@ impl Probe<'_> {
                 self.paged(&dims, false, order, ops::incremental_attention)
             }
             Decode::Prompt => {
+                if let Err(reason) = self.dequantised()? {
+                    return Ok(Err(reason));
+                }
                 let group = shape.heads / shape.kv_heads;
                 let small = self.view(&[1, shape.kv_heads, group, channels]);
                 let large = self.view(&[1, shape.kv_heads, KV_BLOCK_TOKENS, channels]);
@@ -326,7 +378,7 @@ impl Probe<'_> {
             Prefill::Fused if order == BlockOrder::HeadToken => {
                 Ok(Err("the cache's order is that of another decode operator".into()))
             }
-            Prefill::Fused => self.paged(&[ROWS, shape.heads, channels], true, order, ops::fused_attention),
+            Prefill::Fused => self.paged(&self.fused_queries(ROWS), true, order, ops::fused_attention),
             Prefill::Prompt | Prefill::PromptSquare => {
                 // Few rows at the end of a long context go by matmul.
                 if let Err(reason) = self.matmul_attention(ROWS)? {
@@ -353,6 +405,9 @@ impl Probe<'_> {
     }
 
     fn matmul_attention(&self, rows: usize) -> Answer {
+        if let Err(reason) = self.dequantised()? {
+            return Ok(Err(reason));
+        }
         let (shape, channels) = (self.layout.shape, self.layout.channels);
         let numbers = rows * shape.heads / shape.kv_heads;
         let context = KV_BLOCK_TOKENS.max(rows);
@@ -373,19 +428,26 @@ impl Probe<'_> {
 
     fn kv(&self, kv: KvWrite, order: BlockOrder) -> Answer {
         let (heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
-        let rows = self.view(&[1, heads, channels]);
+        let rows = self.cached(&[1, heads, channels]);
+        if self.kv == KvForm::C8 {
+            let (row, by) = ([1, heads * channels], self.apart(self.view(&[heads * channels])));
+            let (from, to) = (self.apart(self.view(&row)), self.cached(&row));
+            if let Err(reason) = self.accepts(ops::quantise(self.api(), from, [by, by], to))? {
+                return Ok(Err(reason));
+            }
+        }
         match kv {
             KvWrite::Scatter if order == BlockOrder::HeadToken => {
                 Ok(Err("the cache's order is that of another decode operator".into()))
             }
             KvWrite::Scatter => {
-                let cache = self.view(&[BLOCKS, KV_BLOCK_TOKENS, heads, channels]);
+                let cache = self.cached(&[BLOCKS, KV_BLOCK_TOKENS, heads, channels]);
                 let pair = [rows, cache];
                 self.accepts(ops::scatter_kv(self.api(), pair, pair, self.words(&[1])))
             }
             KvWrite::IndexCopy => {
-                let cache = self.view(&[BLOCKS * KV_BLOCK_TOKENS, heads * channels]);
-                let row = self.view(&[1, heads * channels]);
+                let cache = self.cached(&[BLOCKS * KV_BLOCK_TOKENS, heads * channels]);
+                let row = self.cached(&[1, heads * channels]);
                 self.accepts(ops::index_copy(self.api(), cache, self.words(&[1]), row))
             }
             KvWrite::Copy => self.accepts(ops::copy(self.api(), rows, rows)),
@@ -465,7 +527,7 @@ impl Probe<'_> {
             Err(error) => return Ok(Err(error.to_string())),
         };
         if let Err(why) = set_repeatable(self.api(), &plan)? {
-            self.core.run(Ok(plan))?;
+            self.spend(plan)?;
             return Ok(Err(why));
         }
         let captured = self.captured(&plan);
@@ -510,6 +572,18 @@ macro_rules! words {
     )*};
 }
 words!(WeightFormat, Bias, Decode, Prefill, KvWrite, Rotation, Addition, Reuse, Graph);
+
+/// Checks that the chip has attention over a cache of the form `kv`.
+pub(super) fn check_kv(chip: Chip, dtype: DType, kv: KvForm) -> Result<(), DeviceError> {
+    let precision = Precision { kv, ..dtype.into() };
+    let Some(problem) = chip.device().instead_of(precision).filter(|_| kv != KvForm::Auto) else {
+        return Ok(());
+    };
+    Err(DeviceError::Unsupported {
+        device: chip.name(),
+        problem: format!("dtype {precision} was asked for, {problem}"),
+    })
+}
 
 /// Checks that the chip computes in `dtype`.
 pub(super) fn check_dtype(chip: Chip, dtype: DType) -> Result<(), DeviceError> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use glmbench_device::{AttentionShape, ClockProfile, DType, DeviceKind, WeightForm};
+use glmbench_device::{AttentionShape, ClockProfile, DType, DeviceKind, KvForm, WeightForm};
 
 use super::choice::Forced;
 use super::profile::{Profile, ProfileError};
@@ -116,6 +116,8 @@ pub struct GroupSettings {
     pub dtype: DType,
     /// Form of the linear layers of a dense checkpoint, and what the record calls those of a quantised one.
     pub weights: WeightForm,
+    /// Form of the KV cache.
+    pub kv: KvForm,
     /// Heads of one rank.
     pub attention: AttentionShape,
     /// True to bind every rank's thread to the cores on the NUMA node of its chip. If that fails, the record says

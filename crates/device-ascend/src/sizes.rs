@@ -1,6 +1,8 @@
 //! What a card makes of the sizes of a model, for estimates before anything is loaded.
 
-use glmbench_device::{AttentionShape, KV_BLOCK_TOKENS, LinearShape, Precision, Role, Storage, WeightForm};
+use glmbench_device::{
+    AttentionShape, KV_BLOCK_TOKENS, KvForm, LinearShape, Precision, Role, Storage, WeightForm,
+};
 
 use super::attention::{CAUSAL_MASK_BYTES, SCRATCH_BYTES, SHORT_CONTEXT, square_bytes};
 use super::layout::padded_channels;
@@ -81,7 +83,14 @@ impl AscendMemory {
     /// one more column for a bias.
     pub fn working_bytes(self, heads: AttentionShape, hidden: usize, rows: usize, context: usize) -> u64 {
         if self.chip == Chip::A2800i {
-            return CAUSAL_MASK_BYTES + SMALL_BYTES;
+            // Rows of keys and values in integers, before they are written to an int8 cache.
+            let row = 2 * heads.kv_heads.saturating_mul(padded_channels(heads.channels)) as u64;
+            let numbers = (rows.min(MAX_TOKENS) as u64).saturating_mul(row);
+            let integers = match self.precision.kv {
+                KvForm::C8 => numbers.checked_next_power_of_two().unwrap_or(u64::MAX),
+                _ => 0,
+            };
+            return (CAUSAL_MASK_BYTES + SMALL_BYTES).saturating_add(integers);
         }
         // Absurd sizes are cut, so that sums of them saturate.
         let (rows, context) = (rows.min(MAX_TOKENS), context.min(MAX_TOKENS));
@@ -108,7 +117,7 @@ impl AscendMemory {
 
     /// Returns the size in bytes of a KV cache block of one layer and head with `channels` channels.
     pub fn kv_block_bytes(self, channels: usize) -> u64 {
-        self.bytes((2 * KV_BLOCK_TOKENS) as u64 * padded_channels(channels) as u64)
+        (2 * KV_BLOCK_TOKENS) as u64 * self.precision.kv_bytes(padded_channels(channels) as u64)
     }
 }
 
@@ -137,6 +146,8 @@ mod tests {
         let card = AscendMemory::new(Chip::Duo300i, DType::Fp16.into());
         let block = |channels| card.kv_block_bytes(channels) / (2 * 2 * KV_BLOCK_TOKENS as u64);
         assert_eq!([16, 64, 80, 128].map(block), [64, 64, 128, 128]);
+        let c8 = AscendMemory::new(Chip::A2800i, Precision { kv: KvForm::C8, ..DType::Fp16.into() });
+        assert_eq!(2 * c8.kv_block_bytes(80), card.kv_block_bytes(80));
         let heads = AttentionShape { heads: 4, kv_heads: 2, channels: 16 };
         let linear = |role, out, width| LinearShape { role, out, width };
         assert_eq!(card.linear_bytes(linear(Role::Qkv, 8 * 16, 10), heads), 8 * 64 * 10 * 2);

@@ -40,7 +40,12 @@ enum Types {
     /// One type for everything.
     Only(DType),
     /// These types, and the forms of weights that cards have operators for. The device itself checks which of the types.
-    Cards(&'static [DType]),
+    Cards {
+        /// The types.
+        types: &'static [DType],
+        /// Whether attention operators take an int8 cache with a scale per channel, in fp16.
+        has_c8: bool,
+    },
 }
 
 /// The forms of weights that cards have operators for.
@@ -107,7 +112,7 @@ impl DeviceKind {
                 help: "",
                 hardware: Hardware::Card,
                 main_type: DType::Fp16,
-                types: Types::Cards(&[DType::Fp16]),
+                types: Types::Cards { types: &[DType::Fp16], has_c8: false },
                 step_tokens: CARD_STEP,
                 has_threads: false,
                 series: Some(1),
@@ -117,7 +122,7 @@ impl DeviceKind {
                 help: "",
                 hardware: Hardware::Card,
                 main_type: DType::Fp16,
-                types: Types::Cards(&[DType::Fp16, DType::Bf16]),
+                types: Types::Cards { types: &[DType::Fp16, DType::Bf16], has_c8: true },
                 step_tokens: CARD_STEP,
                 has_threads: false,
                 series: Some(2),
@@ -150,7 +155,7 @@ impl DeviceKind {
     pub const fn only_type(self) -> Option<DType> {
         match self.entry().types {
             Types::Only(dtype) => Some(dtype),
-            Types::All | Types::Cards(_) => None,
+            Types::All | Types::Cards { .. } => None,
         }
     }
 
@@ -160,12 +165,24 @@ impl DeviceKind {
         match self.entry().types {
             Types::All => None,
             Types::Only(dtype) => (precision != dtype.into()).then(|| format!("it computes in {dtype} only")),
-            Types::Cards(types) => {
-                let fits = precision.kv == KvForm::Auto && CARD_FORMS.contains(&precision.weights);
-                (!fits).then(|| {
+            Types::Cards { types, has_c8 } => {
+                let has_cache = match precision.kv {
+                    KvForm::Auto => true,
+                    KvForm::C8 => has_c8 && precision.dtype == DType::Fp16,
+                    _ => false,
+                };
+                (!has_cache || !CARD_FORMS.contains(&precision.weights)).then(|| {
                     let forms = CARD_FORMS.into_iter().filter_map(WeightForm::name);
-                    let types = types.iter().map(|dtype| dtype.name()).chain(forms);
-                    format!("it has {}; other forms run on {}", and(types), Self::with(Types::All))
+                    let fp16 = and([DType::Fp16.name()].into_iter().chain(forms.clone()));
+                    let caches = match (has_cache, has_c8) {
+                        (true, _) => String::new(),
+                        (false, true) => {
+                            format!("; of int8 KV caches, it has {} beside {fp16}", KvForm::C8.name())
+                        }
+                        (false, false) => "; its attention operators take no int8 KV cache".to_owned(),
+                    };
+                    let types = and(types.iter().map(|dtype| dtype.name()).chain(forms));
+                    format!("it has {types}{caches}; other forms run on {}", Self::with(Types::All))
                 })
             }
         }
@@ -333,8 +350,23 @@ mod tests {
         let instead = DeviceKind::ALL.map(|kind| kind.instead_of(int8).unwrap_or_default());
         assert_eq!(instead[0], "");
         assert_eq!(instead[1], "it computes in fp32 only");
-        assert_eq!(instead[2], "it has fp16, w8a8 and w8a16; other forms run on the cpu");
-        assert_eq!(instead[3], "it has fp16, bf16, w8a8 and w8a16; other forms run on the cpu");
+        let of_duo = "it has fp16, w8a8 and w8a16; its attention operators take no int8 KV cache; other forms run on the cpu";
+        assert_eq!(instead[2], of_duo);
+        assert_eq!(
+            instead[3],
+            "it has fp16, bf16, w8a8 and w8a16; of int8 KV caches, it has c8 beside fp16, w8a8 and w8a16; other forms run on the cpu"
+        );
+        for precision in Precision::TYPES {
+            let c8 = Precision { kv: KvForm::C8, ..precision };
+            let has = precision.dtype == DType::Fp16 && CARD_FORMS.contains(&precision.weights);
+            assert_eq!(DeviceKind::A2800i.instead_of(c8).is_none(), has, "{c8}");
+            assert!(
+                DeviceKind::Duo300i.instead_of(c8).is_some_and(|said| said.contains("no int8 KV cache")),
+                "{c8}"
+            );
+        }
+        let dynamic = DeviceKind::A2800i.instead_of(Precision::W8A8_DYNAMIC).unwrap();
+        assert_eq!(dynamic, "it has fp16, bf16, w8a8 and w8a16; other forms run on the cpu");
         assert_eq!(DeviceKind::Duo300i.instead_of(Precision::quantised(WeightForm::W8a8)), None);
         assert!(DeviceKind::A2800i.instead_of(Precision::W8A8_DYNAMIC).is_some());
     }

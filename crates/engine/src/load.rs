@@ -201,6 +201,7 @@ impl On<'_> {
                     tp: options.tp,
                     dtype: options.precision.dtype,
                     weights: options.precision.weights,
+                    kv: options.precision.kv,
                     attention: attention_shape(self.rank),
                     bind: options.bind,
                     forced: Forced::from_environment(chip.name())?,

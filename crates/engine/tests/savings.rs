@@ -8,7 +8,7 @@ use std::sync::Arc;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_cpu::{Family, InstructionSet};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{Precision, WeightForm};
+use glmbench_device::{KvForm, Precision, WeightForm};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, Emulate, LoadOptions, ModelPath, load, load_tokenizer};
 use glmbench_engine::model::{Capacity, attention_shape};
@@ -280,6 +280,7 @@ fn nothing_changes_on_emulated_cards() {
             tp: 1,
             dtype: glmbench_device::DType::Fp16,
             weights: WeightForm::Plain,
+            kv: KvForm::Auto,
             attention: attention_shape(&config),
             bind: false,
             forced: Forced::parse("prefill=matmul,decode=matmul").unwrap(),

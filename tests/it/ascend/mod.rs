@@ -1,5 +1,6 @@
 //! The Ascend device on the emulator: results against the model's own code, every alternative, every fault.
 
+mod c8;
 mod choices;
 mod faults;
 mod gate;
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use glmbench_ascend::{Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{AttentionShape, DType, WeightForm};
+use glmbench_device::{AttentionShape, DType, KvForm, WeightForm};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, Model, attention_shape};
 use glmbench_engine::sampler::Sampling;
@@ -30,6 +31,7 @@ pub(crate) fn settings(chip: Chip, attention: AttentionShape, lines: &str, force
         tp: 1,
         dtype: DType::Fp16,
         weights: WeightForm::Plain,
+        kv: KvForm::Auto,
         attention,
         bind: false,
         forced: Forced::parse(forced).unwrap(),

@@ -61,7 +61,19 @@ pub(crate) enum Sums {
 /// Keys in a tile of the prompt operator on a 310P.
 const TILE: usize = 128;
 
-/// An attention kernel. Views: query, key, value, mask, block table, out.
+/// Tensors that turn integers of a cache back into numbers: `(q + offset) * scale`. The offset may be absent.
+///
+/// The page says that int8 becomes the type of the queries, and no more. So the sum and the product are rounded to that type,
+/// as public tests of the operator do. A real kernel may apply the scale to the queries and to the result instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Antiquant {
+    /// One scale for the keys, and one for the values: `[2]`.
+    Tensor,
+    /// A scale for each channel of each KV head, first of the keys, then of the values.
+    Channel,
+}
+
+/// An attention kernel. Views: query, key, value, mask, block table, out, antiquant scale and offset.
 #[derive(Debug, Clone)]
 pub(crate) struct Attention {
     /// Number of query heads.
@@ -84,6 +96,8 @@ pub(crate) struct Attention {
     pub key: Steps,
     /// Tokens per block; 0 if the cache is not paged.
     pub block: usize,
+    /// The form of the scales of an int8 cache, if it is one.
+    pub antiquant: Option<Antiquant>,
     /// The sequences of the batch.
     pub sequences: Arc<[Sequence]>,
 }
@@ -126,7 +140,7 @@ impl Attention {
     /// # Safety
     /// Every view lies inside live memory.
     pub(crate) unsafe fn run(&self, views: &[View]) -> Result<(), String> {
-        let [query, key, value, mask, table, out, ..] = views else { return Ok(()) };
+        let [query, key, value, mask, table, out, rest @ ..] = views else { return Ok(()) };
         let mut work = Work::default();
         for sequence in self.sequences.iter().filter(|s| s.queries > 0) {
             for kv_head in 0..self.kv_heads {
@@ -134,6 +148,11 @@ impl Attention {
                 unsafe {
                     self.collect(key, table, sequence, kv_head, &mut work.keys)?;
                     self.collect(value, table, sequence, kv_head, &mut work.values)?;
+                    if let (Some(form), [scale, offset, ..]) = (self.antiquant, rest) {
+                        let by = [scale, offset];
+                        self.dequantise(form, by, (0, kv_head), query.dtype, &mut work.keys);
+                        self.dequantise(form, by, (1, kv_head), query.dtype, &mut work.values);
+                    }
                     let group = self.heads / self.kv_heads;
                     for i in 0..sequence.queries {
                         for head in kv_head * group..(kv_head + 1) * group {
@@ -157,6 +176,37 @@ impl Attention {
             }
         }
         Ok(())
+    }
+
+    /// Dequantises the keys (0) or the values (1) of a head.
+    ///
+    /// # Safety
+    /// The scale, and the offset unless it is absent, lie inside live memory and have the form's shape.
+    unsafe fn dequantise(
+        &self,
+        form: Antiquant,
+        [scale, offset]: [&View; 2],
+        (which, kv_head): (usize, usize),
+        dtype: DType,
+        numbers: &mut [f32],
+    ) {
+        let first = (which * self.kv_heads + kv_head) * self.channels;
+        let of = |view: &View, channel: usize| {
+            let at = match form {
+                Antiquant::Tensor => which,
+                Antiquant::Channel => first + channel,
+            };
+            // SAFETY: the caller's promise; the first stage checked that the tensor is contiguous.
+            unsafe { read_f64(view.dtype, view.at(at as i64)) as f32 }
+        };
+        let scales: Vec<f32> = (0..self.channels).map(|channel| of(scale, channel)).collect();
+        let offset_of = |channel| if offset.rank() == 0 { 0.0 } else { of(offset, channel) };
+        let offsets: Vec<f32> = (0..self.channels).map(offset_of).collect();
+        for row in numbers.chunks_exact_mut(self.channels) {
+            for ((x, scale), offset) in row.iter_mut().zip(&scales).zip(&offsets) {
+                *x = round_to(dtype, round_to(dtype, *x + offset) * scale);
+            }
+        }
     }
 
     /// Reads the keys or values of one head as fp32.

@@ -7,7 +7,7 @@ use crate::clock::Cost;
 use crate::executor::{Plan, Planned};
 use crate::half::DType;
 use crate::ops::Kernel;
-use crate::ops::attention::{Attention, Mask, Sequence, Steps, Sums};
+use crate::ops::attention::{Antiquant, Attention, Mask, Sequence, Steps, Sums};
 use crate::ops::indexing::text;
 use crate::status::{NN_PARAM_INVALID, Outcome, fail};
 use crate::tensor::View;
@@ -113,6 +113,8 @@ pub(crate) struct Wanted<'a> {
     pub banded: bool,
     pub sparse_mode: i64,
     pub block_size: i64,
+    /// Scale and offset of an int8 cache.
+    pub antiquant: [Option<View>; 2],
     pub query_lengths: Option<&'a [i64]>,
     pub lengths: Option<&'a [i64]>,
     /// Maximum key length on a 310P.
@@ -122,8 +124,17 @@ pub(crate) struct Wanted<'a> {
 /// Runs the checks and estimates the cost that the three operators share.
 pub(crate) fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
     p.dtype(&w.query, "query", &[DType::Float16, DType::Bf16])?;
-    for (view, name) in [(&w.key, "key"), (&w.value, "value"), (&w.out, "attentionOut")] {
-        p.same_dtype((&w.query, "query"), (view, name))?;
+    p.same_dtype((&w.query, "query"), (&w.out, "attentionOut"))?;
+    let expected = if w.antiquant[0].is_some() { &[DType::Int8][..] } else { &[w.query.dtype] };
+    for (view, name) in [(&w.key, "key"), (&w.value, "value")] {
+        p.require(expected.contains(&view.dtype), || {
+            let with = if w.antiquant[0].is_some() {
+                "with antiquantScale"
+            } else {
+                "as query, without antiquantScale"
+            };
+            format!("{name} has data type {}, expected {} {with}", view.dtype.name(), expected[0].name())
+        })?;
     }
     p.shape(&w.out, "attentionOut", w.query.dims())?;
     p.require(w.out.strides() == w.query.strides(), || {
@@ -161,6 +172,7 @@ pub(crate) fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
     p.require(w.value.strides() == w.key.strides(), || {
         "value has other strides than key (not played)".to_owned()
     })?;
+    let antiquant = antiquant(p, w, kv_heads, query.channels)?;
     let sequences = sequences(p, w, &query, &key)?;
     let mask = mask(p, w)?;
     let kernel = Attention {
@@ -174,6 +186,7 @@ pub(crate) fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
         query: query.steps,
         key: key.steps,
         block: if w.table.is_some() { w.block_size as usize } else { 0 },
+        antiquant,
         sequences: Arc::from(sequences),
     };
     let pairs = kernel.pairs() * w.heads as f64;
@@ -182,12 +195,53 @@ pub(crate) fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
     let cost = Cost {
         cube: Some(w.query.dtype),
         cube_flops: 4.0 * query.channels as f64 * pairs,
-        vector_flops: 5.0 * pairs,
-        bytes: w.query.bytes() + w.out.bytes() + kv_numbers * w.key.dtype.bytes() as f64,
+        // Each number of an int8 cache is moved and scaled.
+        vector_flops: 5.0 * pairs + if antiquant.is_some() { 2.0 * kv_numbers } else { 0.0 },
+        bytes: w.query.bytes()
+            + w.out.bytes()
+            + kv_numbers * w.key.dtype.bytes() as f64
+            + w.antiquant.iter().flatten().map(View::bytes).sum::<f64>(),
         prompt,
     };
     let kernel = if w.query.is_empty() { Kernel::Nothing } else { Kernel::Attention(kernel) };
     Ok(Planned { kernel, cost, workspace: WORKSPACE_BYTES })
+}
+
+/// Checks scale and offset of an int8 cache by the operators' pages: the type of the queries, and a shape by the layout.
+fn antiquant(p: &Plan<'_>, w: &Wanted<'_>, kv_heads: i64, channels: i64) -> Outcome<Option<Antiquant>> {
+    let [scale, offset] = &w.antiquant;
+    let Some(scale) = scale else {
+        p.require(offset.is_none(), || "antiquantOffset is given without antiquantScale".to_owned())?;
+        return Ok(None);
+    };
+    p.form("int8")?;
+    p.require(w.layout != Layout::Tnd, || {
+        "inputLayout is TND with antiquantScale: no page has this combination".to_owned()
+    })?;
+    let shape = match w.layout {
+        Layout::Bsnd => vec![2, kv_heads, channels],
+        Layout::Bnsd => vec![2, kv_heads, 1, channels],
+        Layout::Bsh | Layout::Tnd => vec![2, kv_heads * channels],
+    };
+    for (view, name) in [(Some(scale), "antiquantScale"), (offset.as_ref(), "antiquantOffset")] {
+        let Some(view) = view else { continue };
+        p.same_dtype((&w.query, "query"), (view, name))?;
+        p.contiguous(view, name)?;
+        p.require(view.dims() == [2] || view.dims() == shape, || {
+            format!(
+                "{name} has shape {}, expected [2] or {shape:?} with the layout {:?}",
+                view.shape(),
+                w.layout
+            )
+        })?;
+        p.shape(view, name, scale.dims())?;
+    }
+    if w.table.is_some() {
+        p.tiling(w.block_size % 32 == 0, || {
+            format!("blockSize is {}, expected a multiple of 32 with an INT8 cache", w.block_size)
+        })?;
+    }
+    Ok(Some(if scale.dims() == [2] { Antiquant::Tensor } else { Antiquant::Channel }))
 }
 
 /// Interprets the keys: laid out like the queries, or in blocks `[blocks, block size, heads * channels]` or `[blocks,

@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 
 use crate::executor::{Plan, Planned};
+use crate::half::DType;
 use crate::ops::attention::Sums;
 use crate::ops::attention_layout::{Layout, Seen, Wanted, attention};
 use crate::ops::two_stage;
@@ -122,6 +123,7 @@ fn prompt(
         banded: next_tokens == 0,
         sparse_mode,
         block_size: 0,
+        antiquant: [None; 2],
         query_lengths: lengths_of(query_lengths, "actualSeqLengths")?,
         lengths: lengths_of(lengths, "actualSeqLengthsKv")?,
         longest_310p: 65_535,
@@ -190,6 +192,8 @@ fn incremental(
     let mask = p.optional(std::ptr::null_mut(), "mask")?;
     let table = p.optional(block_table, "blocktable")?;
     let out = p.output(out, "attentionOut")?;
+    let antiquant =
+        [p.optional(antiquant_scale, "antiquantScale")?, p.optional(antiquant_offset, "antiquantOffset")?];
     p.absent(&[
         ("pseShift", pse_shift),
         ("attenMask", atten_mask),
@@ -198,11 +202,9 @@ fn incremental(
         ("dequantScale2", dequant_scale2),
         ("quantScale2", quant_scale2),
         ("quantOffset2", quant_offset2),
-        ("antiquantScale", antiquant_scale),
-        ("antiquantOffset", antiquant_offset),
         ("kvPaddingSize", kv_padding_size),
     ])?;
-    p.order(&[0, 1, 2, 99, 12, 14, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13]);
+    p.order(&[0, 1, 2, 99, 12, 14, 10, 11, 3, 4, 5, 6, 7, 8, 9, 13]);
     let allowed = [("BSH", Layout::Bsh), ("BSND", Layout::Bsnd), ("BNSD", Layout::Bnsd)];
     let layout = Layout::parse(p, layout, &allowed)?;
     p.require((0..=1).contains(&inner_precise), || {
@@ -219,6 +221,7 @@ fn incremental(
         })?;
     }
     if p.is_310p() {
+        p.dtype(&key, "key", &[DType::Float16])?;
         incremental_on_310p(p, &seen, layout, heads, kv_heads, table.is_some())?;
     }
     let lengths = lengths_of(lengths, "actualSeqLengths")?;
@@ -237,6 +240,7 @@ fn incremental(
         banded: false,
         sparse_mode: 0,
         block_size,
+        antiquant,
         query_lengths: None,
         lengths,
         longest_310p: 65_536,
@@ -336,6 +340,8 @@ fn fused(
     let mask = p.optional(atten_mask, "attenMask")?;
     let table = p.optional(block_table, "blockTable")?;
     let out = p.output(out, "attentionOut")?;
+    let antiquant =
+        [p.optional(antiquant_scale, "antiquantScale")?, p.optional(antiquant_offset, "antiquantOffset")?];
     p.absent(&[
         ("pseShift", pse_shift),
         ("deqScale1", deq_scale1),
@@ -343,8 +349,6 @@ fn fused(
         ("deqScale2", deq_scale2),
         ("quantScale2", quant_scale2),
         ("quantOffset2", quant_offset2),
-        ("antiquantScale", antiquant_scale),
-        ("antiquantOffset", antiquant_offset),
         ("queryPaddingSize", query_padding_size),
         ("kvPaddingSize", kv_padding_size),
         ("keyAntiquantScale", key_antiquant_scale),
@@ -354,7 +358,7 @@ fn fused(
         ("keySharedPrefix", key_shared_prefix),
         ("valueSharedPrefix", value_shared_prefix),
     ])?;
-    p.order(&[0, 1, 2, 4, 12, 21, 3, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20]);
+    p.order(&[0, 1, 2, 4, 12, 21, 10, 11, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 18, 19, 20]);
     let plain = shared_prefix_lengths.is_null()
         && [antiquant_mode, key_antiquant_mode, value_antiquant_mode] == [0; 3]
         && !softmax_lse_flag;
@@ -387,6 +391,7 @@ fn fused(
         banded: false,
         sparse_mode,
         block_size,
+        antiquant,
         query_lengths: lengths_of(query_lengths, "actualSeqLengths")?,
         lengths: lengths_of(lengths, "actualSeqLengthsKv")?,
         longest_310p: 0,
@@ -394,7 +399,34 @@ fn fused(
     if layout == Layout::Tnd && kv_heads != 0 && kv_heads != heads {
         grouped_and_ragged(p, &wanted, inner_precise)?;
     }
+    if antiquant[0].is_some() {
+        fused_over_int8(p, &wanted)?;
+    }
     attention(p, &wanted)
+}
+
+/// Checks the page's rules of aclnnFusedInferAttentionScoreV2 for an int8 cache with antiquantScale. They depend on whether a
+/// sequence has several queries.
+fn fused_over_int8(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome {
+    let query = w.layout.see(p, &w.query, "query", w.heads)?;
+    let (many, size) = (query.tokens > 1, w.block_size);
+    p.tiling(!many || query.channels % 32 == 0, || {
+        format!("a head has {} channels, expected a multiple of 32 with an INT8 cache", query.channels)
+    })?;
+    p.require(!many || w.query.dtype == DType::Float16, || {
+        format!(
+            "query has data type {}, expected FLOAT16 with antiquantScale and several queries a sequence",
+            w.query.dtype.name()
+        )
+    })?;
+    if w.table.is_some() {
+        let fits = if many { size % 128 == 0 } else { size % 32 == 0 };
+        p.tiling(fits && (1..=512).contains(&size), || {
+            let unit = if many { "128 with several queries a sequence" } else { "32" };
+            format!("blockSize is {size}, expected a multiple of {unit}, up to 512, with an INT8 cache")
+        })?;
+    }
+    Ok(())
 }
 
 /// Checks the page's rules of aclnnFusedInferAttentionScoreV2 for TND with fewer KV heads than heads.

@@ -228,6 +228,7 @@ fn attention_counts_the_pairs_that_are_seen() {
             query: Steps::default(),
             key: Steps::default(),
             block: 0,
+            antiquant: None,
             sequences: [sequence(queries, context)].into(),
         };
         let s = sequence(queries, context);

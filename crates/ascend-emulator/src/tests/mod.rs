@@ -1,5 +1,6 @@
 //! Tests through the exported functions, used as a caller in C would use them.
 
+mod antiquant;
 mod attention;
 mod clock;
 mod faults;

@@ -25,6 +25,8 @@ const MASKED: f32 = -65504.0;
 pub(super) struct Gathered {
     layout: HeadLayout,
     blocks: Words,
+    /// Gathered blocks of an int8 cache.
+    integers: Scratch,
     keys: Scratch,
     values: Scratch,
     queries: Scratch,
@@ -48,6 +50,7 @@ impl Gathered {
         Self {
             layout,
             blocks: Words::new("blocks to gather"),
+            integers: none(),
             keys: none(),
             values: none(),
             queries: none(),
@@ -59,7 +62,7 @@ impl Gathered {
         }
     }
 
-    /// Gathers blocks of a layer into the scratch buffers, `columns` blocks per sequence.
+    /// Gathers blocks of a layer into the scratch buffers, `columns` blocks per sequence. Integers become numbers.
     fn gather(
         &mut self,
         core: &Core,
@@ -87,9 +90,31 @@ impl Gathered {
         let bytes = count * row * core.dtype.bytes();
         let places = [self.keys.reserve(core, bytes)?, self.values.reserve(core, bytes)?];
         let indices = View::new(self.blocks.inbox.buffer().at(0), Element::Int32, &[count]);
-        let api = core.api();
-        for (from, to) in cache.layer(layer, &[cache.blocks() * parts, row]).into_iter().zip(places) {
-            core.run(ops::gather(api, from, indices, View::new(to, core.element(), &[count, row])))?;
+        let (api, dims) = (core.api(), [count, row]);
+        for (which, from) in cache.layer(layer, &[cache.blocks() * parts, row]).into_iter().enumerate() {
+            let Some(channels) = &cache.channels else {
+                core.run(ops::gather(api, from, indices, View::new(places[which], core.element(), &dims)))?;
+                continue;
+            };
+            let integers = View::new(self.integers.reserve(core, count * row)?, Element::Int8, &dims);
+            core.run(ops::gather(api, from, indices, integers))?;
+            let (heads, channel_count) = (kv_heads, self.layout.channels);
+            let (dims, by) = match cache.order {
+                BlockOrder::TokenHead => {
+                    (vec![count * KV_BLOCK_TOKENS, heads * channel_count], vec![heads * channel_count])
+                }
+                BlockOrder::HeadToken => (
+                    vec![sequences.len(), heads, columns * KV_BLOCK_TOKENS, channel_count],
+                    vec![heads, 1, channel_count],
+                ),
+            };
+            let to = View::new(places[which], core.element(), &dims);
+            let [scale, offset] = channels
+                .dequantising(layer, which)
+                .map(|channels| View::new(channels.start(), core.element(), &by));
+            core.run(ops::copy(api, to, View::new(integers.start(), Element::Int8, &dims)))?;
+            adder::add(core, None, to, offset)?;
+            core.run(ops::multiply(api, to, scale))?;
         }
         Ok(places)
     }
@@ -152,7 +177,8 @@ impl Gathered {
         let bytes = square.side * width * size;
         let query = self.queries.reserve(core, bytes)?;
         let out = self.results.reserve(core, bytes)?;
-        let ([keys, values], wide) = if context == rows {
+        // The rows of a step are no integers yet, and all chunks must see the same keys and values.
+        let ([keys, values], wide) = if context == rows && cache.channels.is_none() {
             let wide = [self.keys.reserve(core, bytes)?, self.values.reserve(core, bytes)?];
             (self.new_rows(core, step, sequence), wide)
         } else {

@@ -1,6 +1,8 @@
 //! Operators that read the paged cache directly: the fused one (A2) and the incremental one.
 
-use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, SequenceView};
+use std::ops::Range;
+
+use glmbench_device::{DeviceError, SequenceView};
 
 use super::super::core::{Core, Words};
 use super::super::kv::{BlockOrder, KvCache};
@@ -15,8 +17,24 @@ pub(super) struct Paged {
     /// Block table `[sequences, largest number of blocks]`.
     table: Words,
     mask: Option<Buffer>,
-    /// Operands of the last call. The next layer of the same step has the same.
-    step: Option<(StepKey, FusedStep)>,
+    /// Operands of the last layer's calls. The next layer of the same step has the same.
+    last: Option<(StepKey, Vec<FusedStep>)>,
+}
+
+/// Block numbers in a row of the table begin at multiples of so many, where calls begin at a row of their own. Operands then
+/// begin at multiples of 64 bytes.
+const TABLE_UNIT: usize = 16;
+
+/// One call of an operator.
+struct Call {
+    /// Its sequences.
+    sequences: Range<usize>,
+    /// Shape of its queries.
+    dims: Vec<usize>,
+    /// The query lengths that the operator wants.
+    lengths: Vec<i64>,
+    /// Whether a sequence has several queries, which need a mask.
+    causal: bool,
 }
 
 /// What a [`FusedStep`] depends on.
@@ -31,7 +49,7 @@ struct StepKey {
 
 impl Paged {
     pub(super) fn new(layout: HeadLayout) -> Self {
-        Self { layout, table: Words::new("block tables"), mask: None, step: None }
+        Self { layout, table: Words::new("block tables"), mask: None, last: None }
     }
 
     pub(super) fn fused(
@@ -42,19 +60,39 @@ impl Paged {
         step: Step,
         sequences: &[SequenceView<'_>],
     ) -> Result<(), DeviceError> {
-        let (heads_count, channels) = (self.layout.shape.heads, self.layout.channels);
-        let dims = [step.rows, heads_count, channels];
-        let causal = sequences.iter().any(|s| s.rows.len() > 1);
-        self.prepare(core, "fused", step, sequences, &dims, causal)?;
-        let (_, prepared) = self.step.as_ref().expect("invariant: just prepared");
-        let plan = ops::fused_attention(
-            core.api(),
-            prepared,
-            cache.lists(layer),
-            heads(&self.layout),
-            KV_BLOCK_TOKENS,
-        );
-        core.run(plan)
+        let calls =
+            if cache.channels.is_some() { self.calls(sequences) } else { vec![self.ragged(sequences)] };
+        self.prepare(core, "fused", step, sequences, calls)?;
+        self.run(core, cache, layer, ops::fused_attention)
+    }
+
+    /// Returns the one call of a ragged batch.
+    fn ragged(&self, sequences: &[SequenceView<'_>]) -> Call {
+        let rows = sequences.iter().map(|s| s.rows.len()).sum();
+        Call {
+            sequences: 0..sequences.len(),
+            dims: vec![rows, self.layout.shape.heads, self.layout.channels],
+            lengths: sequences.iter().map(|s| s.rows.end as i64).collect(),
+            causal: sequences.iter().any(|s| s.rows.len() > 1),
+        }
+    }
+
+    /// Returns the calls over an int8 cache: one for each chunk, and one for neighbours with one row each.
+    fn calls(&self, sequences: &[SequenceView<'_>]) -> Vec<Call> {
+        let mut first = 0;
+        let groups = sequences.chunk_by(|a, b| a.rows.len() == 1 && b.rows.len() == 1);
+        groups
+            .map(|group| {
+                let (begin, rows) = (first, group[0].rows.len());
+                first += group.len();
+                Call {
+                    sequences: begin..first,
+                    dims: vec![group.len(), rows, self.layout.q_width()],
+                    lengths: vec![rows as i64; group.len()],
+                    causal: rows > 1,
+                }
+            })
+            .collect()
     }
 
     pub(super) fn incremental(
@@ -66,17 +104,30 @@ impl Paged {
         sequences: &[SequenceView<'_>],
     ) -> Result<(), DeviceError> {
         // One token per sequence, so its heads are contiguous in both layouts.
-        let (dims, operator): (&[usize], PagedOperator) = match cache.order {
-            BlockOrder::TokenHead => (&[step.rows, 1, self.layout.q_width()], ops::incremental_attention),
+        let (dims, operator): (Vec<usize>, PagedOperator) = match cache.order {
+            BlockOrder::TokenHead => (vec![step.rows, 1, self.layout.q_width()], ops::incremental_attention),
             BlockOrder::HeadToken => (
-                &[step.rows, self.layout.shape.heads, 1, self.layout.channels],
+                vec![step.rows, self.layout.shape.heads, 1, self.layout.channels],
                 ops::incremental_attention_by_heads,
             ),
         };
-        self.prepare(core, "incremental", step, sequences, dims, false)?;
-        let (_, prepared) = self.step.as_ref().expect("invariant: just prepared");
-        let lists = cache.lists(layer);
-        core.run(operator(core.api(), prepared, lists, heads(&self.layout), KV_BLOCK_TOKENS))
+        let call = Call { dims, causal: false, ..self.ragged(sequences) };
+        self.prepare(core, "incremental", step, sequences, vec![call])?;
+        self.run(core, cache, layer, operator)
+    }
+
+    /// Runs the prepared calls on a layer.
+    fn run(
+        &self,
+        core: &Core,
+        cache: &KvCache,
+        layer: usize,
+        operator: PagedOperator,
+    ) -> Result<(), DeviceError> {
+        let (_, prepared) = self.last.as_ref().expect("invariant: just prepared");
+        prepared.iter().try_for_each(|step| {
+            core.run(operator(core.api(), step, cache.paged(layer), heads(&self.layout)))
+        })
     }
 
     /// Sends the block table and creates the operands' descriptors, unless the last layer had the same.
@@ -86,10 +137,9 @@ impl Paged {
         operator: &'static str,
         step: Step,
         sequences: &[SequenceView<'_>],
-        dims: &[usize],
-        causal: bool,
+        calls: Vec<Call>,
     ) -> Result<(), DeviceError> {
-        let columns = self.fill_table(sequences);
+        let columns = self.fill_table(sequences, if calls.len() > 1 { TABLE_UNIT } else { 1 });
         core.send_words(&mut self.table)?;
         let table = self.table.inbox.buffer().at(0);
         let key = StepKey {
@@ -99,26 +149,49 @@ impl Paged {
             columns,
             places: [step.query, step.out, table].map(|place| place as usize),
         };
-        if self.step.as_ref().is_some_and(|(last, _)| *last == key) {
+        if self.last.as_ref().is_some_and(|(last, _)| *last == key) {
             return Ok(());
         }
-        let api = core.api();
-        let mask = if causal { Some(self.mask(core)?.tensor(api)?) } else { None };
-        let made = FusedStep {
-            query: View::new(step.query, core.element(), dims).tensor(api)?,
-            out: View::new(step.out, core.element(), dims).tensor(api)?,
-            table: View::new(table, Element::Int32, &[sequences.len(), columns]).tensor(api)?,
-            ends: IntArray::new(api, &key.ends)?,
-            contexts: IntArray::new(api, &key.contexts)?,
-            mask,
-        };
-        self.step = Some((key, made));
+        let made = calls
+            .into_iter()
+            .map(|call| self.operands(core, step, sequences, &key, &call))
+            .collect::<Result<_, _>>()?;
+        self.last = Some((key, made));
         Ok(())
     }
 
-    /// Fills the table with one row of blocks per sequence, padded with block 0. Returns the blocks per row.
-    fn fill_table(&mut self, sequences: &[SequenceView<'_>]) -> usize {
-        let columns = sequences.iter().map(|s| used_blocks(s).len()).max().unwrap_or(0);
+    fn operands(
+        &mut self,
+        core: &Core,
+        step: Step,
+        sequences: &[SequenceView<'_>],
+        key: &StepKey,
+        call: &Call,
+    ) -> Result<FusedStep, DeviceError> {
+        let api = core.api();
+        let mask = if call.causal { Some(self.mask(core)?.tensor(api)?) } else { None };
+        let of = call.sequences.clone();
+        let first_row = sequences.get(of.start).map_or(0, |s| s.rows.start);
+        let row_bytes = self.layout.q_width() * core.dtype.bytes();
+        let rows = |start: *mut std::ffi::c_void| {
+            View::new(start.wrapping_byte_add(first_row * row_bytes), core.element(), &call.dims).tensor(api)
+        };
+        let table = self.table.inbox.buffer().at(of.start * key.columns * size_of::<i32>());
+        Ok(FusedStep {
+            query: rows(step.query)?,
+            out: rows(step.out)?,
+            table: View::new(table, Element::Int32, &[of.len(), key.columns]).tensor(api)?,
+            ends: IntArray::new(api, &call.lengths)?,
+            contexts: IntArray::new(api, &key.contexts[of])?,
+            mask,
+        })
+    }
+
+    /// Fills the table with one row of blocks per sequence, padded with block 0 to a multiple of `unit`. Returns the blocks
+    /// per row.
+    fn fill_table(&mut self, sequences: &[SequenceView<'_>], unit: usize) -> usize {
+        let columns =
+            sequences.iter().map(|s| used_blocks(s).len()).max().unwrap_or(0).next_multiple_of(unit);
         self.table.words.clear();
         for (i, sequence) in sequences.iter().enumerate() {
             self.table.words.extend(used_blocks(sequence).iter().map(|block| *block as i32));

@@ -4,8 +4,8 @@ use ascend_sys::{HCCL_DATA_TYPE_BFP16, HCCL_DATA_TYPE_FP16, HCCL_REDUCE_SUM, cal
 
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, DeviceInfo, DeviceName, HostTensor, KvChannels, KvShape,
-    LinearWeight, Precision, Role, SequenceView,
+    AttentionShape, DType, Device, DeviceError, DeviceInfo, DeviceName, HostTensor, KvChannels, KvForm,
+    KvShape, LinearWeight, Precision, Role, SequenceView,
 };
 
 use super::super::api::acl;
@@ -72,7 +72,11 @@ impl Device for Ascend {
             .to_string(),
             kernel: "aclnn".to_owned(),
             threads: 1,
-            precision: Precision { weights: self.settings.weights, ..self.core.dtype.into() },
+            precision: Precision {
+                dtype: self.core.dtype,
+                weights: self.settings.weights,
+                kv: self.settings.kv,
+            },
             tp: self.settings.tp,
             modelled_by: self.settings.emulation.as_ref().map(|e| e.clock.clone()),
             // A card's products may sum in another order for another number of rows. The emulator's do not, but decoding
@@ -150,8 +154,14 @@ impl Device for Ascend {
         KvCache::new(&self.core, shape, BlockOrder::of(self.choices.decode))
     }
 
-    fn kv_cache_of_channels(&self, _shape: KvShape, channels: &KvChannels) -> Result<KvCache, DeviceError> {
-        Err(channels.refused(self.settings.chip.name()))
+    fn kv_cache_of_channels(&self, shape: KvShape, channels: &KvChannels) -> Result<KvCache, DeviceError> {
+        // The operators were chosen for one form of cache.
+        if self.kv != KvForm::C8 {
+            return Err(channels.refused(self.settings.chip.name()));
+        }
+        let shape = KvShape { channels: self.layout.channels, ..shape };
+        let order = BlockOrder::of(self.choices.decode);
+        KvCache::of_channels(&self.core, &self.layout, shape, order, channels)
     }
 
     fn embed(&mut self, table: &Table, ids: &[u32], out: &mut Activation) -> Result<(), DeviceError> {

@@ -5,15 +5,18 @@
 //! choice with another result is discarded by name.
 
 use glmbench_device::reference::Reference;
-use glmbench_device::{Device, DeviceError, KV_BLOCK_TOKENS, KvShape, SequenceView};
+use glmbench_device::{Device, DeviceError, KV_BLOCK_TOKENS, KvForm, KvShape, SequenceView};
 
-use super::super::compare::{Rows, bound, largest_error, numbers, run_attention};
+use super::super::compare::{Rows, bound, cache, channels, largest_error, numbers, run_attention};
 use super::super::kv::BlockOrder;
+use super::super::layout::decode;
 use super::super::probe::Wrong;
 use super::Ascend;
 
 /// Roundings in attention.
 const ROUNDINGS: f64 = 6.0;
+/// The same over an int8 cache: keys that a rotation leaves near a tie may become the next integer.
+pub(in super::super) const INT8_ROUNDINGS: f64 = 12.0;
 
 impl Ascend {
     /// Returns the first choice that gives a wrong result.
@@ -39,35 +42,40 @@ impl Ascend {
     }
 
     fn attends_otherwise(&mut self, steps: &[Rows<'_>]) -> Result<Option<String>, DeviceError> {
-        let (dtype, heads) = (self.core.dtype, self.layout.shape);
-        let ours = run_attention(self, dtype, heads, steps, |device, attend| attend(device))?;
-        let theirs =
-            run_attention(&mut Reference::default(), dtype, heads, steps, |device, attend| attend(device))?;
+        let (dtype, kv, heads) = (self.core.dtype, self.kv, self.layout.shape);
+        let ours = run_attention(self, dtype, kv, heads, steps, |device, attend| attend(device))?;
+        let reference = &mut Reference::default();
+        let theirs = run_attention(reference, dtype, kv, heads, steps, |device, attend| attend(device))?;
         let largest = theirs.iter().fold(0f32, |most, v| most.max(v.abs()));
-        let (error, most) = (largest_error(&ours, &theirs), bound(dtype, ROUNDINGS, largest));
+        let roundings = if kv == KvForm::C8 { INT8_ROUNDINGS } else { ROUNDINGS };
+        let (error, most) = (largest_error(&ours, &theirs), bound(dtype, roundings, largest));
         let wrong = ours.len() != theirs.len() || error > most;
         Ok(wrong
             .then(|| format!("a wrong result at start (error {error:.1e}, at most {most:.1e} was expected)")))
     }
 
-    /// Checks that keys and values are in the right places, byte for byte.
+    /// Checks that keys and values are in the right places, byte for byte. Integers must be those of the host.
     fn written_otherwise(&mut self) -> Result<Option<String>, DeviceError> {
         const TOKENS: usize = 5;
         let (heads, layout, bytes) = (self.layout.shape, self.layout, self.core.dtype.bytes());
         let blocks = [1u32];
         let shape = KvShape { layers: 2, kv_heads: heads.kv_heads, channels: heads.channels, blocks: 2 };
-        let mut cache = self.kv_cache(shape)?;
+        let mut cache = cache(self, self.kv, heads, shape)?;
         let mut qkv = self.qkv_activation(TOKENS, heads)?;
         let width = (heads.heads + 2 * heads.kv_heads) * heads.channels;
         self.upload(&numbers(self.core.dtype, TOKENS * width, 30, 1.0), &mut qkv)?;
         let sequences = [SequenceView { rows: 0..TOKENS, context: TOKENS, blocks: &blocks }];
         self.write_kv(&qkv, &mut cache, 1, &sequences, heads)?;
         self.core.stream.synchronize()?;
-        let row = layout.kv_width() * bytes;
         let [keys, values, _] = qkv.parts.expect("invariant: such an activation has parts");
-        for ((name, buffer), offset) in cache.in_memory().into_iter().zip([keys, values]) {
-            let mut given = vec![0; TOKENS * row];
-            qkv.memory.read(offset, &mut given)?;
+        for (which, (name, buffer)) in cache.in_memory().into_iter().enumerate() {
+            let mut given = vec![0; TOKENS * layout.kv_width() * bytes];
+            qkv.memory.read([keys, values][which], &mut given)?;
+            let (given, bytes) = match self.kv {
+                KvForm::C8 => (self.integers(&given, which)?, 1),
+                _ => (given, bytes),
+            };
+            let row = layout.kv_width() * bytes;
             let block = cache.block_numbers() * bytes;
             let mut found = vec![0; block];
             // The second layer's second block.
@@ -88,5 +96,98 @@ impl Ascend {
             }
         }
         Ok(None)
+    }
+
+    /// Returns the integers of rows of keys (0) or values (1), as bytes. Their reciprocal scales are exact.
+    fn integers(&self, rows: &[u8], which: usize) -> Result<Vec<u8>, DeviceError> {
+        let channels = channels(self.layout.shape, 1)?;
+        let layer = channels.layers().first().map(|layer| [&layer.keys, &layer.values][which]);
+        let places = &self.layout.kv_places()[which];
+        let mut numbers = Vec::new();
+        decode(rows, self.core.dtype, &mut numbers);
+        let places = places.iter().cycle();
+        let integer = |(x, from): (&f32, &Option<usize>)| {
+            let channel = layer.zip(*from).map(|(layer, from)| layer[from]);
+            // Padding is zero.
+            channel.map_or(0, |channel| channel.quantise(*x).cast_unsigned())
+        };
+        Ok(numbers.iter().zip(places).map(integer).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glmbench_device::{AttentionShape, DType, WeightForm};
+
+    use super::super::super::settings::{Chip, Emulation, GroupSettings};
+    use super::super::super::{AscendGroup, Forced};
+    use super::*;
+
+    fn rank(chip: Chip, kv: KvForm, lines: &str, forced: &str) -> Result<Ascend, DeviceError> {
+        let settings = GroupSettings {
+            chip,
+            tp: 1,
+            dtype: DType::Fp16,
+            weights: WeightForm::Plain,
+            kv,
+            attention: AttentionShape { heads: 8, kv_heads: 2, channels: 32 },
+            bind: false,
+            forced: Forced::parse(forced).unwrap(),
+            emulation: Some(Emulation::new(chip, None, false).unwrap().with("streams = lazy").with(lines)),
+        };
+        AscendGroup::new(settings)?.rank(0)
+    }
+
+    /// The rehearsal compares integers byte for byte, and attention with the reference.
+    #[test]
+    fn every_alternative_over_an_int8_cache_is_rehearsed() {
+        for (forced, [decode, prefill, kv]) in [
+            ("", ["fused", "fused", "scatter"]),
+            ("decode=incre,kv=index-copy", ["incre", "fused", "index-copy"]),
+            ("decode=incre-bnsd,kv=copy", ["incre-bnsd", "prompt", "copy"]),
+            ("decode=prompt,prefill=prompt-square,kv=memory", ["prompt", "prompt-square", "memory"]),
+            ("decode=matmul,prefill=matmul", ["matmul", "matmul", "index-copy"]),
+            ("decode=matmul,add=add-repeated", ["matmul", "prompt", "index-copy"]),
+        ] {
+            let device = rank(Chip::A2800i, KvForm::C8, "", forced).unwrap();
+            let found =
+                [device.choices.decode.word(), device.choices.prefill.word(), device.choices.kv.word()];
+            assert_eq!(found, [decode, prefill, kv], "{forced}: {:?}", device.details);
+        }
+    }
+
+    #[test]
+    fn what_does_not_read_or_write_integers_is_gone_around() {
+        for (fault, expected) in [
+            ("refused:FusedInferAttentionScoreV2:int8", ["incre-bnsd", "prompt"]),
+            ("broken:FusedInferAttentionScoreV2", ["incre-bnsd", "prompt"]),
+            ("refused:IncreFlashAttentionV4:int8", ["fused", "fused"]),
+        ] {
+            let device = rank(Chip::A2800i, KvForm::C8, &format!("fault = {fault}"), "").unwrap();
+            let found = [device.choices.decode.word(), device.choices.prefill.word()];
+            assert_eq!(found, expected, "{fault}: {:?}", device.details);
+        }
+        for fault in ["refused:AscendQuantV3", "broken:AscendQuantV3"] {
+            let error = rank(Chip::A2800i, KvForm::C8, &format!("fault = {fault}"), "").err().unwrap();
+            assert!(error.to_string().contains("no way to do kv is accepted"), "{fault}: {error}");
+        }
+        let error = rank(Chip::Duo300i, KvForm::C8, "", "").err().unwrap().to_string();
+        assert!(error.contains("its attention operators take no int8 KV cache"), "{error}");
+    }
+
+    /// The cache of one form is refused by a device whose operators were chosen for another.
+    #[test]
+    fn channels_that_are_too_wide_or_unexpected_are_refused() {
+        let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 32 };
+        let shape = KvShape { layers: 1, kv_heads: 2, channels: 32, blocks: 2 };
+        let good = channels(heads, 1).unwrap();
+        let float = rank(Chip::A2800i, KvForm::Auto, "", "").unwrap();
+        let said = float.kv_cache_of_channels(shape, &good).err().unwrap().to_string();
+        assert!(said.contains("it has no KV cache by the scales of a checkpoint"), "{said}");
+        let device = rank(Chip::A2800i, KvForm::C8, "", "").unwrap();
+        assert!(device.kv_cache_of_channels(shape, &good).is_ok());
+        let other = KvShape { layers: 2, ..shape };
+        let said = device.kv_cache_of_channels(other, &good).err().unwrap().to_string();
+        assert!(said.contains("scales for 1 layers of 64 channels, expected 2 of 64"), "{said}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use glmbench_device::DeviceError;
+use glmbench_device::{DeviceError, KvForm};
 
 use super::super::choice::{
     Addition, Bias, Decode, Int8Form, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
@@ -33,8 +33,16 @@ pub(in super::super) fn survey(
     layout: HeadLayout,
 ) -> Result<Vec<Alternative>, DeviceError> {
     let memory = core.slab.take(CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE * 2, "a survey of the operators")?;
-    let probe =
-        Probe { core, layout, memory, discarded: &[], refused: Vec::new(), single_use: RefCell::default() };
+    let of_form = |kv, memory| Probe {
+        core,
+        layout,
+        kv,
+        memory,
+        discarded: &[],
+        refused: Vec::new(),
+        single_use: RefCell::default(),
+    };
+    let probe = of_form(KvForm::Auto, memory);
     let mut found = Vec::new();
     let mut note = |capability, word, answer: Result<(), String>| {
         let refused = answer.err();
@@ -77,7 +85,16 @@ pub(in super::super) fn survey(
     for choice in Reuse::ALL {
         note("reuse", choice.word(), probe.reuse(*choice));
     }
-    // Executors that cannot be destroyed unused ran; the memory goes after them.
-    core.stream.synchronize()?;
+    // An int8 cache of a checkpoint's channels, with tokens before heads as its first choice has them.
+    let probe = of_form(KvForm::C8, probe.memory);
+    for choice in Decode::ALL {
+        note("c8 decode", choice.word(), probe.decode(*choice)?);
+    }
+    for choice in Prefill::ALL {
+        note("c8 prefill", choice.word(), probe.prefill(*choice, BlockOrder::TokenHead)?);
+    }
+    for choice in KvWrite::ALL {
+        note("c8 kv", choice.word(), probe.kv(*choice, BlockOrder::TokenHead)?);
+    }
     Ok(found)
 }

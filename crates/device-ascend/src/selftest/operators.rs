@@ -2,8 +2,8 @@
 
 use glmbench_device::reference::Reference;
 use glmbench_device::{
-    Device, DeviceError, Inputs, Int8StaticWeight, Int8Weight, KvShape, LinearWeight, Role, SequenceView,
-    StaticInput,
+    Device, DeviceError, Inputs, Int8StaticWeight, Int8Weight, KvForm, KvShape, LinearWeight, Role,
+    SequenceView, StaticInput,
 };
 
 use super::super::compare::{Rows, numbers, run_attention};
@@ -199,17 +199,38 @@ impl Table {
         self.attention(&[&[(0..130, 0), (130..133, 1)], &[(0..1, 0), (1..2, 1)]])
     }
 
-    /// Runs rotary, KV write and attention in several steps. The last step's attention is compared and timed.
+    /// The same decode over an int8 cache by channels. The chunk before is computed over that cache, too.
+    pub(super) fn decode_c8(&mut self) -> Result<Pair, DeviceError> {
+        self.attention_over(KvForm::C8, &[&[(0..130, 0), (130..133, 1)], &[(0..1, 0), (1..2, 1)]])
+    }
+
+    /// The prefill of [`Self::prefill`] over such a cache.
+    pub(super) fn prefill_c8(&mut self) -> Result<Pair, DeviceError> {
+        self.attention_over(KvForm::C8, &[&[(0..100, 0), (100..103, 1)], &[(0..30, 0)]])
+    }
+
     fn attention(&mut self, steps: &[Rows<'_>]) -> Result<Pair, DeviceError> {
+        self.attention_over(KvForm::Auto, steps)
+    }
+
+    /// Runs rotary, KV write and attention in several steps, over a cache of a form. The last step's attention is compared
+    /// and timed.
+    fn attention_over(&mut self, kv: KvForm, steps: &[Rows<'_>]) -> Result<Pair, DeviceError> {
         let (dtype, heads) = (self.dtype, self.widths.heads);
         let mut time_ns = 0;
-        let ours = run_attention(&mut self.device, dtype, heads, steps, |device, attend| {
-            attend(device)?;
-            time_ns = timed(device, attend)?;
-            Ok(())
-        })?;
-        let mut reference = Reference::default();
-        let theirs = run_attention(&mut reference, dtype, heads, steps, |device, attend| attend(device))?;
+        let mut work = |device: &mut Ascend| {
+            run_attention(device, dtype, kv, heads, steps, |device, attend| {
+                attend(device)?;
+                time_ns = timed(device, attend)?;
+                Ok(())
+            })
+        };
+        let ours = match kv {
+            KvForm::Auto => work(&mut self.device)?,
+            other => self.device.with_cache(other, work)?,
+        };
+        let reference = &mut Reference::default();
+        let theirs = run_attention(reference, dtype, kv, heads, steps, |device, attend| attend(device))?;
         Ok(Pair { ours, theirs, time_ns })
     }
 }

@@ -4,6 +4,7 @@ use glmbench_device::reference::Reference;
 use glmbench_device::{DType, Device, DeviceError};
 
 use super::super::compare::{bound, largest_error};
+use super::super::device::INT8_ROUNDINGS;
 use super::super::probe::{Alternative, survey};
 use super::super::{Ascend, Telemetry};
 use super::collective::Sum;
@@ -26,9 +27,9 @@ impl SelftestRow {
     }
 }
 
-/// Whether a card that lacks an operator can still run models: those without quantised weights.
+/// Whether a card that lacks an operator can still run models: those without quantised weights or cache.
 fn is_optional(operator: &str) -> bool {
-    operator.starts_with("linear w8")
+    operator.starts_with("linear w8") || operator.ends_with("c8")
 }
 
 /// Runs a row's operator.
@@ -119,7 +120,7 @@ impl Table {
         let w = self.widths;
         let choices = self.device.choices;
         let h = w.hidden;
-        let operators: [(&str, &str, String, f64, Run); 11] = [
+        let operators: [(&str, &str, String, f64, Run); 13] = [
             ("embed", "aclnnEmbedding", format!("[{}, {h}] by 5", w.vocab), 0.0, Self::embed),
             ("rms_norm", "aclnnRmsNorm", format!("[3, {h}]"), 1.0, Self::rms_norm),
             ("linear", choices.weights.word(), format!("[3, {h}] x [{h}, {h}]"), 1.0, Self::linear),
@@ -143,13 +144,27 @@ impl Table {
             ("gather", "aclnnGatherV2", format!("[5, {h}] by 3"), 0.0, Self::gather),
             ("attention, prefill", choices.prefill.word(), "130 + 3 tokens".into(), 6.0, Self::prefill),
             ("attention, decode", choices.decode.word(), "contexts 131, 4".into(), 6.0, Self::decode),
+            (
+                "prefill, cache c8",
+                "aclnnAscendQuantV3",
+                "130 + 3 tokens".into(),
+                INT8_ROUNDINGS,
+                Self::prefill_c8,
+            ),
+            (
+                "decode, cache c8",
+                "aclnnAscendQuantV3",
+                "contexts 131, 4".into(),
+                INT8_ROUNDINGS,
+                Self::decode_c8,
+            ),
         ];
         for (operator, variant, shape, roundings, run) in operators {
             if self.scope.records() {
                 self.device.core.api().trace.begin(operator);
             }
             match run(self) {
-                // Models without quantised weights do not need these operators.
+                // Models without quantised weights or cache do not need these operators.
                 Err(error) if is_optional(operator) && !matches!(error, DeviceError::Lost { .. }) => {
                     let row = SelftestRow::unsupported(operator, variant, &error.to_string());
                     self.push(SelftestRow { shape, ..row });
