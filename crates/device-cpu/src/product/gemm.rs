@@ -51,9 +51,13 @@ pub(crate) enum Prefetch<'a> {
 /// fit the first-level cache.
 const AHEAD_BYTES: usize = 2048;
 
-/// Steps of the depth per round of the loop, for tiles of one panel. Such a step has at most twelve products, and the
-/// instructions of the loop would be a third of all.
+/// Steps of the depth per round of the loop, for processors that multiply one panel at a time. Such a step has at most twelve
+/// products, and the instructions of the loop would be a third of all.
 const UNROLLED: usize = 4;
+
+/// Most sums of a tile whose rounds have several steps. With more of them, the compiler loads the operands of all steps first,
+/// and sums no longer fit the registers.
+const UNROLLED_SUMS: usize = 18;
 
 impl Kernel for Gemm<'_> {
     type Output = ();
@@ -230,11 +234,15 @@ impl Gemm<'_> {
             let is_later = matches!(self.prefetch, Some(Prefetch::Next { .. }));
             // Steps per cache line of a panel, and steps per round of the loop.
             let line = const { LINE_BYTES / (PANEL * E::BYTES) };
-            let round = if I::TILE_PANELS == 1 { UNROLLED } else { line };
+            let round = match I::TILE_PANELS {
+                1 => UNROLLED,
+                _ if M * P <= UNROLLED_SUMS => line,
+                _ => 1,
+            };
             let mut k = 0;
             while k + round <= self.k {
                 for i in 0..round {
-                    if AHEAD && i % line == 0 {
+                    if AHEAD && (k + i) % line == 0 {
                         for p in 0..P {
                             let line = ahead.wrapping_add(p * stride + (k + i) * PANEL * bytes);
                             if is_later { prefetch_to_l2(line) } else { prefetch_line(line) }
