@@ -178,7 +178,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             && summary.share_above <= args.max_share
             && beyond().next().is_none(),
     };
-    let text = if args.json { json_text(&outcome)? } else { words(&outcome, args) };
+    let mut text = if args.json { json_text(&outcome)? } else { words(&outcome, args) };
+    if !args.json && !outcome.pass && compared.has_integers {
+        text.push_str(OVER_INTEGERS);
+    }
     match emit(&text) {
         // The exit code is the result, even if nobody reads the table.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -233,10 +236,16 @@ fn words(o: &Outcome, args: &Args) -> String {
     )
 }
 
+/// Added to a failed comparison in which a side quantises activations.
+const OVER_INTEGERS: &str = "\nThe default gate is for numbers. Where activations become integers, a rounding can become a whole step: \
+     set --max-kl and --max-share";
+
 /// The comparison of two engines' logits.
 struct Compared {
     engine: String,
     reference: String,
+    /// Whether a side quantises activations.
+    has_integers: bool,
     positions: Vec<PositionParity>,
     continued: Continued,
 }
@@ -308,7 +317,8 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
             continued.look(&free, position, theirs, ours);
         })?;
     }
-    Ok(Compared { engine: named(&engine), reference: named(&reference), positions, continued })
+    let has_integers = [&engine, &reference].iter().any(|e| e.device_info().precision.quantises_activations());
+    Ok(Compared { engine: named(&engine), reference: named(&reference), has_integers, positions, continued })
 }
 
 /// Returns four prompts of seeded random tokens, short enough for a small context.

@@ -218,6 +218,12 @@ impl Precision {
         self.weights != WeightForm::Plain
     }
 
+    /// Returns whether a step rounds numbers to integers: inputs of linear layers, keys or values. There, a difference of one
+    /// rounding before can become a whole step.
+    pub fn quantises_activations(self) -> bool {
+        self.weights.form().inputs() != Inputs::Float || self.kv != KvForm::Auto
+    }
+
     /// Returns whether everything has the type `dtype`.
     pub fn is_plain(self) -> bool {
         self == Self::from(self.dtype)

@@ -65,7 +65,8 @@ pub(super) fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyh
         refuse_broken(i, broken)?;
     }
     let reference = format!("{} {}", path.display(), args.array_prefix).trim_end().to_owned();
-    Ok(Compared { engine: named(&engine), reference, positions, continued })
+    let has_integers = engine.device_info().precision.quantises_activations();
+    Ok(Compared { engine: named(&engine), reference, has_integers, positions, continued })
 }
 
 /// Returns the prompts that `glmbench logits` recorded in its file.
