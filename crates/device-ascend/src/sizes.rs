@@ -117,7 +117,7 @@ impl AscendMemory {
 
     /// Returns the size in bytes of a KV cache block of one layer and head with `channels` channels.
     pub fn kv_block_bytes(self, channels: usize) -> u64 {
-        (2 * KV_BLOCK_TOKENS) as u64 * self.precision.kv_bytes(padded_channels(channels) as u64)
+        KV_BLOCK_TOKENS as u64 * self.precision.kv_bytes(padded_channels(channels) as u64)
     }
 }
 

@@ -50,7 +50,7 @@ impl std::iter::Sum for Work {
 impl Precision {
     /// Returns the size in bytes of the keys and values of one token in one layer.
     pub fn kv_token_bytes(self, shape: AttentionShape) -> u64 {
-        2 * shape.kv_heads as u64 * self.kv_bytes(shape.channels as u64)
+        shape.kv_heads as u64 * self.kv_bytes(shape.channels as u64)
     }
 }
 

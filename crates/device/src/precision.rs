@@ -104,13 +104,16 @@ impl WeightForm {
     }
 }
 
+/// Size in bytes of a zero point.
+const ZERO_BYTES: u64 = 1;
+
 /// How the KV cache stores keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum KvForm {
     /// In the type of the activations.
     #[default]
     Auto,
-    /// int8, symmetric, with one fp32 scale per token and head.
+    /// int8 with one fp32 scale per token and head, and one int8 zero point for each key. Values are symmetric.
     Int8,
     /// int8 with one scale and offset per channel, which a checkpoint stores ([`KvChannels`](super::KvChannels)).
     C8,
@@ -234,12 +237,13 @@ impl Precision {
         self.weights.storage(self.dtype)
     }
 
-    /// Returns the size in bytes of the key (or value) of one token in one head.
+    /// Returns the size in bytes of the key and the value of one token in one head.
     pub fn kv_bytes(self, channels: u64) -> u64 {
+        let numbers = channels.saturating_mul(2);
         match self.kv {
-            KvForm::Auto => channels.saturating_mul(self.dtype.bytes() as u64),
-            KvForm::Int8 => channels.saturating_add(SCALE_BYTES),
-            KvForm::C8 => channels,
+            KvForm::Auto => numbers.saturating_mul(self.dtype.bytes() as u64),
+            KvForm::Int8 => numbers.saturating_add(2 * SCALE_BYTES + ZERO_BYTES),
+            KvForm::C8 => numbers,
         }
     }
 }
@@ -305,8 +309,8 @@ mod tests {
         assert_eq!(Precision::from(DType::Fp16).storage().bytes(3, 10), 60);
         assert_eq!(Precision::W8A8_DYNAMIC.storage().bytes(3, 10), 42);
         assert_eq!(Precision::quantised(WeightForm::W4a16).storage().bytes(3, 256), 3 * 128 + 3 * 2 * 4);
-        assert_eq!(Precision::from(DType::Fp16).kv_bytes(128), 256);
-        assert_eq!(Precision { kv: KvForm::Int8, ..DType::Fp32.into() }.kv_bytes(128), 132);
-        assert_eq!(Precision { kv: KvForm::C8, ..DType::Fp16.into() }.kv_bytes(128), 128);
+        assert_eq!(Precision::from(DType::Fp16).kv_bytes(128), 512);
+        assert_eq!(Precision { kv: KvForm::Int8, ..DType::Fp32.into() }.kv_bytes(128), 265);
+        assert_eq!(Precision { kv: KvForm::C8, ..DType::Fp16.into() }.kv_bytes(128), 256);
     }
 }

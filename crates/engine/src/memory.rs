@@ -135,7 +135,7 @@ impl MemoryOf {
     /// Returns the bytes of one KV-cache block of one layer and head.
     fn kv_block_bytes(&self, channels: usize) -> u64 {
         match self {
-            Self::Plain(precision) => 2 * KV_BLOCK_TOKENS as u64 * precision.kv_bytes(channels as u64),
+            Self::Plain(precision) => KV_BLOCK_TOKENS as u64 * precision.kv_bytes(channels as u64),
             Self::Cpu(cpu) => cpu.kv_block_bytes(channels),
             Self::Ascend(card) => card.kv_block_bytes(channels),
         }

@@ -1,7 +1,7 @@
 //! Products of one block with tiles, for an int8 cache.
 //!
 //! Keys are multiplied as stored, by queries that are integers of two digits. The high and low digits of sixteen
-//! queries are the thirty-two rows of one product, and [`KeySums`] turns both sums into scores. Values are widened to
+//! queries are the thirty-two rows of one product, and [`KeySums`] turns both sums into scores and subtracts the zero points. Values are widened to
 //! bf16, which is exact. Softmax weights times the values' scales are split into two bf16 parts
 //! ([`TileKernels::weighted_integers`]).
 //!
@@ -27,7 +27,8 @@ use crate::product::tiles::{
 };
 use crate::simd::Vectors;
 
-use super::int8_cache::{KEY_TOKENS, KeySums, Query};
+use super::int8_cache::{KEY_TOKENS, KeySums, Query, QueryStep};
+use super::kv::Steps;
 use super::products::{Ahead, Block, Chunk, Products};
 use super::softmax::Weights;
 use super::sums::Strips;
@@ -50,8 +51,8 @@ pub(super) struct Int8Tiles {
     channels: usize,
     /// Queries of an item in blocks of sixteen rows: tiles of the high digits, then of the low digits.
     queries: Buffer<i8>,
-    /// One scale per query.
-    query_scales: Buffer<f32>,
+    /// One for each query.
+    query_steps: Buffer<QueryStep>,
     /// Sums of sixteen queries with keys.
     key_sums: Buffer<i32>,
     /// Softmax weights of a chunk times scales, in blocks of sixteen rows.
@@ -78,7 +79,7 @@ impl Int8Tiles {
             vectors,
             channels: shape.channels,
             queries: Buffer::zeroed(digits, WHAT)?,
-            query_scales: Buffer::zeroed(rows, WHAT)?,
+            query_steps: Buffer::zeroed(rows, WHAT)?,
             key_sums: Buffer::zeroed(KEY_SUMS, WHAT)?,
             weights: Buffer::zeroed(CHUNK_ROWS / TILE_ROWS * WEIGHT_BYTES, WHAT)?,
             values: Buffer::zeroed(shape.channels.div_ceil(PANEL) * TOKEN_TILES * TILE_BYTES, WHAT)?,
@@ -134,26 +135,28 @@ impl Products for Int8Tiles {
     fn take_query(&mut self, row: usize, query: &[f32]) {
         let digits = self.key_tiles() * TILE_BYTES;
         let at = row / TILE_ROWS * DIGITS * digits + row % TILE_ROWS * TILE_K;
-        self.query_scales[row] =
+        self.query_steps[row] =
             self.vectors.run(Query { x: query, high: &mut self.queries[at..], distance: digits });
     }
 
     fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>) {
         self.configure();
-        let (keys, scales) = block.keys.integers();
+        let (keys, steps) = block.keys.int8_keys();
         let panel_bytes = self.key_tiles() * TILE_BYTES;
         let last = block.tokens.div_ceil(PANEL) - 1;
         for token in (0..block.tokens).step_by(KEY_TOKENS) {
             // The last panel stands in for a missing one.
             let panels = [token / PANEL, last.min(token / PANEL + 1)];
             let panels = panels.map(|panel| &keys[panel * panel_bytes..]);
+            let tokens = token..token + KEY_TOKENS;
+            let steps = Steps { scales: &steps.scales[tokens.clone()], zeros: &steps.zeros[tokens] };
             for row in (0..chunk.rows).step_by(TILE_ROWS) {
                 self.multiply_keys(chunk.first + row, panels);
                 self.vectors.run(KeySums {
                     sums: &self.key_sums,
                     rows: TILE_ROWS.min(chunk.rows - row),
-                    queries: &self.query_scales[chunk.first + row..],
-                    keys: &scales[token..token + KEY_TOKENS],
+                    queries: &self.query_steps[chunk.first + row..],
+                    keys: steps,
                     to: &mut scores[row * KV_BLOCK_TOKENS + token..],
                     to_stride: KV_BLOCK_TOKENS,
                 });
@@ -175,7 +178,7 @@ impl Products for Int8Tiles {
         ahead: &mut Ahead<'_>,
     ) {
         self.configure();
-        let (values, scales) = block.values.integers();
+        let (values, scales) = block.values.int8_values();
         let by = self.of_values;
         let used = block.tokens.div_ceil(TILE_DEPTH);
         for (row, weights) in weights.chunks_exact(KV_BLOCK_TOKENS).take(chunk.rows).enumerate() {

@@ -5,8 +5,8 @@
 //! then the same product as in linear layers. Its rows are the query heads that share a KV head, so the cache is read
 //! once for all of them. [`Order`] gives the layout of a panel: tiled if the kernels multiply tiles.
 //!
-//! Keys and values in int8 have one scale per token. Keys are stored in integer tiles if such tiles multiply them.
-//! Values have the same layout for all kernels. The vector kernels dequantise values, and keys, one block at a time;
+//! Keys and values in int8 have one scale per token, and keys have a zero point. Keys are stored in integer tiles if such
+//! tiles multiply them. Values have the same layout for all kernels. The vector kernels dequantise values, and keys, one block at a time;
 //! tile kernels widen the values.
 
 use std::ops::Range;
@@ -20,6 +20,7 @@ use crate::product::tiles::{TileKernels, TileUnit};
 use crate::simd::Vectors;
 
 use super::channel_cache::{HeadChannels, Planes, QuantiseChannels};
+use super::int8_cache::{QuantiseKey, Step};
 
 /// Keys and values of all layers.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ struct Layout {
 struct Int8 {
     /// One scale per token of each block and head.
     key_scales: Buffer<f32>,
+    /// One zero point per key.
+    key_zeros: Buffer<i8>,
     value_scales: Buffer<f32>,
     /// Quantised channels of each head, used while writing.
     rows: Buffer<i8>,
@@ -69,20 +72,33 @@ struct Channels {
 pub(crate) enum Panels<'a> {
     /// In the device's type.
     Stored(&'a [u8]),
-    /// In int8, with one scale per token.
+    /// Values in int8, with one scale per token.
     Int8(&'a [i8], &'a [f32]),
+    /// Keys in int8, with one scale and one zero point per token.
+    Int8Keys(&'a [i8], Steps<'a>),
     /// In int8, with one scale and offset per channel.
     Channels(&'a [i8], HeadChannels<'a>),
 }
 
+/// The scales and zero points of the keys of one block and head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Steps<'a> {
+    pub(crate) scales: &'a [f32],
+    pub(crate) zeros: &'a [i8],
+}
+
 impl<'a> Panels<'a> {
-    /// Returns the bytes that a reader of these panels reads: first the scales, then the numbers.
-    pub(crate) fn bytes(self) -> [&'a [u8]; 2] {
-        match self {
-            Self::Stored(bytes) => [&[], bytes],
-            Self::Int8(numbers, scales) => [bytemuck::cast_slice(scales), bytemuck::cast_slice(numbers)],
-            Self::Channels(numbers, _) => [&[], bytemuck::cast_slice(numbers)],
-        }
+    /// Returns the bytes that a reader of these panels reads: what the tokens have, then the numbers.
+    pub(crate) fn bytes(self) -> [&'a [u8]; 3] {
+        let (of_tokens, numbers) = match self {
+            Self::Stored(bytes) => return [&[], &[], bytes],
+            Self::Int8(numbers, scales) => ([&[], bytemuck::cast_slice(scales)], numbers),
+            Self::Int8Keys(numbers, Steps { scales, zeros }) => {
+                ([bytemuck::cast_slice(zeros), bytemuck::cast_slice(scales)], numbers)
+            }
+            Self::Channels(numbers, _) => ([&[][..]; 2], numbers),
+        };
+        [of_tokens[0], of_tokens[1], bytemuck::cast_slice(numbers)]
     }
 
     /// Returns the numbers of a cache in the device type.
@@ -93,12 +109,20 @@ impl<'a> Panels<'a> {
         bytes
     }
 
-    /// Returns the integers of an int8 cache and the scales of its tokens.
-    pub(crate) fn integers(self) -> (&'a [i8], &'a [f32]) {
+    /// Returns the values of an int8 cache and the scales of their tokens.
+    pub(crate) fn int8_values(self) -> (&'a [i8], &'a [f32]) {
         let Self::Int8(numbers, scales) = self else {
             unreachable!("invariant: kernels are given the cache that they are for")
         };
         (numbers, scales)
+    }
+
+    /// Returns the keys of an int8 cache, and their scales and zero points.
+    pub(crate) fn int8_keys(self) -> (&'a [i8], Steps<'a>) {
+        let Self::Int8Keys(numbers, steps) = self else {
+            unreachable!("invariant: kernels are given the cache that they are for")
+        };
+        (numbers, steps)
     }
 }
 
@@ -161,6 +185,7 @@ impl KvCache {
             KvForm::Auto | KvForm::C8 => None,
             KvForm::Int8 => Some(Int8 {
                 key_scales: scales()?,
+                key_zeros: Buffer::zeroed(layout.heads() * KV_BLOCK_TOKENS, WHAT)?,
                 value_scales: scales()?,
                 rows: Buffer::zeroed(shape.kv_heads * shape.channels, WHAT)?,
             }),
@@ -193,7 +218,7 @@ impl KvCache {
         let layout = Layout::new(KvShape { layers: 1, kv_heads: 1, channels, blocks: 1 }, precision, kernels);
         let scales = match precision.kv {
             KvForm::Auto | KvForm::C8 => 0,
-            KvForm::Int8 => 2 * KV_BLOCK_TOKENS * size_of::<f32>(),
+            KvForm::Int8 => KV_BLOCK_TOKENS * (2 * size_of::<f32>() + size_of::<i8>()),
         };
         layout.key_bytes() + layout.value_bytes() + scales
     }
@@ -207,9 +232,14 @@ impl KvCache {
     pub(crate) fn keys(&self, at: usize) -> Panels<'_> {
         let bytes = self.layout.key_bytes();
         let stored = &self.keys[at * bytes..(at + 1) * bytes];
-        match self.of_head(0, at) {
-            Some(channels) => Panels::Channels(bytemuck::cast_slice(stored), channels),
-            None => panels(stored, at, self.int8.as_ref().map(|i| &*i.key_scales)),
+        match (self.of_head(0, at), &self.int8) {
+            (Some(channels), _) => Panels::Channels(bytemuck::cast_slice(stored), channels),
+            (None, Some(int8)) => {
+                let tokens = at * KV_BLOCK_TOKENS..(at + 1) * KV_BLOCK_TOKENS;
+                let (scales, zeros) = (&int8.key_scales[tokens.clone()], &int8.key_zeros[tokens]);
+                Panels::Int8Keys(bytemuck::cast_slice(stored), Steps { scales, zeros })
+            }
+            (None, None) => Panels::Stored(stored),
         }
     }
 
@@ -217,9 +247,13 @@ impl KvCache {
     pub(crate) fn values(&self, at: usize) -> Panels<'_> {
         let bytes = self.layout.value_bytes();
         let stored = &self.values[at * bytes..(at + 1) * bytes];
-        match self.of_head(1, at) {
-            Some(channels) => Panels::Channels(bytemuck::cast_slice(stored), channels),
-            None => panels(stored, at, self.int8.as_ref().map(|i| &*i.value_scales)),
+        match (self.of_head(1, at), &self.int8) {
+            (Some(channels), _) => Panels::Channels(bytemuck::cast_slice(stored), channels),
+            (None, Some(int8)) => {
+                let scales = &int8.value_scales[at * KV_BLOCK_TOKENS..(at + 1) * KV_BLOCK_TOKENS];
+                Panels::Int8(bytemuck::cast_slice(stored), scales)
+            }
+            (None, None) => Panels::Stored(stored),
         }
     }
 
@@ -238,6 +272,7 @@ impl KvCache {
             if let Some(int8) = &mut self.int8 {
                 let (from, to) = each(KV_BLOCK_TOKENS);
                 int8.key_scales.copy_within(from.clone(), to);
+                int8.key_zeros.copy_within(from.clone(), to);
                 int8.value_scales.copy_within(from, to);
             }
             if layout.tiles {
@@ -251,6 +286,7 @@ impl KvCache {
     pub(crate) fn writer(&mut self, vectors: Vectors) -> Writer<'_> {
         let int8 = self.int8.as_mut().map(|int8| Int8Writer {
             key_scales: int8.key_scales.shared(),
+            key_zeros: int8.key_zeros.shared(),
             value_scales: int8.value_scales.shared(),
             rows: int8.rows.shared(),
         });
@@ -262,17 +298,6 @@ impl KvCache {
 
 /// Purpose of the memory, for errors.
 const WHAT: &str = "the KV cache";
-
-/// Returns the panels of block and head `at`, with their scales if there are any.
-fn panels<'a>(stored: &'a [u8], at: usize, scales: Option<&'a [f32]>) -> Panels<'a> {
-    match scales {
-        None => Panels::Stored(stored),
-        Some(scales) => {
-            let of_block = &scales[at * KV_BLOCK_TOKENS..(at + 1) * KV_BLOCK_TOKENS];
-            Panels::Int8(bytemuck::cast_slice(stored), of_block)
-        }
-    }
-}
 
 /// Writes tokens to a cache.
 #[derive(Debug)]
@@ -288,6 +313,7 @@ pub(crate) struct Writer<'a> {
 #[derive(Debug)]
 struct Int8Writer<'a> {
     key_scales: SharedSlice<'a, f32>,
+    key_zeros: SharedSlice<'a, i8>,
     value_scales: SharedSlice<'a, f32>,
     rows: SharedSlice<'a, i8>,
 }
@@ -322,17 +348,18 @@ impl Writer<'_> {
         if let Some(int8) = &self.int8 {
             let (token, channels) = (at * KV_BLOCK_TOKENS + place, layout.shape.channels);
             // SAFETY: as above.
-            let (row, key_scale, value_scale) = unsafe {
+            let (row, key_scale, key_zero, value_scale) = unsafe {
                 let row = int8.rows.range(head * channels..(head + 1) * channels);
                 let token = token..token + 1;
-                (row, int8.key_scales.range(token.clone()), int8.value_scales.range(token))
+                let (scale, zero) = (int8.key_scales.range(token.clone()), int8.key_zeros.range(token.clone()));
+                (row, &mut scale[0], &mut zero[0], &mut int8.value_scales.range(token)[0])
             };
-            key_scale[0] = self.vectors.run(Quantise { x: key, out: row, by: None }).scale;
+            Step { scale: *key_scale, zero: *key_zero } = self.vectors.run(QuantiseKey { x: key, out: row });
             layout.put_key(keys.as_chunks_mut().0, place, 0, numbers(row));
-            value_scale[0] = self.vectors.run(Quantise { x: value, out: row, by: None }).scale;
+            *value_scale = self.vectors.run(Quantise { x: value, out: row, by: None }).scale;
             layout.put_value(values.as_chunks_mut().0, place, 0, numbers(row));
-            if value_scale[0].is_nan() {
-                (key_scale[0], value_scale[0]) = (f32::NAN, 0.0);
+            if value_scale.is_nan() {
+                (*key_scale, *value_scale) = (f32::NAN, 0.0);
             }
         } else if let Some((planes, rows)) = &self.channels {
             let channels = layout.shape.channels;

@@ -68,15 +68,15 @@ pub(super) trait Products: Debug + Send {
 #[derive(Debug)]
 pub(super) struct Ahead<'a> {
     next: Option<Block<'a>>,
-    rest: [&'a [u8]; 4],
+    rest: [&'a [u8]; 6],
     share: usize,
 }
 
 impl<'a> Ahead<'a> {
     /// Prepares to prefetch a block, if there is one, in `calls` calls.
     pub(super) fn new(block: Option<Block<'a>>, calls: usize) -> Self {
-        let [keys, values] = block.map_or([[&[][..]; 2]; 2], |b| [b.keys.bytes(), b.values.bytes()]);
-        let rest = [keys[0], keys[1], values[0], values[1]];
+        let [keys, values] = block.map_or([[&[][..]; 3]; 2], |b| [b.keys.bytes(), b.values.bytes()]);
+        let rest = [keys[0], keys[1], keys[2], values[0], values[1], values[2]];
         let all: usize = rest.iter().map(|b| b.len()).sum();
         Self { next: block, rest, share: all.div_ceil(calls).next_multiple_of(64) }
     }

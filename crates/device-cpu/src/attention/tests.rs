@@ -151,12 +151,18 @@ fn channel(i: usize) -> KvChannel {
     KvChannel { scale: 1.0 / (50 + i % 7) as f32, offset: (i % 5) as f32 - 2.0 }
 }
 
-/// Returns the numbers as the cache reproduces them.
-fn cached(precision: Precision, row: &[f32]) -> Vec<f64> {
-    let scale = row.iter().fold(0.0f32, |max, x| max.max(x.abs())) / 127.0;
+/// Returns the numbers of keys or values as the cache reproduces them.
+fn cached(precision: Precision, is_key: bool, row: &[f32]) -> Vec<f64> {
+    let [low, high] = row.iter().fold([0.0f32; 2], |[low, high], x| [low.min(*x), high.max(*x)]);
+    let scale = if is_key { high / 255.0 - low / 255.0 } else { high.max(-low) / 127.0 };
     let of = |(i, x): (usize, &f32)| match precision.kv {
         KvForm::Auto => *x,
         KvForm::C8 => channel(i).number(channel(i).quantise(*x)),
+        KvForm::Int8 if is_key => {
+            // The largest number may round to one step more than there is.
+            let most = 255.0 + (low / scale).round_ties_even();
+            (x / scale).round_ties_even().min(most) * scale
+        }
         KvForm::Int8 => (x / scale).round_ties_even() * scale,
     };
     row.iter().enumerate().map(|x| f64::from(of(x))).collect()
@@ -168,9 +174,9 @@ fn formula(setup: Setup, rows: &[f32], token: usize, head: usize) -> Vec<(f64, f
     let at = |t: usize, column: usize| &rows[t * setup.width() + column..][..channels];
     let key_at = setup.q_width() + head / (heads / kv_heads) * channels;
     let query: Vec<f64> = at(token, head * channels).iter().map(|x| f64::from(*x)).collect();
-    let keys: Vec<Vec<f64>> = (0..=token).map(|t| cached(setup.precision, at(t, key_at))).collect();
+    let keys: Vec<Vec<f64>> = (0..=token).map(|t| cached(setup.precision, true, at(t, key_at))).collect();
     let value_at = key_at + kv_heads * channels;
-    let values: Vec<Vec<f64>> = (0..=token).map(|t| cached(setup.precision, at(t, value_at))).collect();
+    let values: Vec<Vec<f64>> = (0..=token).map(|t| cached(setup.precision, false, at(t, value_at))).collect();
 
     let root = (channels as f64).sqrt();
     let dot = |key: &Vec<f64>| query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();

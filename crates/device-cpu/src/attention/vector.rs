@@ -9,7 +9,7 @@ use crate::simd::Vectors;
 
 use super::channel_cache::{WidenKeys, WidenValues};
 use super::int8_cache::{WidenColumns, WidenRows};
-use super::kv::Panels;
+use super::kv::{Panels, Steps};
 use super::products::{Ahead, Block, Chunk, Products};
 use super::softmax::Weights;
 use super::sums::Strips;
@@ -62,14 +62,16 @@ impl Products for Vector {
                 let out = (scores, KV_BLOCK_TOKENS);
                 product.of_stored(self.vectors, &mut self.wide, (keys, channels * PANEL), next, out);
             }
-            Panels::Int8(keys, scales) => {
+            Panels::Int8Keys(keys, steps) => {
                 let numbers = channels * PANEL;
-                let keys = keys.chunks_exact(numbers).zip(scales.chunks_exact(PANEL));
-                for ((q, scales), out) in keys.zip(self.wide.chunks_exact_mut(numbers)).take(panels) {
-                    self.vectors.run(WidenColumns { q, scales, out });
+                let steps = steps.scales.chunks_exact(PANEL).zip(steps.zeros.chunks_exact(PANEL));
+                let keys = keys.chunks_exact(numbers).zip(steps);
+                for ((q, (scales, zeros)), out) in keys.zip(self.wide.chunks_exact_mut(numbers)).take(panels) {
+                    self.vectors.run(WidenColumns { q, by: Steps { scales, zeros }, out });
                 }
                 product.of_wide(self.vectors, &self.wide, numbers, (scores, KV_BLOCK_TOKENS));
             }
+            Panels::Int8(..) => unreachable!("invariant: keys have zero points"),
             Panels::Channels(keys, by) => {
                 let numbers = channels * PANEL;
                 let keys = keys.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers));
@@ -108,6 +110,7 @@ impl Products for Vector {
                 }
                 product.of_wide(self.vectors, &self.wide, numbers, out);
             }
+            Panels::Int8Keys(..) => unreachable!("invariant: values have no zero points"),
             Panels::Channels(values, by) => {
                 let panels = values.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers));
                 for (panel, (q, out)) in panels.enumerate() {
