@@ -317,7 +317,8 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
             continued.look(&free, position, theirs, ours);
         })?;
     }
-    let has_integers = [&engine, &reference].iter().any(|e| e.device_info().precision.quantises_activations());
+    let has_integers =
+        [&engine, &reference].iter().any(|e| e.device_info().precision.quantises_activations());
     Ok(Compared { engine: named(&engine), reference: named(&reference), has_integers, positions, continued })
 }
 

@@ -182,7 +182,13 @@ fn logits_over_an_int8_cache_are_those_of_the_cpu() {
         for tp in [1, 2] {
             let mut engine = loaded(&model, DeviceKind::A2800i, tp).unwrap();
             assert_eq!(engine.device_info().precision, precision);
-            assert_near(&float, &cpu, &logits(&mut engine), weights, &format!("{precision}, 800i-a2 tp {tp}"));
+            assert_near(
+                &float,
+                &cpu,
+                &logits(&mut engine),
+                weights,
+                &format!("{precision}, 800i-a2 tp {tp}"),
+            );
         }
     }
 }

@@ -156,7 +156,8 @@ impl Kernel for KeySums<'_> {
         let rows = self.queries.iter().zip(sums).zip(self.to.chunks_mut(self.to_stride));
         for ((query, (high, low)), to) in rows.take(self.rows) {
             let digits = high.as_chunks::<PANEL>().0.iter().zip(low.as_chunks::<PANEL>().0);
-            let keys = self.keys.scales.as_chunks::<PANEL>().0.iter().zip(self.keys.zeros.as_chunks::<PANEL>().0);
+            let keys =
+                self.keys.scales.as_chunks::<PANEL>().0.iter().zip(self.keys.zeros.as_chunks::<PANEL>().0);
             let [of_high, of_low] = query.sums;
             for (((high, low), (keys, zeros)), to) in digits.zip(keys).zip(to.as_chunks_mut::<PANEL>().0) {
                 *to = std::array::from_fn(|i| {
@@ -228,8 +229,7 @@ mod tests {
     fn digits(vectors: Vectors, x: &[f32], row: usize) -> (f32, [Vec<i8>; 2]) {
         let distance = x.len().div_ceil(TILE_K) * TILE_BYTES;
         let mut block = vec![99; 2 * distance];
-        let QueryStep { scale, sums } =
-            vectors.run(Query { x, high: &mut block[row * TILE_K..], distance });
+        let QueryStep { scale, sums } = vectors.run(Query { x, high: &mut block[row * TILE_K..], distance });
         let own = |i: usize| i % TILE_BYTES / TILE_K == row;
         assert!(block.iter().enumerate().all(|(i, digit)| own(i) || *digit == 99));
         let of = |digits: &[i8]| {

@@ -351,7 +351,8 @@ impl Writer<'_> {
             let (row, key_scale, key_zero, value_scale) = unsafe {
                 let row = int8.rows.range(head * channels..(head + 1) * channels);
                 let token = token..token + 1;
-                let (scale, zero) = (int8.key_scales.range(token.clone()), int8.key_zeros.range(token.clone()));
+                let (scale, zero) =
+                    (int8.key_scales.range(token.clone()), int8.key_zeros.range(token.clone()));
                 (row, &mut scale[0], &mut zero[0], &mut int8.value_scales.range(token)[0])
             };
             Step { scale: *key_scale, zero: *key_zero } = self.vectors.run(QuantiseKey { x: key, out: row });

@@ -176,7 +176,8 @@ fn formula(setup: Setup, rows: &[f32], token: usize, head: usize) -> Vec<(f64, f
     let query: Vec<f64> = at(token, head * channels).iter().map(|x| f64::from(*x)).collect();
     let keys: Vec<Vec<f64>> = (0..=token).map(|t| cached(setup.precision, true, at(t, key_at))).collect();
     let value_at = key_at + kv_heads * channels;
-    let values: Vec<Vec<f64>> = (0..=token).map(|t| cached(setup.precision, false, at(t, value_at))).collect();
+    let values: Vec<Vec<f64>> =
+        (0..=token).map(|t| cached(setup.precision, false, at(t, value_at))).collect();
 
     let root = (channels as f64).sqrt();
     let dot = |key: &Vec<f64>| query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();

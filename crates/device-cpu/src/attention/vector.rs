@@ -66,7 +66,8 @@ impl Products for Vector {
                 let numbers = channels * PANEL;
                 let steps = steps.scales.chunks_exact(PANEL).zip(steps.zeros.chunks_exact(PANEL));
                 let keys = keys.chunks_exact(numbers).zip(steps);
-                for ((q, (scales, zeros)), out) in keys.zip(self.wide.chunks_exact_mut(numbers)).take(panels) {
+                for ((q, (scales, zeros)), out) in keys.zip(self.wide.chunks_exact_mut(numbers)).take(panels)
+                {
                     self.vectors.run(WidenColumns { q, by: Steps { scales, zeros }, out });
                 }
                 product.of_wide(self.vectors, &self.wide, numbers, (scores, KV_BLOCK_TOKENS));
