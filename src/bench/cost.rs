@@ -122,10 +122,10 @@ mod tests {
         let fp16 = case_cost(&config, DType::Fp16.into(), 512, shape).decode;
         let int8 = case_cost(&config, "w8a8-dynamic+kv-int8".parse().unwrap(), 512, shape).decode;
         assert_eq!(int8.flops, fp16.flops);
-        // One 4-byte scale per output channel, and one per token and head for keys and for values.
+        // One 4-byte scale per output channel, one per token and head for keys and for values, and a byte for a key's zero point.
         let weights = (fp16.bytes - 513 * 28_672) / 2;
         let channels = 28 * (4608 + 4096 + 27_392 + 4096) + 65_024;
-        assert_eq!(int8.bytes, weights + 4 * channels + 513 * 28 * 2 * 2 * (128 + 4));
+        assert_eq!(int8.bytes, weights + 4 * channels + 513 * 28 * 2 * (2 * (128 + 4) + 1));
         // facts: 5.98 GB per token.
         assert_eq!(weights / 10_000_000, 597);
     }
