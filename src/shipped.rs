@@ -61,6 +61,7 @@ const FILES: &[File] = files![
     "suites/cpu-limits.toml",
     "suites/duo-vs-a2-w8a8.toml",
     "suites/duo-vs-a2.toml",
+    "suites/forms.toml",
     "suites/gates/example.toml",
     "suites/gates/modelled.toml",
     "suites/load.toml",

@@ -9,7 +9,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use glmbench_cpu::{Family, InstructionSet};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::words::one_of;
-use glmbench_device::{DeviceKind, KvForm, Precision};
+use glmbench_device::{DType, DeviceKind, KvForm, Precision};
 
 use glmbench_engine::EngineError;
 use glmbench_engine::config::RopeScaling;
@@ -120,9 +120,17 @@ fn dtype_help() -> String {
 
 /// Returns the help of `--kv`.
 fn kv_help() -> String {
+    let devices = |kv: KvForm| {
+        let of = Precision { kv, ..DType::Fp16.into() };
+        let takes = |kind: &DeviceKind| *kind != DeviceKind::Reference && kind.instead_of(of).is_none();
+        let names: Vec<_> = DeviceKind::ALL.into_iter().filter(takes).map(DeviceKind::name).collect();
+        names.join(" and ")
+    };
     format!(
-        "Type of the KV cache: {}; only the cpu has others than auto [default: the suite's, else auto]",
-        KvForm::words()
+        "Type of the KV cache: {}; int8 runs on {}, c8 on {} [default: the suite's, else auto]",
+        KvForm::words(),
+        devices(KvForm::Int8),
+        devices(KvForm::C8)
     )
 }
 

@@ -179,7 +179,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             && beyond().next().is_none(),
     };
     let mut text = if args.json { json_text(&outcome)? } else { words(&outcome, args) };
-    if !args.json && !outcome.pass && compared.has_integers {
+    let is_off = outcome.kl_max > args.max_kl || outcome.share_above_threshold > args.max_share;
+    if !args.json && is_off && compared.has_integers {
         text.push_str(OVER_INTEGERS);
     }
     match emit(&text) {
@@ -236,9 +237,9 @@ fn words(o: &Outcome, args: &Args) -> String {
     )
 }
 
-/// Added to a failed comparison in which a side quantises activations.
-const OVER_INTEGERS: &str = "\nThe default gate is for numbers. Where activations become integers, a rounding can become a whole step: \
-     set --max-kl and --max-share";
+/// Added where logits fail the gate and a side quantises activations.
+const OVER_INTEGERS: &str = "\nThe default gate is for float activations. With integers, one rounding can become a whole step: set \
+     --max-kl and --max-share";
 
 /// The comparison of two engines' logits.
 struct Compared {

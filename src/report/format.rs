@@ -26,9 +26,16 @@ pub(crate) fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
     (2 - least).min(5 - most).clamp(0, 9) as usize
 }
 
-/// Formats `value` with `decimals` decimals, or a dash.
+/// Most digits of a figure, before and after the point.
+const MOST_DIGITS: i32 = 7;
+
+/// Formats `value` with `decimals` decimals, or a dash. A large number has fewer, such as the perplexity of a model that predicts
+/// nothing: `4271953` instead of `4271953.182`.
 pub(crate) fn fixed(value: Option<f64>, decimals: usize) -> String {
-    value.filter(|x| x.is_finite()).map_or_else(|| NONE.to_owned(), |x| format!("{x:.decimals$}"))
+    let Some(value) = value.filter(|x| x.is_finite()) else { return NONE.to_owned() };
+    let whole_digits = value.abs().max(1.0).log10().floor() as i32 + 1;
+    let decimals = decimals.min((MOST_DIGITS - whole_digits).max(0) as usize);
+    format!("{value:.decimals$}")
 }
 
 /// A share as a percentage with one decimal, without the percent sign: `53.6`.
@@ -98,6 +105,14 @@ pub(crate) fn command_line(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_figures_have_fewer_decimals() {
+        let figures = [(19.178_54, 3), (0.000_5, 4), (-12_345.678, 3), (4_271_953.182, 3), (1e12, 4)];
+        let shown = figures.map(|(value, decimals)| fixed(Some(value), decimals));
+        assert_eq!(shown, ["19.179", "0.0005", "-12345.68", "4271953", "1000000000000"]);
+        assert_eq!([fixed(None, 2), fixed(Some(f64::NAN), 2)], [NONE, NONE]);
+    }
 
     #[test]
     fn numbers_keep_their_significant_digits() {

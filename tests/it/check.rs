@@ -156,6 +156,7 @@ fn lists_come_as_words_and_as_json() {
                 "cpu-limits",
                 "duo-vs-a2-w8a8",
                 "duo-vs-a2",
+                "forms",
                 "load",
                 "max-batch",
                 "modeltest",

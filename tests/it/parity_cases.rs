@@ -299,3 +299,16 @@ fn an_emulated_card_is_near_the_host() {
     let (resumed, _) = try_run(&request, usize::MAX).unwrap();
     assert_eq!(fs::read_to_string(resumed.runs[0].join("parity.jsonl")).unwrap(), straight);
 }
+
+/// The note stands where it explains a failed gate, and nowhere else.
+#[test]
+fn a_gate_that_integers_fail_says_what_it_is_for() {
+    const NOTE: &str = "The default gate is for float activations.";
+    let of = |words: &[&str], code: i32| {
+        let all = [&["parity", "--model", "demo", "--decode", "2", "--against", "cpu:fp16"], words].concat();
+        answer(&all).expect(code, &[]).out
+    };
+    assert!(of(&["--dtype", "w8a8-dynamic"], 1).contains(NOTE));
+    assert!(!of(&["--dtype", "w8a8-dynamic", "--max-kl", "9", "--max-share", "1"], 0).contains(NOTE));
+    assert!(!of(&["--dtype", "bf16", "--max-kl", "1e-9"], 1).contains(NOTE));
+}

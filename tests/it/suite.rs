@@ -215,6 +215,7 @@ fn every_suite_in_the_repository_loads() {
             "cpu-limits",
             "duo-vs-a2",
             "duo-vs-a2-w8a8",
+            "forms",
             "load",
             "max-batch",
             "modeltest",

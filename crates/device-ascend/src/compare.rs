@@ -39,8 +39,8 @@ pub(super) fn numbers(dtype: DType, count: usize, seed: u64, spread: f32) -> Vec
     (0..count).map(|_| next()).collect()
 }
 
-/// Returns channels for an int8 cache. Scales are powers of two, so that their reciprocals are exact, and differ by channel, as
-/// offsets do. Numbers from -1 to 1 are not clipped, even if a rotation makes them larger.
+/// Returns channels for an int8 cache. Scales are powers of two, so that their reciprocals are exact. They differ by channel, as
+/// offsets do. A few numbers of almost 1 are clipped.
 pub(super) fn channels(heads: AttentionShape, layers: usize) -> Result<KvChannels, DeviceError> {
     let width = heads.kv_heads * heads.channels;
     let channel = |i: usize| KvChannel { scale: [1.0, 0.5][i % 2] / 64.0, offset: (i % 7) as f32 - 3.0 };
@@ -70,7 +70,7 @@ pub(super) type Rows<'a> = &'a [(Range<usize>, usize)];
 pub(super) type Attend<'a, D> = dyn FnMut(&mut D) -> Result<(), DeviceError> + 'a;
 
 /// Runs steps of rotary, KV write and attention on any device, over a cache of the form `kv`. `how` runs each step's attention.
-/// Returns the last result.
+/// Returns the results of all steps.
 pub(super) fn run_attention<D: Device>(
     device: &mut D,
     dtype: DType,
@@ -92,7 +92,7 @@ pub(super) fn run_attention<D: Device>(
     let shape = KvShape { layers: 2, kv_heads: heads.kv_heads, channels: heads.channels, blocks: 4 };
     let mut cache = cache(device, kv, heads, shape)?;
     let mut contexts = [0usize; 2];
-    let mut result = Vec::new();
+    let (mut results, mut result) = (Vec::new(), Vec::new());
     for (index, step) in steps.iter().enumerate() {
         let rows = step.last().map_or(0, |(rows, _)| rows.end);
         let mut positions = Vec::new();
@@ -112,6 +112,7 @@ pub(super) fn run_attention<D: Device>(
         device.write_kv(&qkv, &mut cache, 1, &sequences, heads)?;
         how(device, &mut |device| device.attention(&qkv, &cache, 1, &sequences, heads, &mut out))?;
         device.download(&out, &mut result)?;
+        results.append(&mut result);
     }
-    Ok(result)
+    Ok(results)
 }

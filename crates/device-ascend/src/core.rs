@@ -83,14 +83,17 @@ impl Core {
         self.settled(run)
     }
 
-    /// Waits for queued work if a call was refused: the caller gives up, and releases memory that earlier calls use.
+    /// Waits for queued work if a call was refused: the caller gives up, and releases memory that earlier calls use. If that work
+    /// lost the device, this is the error.
     fn settled(&self, call: Result<(), DeviceError>) -> Result<(), DeviceError> {
-        call.inspect_err(|error| {
+        match call {
+            Err(refused) if !matches!(refused, DeviceError::Lost { .. }) => match self.stream.quiesce() {
+                Err(lost @ DeviceError::Lost { .. }) => Err(lost),
+                _ => Err(refused),
+            },
             // Nothing runs on a lost device, and the other ranks must hear of it first.
-            if !matches!(error, DeviceError::Lost { .. }) {
-                self.stream.quiesce();
-            }
-        })
+            other => other,
+        }
     }
 
     /// Applies the choices that concern all operators.
@@ -127,7 +130,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.stream.quiesce();
+        let _ = self.stream.quiesce();
         if !self.context.is_abandoned() {
             self.stream.forget_graphs();
             self.launcher.borrow_mut().forget(&self.context.api);

@@ -58,7 +58,7 @@ unsafe impl Send for Ascend {}
 impl Drop for Ascend {
     fn drop(&mut self) {
         // The fields before `core` hold memory and a communicator that queued work may still use.
-        self.core.stream.quiesce();
+        let _ = self.core.stream.quiesce();
     }
 }
 
@@ -144,12 +144,12 @@ impl Ascend {
         let (chip, forced) = (self.settings.chip, self.settings.forced);
         probe::check_kv(chip, self.core.dtype, kv)?;
         let before = (self.choices, self.kv);
-        self.choices = probe::probe(&self.core, chip, self.layout, kv, forced, &[])?.choices;
-        self.kv = kv;
-        let found = self.release_cached().and_then(|()| work(self));
+        let probed = probe::probe(&self.core, chip, self.layout, kv, forced, &[])?;
+        (self.choices, self.kv) = (probed.choices, kv);
+        let found = self.release_cached().and_then(|()| self.trusted(probed)).and_then(|_| work(self));
         (self.choices, self.kv) = before;
-        self.release_cached()?;
-        found
+        let released = self.release_cached();
+        found.and_then(|found| released.map(|()| found))
     }
 
     /// Reads power, temperature, utilisation and memory.

@@ -205,7 +205,7 @@ impl Outbox {
         let queued = unsafe { stream.copy(pinned.start, from, len, ACL_MEMCPY_DEVICE_TO_HOST) };
         if let Err(error) = queued.and_then(|()| stream.synchronize()) {
             // The copy may still write the memory, so it is freed only once nothing runs.
-            stream.quiesce();
+            let _ = stream.quiesce();
             return Err(error);
         }
         // SAFETY: ours, of that length, written by the copy, and nothing else writes it before the next call.
@@ -272,7 +272,7 @@ impl Inbox {
         let sent = self.try_send(slab, stream, len, fill);
         if sent.is_err() {
             // A slot may lack its event, so all slots are recreated, once no copy reads them.
-            stream.quiesce();
+            let _ = stream.quiesce();
             self.slots.clear();
             self.next = 0;
         }

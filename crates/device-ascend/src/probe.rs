@@ -282,9 +282,9 @@ impl Probe<'_> {
         TensorList::of(self.api(), view)
     }
 
-    /// Probes an operator over a paged cache, with one sequence of `dims[0]` rows.
-    fn paged(&self, dims: &[usize], causal: bool, order: BlockOrder, plan: PagedOperator) -> Answer {
-        let (api, rows) = (self.api(), dims[0]);
+    /// Probes an operator over a paged cache, with one sequence of `rows` rows. Several rows have a mask.
+    fn paged(&self, rows: usize, dims: &[usize], order: BlockOrder, plan: PagedOperator) -> Answer {
+        let api = self.api();
         let side = [CAUSAL_MASK_SIDE, CAUSAL_MASK_SIDE];
         let mask = View::new(self.memory.at(0), Element::Bool, &side);
         let step = FusedStep {
@@ -293,7 +293,7 @@ impl Probe<'_> {
             table: self.words(&[1, BLOCKS]).tensor(api)?,
             ends: IntArray::new(api, &[rows as i64])?,
             contexts: IntArray::new(api, &[(rows.max(2)) as i64])?,
-            mask: if causal { Some(mask.tensor(api)?) } else { None },
+            mask: if rows > 1 { Some(mask.tensor(api)?) } else { None },
         };
         let (keys, values) = (self.list(order)?, self.list(order)?);
         let AttentionShape { kv_heads, .. } = self.layout.shape;
@@ -319,20 +319,23 @@ impl Probe<'_> {
         }
     }
 
-    /// Probes what turns gathered integers into numbers.
-    fn dequantised(&self) -> Answer {
+    /// Probes what turns gathered integers into numbers. The addition between is asked about by itself ([`Self::add`]).
+    fn dequantised(&self, order: BlockOrder) -> Answer {
         if self.kv != KvForm::C8 {
             return Ok(Ok(()));
         }
         let (api, width) = (self.api(), self.layout.kv_width());
-        let dims = [KV_BLOCK_TOKENS, width];
+        let (heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
+        let (dims, by) = match order {
+            BlockOrder::TokenHead => (vec![KV_BLOCK_TOKENS, width], vec![width]),
+            BlockOrder::HeadToken => (vec![1, heads, KV_BLOCK_TOKENS, channels], vec![heads, 1, channels]),
+        };
         let (numbers, integers) = (self.view(&dims), self.cached(&dims));
-        let (table, channels) = (self.cached(&[BLOCKS, width]), self.apart(self.view(&[width])));
+        let (table, by) = (self.cached(&[BLOCKS, width]), self.apart(self.view(&by)));
         self.accepts_all(&[
             &|| ops::gather(api, table, self.words(&[1]), self.cached(&[1, width])),
             &|| ops::copy(api, numbers, self.apart(integers)),
-            &|| ops::add(api, numbers, channels),
-            &|| ops::multiply(api, numbers, channels),
+            &|| ops::multiply(api, numbers, by),
         ])
     }
 
@@ -340,17 +343,17 @@ impl Probe<'_> {
         let (shape, channels) = (self.layout.shape, self.layout.channels);
         let order = BlockOrder::of(decode);
         match decode {
-            Decode::Fused => self.paged(&self.fused_queries(1), false, order, ops::fused_attention),
+            Decode::Fused => self.paged(1, &self.fused_queries(1), order, ops::fused_attention),
             Decode::IncrementalByHeads => {
                 let dims = [1, shape.heads, 1, channels];
-                self.paged(&dims, false, order, ops::incremental_attention_by_heads)
+                self.paged(1, &dims, order, ops::incremental_attention_by_heads)
             }
             Decode::Incremental => {
                 let dims = [1, 1, self.layout.q_width()];
-                self.paged(&dims, false, order, ops::incremental_attention)
+                self.paged(1, &dims, order, ops::incremental_attention)
             }
             Decode::Prompt => {
-                if let Err(reason) = self.dequantised()? {
+                if let Err(reason) = self.dequantised(order)? {
                     return Ok(Err(reason));
                 }
                 let group = shape.heads / shape.kv_heads;
@@ -368,7 +371,7 @@ impl Probe<'_> {
                     PromptLayout::Bnsd,
                 ))
             }
-            Decode::Matmul => self.matmul_attention(1),
+            Decode::Matmul => self.matmul_attention(1, order),
         }
     }
 
@@ -378,10 +381,10 @@ impl Probe<'_> {
             Prefill::Fused if order == BlockOrder::HeadToken => {
                 Ok(Err("the cache's order is that of another decode operator".into()))
             }
-            Prefill::Fused => self.paged(&self.fused_queries(ROWS), true, order, ops::fused_attention),
+            Prefill::Fused => self.paged(ROWS, &self.fused_queries(ROWS), order, ops::fused_attention),
             Prefill::Prompt | Prefill::PromptSquare => {
                 // Few rows at the end of a long context go by matmul.
-                if let Err(reason) = self.matmul_attention(ROWS)? {
+                if let Err(reason) = self.matmul_attention(ROWS, order)? {
                     return Ok(Err(reason));
                 }
                 let api = self.api();
@@ -400,12 +403,12 @@ impl Probe<'_> {
                     _ => self.accepts(whole()),
                 }
             }
-            Prefill::Matmul => self.matmul_attention(ROWS),
+            Prefill::Matmul => self.matmul_attention(ROWS, order),
         }
     }
 
-    fn matmul_attention(&self, rows: usize) -> Answer {
-        if let Err(reason) = self.dequantised()? {
+    fn matmul_attention(&self, rows: usize, order: BlockOrder) -> Answer {
+        if let Err(reason) = self.dequantised(order)? {
             return Ok(Err(reason));
         }
         let (shape, channels) = (self.layout.shape, self.layout.channels);

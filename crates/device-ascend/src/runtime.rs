@@ -141,22 +141,27 @@ impl Stream {
         }
     }
 
-    /// Waits until nothing runs, even on a failed device, before memory that queued work uses is released. If the group is
-    /// aborted, it waits for about [`PATIENCE`] more. After that, everything on the device is kept until the process ends.
-    pub(super) fn quiesce(&self) {
+    /// Drops launches that wait for a graph, and waits until nothing runs, even on a failed device, before memory that queued work
+    /// uses is released. If the group is aborted, it waits for about [`PATIENCE`] more. After that, everything on the device is kept
+    /// until the process ends. Returns how the queued work ended.
+    pub(super) fn quiesce(&self) -> Result<(), DeviceError> {
         if let Some(segments) = self.segments.borrow_mut().as_mut() {
             segments.discard();
         }
         let mut called_off: Option<Instant> = None;
         // A device that is really lost returns an error at once, and then nothing runs any more.
-        while !self.context.is_abandoned()
-            && let Ok(Waited::NotYet) = self.wait()
-        {
+        while !self.context.is_abandoned() {
+            match self.wait() {
+                Ok(Waited::NotYet) => {}
+                Ok(Waited::Done(code)) => return self.context.api.check("aclrtSynchronizeStream", code),
+                Err(_) => break,
+            }
             if self.context.api.is_lost() && called_off.get_or_insert_with(Instant::now).elapsed() > PATIENCE
             {
                 self.context.abandon();
             }
         }
+        Ok(())
     }
 
     /// Waits for up to [`WAIT_MS`], or without limit if the runtime has no timed wait.

@@ -21,8 +21,8 @@ pub(super) struct Paged {
     last: Option<(StepKey, Vec<FusedStep>)>,
 }
 
-/// Block numbers in a row of the table begin at multiples of so many, where calls begin at a row of their own. Operands then
-/// begin at multiples of 64 bytes.
+/// Rows of the table are padded to so many block numbers if there are several calls, so that each call's operands begin at
+/// multiples of 64 bytes.
 const TABLE_UNIT: usize = 16;
 
 /// One call of an operator.

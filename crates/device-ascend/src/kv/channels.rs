@@ -17,10 +17,10 @@ use super::super::tensor::{Element, Tensor, View};
 use super::BlockOrder;
 
 /// The least scale that a card takes: the least normal fp16. The reciprocal of a smaller one may exceed fp16. Such a channel
-/// is coarser on a card, by less than rounding to fp16 changes a number of 0.13.
-const LEAST_SCALE: f32 = 1.0 / 16_384.0;
-/// The largest fp16.
-const LARGEST_SCALE: f32 = 65_504.0;
+/// is coarser on a card. The added error is at most `2^-15`.
+const LEAST_SCALE: f32 = 1.0 / LARGEST_SCALE;
+/// The largest scale whose reciprocal is a normal fp16.
+const LARGEST_SCALE: f32 = 16_384.0;
 
 /// What is stored of a layer, in this order. Each is `[2, heads * channels]`.
 const PARTS: usize = 4;

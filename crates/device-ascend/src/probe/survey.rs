@@ -85,7 +85,7 @@ pub(in super::super) fn survey(
     for choice in Reuse::ALL {
         note("reuse", choice.word(), probe.reuse(*choice));
     }
-    // An int8 cache of a checkpoint's channels, with tokens before heads as its first choice has them.
+    // Over an int8 cache (C8), in the order tokens, heads.
     let probe = of_form(KvForm::C8, probe.memory);
     for choice in Decode::ALL {
         note("c8 decode", choice.word(), probe.decode(*choice)?);

@@ -27,6 +27,15 @@ impl SelftestRow {
     }
 }
 
+/// Whether an error says that the card or its libraries lack something: a function, or a first stage that accepts.
+fn is_refusal(error: &DeviceError) -> bool {
+    match error {
+        DeviceError::Unsupported { .. } => true,
+        DeviceError::Failed { api, .. } => api.ends_with("GetWorkspaceSize"),
+        _ => false,
+    }
+}
+
 /// Whether a card that lacks an operator can still run models: those without quantised weights or cache.
 fn is_optional(operator: &str) -> bool {
     operator.starts_with("linear w8") || operator.ends_with("c8")
@@ -165,7 +174,7 @@ impl Table {
             }
             match run(self) {
                 // Models without quantised weights or cache do not need these operators.
-                Err(error) if is_optional(operator) && !matches!(error, DeviceError::Lost { .. }) => {
+                Err(error) if is_optional(operator) && is_refusal(&error) => {
                     let row = SelftestRow::unsupported(operator, variant, &error.to_string());
                     self.push(SelftestRow { shape, ..row });
                 }

@@ -5,7 +5,7 @@
 //! bf16, which is exact. Softmax weights times the values' scales are split into two bf16 parts
 //! ([`TileKernels::weighted_integers`]).
 //!
-//! The cycle counts are for a block of 128 tokens by 128 channels, in either type. For one token of sixteen heads, the
+//! The cycle counts are without the zero points, for a block of 128 tokens by 128 channels, in either type. For one token of sixteen heads, the
 //! products take 512 cycles for the keys and 1,024 for the values. A row takes 25 for its scores, 100 for the softmax
 //! and 30 for packing, 2,500 in all. Widening the values takes 3 cycles per line, 1,536 in all. The total is 5,600.
 //! Memory takes 6,700 for the block's 33 KiB, so the computation waits for memory, half as long as with a 16-bit cache.
@@ -27,7 +27,7 @@ use crate::product::tiles::{
 };
 use crate::simd::Vectors;
 
-use super::int8_cache::{KEY_TOKENS, KeySums, Query, QueryStep};
+use super::int8_cache::{KEY_TOKENS, KeySums, MOST_CHANNELS, Query, QueryStep};
 use super::kv::Steps;
 use super::products::{Ahead, Block, Chunk, Products};
 use super::softmax::Weights;
@@ -71,6 +71,7 @@ impl Int8Tiles {
         (of_values, of_keys): (TileKernels, TileUnit<i32>),
         vectors: Vectors,
     ) -> Result<Self, DeviceError> {
+        debug_assert!(shape.channels <= MOST_CHANNELS, "invariant: sums of digits are exact");
         let rows = rows.next_multiple_of(CHUNK_ROWS);
         let digits = DIGITS * rows / TILE_ROWS * shape.channels.div_ceil(TILE_K) * TILE_BYTES;
         Ok(Self {

@@ -4,12 +4,13 @@
 //! are far larger than the others, and mostly of one sign. In SmolLM2, symmetric keys cost twice the KL divergence.
 //!
 //! If tiles multiply the keys, queries are integers too, with two digits: `q = 256 high + low`. Both digits are 8-bit,
-//! with one scale per row. The sums of each digit are exact, and so is their combination until it is rounded to fp32.
+//! with one scale per row. The sums of each digit are exact, and so is their combination until it is rounded to fp32. That holds
+//! for up to [`MOST_CHANNELS`] channels.
 //!
 //! The error of a query number is at most half a step and `2^-8` of a step. A step is about `2^-15` of the row's
-//! largest number. The fp16 rounding of that largest number was at least 16 times as coarse. A key number is a whole
-//! number of steps of `2^-8` of its token's largest number at least. The score error from the query is therefore about a
-//! fiftieth of that from the key.
+//! largest number. The fp16 rounding of that largest number was at least 16 times as coarse. A step of a key
+//! is at least `2^-8` of the token's largest number. The score error from the query is therefore about a fiftieth of that from
+//! the key.
 
 use crate::pack::quantise::largest;
 use crate::pack::{PANEL, TILE_BYTES, TILE_K, TILE_ROWS};
@@ -21,6 +22,9 @@ use super::kv::Steps;
 const BASE: f32 = 256.0;
 /// The largest number with two signed digits: 127 and 127.
 const MOST: f32 = 127.0 * BASE + 127.0;
+
+/// Most channels of a head whose sums of digits are exact in fp32: each is at most `255 * 128` in size, and the sum `2^24`.
+pub(super) const MOST_CHANNELS: usize = (1 << 24) / (255 * 128);
 
 /// Number of tokens in a [`KeySums`].
 pub(super) const KEY_TOKENS: usize = 2 * PANEL;
@@ -45,14 +49,15 @@ impl Kernel for QuantiseKey<'_> {
 
     #[inline(always)]
     fn run<I: Isa, E: Element>(self, _isa: I) -> Step {
-        let low = self.x.iter().fold(0.0f32, |low, x| if *x < low { *x } else { low });
-        let high = self.x.iter().fold(0.0f32, |high, x| if *x > high { *x } else { high });
+        // Minima and maxima of integers are compiled to vectors. NaN is beyond infinity there.
+        let ends = self.x.iter().map(|x| ordered(x.to_bits().cast_signed()));
+        let [low, high] = ends.fold([0; 2], |[low, high], x| [low.min(x), high.max(x)]);
+        let [low, high] = [low, high].map(|end| f32::from_bits(ordered(end).cast_unsigned()));
         // Both quotients first, as the difference of two fp32 numbers may be infinite.
-        let scale = if largest(self.x).is_nan() { f32::NAN } else { high / STEPS - low / STEPS };
-        // NaN is not normal.
+        let scale = high / STEPS - low / STEPS;
         if !scale.is_normal() {
             self.out.fill(0);
-            return Step { scale: if scale.is_nan() { scale } else { 0.0 }, zero: 0 };
+            return Step { scale: if scale.is_finite() { 0.0 } else { f32::NAN }, zero: 0 };
         }
         let zero = -128.0 - (low / scale).round_ties_even();
         for (q, x) in self.out.iter_mut().zip(self.x) {
@@ -62,6 +67,12 @@ impl Kernel for QuantiseKey<'_> {
         }
         Step { scale, zero: zero as i8 }
     }
+}
+
+/// Turns the bits of fp32 numbers to integers of the same order, and back.
+#[inline(always)]
+fn ordered(bits: i32) -> i32 {
+    bits ^ (bits >> 31 & i32::MAX)
 }
 
 /// Steps in the range of a key.

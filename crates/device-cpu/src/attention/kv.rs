@@ -5,7 +5,7 @@
 //! then the same product as in linear layers. Its rows are the query heads that share a KV head, so the cache is read
 //! once for all of them. [`Order`] gives the layout of a panel: tiled if the kernels multiply tiles.
 //!
-//! Keys and values in int8 have one scale per token, and keys have a zero point. Keys are stored in integer tiles if such
+//! Keys and values in int8 have one scale per token. Keys have a zero point, too. Keys are stored in integer tiles if such
 //! tiles multiply them. Values have the same layout for all kernels. The vector kernels dequantise values, and keys, one block at a time;
 //! tile kernels widen the values.
 
@@ -73,7 +73,7 @@ pub(crate) enum Panels<'a> {
     /// In the device's type.
     Stored(&'a [u8]),
     /// Values in int8, with one scale per token.
-    Int8(&'a [i8], &'a [f32]),
+    Int8Values(&'a [i8], &'a [f32]),
     /// Keys in int8, with one scale and one zero point per token.
     Int8Keys(&'a [i8], Steps<'a>),
     /// In int8, with one scale and offset per channel.
@@ -92,7 +92,7 @@ impl<'a> Panels<'a> {
     pub(crate) fn bytes(self) -> [&'a [u8]; 3] {
         let (of_tokens, numbers) = match self {
             Self::Stored(bytes) => return [&[], &[], bytes],
-            Self::Int8(numbers, scales) => ([&[], bytemuck::cast_slice(scales)], numbers),
+            Self::Int8Values(numbers, scales) => ([&[], bytemuck::cast_slice(scales)], numbers),
             Self::Int8Keys(numbers, Steps { scales, zeros }) => {
                 ([bytemuck::cast_slice(zeros), bytemuck::cast_slice(scales)], numbers)
             }
@@ -111,7 +111,7 @@ impl<'a> Panels<'a> {
 
     /// Returns the values of an int8 cache and the scales of their tokens.
     pub(crate) fn int8_values(self) -> (&'a [i8], &'a [f32]) {
-        let Self::Int8(numbers, scales) = self else {
+        let Self::Int8Values(numbers, scales) = self else {
             unreachable!("invariant: kernels are given the cache that they are for")
         };
         (numbers, scales)
@@ -251,7 +251,7 @@ impl KvCache {
             (Some(channels), _) => Panels::Channels(bytemuck::cast_slice(stored), channels),
             (None, Some(int8)) => {
                 let scales = &int8.value_scales[at * KV_BLOCK_TOKENS..(at + 1) * KV_BLOCK_TOKENS];
-                Panels::Int8(bytemuck::cast_slice(stored), scales)
+                Panels::Int8Values(bytemuck::cast_slice(stored), scales)
             }
             (None, None) => Panels::Stored(stored),
         }

@@ -72,7 +72,7 @@ impl Products for Vector {
                 }
                 product.of_wide(self.vectors, &self.wide, numbers, (scores, KV_BLOCK_TOKENS));
             }
-            Panels::Int8(..) => unreachable!("invariant: keys have zero points"),
+            Panels::Int8Values(..) => unreachable!("invariant: keys have zero points"),
             Panels::Channels(keys, by) => {
                 let numbers = channels * PANEL;
                 let keys = keys.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers));
@@ -105,7 +105,7 @@ impl Products for Vector {
                 let next = ahead.take().map(|next| next.values.stored());
                 product.of_stored(self.vectors, &mut self.wide, (values, numbers), next, out);
             }
-            Panels::Int8(values, scales) => {
+            Panels::Int8Values(values, scales) => {
                 for (q, out) in values.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers)) {
                     self.vectors.run(WidenRows { q, scales: &scales[..block.tokens], out });
                 }
