@@ -100,9 +100,19 @@ pub(crate) struct GroupGemm<'a, Q> {
     pub(crate) c: Strided<'a, f32>,
     /// Whether panels come from memory and are prefetched.
     pub(crate) streamed: bool,
+    /// Room for the panels that a tile reads side by side, in fp32, over the inputs to multiply: a row for each panel. The first tile
+    /// of rows writes them there, and the others read them, which saves widening. `None` if every tile widens.
+    pub(crate) wide: Option<Strided<'a, f32>>,
     /// The integers.
     pub(crate) of: PhantomData<Q>,
 }
+
+/// A tile widens integers.
+const INTEGERS: u8 = 0;
+/// A tile widens integers, and writes the numbers to [`GroupGemm::wide`].
+const WIDENING: u8 = 1;
+/// A tile reads [`GroupGemm::wide`].
+const WIDENED: u8 = 2;
 
 /// Prefetch distance in a panel.
 const AHEAD_BYTES: usize = 2048;
@@ -115,7 +125,7 @@ impl<Q: Integers> Kernel for GroupGemm<'_, Q> {
         if self.c.rows() == 0 || self.panels() == 0 {
             return;
         }
-        self.check();
+        self.check(I::TILE_PANELS);
         if self.streamed {
             self.multiply::<I, true>(isa);
         } else {
@@ -131,15 +141,31 @@ impl<Q: Integers> GroupGemm<'_, Q> {
 
     /// Panics if the operands do not hold the product.
     #[inline(always)]
-    fn check(&self) {
+    fn check(&self, most_panels: usize) {
         let a = length(self.c.rows(), self.layout.k(), self.a_stride);
         let w = self.panels().checked_mul(self.layout.panel_bytes());
         let fits = a.is_some_and(|numbers| numbers <= self.a.len())
             && w.is_some_and(|bytes| bytes <= self.w.len())
             && self.groups.end <= self.layout.count()
             && self.inputs.start.is_multiple_of(LINE)
-            && self.inputs.end <= self.layout.k();
+            && self.inputs.end <= self.layout.k()
+            && self.wide.as_ref().is_none_or(|wide| {
+                let all = self.first_input()..self.last_input();
+                wide.rows() >= self.panels().min(most_panels) && wide.columns() >= all.len() * PANEL
+            });
         assert!(fits, "invariant: operands hold the product");
+    }
+
+    /// Returns the first input to multiply.
+    #[inline(always)]
+    fn first_input(&self) -> usize {
+        self.layout.inputs(self.groups.start).start.max(self.inputs.start)
+    }
+
+    /// Returns the input after the last to multiply.
+    #[inline(always)]
+    fn last_input(&self) -> usize {
+        self.layout.inputs(self.groups.end - 1).end.min(self.inputs.end)
     }
 
     #[inline(always)]
@@ -177,32 +203,49 @@ impl<Q: Integers> GroupGemm<'_, Q> {
         let whole = self.panels() / P * P;
         for panel in (0..whole).step_by(P) {
             // SAFETY: inside the checked product.
-            unsafe { self.tile::<I, M, P, AHEAD>(isa, 0, panel) };
+            unsafe { self.tile::<I, M, P, AHEAD, INTEGERS>(isa, 0, panel) };
         }
         for panel in whole..self.panels() {
             // SAFETY: inside the checked product.
-            unsafe { self.tile::<I, M, 1, AHEAD>(isa, 0, panel) };
+            unsafe { self.tile::<I, M, 1, AHEAD, INTEGERS>(isa, 0, panel) };
         }
     }
 
     /// Multiplies all rows by `P` panels, in tiles of nearly equal height.
     #[inline(always)]
     fn rows_of_panels<I: Isa, const P: usize, const AHEAD: bool>(&self, isa: I, panel: usize) {
+        let tiles = self.c.rows().div_ceil(I::TILE_ROWS);
+        if self.wide.is_some() && tiles > 1 {
+            self.tiles_of_panels::<I, P, AHEAD, WIDENING>(isa, panel, 0..1, tiles);
+            self.tiles_of_panels::<I, P, false, WIDENED>(isa, panel, 1..tiles, tiles);
+        } else {
+            self.tiles_of_panels::<I, P, AHEAD, INTEGERS>(isa, panel, 0..tiles, tiles);
+        }
+    }
+
+    /// Multiplies some of the tiles of rows, of `of` altogether, by `P` panels.
+    #[inline(always)]
+    fn tiles_of_panels<I: Isa, const P: usize, const AHEAD: bool, const FROM: u8>(
+        &self,
+        isa: I,
+        panel: usize,
+        tiles: Range<usize>,
+        of: usize,
+    ) {
         let rows = self.c.rows();
-        let tiles = rows.div_ceil(I::TILE_ROWS);
-        for i in 0..tiles {
-            let (row, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+        for i in tiles {
+            let (row, end) = (rows * i / of, rows * (i + 1) / of);
             // SAFETY: inside the checked product; no tile is higher than `TILE_ROWS`.
             unsafe {
                 match end - row {
-                    1 => self.tile::<I, 1, P, AHEAD>(isa, row, panel),
-                    2 => self.tile::<I, 2, P, AHEAD>(isa, row, panel),
-                    3 => self.tile::<I, 3, P, AHEAD>(isa, row, panel),
-                    4 => self.tile::<I, 4, P, AHEAD>(isa, row, panel),
-                    5 if I::TILE_ROWS >= 5 => self.tile::<I, 5, P, AHEAD>(isa, row, panel),
-                    6 if I::TILE_ROWS >= 6 => self.tile::<I, 6, P, AHEAD>(isa, row, panel),
-                    7 if I::TILE_ROWS >= 7 => self.tile::<I, 7, P, AHEAD>(isa, row, panel),
-                    8 if I::TILE_ROWS >= 8 => self.tile::<I, 8, P, AHEAD>(isa, row, panel),
+                    1 => self.tile::<I, 1, P, AHEAD, FROM>(isa, row, panel),
+                    2 => self.tile::<I, 2, P, AHEAD, FROM>(isa, row, panel),
+                    3 => self.tile::<I, 3, P, AHEAD, FROM>(isa, row, panel),
+                    4 => self.tile::<I, 4, P, AHEAD, FROM>(isa, row, panel),
+                    5 if I::TILE_ROWS >= 5 => self.tile::<I, 5, P, AHEAD, FROM>(isa, row, panel),
+                    6 if I::TILE_ROWS >= 6 => self.tile::<I, 6, P, AHEAD, FROM>(isa, row, panel),
+                    7 if I::TILE_ROWS >= 7 => self.tile::<I, 7, P, AHEAD, FROM>(isa, row, panel),
+                    8 if I::TILE_ROWS >= 8 => self.tile::<I, 8, P, AHEAD, FROM>(isa, row, panel),
                     _ => {}
                 }
             }
@@ -214,7 +257,7 @@ impl<Q: Integers> GroupGemm<'_, Q> {
     /// # Safety
     /// Rows `row..row + M` and panels `panel..panel + P` must lie inside the product, which was [checked](Self::check).
     #[inline(always)]
-    unsafe fn tile<I: Isa, const M: usize, const P: usize, const AHEAD: bool>(
+    unsafe fn tile<I: Isa, const M: usize, const P: usize, const AHEAD: bool, const FROM: u8>(
         &self,
         isa: I,
         row: usize,
@@ -222,7 +265,7 @@ impl<Q: Integers> GroupGemm<'_, Q> {
     ) {
         for group in self.groups.clone() {
             // SAFETY: as above; the group is one of the layout.
-            unsafe { self.group::<I, M, P, AHEAD>(isa, (row, panel), group) };
+            unsafe { self.group::<I, M, P, AHEAD, FROM>(isa, (row, panel), group) };
         }
     }
 
@@ -231,7 +274,7 @@ impl<Q: Integers> GroupGemm<'_, Q> {
     /// # Safety
     /// As [`Self::tile`].
     #[inline(always)]
-    unsafe fn group<I: Isa, const M: usize, const P: usize, const AHEAD: bool>(
+    unsafe fn group<I: Isa, const M: usize, const P: usize, const AHEAD: bool, const FROM: u8>(
         &self,
         isa: I,
         (row, panel): (usize, usize),
@@ -253,6 +296,12 @@ impl<Q: Integers> GroupGemm<'_, Q> {
                     }
                 }
             }
+            let (wide, wide_stride) = match &self.wide {
+                Some(wide) => {
+                    (wide.pointer(0, 0).add((inputs.start - self.first_input()) * PANEL), wide.stride())
+                }
+                None => (std::ptr::null_mut(), 0),
+            };
             let lines = inputs.len() / LINE;
             for line in 0..lines {
                 if AHEAD {
@@ -262,12 +311,14 @@ impl<Q: Integers> GroupGemm<'_, Q> {
                         }
                     }
                 }
-                self.line::<I, M, P>(isa, (a.add(line * LINE), w), LINE, &mut sums);
+                let wide = (wide.wrapping_add(line * LINE * PANEL), wide_stride);
+                self.line::<I, M, P, FROM>(isa, (a.add(line * LINE), w), wide, LINE, &mut sums);
                 w = w.add(line_bytes);
             }
             let rest = inputs.len() % LINE;
             if rest > 0 {
-                self.line::<I, M, P>(isa, (a.add(lines * LINE), w), rest, &mut sums);
+                let wide = (wide.wrapping_add(lines * LINE * PANEL), wide_stride);
+                self.line::<I, M, P, FROM>(isa, (a.add(lines * LINE), w), wide, rest, &mut sums);
             }
             let ends = inputs.end == whole.end;
             let scales = of_group.add(self.layout.integer_bytes(whole.len()));
@@ -285,15 +336,16 @@ impl<Q: Integers> GroupGemm<'_, Q> {
     }
 
     /// Adds the products of up to eight inputs with a line of each panel. The inputs are those of the tile rows, which
-    /// begin at `a`. The first line is at `w`.
+    /// begin at `a`. The first line is at `w`. The widened numbers of the first panel begin at `wide`.
     ///
     /// # Safety
-    /// As [`Self::tile`]; the rows and the line must hold the inputs.
+    /// As [`Self::tile`]; the rows and the line must hold the inputs, and `wide` unless `FROM` is [`INTEGERS`].
     #[inline(always)]
-    unsafe fn line<I: Isa, const M: usize, const P: usize>(
+    unsafe fn line<I: Isa, const M: usize, const P: usize, const FROM: u8>(
         &self,
         isa: I,
         (a, w): (*const f32, *const u8),
+        (wide, wide_stride): (*mut f32, usize),
         inputs: usize,
         sums: &mut [[I::Vector; P]; M],
     ) {
@@ -307,7 +359,12 @@ impl<Q: Integers> GroupGemm<'_, Q> {
             for k in 0..inputs {
                 let mut weights = [isa.splat(0.0); P];
                 for p in 0..P {
-                    weights[p] = Q::next(isa, &mut cursors[p]);
+                    let wide = wide.wrapping_add(p * wide_stride + k * PANEL).cast();
+                    weights[p] =
+                        if FROM == WIDENED { isa.load(&*wide) } else { Q::next(isa, &mut cursors[p]) };
+                    if FROM == WIDENING {
+                        weights[p].store(&mut *wide);
+                    }
                 }
                 for m in 0..M {
                     let x = isa.splat(*a.add(m * self.a_stride + k));

@@ -30,6 +30,8 @@ pub(crate) use self::gemm::{Int4, Int8};
 const MANY_ROWS: usize = 24;
 /// Inputs of such a block: its rows stay in L2.
 const BLOCK_K: usize = 256;
+/// Numbers of the panels that a tile reads side by side over a block, widened to fp32. 24 KiB, which fit L1 beside a tile's rows.
+const BLOCK_NUMBERS: usize = 6144;
 /// Panels that share a block of rows while it is in L2, in whole tiles.
 const GROUP_PANELS: usize = 12;
 
@@ -113,12 +115,16 @@ impl<Q: Integers + std::fmt::Debug> PackedWeight for Layer<Q> {
                 job.large(range);
             } else {
                 let groups = 0..self.linear.groups.count();
-                job.multiply(&range, groups, 0..k, true);
+                job.multiply(&range, groups, 0..k, None);
                 job.finish(&range);
             }
         });
     }
 }
+
+/// Widened panels. The alignment keeps a panel's row inside one cache line.
+#[repr(align(64))]
+struct Wide([f32; BLOCK_NUMBERS]);
 
 struct Job<'a, Q> {
     layer: &'a Layer<Q>,
@@ -129,28 +135,51 @@ struct Job<'a, Q> {
 
 impl<Q: Integers> Job<'_, Q> {
     /// Multiplies many rows, a block of inputs after the other. Between blocks the sums stay in `out`.
+    #[expect(clippy::large_stack_arrays, reason = "24 KiB, in use all the time")]
     fn large(&self, panels: Range<usize>) {
         let layout = self.layer.linear.groups;
+        let side_by_side = self.layer.vectors.tile_panels();
+        let block_k = BLOCK_K.min(BLOCK_NUMBERS / (side_by_side * PANEL));
+        let mut wide = Wide([0.0; BLOCK_NUMBERS]);
         for first in panels.clone().step_by(GROUP_PANELS) {
             let group = first..panels.end.min(first + GROUP_PANELS);
             if layout.count() == 1 {
-                const { assert!(BLOCK_K.is_multiple_of(LINE)) };
-                for begin in (0..layout.k()).step_by(BLOCK_K) {
-                    self.multiply(&group, 0..1, begin..layout.k().min(begin + BLOCK_K), false);
+                const {
+                    assert!(
+                        BLOCK_K.is_multiple_of(LINE) && (BLOCK_NUMBERS / (3 * PANEL)).is_multiple_of(LINE)
+                    )
+                };
+                for begin in (0..layout.k()).step_by(block_k) {
+                    self.multiply(&group, 0..1, begin..layout.k().min(begin + block_k), Some(&mut wide));
                 }
             } else {
-                let each = (BLOCK_K / layout.group()).max(1);
+                let each = (block_k / layout.group()).max(1);
                 for begin in (0..layout.count()).step_by(each) {
                     let groups = begin..layout.count().min(begin + each);
-                    self.multiply(&group, groups, 0..layout.k(), false);
+                    self.multiply(&group, groups, 0..layout.k(), Some(&mut wide));
                 }
             }
             self.finish(&group);
         }
     }
 
-    fn multiply(&self, panels: &Range<usize>, groups: Range<usize>, inputs: Range<usize>, streamed: bool) {
+    /// Multiplies panels over groups. Those that are multiplied by many rows are widened in `wide`, if its room suffices; few rows
+    /// have panels that stream from memory.
+    fn multiply(
+        &self,
+        panels: &Range<usize>,
+        groups: Range<usize>,
+        inputs: Range<usize>,
+        wide: Option<&mut Wide>,
+    ) {
         let linear = &self.layer.linear;
+        let streamed = wide.is_none();
+        let most =
+            if linear.groups.count() == 1 { inputs.len() } else { groups.len() * linear.groups.group() };
+        let side_by_side = self.layer.vectors.tile_panels();
+        let wide = wide
+            .filter(|_| side_by_side * most * PANEL <= BLOCK_NUMBERS)
+            .map(|wide| Strided::new(&mut wide.0, side_by_side, most * PANEL, most * PANEL));
         self.layer.vectors.run_fp32(GroupGemm::<Q> {
             a: self.x.data,
             a_stride: self.x.stride,
@@ -160,6 +189,7 @@ impl<Q: Integers> Job<'_, Q> {
             inputs,
             c: self.columns(panels),
             streamed,
+            wide,
             of: PhantomData,
         });
     }
