@@ -311,8 +311,8 @@ fn integers_take_half_the_memory_of_what_they_hold() {
     let channels = 28 * (4608 + 4096 + 2 * 13_696 + 4096) + 65_024;
     assert_eq!(w8a8.weight_bytes, fp16.weight_bytes - numbers + 4 * channels);
     assert_eq!((w8a8.kv_bytes, kv.weight_bytes), (fp16.kv_bytes, fp16.weight_bytes));
-    // 128 bytes and a 4-byte scale per head, instead of 128 numbers of two bytes.
-    assert_eq!(kv.kv_bytes, fp16.kv_bytes / 256 * 132);
+    // A key and a value have 128 bytes and a 4-byte scale per head, instead of 128 numbers of two bytes. The key has a zero point.
+    assert_eq!(kv.kv_bytes, fp16.kv_bytes / 512 * (2 * 132 + 1));
 }
 
 #[test]

@@ -235,7 +235,7 @@ fn a_wrong_operator_over_integers_is_gone_around() {
     let dir = tempfile::tempdir().unwrap();
     let model = opened(&checkpoint(dir.path(), Weights::Float));
     let (float, cpu) = (float(), logits(&mut loaded(&model, DeviceKind::Cpu, 1).unwrap()));
-    let faults = "fault = broken:FusedInferAttentionScoreV2,broken:IncreFlashAttentionV4";
+    let faults = "fault = broken:FusedInferAttentionScoreV2\nfault = broken:IncreFlashAttentionV4";
     let mut engine = card_with(&model, 1, faults, "", 24).unwrap();
     let details = engine.device_info().details;
     let of = |name: &str| details.iter().find(|(n, _)| n == name).map(|(_, word)| word.as_str());
