@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{DType, SequenceView, WeightForm};
+use glmbench_device::{DType, KvForm, SequenceView, WeightForm};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Capacity, Forward, Model, StepInput, attention_shape};
 use glmbench_engine::weights::StorageType;
@@ -48,6 +48,7 @@ fn decode_steps(
         tp: 1,
         dtype: DType::Fp16,
         weights: WeightForm::Plain,
+        kv: KvForm::Auto,
         attention: attention_shape(config),
         bind: false,
         forced: Forced::default(),

@@ -166,11 +166,8 @@ impl DeviceKind {
             Types::All => None,
             Types::Only(dtype) => (precision != dtype.into()).then(|| format!("it computes in {dtype} only")),
             Types::Cards { types, has_c8 } => {
-                let has_cache = match precision.kv {
-                    KvForm::Auto => true,
-                    KvForm::C8 => has_c8 && precision.dtype == DType::Fp16,
-                    _ => false,
-                };
+                let has_cache = precision.kv == KvForm::Auto
+                    || precision.kv == KvForm::C8 && has_c8 && precision.dtype == DType::Fp16;
                 (!has_cache || !CARD_FORMS.contains(&precision.weights)).then(|| {
                     let forms = CARD_FORMS.into_iter().filter_map(WeightForm::name);
                     let fp16 = and([DType::Fp16.name()].into_iter().chain(forms.clone()));

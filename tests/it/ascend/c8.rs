@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use glmbench_ascend::{AscendGroup, AscendMemory, Chip, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
-use glmbench_device::{DType, Device as _, DeviceError, KvForm, Precision, Role, WeightForm};
+use glmbench_device::{DType, DeviceError, KvForm, Precision, Role, WeightForm};
 use glmbench_engine::config::{ModelConfig, Quantised, Scheme};
 use glmbench_engine::load::{DeviceKind, Emulate, LoadOptions, ModelPath, load, load_tokenizer};
 use glmbench_engine::memory::{MemoryEstimate, MemoryOf};

@@ -118,6 +118,7 @@ impl Call {
     }
 
     /// Runs both stages, and returns the status of the first with the result.
+    #[expect(clippy::too_many_lines, reason = "each argument of the operator has a line")]
     fn run(&self, s: &Session) -> (i32, Vec<f32>) {
         let (cache, query) = (self.cache_dims(), self.query_dims());
         let of_cache = |which| {

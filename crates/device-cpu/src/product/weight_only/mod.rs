@@ -147,7 +147,7 @@ impl<Q: Integers> Job<'_, Q> {
                 const {
                     assert!(
                         BLOCK_K.is_multiple_of(LINE) && (BLOCK_NUMBERS / (3 * PANEL)).is_multiple_of(LINE)
-                    )
+                    );
                 };
                 for begin in (0..layout.k()).step_by(block_k) {
                     self.multiply(&group, 0..1, begin..layout.k().min(begin + block_k), Some(&mut wide));
