@@ -1,14 +1,15 @@
 //! Products of one block with tiles, for an int8 cache.
 //!
 //! Keys are multiplied as stored, by queries that are integers of two digits. The high and low digits of sixteen
-//! queries are the thirty-two rows of one product, and [`KeySums`] turns both sums into scores and subtracts the zero points. Values are widened to
-//! bf16, which is exact. Softmax weights times the values' scales are split into two bf16 parts
-//! ([`TileKernels::weighted_integers`]).
+//! queries are the thirty-two rows of one product, and [`KeySums`] turns both sums into scores and subtracts the
+//! zero points. Values are widened to bf16, which is exact. Softmax weights times the values' scales are split into
+//! two bf16 parts ([`TileKernels::weighted_integers`]).
 //!
-//! The cycle counts are without the zero points, for a block of 128 tokens by 128 channels, in either type. For one token of sixteen heads, the
-//! products take 512 cycles for the keys and 1,024 for the values. A row takes 25 for its scores, 100 for the softmax
-//! and 30 for packing, 2,500 in all. Widening the values takes 3 cycles per line, 1,536 in all. The total is 5,600.
-//! Memory takes 6,700 for the block's 33 KiB, so the computation waits for memory, half as long as with a 16-bit cache.
+//! The cycle counts are without the zero points, for a block of 128 tokens by 128 channels, in either type. For one
+//! token of sixteen heads, the products take 512 cycles for the keys and 1,024 for the values. A row takes 25 for
+//! its scores, 100 for the softmax and 30 for packing, 2,500 in all. Widening the values takes 3 cycles per line,
+//! 1,536 in all. The total is 5,600. Memory takes 6,700 for the block's 33 KiB, so the computation waits for
+//! memory, half as long as with a 16-bit cache.
 //!
 //! A chunk of 32 rows takes 3,072 cycles for products and 5,000 for rows. In an item of eight chunks, 200 are added for
 //! the values. That is 8,300 in either type, against 11,400 with an fp16 cache and 5,300 with a bf16 cache.
@@ -27,7 +28,7 @@ use crate::product::tiles::{
 };
 use crate::simd::Vectors;
 
-use super::int8_cache::{KEY_TOKENS, KeySums, MOST_CHANNELS, Query, QueryStep};
+use super::int8_cache::{KEY_TOKENS, KeySums, Query, QueryStep};
 use super::kv::Steps;
 use super::products::{Ahead, Block, Chunk, Products};
 use super::softmax::Weights;
@@ -71,7 +72,6 @@ impl Int8Tiles {
         (of_values, of_keys): (TileKernels, TileUnit<i32>),
         vectors: Vectors,
     ) -> Result<Self, DeviceError> {
-        debug_assert!(shape.channels <= MOST_CHANNELS, "invariant: sums of digits are exact");
         let rows = rows.next_multiple_of(CHUNK_ROWS);
         let digits = DIGITS * rows / TILE_ROWS * shape.channels.div_ceil(TILE_K) * TILE_BYTES;
         Ok(Self {

@@ -1,11 +1,11 @@
 //! The vector operations of an int8 KV cache, other than the quantisation of its values.
 //!
-//! A key is `(q - zero) * scale` with a scale and a zero point of its token, from the range of its channels. Few channels of a key
-//! are far larger than the others, and mostly of one sign. In SmolLM2, symmetric keys cost twice the KL divergence.
+//! A key is `(q - zero) * scale`, with a scale and a zero point from the range of its channels. A few channels of a key are far
+//! larger than the others, and mostly of one sign. In SmolLM2, symmetric keys cost nearly twice the KL divergence.
 //!
 //! If tiles multiply the keys, queries are integers too, with two digits: `q = 256 high + low`. Both digits are 8-bit,
 //! with one scale per row. The sums of each digit are exact, and so is their combination until it is rounded to fp32. That holds
-//! for up to [`MOST_CHANNELS`] channels.
+//! for up to 514 channels, as a digit times a difference of integers is at most `128 * 255` and fp32 holds `2^24`.
 //!
 //! The error of a query number is at most half a step and `2^-8` of a step. A step is about `2^-15` of the row's
 //! largest number. The fp16 rounding of that largest number was at least 16 times as coarse. A step of a key
@@ -23,9 +23,6 @@ const BASE: f32 = 256.0;
 /// The largest number with two signed digits: 127 and 127.
 const MOST: f32 = 127.0 * BASE + 127.0;
 
-/// Most channels of a head whose sums of digits are exact in fp32: each is at most `255 * 128` in size, and the sum `2^24`.
-pub(super) const MOST_CHANNELS: usize = (1 << 24) / (255 * 128);
-
 /// Number of tokens in a [`KeySums`].
 pub(super) const KEY_TOKENS: usize = 2 * PANEL;
 
@@ -37,8 +34,8 @@ pub(super) struct Step {
 }
 
 /// Quantises a key: `scale = (high - low) / 255` for its range, which includes 0, `zero = -128 - round(low / scale)` and
-/// `q = round(x / scale) + zero`, rounded to the nearest integer, ties to even. A key with NaN or infinity gets the scale NaN, and one
-/// of zeros the scale 0. Their integers and zero points are zeros.
+/// `q = round(x / scale) + zero`, rounded to the nearest integer, ties to even. A key with NaN or infinity gets the scale
+/// NaN. A key of zeros, or of numbers too small for a normal scale, gets the scale 0. Both have the zero point 0 and integers of 0.
 pub(super) struct QuantiseKey<'a> {
     pub(super) x: &'a [f32],
     pub(super) out: &'a mut [i8],
@@ -140,8 +137,8 @@ fn digits_of(x: &[f32; TILE_K], inverse: f32) -> [[i8; TILE_K]; 2] {
 }
 
 /// Converts the sums of the digits of sixteen queries with the keys of 32 tokens to scores: `(256 high + low) * query *
-/// key`, each step rounded to fp32. Before that, a zero point times the sum of the query's digits is subtracted from each sum, which
-/// is exact.
+/// key`, each step rounded to fp32. Before that, the zero point times the sum of the query's digits is subtracted from each
+/// sum, in integers.
 pub(super) struct KeySums<'a> {
     /// Sums `[2][16][32]`: of the high digits, then of the low digits.
     pub(super) sums: &'a [i32],

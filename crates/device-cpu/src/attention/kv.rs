@@ -5,9 +5,9 @@
 //! then the same product as in linear layers. Its rows are the query heads that share a KV head, so the cache is read
 //! once for all of them. [`Order`] gives the layout of a panel: tiled if the kernels multiply tiles.
 //!
-//! Keys and values in int8 have one scale per token. Keys have a zero point, too. Keys are stored in integer tiles if such
-//! tiles multiply them. Values have the same layout for all kernels. The vector kernels dequantise values, and keys, one block at a time;
-//! tile kernels widen the values.
+//! Keys and values in int8 have one scale per token. Keys have a zero point, too. Keys are stored in integer tiles
+//! if such tiles multiply them. Values have the same layout for all kernels. The vector kernels dequantise values,
+//! and keys, one block at a time; tile kernels widen the values.
 
 use std::ops::Range;
 

@@ -15,7 +15,7 @@ use super::{Epilogue, Gemm, PackedWeight, Prefetch, Scratch, WeightKernels};
 
 /// Numbers per block of a large product: the panels that a tile reads side by side, over some depth, widened to fp32.
 /// 24 KiB, which fit L1 beside a tile's rows.
-const BLOCK_NUMBERS: usize = 6144;
+pub(super) const BLOCK_NUMBERS: usize = 6144;
 /// Maximum depth of such a block.
 const BLOCK_K: usize = 256;
 /// Panels that share a block of rows while it is in L2, in whole tiles.
@@ -95,7 +95,7 @@ impl PackedWeight for VectorLinear {
 
 /// The widened panels of a block, one after the other. The alignment keeps a panel's row inside one cache line.
 #[repr(align(64))]
-struct Wide([f32; BLOCK_NUMBERS]);
+pub(super) struct Wide(pub(super) [f32; BLOCK_NUMBERS]);
 
 /// A block of a large product: some panels, over some depth.
 type Block = (Range<usize>, Range<usize>);

@@ -20,6 +20,7 @@ use crate::packs::Packs;
 use crate::pool::Pool;
 use crate::simd::Vectors;
 
+use super::vector::{BLOCK_NUMBERS, Wide};
 use super::{Epilogue, PackedWeight, Scratch, WeightKernels};
 
 use self::gemm::{GroupGemm, Integers};
@@ -30,8 +31,6 @@ pub(crate) use self::gemm::{Int4, Int8};
 const MANY_ROWS: usize = 24;
 /// Inputs of such a block: its rows stay in L2.
 const BLOCK_K: usize = 256;
-/// Numbers of the panels that a tile reads side by side over a block, widened to fp32. 24 KiB, which fit L1 beside a tile's rows.
-const BLOCK_NUMBERS: usize = 6144;
 /// Panels that share a block of rows while it is in L2, in whole tiles.
 const GROUP_PANELS: usize = 12;
 
@@ -122,10 +121,6 @@ impl<Q: Integers + std::fmt::Debug> PackedWeight for Layer<Q> {
     }
 }
 
-/// Widened panels. The alignment keeps a panel's row inside one cache line.
-#[repr(align(64))]
-struct Wide([f32; BLOCK_NUMBERS]);
-
 struct Job<'a, Q> {
     layer: &'a Layer<Q>,
     x: Rows<'a>,
@@ -163,8 +158,8 @@ impl<Q: Integers> Job<'_, Q> {
         }
     }
 
-    /// Multiplies panels over groups. Those that are multiplied by many rows are widened in `wide`, if its room suffices; few rows
-    /// have panels that stream from memory.
+    /// Multiplies panels over groups. With `wide`, there are many rows, and a tile's panels are widened there if they fit. Without,
+    /// there are few rows, and the panels stream from memory.
     fn multiply(
         &self,
         panels: &Range<usize>,
