@@ -19,6 +19,8 @@
 //! products. However, finding a row's largest weight, writing three digits and adding three sums takes 50 more cycles
 //! per row. That is 1,000 less for one token, and as much more for a chunk of 32 rows.
 
+use std::ops::Range;
+
 use glmbench_device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
 
 use crate::buffer::Buffer;
@@ -166,7 +168,7 @@ impl Products for Int8Tiles {
         }
     }
 
-    fn weights(&mut self, _row: usize) -> Weights<'_> {
+    fn weights(&mut self, _rows: Range<usize>) -> Weights<'_> {
         Weights::InPlace
     }
 

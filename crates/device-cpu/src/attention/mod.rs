@@ -29,7 +29,7 @@ use crate::simd::Vectors;
 
 use self::int8::Int8Tiles;
 use self::products::{Ahead, Block, Chunk, Products};
-use self::softmax::{Divide, Online, Scores};
+use self::softmax::{Divide, Online};
 use self::sums::{Strips, Sums};
 use self::tiles::Tiles;
 use self::vector::Vector;
@@ -40,7 +40,9 @@ pub(crate) use self::kv::KvCache;
 /// Rows of an item that are processed together. They fill the registers of a product, and their scores and sums
 /// stay in L1.
 const CHUNK_ROWS: usize = 32;
-/// Maximum rows per item with tiles. The chunks of an item share the work that is done once per block.
+/// Maximum rows per item with vectors. The chunks of an item share the work that is done once per block.
+const VECTOR_ITEM_ROWS: usize = 4 * CHUNK_ROWS;
+/// Maximum rows per item with tiles.
 const TILE_ITEM_ROWS: usize = 8 * CHUNK_ROWS;
 /// Tokens of context that are summed separately before they are added to the earlier context.
 const RUN_TOKENS: usize = 4 * KV_BLOCK_TOKENS;
@@ -105,7 +107,7 @@ impl Workspace {
         vectors: Vectors,
     ) -> Result<Self, DeviceError> {
         let group = shape.heads / shape.kv_heads;
-        let most_rows = if matches!(cache, CacheKernels::Vector) { CHUNK_ROWS } else { TILE_ITEM_ROWS };
+        let most_rows = if matches!(cache, CacheKernels::Vector) { VECTOR_ITEM_ROWS } else { TILE_ITEM_ROWS };
         let item_tokens = (most_rows / group).max(1);
         let rows = item_tokens * group;
         let scratch = || {
@@ -336,22 +338,30 @@ impl Attention<'_> {
         let scale = 1.0 / (self.shape.channels as f32).sqrt();
         let tokens = KV_BLOCK_TOKENS.min(self.longest(item) - begin);
         let padded = tokens.next_multiple_of(TILE_DEPTH);
-        for row in 0..chunk.rows {
-            let token = item.first + (chunk.first + row) / self.group();
-            let n = tokens.min(self.sequences[item.sequence].visible(token) - begin);
-            let scores = Scores {
-                numbers: &mut scores[row * strips.width..],
-                strip_log2: strips.width.ilog2(),
-                distance: strips.distance(),
-            };
-            let mut state = sums.state(row);
-            let to = products.weights(row);
-            let factor = self.vectors.run(Online { row: scores, scale, n, padded, to, state: &mut state });
-            sums.set_state(row, state);
-            if factor != 1.0 {
-                sums.scale(row, factor);
+        for first in (0..chunk.rows).step_by(PANEL) {
+            let rows = first..chunk.rows.min(first + PANEL);
+            let mut seen = [0; PANEL];
+            for (row, seen) in rows.clone().zip(&mut seen) {
+                let token = item.first + (chunk.first + row) / self.group();
+                *seen = tokens.min(self.sequences[item.sequence].visible(token) - begin);
             }
-            ahead.fetch();
+            let mut factors = [1.0; PANEL];
+            self.vectors.run(Online {
+                scores: &mut scores[first * strips.width..],
+                strips,
+                scale,
+                seen: &seen[..rows.len()],
+                padded,
+                to: products.weights(rows.clone()),
+                states: sums.states(rows.clone()),
+                factors: &mut factors,
+                ahead,
+            });
+            for (row, factor) in rows.zip(factors) {
+                if factor != 1.0 {
+                    sums.scale(row, factor);
+                }
+            }
         }
     }
 

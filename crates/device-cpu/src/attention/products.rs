@@ -1,6 +1,7 @@
 //! The products that attention needs: one block of the cache with a chunk of rows.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use crate::buffer::prefetch;
 
@@ -30,6 +31,18 @@ pub(super) struct Chunk {
     pub of: usize,
 }
 
+impl Chunk {
+    /// Returns whether this is the item's first chunk.
+    pub(super) fn is_first(self) -> bool {
+        self.first == 0
+    }
+
+    /// Returns whether the item has no other chunk.
+    pub(super) fn is_only(self) -> bool {
+        self.rows == self.of
+    }
+}
+
 /// An implementation of the products, with the workspace of a thread.
 pub(super) trait Products: Debug + Send {
     /// Returns the layout of the scores of a chunk of `rows` rows.
@@ -45,8 +58,9 @@ pub(super) trait Products: Debug + Send {
     /// unspecified.
     fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>);
 
-    /// Returns the destination of the weights for a row of the chunk.
-    fn weights(&mut self, row: usize) -> Weights<'_>;
+    /// Returns the destination of the weights for `rows` of the chunk, at most sixteen, which begin at a multiple
+    /// of sixteen.
+    fn weights(&mut self, rows: Range<usize>) -> Weights<'_>;
 
     /// Adds the weighted values of the block to the chunk's sums. The weights are where [`Self::weights`] directed
     /// them, or in place of the scores. Weights after a row's tokens are zero, up to a whole tile.

@@ -10,11 +10,22 @@
 //! the critical path: the largest score is found without stores, and maxima and sums across a register stay in
 //! registers.
 
-use crate::pack::{PANEL, TILE_DEPTH};
+use bytemuck::{Pod, Zeroable};
+
+use crate::pack::{PANEL, TILE_BYTES, TILE_DEPTH, TILE_ROWS};
 use crate::simd::{Element, Isa, Kernel, Simd16, exp};
 
+use super::products::Ahead;
+use super::sums::Strips;
+
+/// Bytes of a row of a tile.
+const TILE_ROW_BYTES: usize = TILE_BYTES / TILE_ROWS;
+/// Sixteen numbers each that are side by side in a tile.
+const TILE_PANELS: usize = TILE_DEPTH / PANEL;
+
 /// The state of a row after some of its scores.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
 pub(super) struct RowState {
     /// The largest score.
     pub(super) max: f32,
@@ -27,118 +38,115 @@ impl RowState {
     pub(super) const EMPTY: Self = Self { max: f32::NEG_INFINITY, total: 0.0 };
 }
 
-/// A row of scores, in strips as a product writes them.
-#[derive(Debug)]
-pub(super) struct Scores<'a> {
-    /// The scores, from the row's first number to the end of its last strip.
-    pub(super) numbers: &'a mut [f32],
-    /// Binary logarithm of the strip width, which is at least sixteen numbers.
-    pub(super) strip_log2: u32,
-    /// Distance between strips, in numbers.
-    pub(super) distance: usize,
-}
-
-impl Scores<'_> {
-    /// Returns the sixteen scores that begin with score `i`, a multiple of sixteen.
-    #[inline(always)]
-    fn at(&mut self, i: usize) -> &mut [f32; PANEL] {
-        let (strip, place) = (i >> self.strip_log2, i & ((1 << self.strip_log2) - 1));
-        let at = strip * self.distance + place;
-        self.numbers[at..at + PANEL].as_mut_array().expect("invariant: a slice of sixteen")
-    }
-}
-
-/// Destination of the weights of a row.
+/// Destination of the weights of a group of rows.
 #[derive(Debug)]
 pub(super) enum Weights<'a> {
     /// In place of the scores, in fp32.
     InPlace,
-    /// In tiles of sixteen rows, in the device's type: 32 numbers side by side, the next 32 in the next tile.
-    Tiles {
-        /// The tiles, from the row's first number.
-        tiles: &'a mut [u8],
-        /// Distance between tiles, in bytes.
-        stride: usize,
-    },
+    /// In tiles of sixteen rows, in the device's type: 32 numbers side by side, the next 32 in the next tile. The tiles are
+    /// contiguous, and the group begins with the first row of a tile.
+    Tiles(&'a mut [u8]),
 }
 
-impl Weights<'_> {
-    /// Writes sixteen weights starting at `i`, a multiple of sixteen, rounded to the type.
-    #[inline(always)]
-    fn put<V: Simd16, E: Element>(&mut self, row: &mut Scores<'_>, i: usize, weights: V) {
-        match self {
-            Self::InPlace => E::round(weights).store(row.at(i)),
-            Self::Tiles { tiles, stride } => {
-                let at = i / TILE_DEPTH * *stride + i % TILE_DEPTH * E::BYTES;
-                let stored = &mut tiles[at..at + PANEL * E::BYTES];
-                E::store(weights, bytemuck::from_bytes_mut(stored));
-            }
-        }
-    }
-}
-
-/// Processes `n` more scores of a row. Each becomes a weight, `exp(score * scale - max)` rounded to the type; weights
-/// from `n` to `padded` are zero. Returns the factor by which the caller must multiply earlier weighted sums.
+/// Processes `seen` more scores of each row of a group. Each becomes a weight, `exp(score * scale - max)` rounded to the type;
+/// weights from there to `padded` are zero. `factors` are what the caller must multiply earlier weighted sums by.
 ///
 /// The weights are rounded before they are multiplied with the values, as on NPUs and GPUs.
-pub(super) struct Online<'a> {
-    /// The scores, `padded` of them.
-    pub(super) row: Scores<'a>,
+///
+/// All maxima are found before the first weight. The rows' weights then depend on nothing before them, so a processor works on
+/// the next row while the long chain of one ends.
+pub(super) struct Online<'a, 'b> {
+    /// The scores, from the group's first number to the end of the last strip.
+    pub(super) scores: &'a mut [f32],
+    /// The layout of the scores.
+    pub(super) strips: Strips,
     /// Factor of the scores; not negative.
     pub(super) scale: f32,
-    /// Number of scores, at least one.
-    pub(super) n: usize,
+    /// Number of scores of each row, at least one.
+    pub(super) seen: &'a [usize],
     /// Number of weights, a multiple of sixteen.
     pub(super) padded: usize,
     /// Destination of the weights.
     pub(super) to: Weights<'a>,
-    /// The state of the row.
-    pub(super) state: &'a mut RowState,
+    /// The state of each row.
+    pub(super) states: &'a mut [RowState],
+    /// The factors.
+    pub(super) factors: &'a mut [f32; PANEL],
+    /// What is prefetched meanwhile.
+    pub(super) ahead: &'a mut Ahead<'b>,
 }
 
-impl Kernel for Online<'_> {
-    type Output = f32;
+impl Kernel for Online<'_, '_> {
+    type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa, E: Element>(self, isa: I) -> f32 {
-        let Self { mut row, scale, n, padded, mut to, state } = self;
-        let whole = n / PANEL * PANEL;
-        let mut max = isa.splat(f32::NEG_INFINITY);
-        for i in (0..whole).step_by(PANEL) {
-            max = max.max(isa.load(row.at(i)));
-        }
-        if whole < n {
-            max = max.max(isa.load(row.at(whole)).first(n - whole, f32::NEG_INFINITY));
-        }
-        // Scaling the largest score gives the largest scaled score, because rounding is monotonic.
-        let largest = state.max.max(max.max_lane() * scale);
-        let (scale, shift) = (isa.splat(scale), isa.splat(largest));
-        let mut sum = isa.splat(0.0);
-        for i in (0..n).step_by(PANEL) {
-            let mut e = exp(isa, isa.load(row.at(i)).mul(scale).sub(shift));
-            if i == whole {
-                e = e.first(n - whole, 0.0);
+    fn run<I: Isa, E: Element>(self, isa: I) {
+        let Self { scores, strips, scale, seen, padded, mut to, states, factors, ahead } = self;
+        let rows = seen.len();
+        assert!(rows <= PANEL && states.len() == rows, "invariant: a state for each of at most sixteen rows");
+        let strip = |strip: usize, row: usize| {
+            let first = strip * strips.distance() + row * strips.width;
+            first..first + strips.width
+        };
+        let mut largest = [f32::NEG_INFINITY; PANEL];
+        for row in 0..rows {
+            let mut max = isa.splat(f32::NEG_INFINITY);
+            for first in 0..seen[row].div_ceil(strips.width) {
+                let mut left = seen[row] - first * strips.width;
+                for x in scores[strip(first, row)].as_chunks().0.iter().take(left.div_ceil(PANEL)) {
+                    let x = isa.load(x);
+                    max = max.max(if left < PANEL { x.first(left, f32::NEG_INFINITY) } else { x });
+                    left = left.saturating_sub(PANEL);
+                }
             }
-            to.put::<_, E>(&mut row, i, e);
-            sum = sum.add(e);
+            largest[row] = max.max_lane();
         }
-        for i in (n.next_multiple_of(PANEL)..padded).step_by(PANEL) {
-            to.put::<_, E>(&mut row, i, isa.splat(0.0));
+        let mut decays = [0.0; PANEL];
+        for (row, state) in states.iter_mut().enumerate() {
+            // Scaling the largest score gives the largest scaled score, because rounding is monotonic.
+            largest[row] = state.max.max(largest[row] * scale);
+            decays[row] = decay(state.max, largest[row]);
+            state.max = largest[row];
         }
-        let factor = decay(isa, state.max, largest);
-        *state = RowState { max: largest, total: state.total * factor + sum.sum() };
-        factor
+        exp(isa, isa.load(&decays)).store(factors);
+        let scale = isa.splat(scale);
+        let mut sums = [0.0; PANEL];
+        for row in 0..rows {
+            let shift = isa.splat(largest[row]);
+            let mut sum = isa.splat(0.0);
+            for first in 0..padded.div_ceil(strips.width) {
+                let mut left = seen[row].saturating_sub(first * strips.width);
+                let strip = scores[strip(first, row)].as_chunks_mut().0;
+                let first = first * strips.width / PANEL;
+                for (i, x) in (first..padded / PANEL).zip(strip) {
+                    let e = exp(isa, isa.load(x).mul(scale).sub(shift));
+                    let e = if left < PANEL { e.first(left, 0.0) } else { e };
+                    left = left.saturating_sub(PANEL);
+                    sum = sum.add(e);
+                    match &mut to {
+                        Weights::InPlace => E::round(e).store(x),
+                        Weights::Tiles(tiles) => {
+                            let (tile, place) = (i / TILE_PANELS, i % TILE_PANELS);
+                            let at = tile * TILE_BYTES + row * TILE_ROW_BYTES + place * PANEL * E::BYTES;
+                            E::store(e, bytemuck::from_bytes_mut(&mut tiles[at..at + PANEL * E::BYTES]));
+                        }
+                    }
+                }
+            }
+            sums[row] = sum.sum();
+            ahead.fetch();
+        }
+        for (row, state) in states.iter_mut().enumerate() {
+            state.total = state.total * factors[row] + sums[row];
+        }
     }
 }
 
-/// Returns `exp(before - now)`, which rescales numbers from maximum `before` to the larger maximum `now`. Returns one
-/// if nothing came before, because there is nothing to scale.
+/// Returns the logarithm of the factor that rescales numbers from maximum `before` to the larger maximum `now`. Returns zero if
+/// nothing came before, because there is nothing to scale.
 #[inline(always)]
-fn decay<I: Isa>(isa: I, before: f32, now: f32) -> f32 {
-    if before == now || before == f32::NEG_INFINITY {
-        return 1.0;
-    }
-    exp(isa, isa.splat(before - now)).lanes()[0]
+fn decay(before: f32, now: f32) -> f32 {
+    if before == now || before == f32::NEG_INFINITY { 0.0 } else { before - now }
 }
 
 /// The factor that rescales numbers from maximum `before` to the larger maximum `now`.
@@ -152,7 +160,7 @@ impl Kernel for Decay {
 
     #[inline(always)]
     fn run<I: Isa, E: Element>(self, isa: I) -> f32 {
-        decay(isa, self.before, self.now)
+        exp(isa, isa.splat(decay(self.before, self.now))).lanes()[0]
     }
 }
 
@@ -207,62 +215,97 @@ mod tests {
     use crate::simd::{InstructionSet, Vectors};
     use glmbench_device::{DType, HostTensor};
 
-    /// Returns weights, new state and factor, as bits, for a `row` with `n` valid scores. Scores are in strips; weights
-    /// are written in place or into tiles.
+    /// Some rows with their numbers of valid scores and their states.
+    type Group<'a> = (&'a [Vec<f32>], &'a [usize], &'a [RowState]);
+
+    /// Returns weights, new state and factor of each row, as bits. Scores are in strips of `width` numbers; weights are
+    /// written in place or into tiles.
     fn soften(
         set: InstructionSet,
         dtype: DType,
-        row: &[f32],
-        (n, strip, tiles): (usize, usize, bool),
-        mut state: RowState,
-    ) -> Vec<u32> {
-        // There are gaps between strips and between rows of tiles, which must stay untouched.
-        let distance = 2 * strip;
-        let mut scores = vec![7.0; row.len().div_ceil(strip) * distance];
-        for (to, from) in scores.chunks_mut(distance).zip(row.chunks(strip)) {
-            to[..from.len()].copy_from_slice(from);
+        (rows, seen, states): Group<'_>,
+        (width, tiles): (usize, bool),
+    ) -> Vec<Vec<u32>> {
+        let padded = rows[0].len();
+        // There is room for one more row, which must stay untouched.
+        let strips = Strips { rows: rows.len() + 1, width };
+        let mut scores = vec![7.0; padded.div_ceil(width) * strips.distance()];
+        let place = |row: usize, i: usize| i / width * strips.distance() + row * width + i % width;
+        for (row, numbers) in rows.iter().enumerate() {
+            numbers.iter().enumerate().for_each(|(i, x)| scores[place(row, i)] = *x);
         }
-        let (bytes, stride) = (TILE_DEPTH * dtype.bytes(), 3 * TILE_DEPTH * dtype.bytes());
-        let mut stored = vec![7; row.len() / TILE_DEPTH * stride];
-        let to = if tiles { Weights::Tiles { tiles: &mut stored, stride } } else { Weights::InPlace };
-        let vectors = Vectors::detect(set, dtype).unwrap();
-        let place = Scores { numbers: &mut scores, strip_log2: strip.ilog2(), distance };
-        let factor =
-            vectors.run(Online { row: place, scale: 0.25, n, padded: row.len(), to, state: &mut state });
-        assert!(scores.chunks(distance).all(|strips| strips[strip..].iter().all(|x| *x == 7.0)));
-        assert!(stored.chunks(stride).all(|tiles| tiles[bytes..].iter().all(|x| *x == 7)));
-        let weights: Vec<f32> = if tiles {
-            let data: Vec<u8> = stored.chunks(stride).flat_map(|tile| &tile[..bytes]).copied().collect();
-            HostTensor { dtype, rows: 1, width: row.len(), data: &data }.to_f32()
-        } else {
-            let strips = scores.chunks(distance).zip(row.chunks(strip));
-            strips.flat_map(|(to, from)| &to[..from.len()]).copied().collect()
+        let mut stored = vec![7; padded / TILE_DEPTH * TILE_BYTES];
+        let (mut states, mut factors) = (states.to_vec(), [f32::NAN; PANEL]);
+        Vectors::detect(set, dtype).unwrap().run(Online {
+            scores: &mut scores,
+            strips,
+            scale: 0.25,
+            seen,
+            padded,
+            to: if tiles { Weights::Tiles(&mut stored) } else { Weights::InPlace },
+            states: &mut states,
+            factors: &mut factors,
+            ahead: &mut Ahead::new(None, 1),
+        });
+        assert!((0..padded).all(|i| scores[place(rows.len(), i)] == 7.0));
+        assert!(
+            stored.chunks(TILE_BYTES).all(|tile| tile[rows.len() * TILE_ROW_BYTES..].iter().all(|x| *x == 7))
+        );
+        let weights = |row: usize| -> Vec<f32> {
+            if !tiles {
+                return (0..padded).map(|i| scores[place(row, i)]).collect();
+            }
+            let of_row = |tile: &'_ [u8]| tile[row * TILE_ROW_BYTES..][..TILE_ROW_BYTES].to_vec();
+            let data: Vec<u8> = stored.chunks(TILE_BYTES).flat_map(of_row).collect();
+            HostTensor { dtype, rows: 1, width: padded, data: &data }.to_f32()
         };
-        weights.iter().chain([&state.max, &state.total, &factor]).map(|x| x.to_bits()).collect()
+        let bits = |row: usize| {
+            let RowState { max, total } = states[row];
+            weights(row).iter().chain(&[max, total, factors[row]]).map(|x| x.to_bits()).collect()
+        };
+        (0..rows.len()).map(bits).collect()
     }
 
     proptest! {
-        /// Every instruction set and every layout gives the same bits for weights, maximum, total and factor, and the
-        /// values are right.
+        /// Every instruction set, every layout and every group of rows gives the same bits for weights, maximum, total and
+        /// factor, and the values are right.
         #[test]
-        fn sets_and_strips_agree(
-            row in prop::collection::vec(-400f32..400.0, 1..8), n in 1usize..=128, strip in 4u32..8,
+        fn sets_strips_and_groups_agree(
+            numbers in prop::collection::vec(-400f32..400.0, 1..8),
+            seen in prop::collection::vec(1usize..=128, 1..=PANEL), width in 4u32..8,
             dtype in prop::sample::select(vec![DType::Fp32, DType::Fp16, DType::Bf16]),
-            max in -100f32..100.0, begins: bool, tiles: bool,
+            max in -100f32..100.0, begins in 0usize..4, tiles: bool,
         ) {
-            let row: Vec<f32> = (0..128).map(|i| row[i % row.len()] * (i as f32 * 0.7).sin()).collect();
-            let state = if begins { RowState::EMPTY } else { RowState { max, total: 3.0 } };
-            let expected = soften(InstructionSet::Portable, dtype, &row, (n, 128, false), state);
+            let score = |row: usize, i: usize| numbers[(i + row) % numbers.len()] * ((i + 31 * row) as f32 * 0.7).sin();
+            let rows: Vec<Vec<f32>> =
+                (0..seen.len()).map(|row| (0..128).map(|i| score(row, i)).collect()).collect();
+            let state = |row: usize| {
+                if row % 4 == begins { RowState::EMPTY } else { RowState { max: max + row as f32, total: 3.0 } }
+            };
+            let states: Vec<RowState> = (0..seen.len()).map(state).collect();
+            let alone = |row: usize| {
+                let one = row..row + 1;
+                let group = (&rows[one.clone()], &seen[one.clone()], &states[one]);
+                soften(InstructionSet::Portable, dtype, group, (128, false)).remove(0)
+            };
+            let expected: Vec<Vec<u32>> = (0..seen.len()).map(alone).collect();
+            // Tiles hold numbers of two bytes.
+            let layout = (1 << width, tiles && dtype != DType::Fp32);
             for set in InstructionSet::ALL.into_iter().filter(|set| set.available()) {
-                prop_assert_eq!(&soften(set, dtype, &row, (n, 1 << strip, tiles), state), &expected, "{:?}", set);
+                prop_assert_eq!(&soften(set, dtype, (&rows, &seen, &states), layout), &expected, "{:?}", set);
             }
-            let largest = row[..n].iter().fold(state.max, |max, x| max.max(x * 0.25));
-            let numbers: Vec<f32> = expected.iter().map(|bits| f32::from_bits(*bits)).collect();
-            prop_assert_eq!(numbers[128], largest);
-            for (i, weight) in numbers[..128].iter().enumerate() {
-                let exact = if i < n { f64::from(row[i] * 0.25 - largest).exp() } else { 0.0 };
-                let of_type = [2f64.powi(-21), 2f64.powi(-10), 2f64.powi(-7)][dtype as usize];
-                prop_assert!((f64::from(*weight) - exact).abs() <= exact * of_type + 2f64.powi(-24), "{weight} {exact}");
+            for (((row, n), before), bits) in rows.iter().zip(seen).zip(states).zip(expected) {
+                let largest = row[..n].iter().fold(before.max, |max, x| max.max(x * 0.25));
+                let found: Vec<f32> = bits.iter().map(|bits| f32::from_bits(*bits)).collect();
+                prop_assert_eq!(found[128], largest);
+                for (i, weight) in found[..128].iter().enumerate() {
+                    let exact = if i < n { f64::from(row[i] * 0.25 - largest).exp() } else { 0.0 };
+                    let of_type = [2f64.powi(-21), 2f64.powi(-10), 2f64.powi(-7)][dtype as usize];
+                    let allowed = exact * of_type + 2f64.powi(-24);
+                    prop_assert!((f64::from(*weight) - exact).abs() <= allowed, "{weight} {exact}");
+                }
+                let factor = if before == RowState::EMPTY { 1.0 } else { f64::from(before.max - largest).exp() };
+                prop_assert!((f64::from(found[130]) - factor).abs() <= factor * 2f64.powi(-21) + 2f64.powi(-24));
             }
         }
     }

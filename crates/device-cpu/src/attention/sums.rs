@@ -1,5 +1,7 @@
 //! Sums of attention rows over part of their context.
 
+use std::ops::Range;
+
 use crate::simd::Vectors;
 
 use super::CHUNK_ROWS;
@@ -26,7 +28,7 @@ impl Strips {
 #[derive(Debug)]
 pub(super) struct Sums<'a> {
     values: &'a mut [f32],
-    states: &'a mut [[f32; 2]],
+    states: &'a mut [RowState],
     strips: Strips,
 }
 
@@ -39,13 +41,13 @@ impl<'a> Sums<'a> {
     /// Creates sums on the numbers of one chunk.
     pub(super) fn new(data: &'a mut [f32], strips: Strips) -> Self {
         let (values, states) = data.split_at_mut(data.len() - 2 * CHUNK_ROWS);
-        Self { values, states: states.as_chunks_mut().0, strips }
+        Self { values, states: bytemuck::cast_slice_mut(states), strips }
     }
 
     /// Resets all rows to the empty state.
     pub(super) fn clear(&mut self) {
         self.values.fill(0.0);
-        (0..CHUNK_ROWS).for_each(|row| self.set_state(row, RowState::EMPTY));
+        self.states.fill(RowState::EMPTY);
     }
 
     /// Returns all weighted values.
@@ -55,13 +57,12 @@ impl<'a> Sums<'a> {
 
     /// Returns the state of a row.
     pub(super) fn state(&self, row: usize) -> RowState {
-        let [max, total] = self.states[row];
-        RowState { max, total }
+        self.states[row]
     }
 
-    /// Sets the state of a row.
-    pub(super) fn set_state(&mut self, row: usize, state: RowState) {
-        self.states[row] = [state.max, state.total];
+    /// Returns the states of some rows.
+    pub(super) fn states(&mut self, rows: Range<usize>) -> &mut [RowState] {
+        &mut self.states[rows]
     }
 
     /// Returns the strips per row. A chunk of few rows has space for more.
@@ -95,7 +96,7 @@ impl<'a> Sums<'a> {
             let max = before.max.max(other.max);
             let factor = |before| vectors.run(Decay { before, now: max });
             let (a, b) = (factor(before.max), factor(other.max));
-            self.set_state(row, RowState { max, total: before.total * a + other.total * b });
+            self.states[row] = RowState { max, total: before.total * a + other.total * b };
             for (x, y) in self.row_mut(row).zip(next.row(row)) {
                 vectors.run(Mix { x, a, y, b });
             }

@@ -10,6 +10,8 @@
 //! some 3,000 cycles. Memory takes 13,000 cycles for the block's 64 KiB. So bf16 waits for memory, and fp16 runs at
 //! about the same speed as memory.
 
+use std::ops::Range;
+
 use glmbench_device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
 
 use crate::buffer::Buffer;
@@ -113,10 +115,9 @@ impl Products for Tiles {
         product.add_to(self.configured.as_ref(), scores, true, &mut self.keys, ahead);
     }
 
-    fn weights(&mut self, row: usize) -> Weights<'_> {
-        // The tiles of a block of sixteen rows are contiguous. A tile row has 64 bytes.
-        let at = row / TILE_ROWS * TOKEN_TILES * TILE_BYTES + row % TILE_ROWS * (TILE_BYTES / TILE_ROWS);
-        Weights::Tiles { tiles: &mut self.weights[at..], stride: TILE_BYTES }
+    fn weights(&mut self, rows: Range<usize>) -> Weights<'_> {
+        let bytes = TOKEN_TILES * TILE_BYTES;
+        Weights::Tiles(&mut self.weights[rows.start / TILE_ROWS * bytes..][..bytes])
     }
 
     fn weigh(
@@ -249,10 +250,10 @@ impl Product<'_> {
             assert_eq!(bytes, multiplied, "invariant: tiles multiplied as stored have the unit's parts");
             return stored.as_ptr();
         };
-        let place = if self.chunk.of <= CHUNK_ROWS { place } else { panel };
+        let place = if self.chunk.is_only() { place } else { panel };
         let bytes = multiplied;
         let unpacked = &mut unpacked[place * self.depth * bytes..][..self.used * bytes];
-        if self.chunk.first == 0 {
+        if self.chunk.is_first() {
             unpack.run(stored, unpacked);
         }
         unpacked.as_ptr()

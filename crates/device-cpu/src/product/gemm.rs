@@ -26,8 +26,10 @@ pub(crate) struct Gemm<'a> {
     pub(crate) c: Strided<'a, f32>,
     /// What is prefetched while panels are read, if anything.
     pub(crate) prefetch: Option<Prefetch<'a>>,
-    /// Room for the panels that a tile reads side by side, in fp32: a row for each panel. The first tile of rows writes them
-    /// there, and the others read them, which saves widening. `None` if every tile widens.
+    /// Whether a tile prefetches the rows of the next one, because the rows do not fit the first-level cache.
+    pub(crate) next_rows: bool,
+    /// Room for panels in fp32: a row for each panel, either of all panels or of those that a tile reads side by side. The
+    /// first tile of rows writes them there, and the others read them, which saves widening. `None` if every tile widens.
     pub(crate) wide: Option<Strided<'a, f32>>,
 }
 
@@ -58,6 +60,9 @@ const UNROLLED: usize = 4;
 /// Most sums of a tile whose rounds have several steps. With more of them, the compiler loads the operands of all steps first,
 /// and sums no longer fit the registers.
 const UNROLLED_SUMS: usize = 18;
+
+/// Fewest rows of a tile that prefetches the next one. Lower ones are the only tile of their product.
+const NEXT_ROWS: usize = 4;
 
 impl Kernel for Gemm<'_> {
     type Output = ();
@@ -154,7 +159,8 @@ impl Gemm<'_> {
         let tiles = self.c.rows().div_ceil(I::TILE_ROWS);
         let stored = self.stored::<E>(panel);
         if let Some(wide) = self.wide.as_ref().filter(|_| tiles > 1) {
-            let wide = (wide.pointer(0, 0).cast_const().cast(), wide.stride() * size_of::<f32>());
+            let place = wide.pointer(self.wide_row(panel), 0);
+            let wide = (place.cast_const().cast(), wide.stride() * size_of::<f32>());
             self.tiles_of_panels::<I, E, P, AHEAD, true>(isa, (panel, stored), 0..1, tiles);
             self.tiles_of_panels::<I, F32, P, false, false>(isa, (panel, wide), 1..tiles, tiles);
             return;
@@ -163,6 +169,13 @@ impl Gemm<'_> {
         let fetching = if matches!(self.prefetch, Some(Prefetch::Next { .. })) { 1 } else { tiles };
         self.tiles_of_panels::<I, E, P, AHEAD, false>(isa, (panel, stored), 0..fetching, tiles);
         self.tiles_of_panels::<I, E, P, false, false>(isa, (panel, stored), fetching..tiles, tiles);
+    }
+
+    /// Returns the row of [`Self::wide`] for a panel that is the first of a tile.
+    #[inline(always)]
+    fn wide_row(&self, panel: usize) -> usize {
+        let of_all = self.wide.as_ref().is_some_and(|wide| wide.rows() >= self.panels());
+        if of_all { panel } else { 0 }
     }
 
     /// Multiplies some of the tiles of rows, of `of` altogether, by `P` panels.
@@ -232,28 +245,37 @@ impl Gemm<'_> {
             };
             // The first-level cache is full of this product.
             let is_later = matches!(self.prefetch, Some(Prefetch::Next { .. }));
-            // Steps per cache line of a panel, and steps per round of the loop.
-            let line = const { LINE_BYTES / (PANEL * E::BYTES) };
+            // Steps per cache line of what is prefetched, a power of two, less one; and steps per round of the loop.
+            let in_line = LINE_BYTES / (PANEL * bytes) - 1;
             let round = match I::TILE_PANELS {
                 1 => UNROLLED,
-                _ if M * P <= UNROLLED_SUMS => line,
+                _ if M * P <= UNROLLED_SUMS => const { LINE_BYTES / (PANEL * E::BYTES) },
                 _ => 1,
+            };
+            let wide = match &self.wide {
+                Some(wide) if WIDEN => (wide.pointer(self.wide_row(panel), 0), wide.stride()),
+                _ => (std::ptr::null_mut(), 0),
             };
             let mut k = 0;
             while k + round <= self.k {
                 for i in 0..round {
-                    if AHEAD && (k + i) % line == 0 {
+                    if M >= NEXT_ROWS && self.next_rows && (k + i) % PANEL == 0 {
+                        for m in M..2 * M {
+                            prefetch_line(a.wrapping_add(m * self.a_stride + k + i).cast());
+                        }
+                    }
+                    if AHEAD && (k + i) & in_line == 0 {
                         for p in 0..P {
                             let line = ahead.wrapping_add(p * stride + (k + i) * PANEL * bytes);
                             if is_later { prefetch_to_l2(line) } else { prefetch_line(line) }
                         }
                     }
-                    self.step::<I, E, M, P, WIDEN>(isa, a, (w, w_stride), k + i, &mut sums);
+                    self.step::<I, E, M, P, WIDEN>(isa, a, (w, w_stride), wide, k + i, &mut sums);
                 }
                 k += round;
             }
             for k in k..self.k {
-                self.step::<I, E, M, P, WIDEN>(isa, a, (w, w_stride), k, &mut sums);
+                self.step::<I, E, M, P, WIDEN>(isa, a, (w, w_stride), wide, k, &mut sums);
             }
             for m in 0..M {
                 for p in 0..P {
@@ -263,7 +285,8 @@ impl Gemm<'_> {
         }
     }
 
-    /// Performs step `k` of the depth of a tile. The rows begin at `a`, and the panels begin at `w`.
+    /// Performs step `k` of the depth of a tile. The rows begin at `a`, and the panels begin at `w`. With `WIDEN`, the panels
+    /// in fp32 begin at `wide`, a number of numbers apart.
     ///
     /// # Safety
     /// As [`Self::tile`]; `k` must be below the depth.
@@ -273,6 +296,7 @@ impl Gemm<'_> {
         isa: I,
         a: *const f32,
         (w, w_stride): (*const u8, usize),
+        (wide, wide_stride): (*mut f32, usize),
         k: usize,
         sums: &mut [[I::Vector; P]; M],
     ) {
@@ -282,8 +306,8 @@ impl Gemm<'_> {
             for p in 0..P {
                 let stored = w.add(p * w_stride + k * PANEL * E::BYTES).cast::<E::Stored>();
                 weights[p] = E::load(isa, &*stored);
-                if let Some(wide) = self.wide.as_ref().filter(|_| WIDEN) {
-                    weights[p].store(&mut *wide.pointer(p, k * PANEL).cast());
+                if WIDEN {
+                    weights[p].store(&mut *wide.add(p * wide_stride + k * PANEL).cast());
                 }
             }
             for m in 0..M {
@@ -318,9 +342,10 @@ mod tests {
         let (k, c_stride) = (37, 9 * PANEL + 5);
         let a_stride = 40;
         let shapes = (1..=17).flat_map(|rows| [1, 2, 3, 8, 9].map(|panels| (rows, panels)));
-        let types = [(DType::Fp32, false), (DType::Bf16, false), (DType::Bf16, true)];
+        // The panels that are kept in fp32: none, those that a tile reads side by side, or all.
+        let types = [(DType::Fp32, 0), (DType::Bf16, 0), (DType::Bf16, 3), (DType::Bf16, 9)];
         let cases = shapes.flat_map(|shape| types.map(|of| (of, shape)));
-        for ((dtype, widens), (rows, panels)) in cases {
+        for ((dtype, kept), (rows, panels)) in cases {
             let (a, w) = (numbers(rows * a_stride, 37), numbers(panels * k * PANEL, 91));
             // These numbers are multiples of 1/16 below 8 in size, which bf16 holds.
             let stored: Vec<u8> = match dtype {
@@ -333,7 +358,7 @@ mod tests {
                 for prefetch in
                     [None, Some(Prefetch::Same), Some(Prefetch::Next { panels: &[], stride: 7, bytes: 2 })]
                 {
-                    let (mut c, mut wide) = (start.clone(), vec![f32::NAN; 3 * (k + 2) * PANEL]);
+                    let (mut c, mut wide) = (start.clone(), vec![f32::NAN; kept * (k + 1) * PANEL]);
                     vectors.run(Gemm {
                         a: &a,
                         a_stride,
@@ -342,8 +367,16 @@ mod tests {
                         k,
                         c: Strided::new(&mut c, rows, panels * PANEL, c_stride),
                         prefetch,
-                        wide: widens.then(|| Strided::new(&mut wide, 3, k * PANEL, (k + 1) * PANEL)),
+                        next_rows: prefetch.is_some(),
+                        wide: (kept > 0).then(|| Strided::new(&mut wide, kept, k * PANEL, (k + 1) * PANEL)),
                     });
+                    // More than eight rows have several tiles.
+                    if kept == 9 && rows > 8 {
+                        let kept = wide.chunks((k + 1) * PANEL).zip(w.chunks(k * PANEL));
+                        kept.for_each(|(wide, w)| {
+                            assert_eq!(wide[..w.len()], *w, "{set:?} {rows} x {panels}")
+                        });
+                    }
                     for (i, (sum, start)) in c.iter().zip(&start).enumerate() {
                         let (row, column) = (i / c_stride, i % c_stride);
                         let expected = if column < panels * PANEL {
@@ -378,6 +411,7 @@ mod tests {
                 k: 8,
                 c,
                 prefetch: Some(Prefetch::Same),
+                next_rows: false,
                 wide: Some(Strided::new(&mut wide, 1, widened, widened)),
             });
         };

@@ -139,6 +139,7 @@ impl Job<'_> {
             k,
             c: self.columns(&panels),
             prefetch: Some(Prefetch::Same),
+            next_rows: false,
             wide: None,
         });
         self.finish(&panels);
@@ -166,19 +167,17 @@ impl Job<'_> {
     /// Multiplies some panels over a block of depth, and prefetches the panels of the next block.
     fn block(&self, panels: &Range<usize>, depth: Range<usize>, next: Option<&Block>, wide: &mut Wide) {
         let (numbers, stored) = (depth.len() * PANEL, self.linear.k * PANEL);
-        let is_fp32 = self.vectors.dtype() == DType::Fp32;
-        let (w, panel_stride, prefetch) = if is_fp32 {
-            // The panels come from memory.
-            (self.linear.rows(panels.start, depth.start), stored, Some(Prefetch::Same))
+        let bytes = self.vectors.dtype().bytes();
+        let next = next.map(|(panels, depth)| self.linear.rows(panels.start, depth.start));
+        let prefetch = next.map(|panels| Prefetch::Next { panels, stride: stored, bytes });
+        let (w, panel_stride) = if self.vectors.dtype() == DType::Fp32 {
+            (self.linear.rows(panels.start, depth.start), stored)
         } else {
-            let bytes = self.vectors.dtype().bytes();
             for (panel, wide) in panels.clone().zip(wide.0.chunks_exact_mut(numbers)) {
                 let stored = &self.linear.rows(panel, depth.start)[..numbers * bytes];
                 self.vectors.run(Widen { from: stored, to: wide });
             }
-            let next = next.map(|(panels, depth)| self.linear.rows(panels.start, depth.start));
-            let prefetch = next.map(|panels| Prefetch::Next { panels, stride: stored, bytes });
-            (bytemuck::cast_slice(&wide.0), numbers, prefetch)
+            (bytemuck::cast_slice(&wide.0), numbers)
         };
         self.vectors.fp32().run(Gemm {
             a: &self.x.data[depth.start..],
@@ -188,6 +187,7 @@ impl Job<'_> {
             k: depth.len(),
             c: self.columns(panels),
             prefetch,
+            next_rows: true,
             wide: None,
         });
     }

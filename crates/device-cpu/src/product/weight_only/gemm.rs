@@ -311,6 +311,12 @@ impl<Q: Integers> GroupGemm<'_, Q> {
                         }
                     }
                 }
+                if FROM == WIDENED && (line * LINE).is_multiple_of(PANEL) {
+                    // The rows of the next tile, which do not fit the first-level cache.
+                    for m in M..2 * M {
+                        prefetch_line(a.wrapping_add(m * self.a_stride + line * LINE).cast());
+                    }
+                }
                 let wide = (wide.wrapping_add(line * LINE * PANEL), wide_stride);
                 self.line::<I, M, P, FROM>(isa, (a.add(line * LINE), w), wide, LINE, &mut sums);
                 w = w.add(line_bytes);
