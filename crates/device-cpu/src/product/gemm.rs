@@ -61,8 +61,12 @@ const UNROLLED: usize = 4;
 /// and sums no longer fit the registers.
 const UNROLLED_SUMS: usize = 18;
 
-/// Fewest rows of a tile that prefetches the next one. Lower ones are the only tile of their product.
-const NEXT_ROWS: usize = 4;
+/// A tile prefetches nothing.
+const NOTHING: u8 = 0;
+/// A tile prefetches what [`Prefetch`] says.
+const PANELS: u8 = 1;
+/// A tile prefetches the rows of the next one.
+const ROWS: u8 = 2;
 
 impl Kernel for Gemm<'_> {
     type Output = ();
@@ -70,9 +74,9 @@ impl Kernel for Gemm<'_> {
     #[inline(always)]
     fn run<I: Isa, E: Element>(self, isa: I) {
         if self.prefetch.is_some() {
-            self.multiply::<I, E, true>(isa);
+            self.multiply::<I, E, PANELS>(isa);
         } else {
-            self.multiply::<I, E, false>(isa);
+            self.multiply::<I, E, NOTHING>(isa);
         }
     }
 }
@@ -100,33 +104,33 @@ impl Gemm<'_> {
     }
 
     #[inline(always)]
-    fn multiply<I: Isa, E: Element, const AHEAD: bool>(&self, isa: I) {
+    fn multiply<I: Isa, E: Element, const FETCH: u8>(&self, isa: I) {
         if self.c.rows() == 0 || self.panels() == 0 {
             return;
         }
         self.check::<I, E>();
         match (self.c.rows(), I::TILE_PANELS) {
             // Few rows: several panels at once, so that enough sums and enough memory requests are in flight.
-            (1, _) => self.strip::<I, E, 1, 4, AHEAD>(isa),
-            (2, 1) => self.strip::<I, E, 2, 2, AHEAD>(isa),
-            (3, 1) => self.strip::<I, E, 3, 2, AHEAD>(isa),
-            (2, _) => self.strip::<I, E, 2, 4, AHEAD>(isa),
-            (3, _) => self.strip::<I, E, 3, 4, AHEAD>(isa),
+            (1, _) => self.strip::<I, E, 1, 4, FETCH>(isa),
+            (2, 1) => self.strip::<I, E, 2, 2, FETCH>(isa),
+            (3, 1) => self.strip::<I, E, 3, 2, FETCH>(isa),
+            (2, _) => self.strip::<I, E, 2, 4, FETCH>(isa),
+            (3, _) => self.strip::<I, E, 3, 4, FETCH>(isa),
             // Loops instead of closures, which would be compiled without the instruction set.
             (_, 1) => {
                 for panel in 0..self.panels() {
-                    self.rows_of_panels::<I, E, 1, AHEAD>(isa, panel);
+                    self.rows_of_panels::<I, E, 1, FETCH>(isa, panel);
                 }
             }
             _ => {
                 let whole = self.panels() / 3 * 3;
                 for panel in (0..whole).step_by(3) {
-                    self.rows_of_panels::<I, E, 3, AHEAD>(isa, panel);
+                    self.rows_of_panels::<I, E, 3, FETCH>(isa, panel);
                 }
                 match self.panels() - whole {
                     0 => {}
-                    1 => self.rows_of_panels::<I, E, 1, AHEAD>(isa, whole),
-                    _ => self.rows_of_panels::<I, E, 2, AHEAD>(isa, whole),
+                    1 => self.rows_of_panels::<I, E, 1, FETCH>(isa, whole),
+                    _ => self.rows_of_panels::<I, E, 2, FETCH>(isa, whole),
                 }
             }
         }
@@ -134,15 +138,15 @@ impl Gemm<'_> {
 
     /// Multiplies `M` rows by all panels, `P` at a time and the remaining ones singly.
     #[inline(always)]
-    fn strip<I: Isa, E: Element, const M: usize, const P: usize, const AHEAD: bool>(&self, isa: I) {
+    fn strip<I: Isa, E: Element, const M: usize, const P: usize, const FETCH: u8>(&self, isa: I) {
         let whole = self.panels() / P * P;
         for panel in (0..whole).step_by(P) {
             // SAFETY: inside the checked product.
-            unsafe { self.tile::<I, E, M, P, AHEAD, false>(isa, 0, panel, self.stored::<E>(panel)) };
+            unsafe { self.tile::<I, E, M, P, FETCH, false>(isa, 0, panel, self.stored::<E>(panel)) };
         }
         for panel in whole..self.panels() {
             // SAFETY: inside the checked product.
-            unsafe { self.tile::<I, E, M, 1, AHEAD, false>(isa, 0, panel, self.stored::<E>(panel)) };
+            unsafe { self.tile::<I, E, M, 1, FETCH, false>(isa, 0, panel, self.stored::<E>(panel)) };
         }
     }
 
@@ -155,20 +159,24 @@ impl Gemm<'_> {
 
     /// Multiplies all rows by `P` panels, in tiles of nearly equal height.
     #[inline(always)]
-    fn rows_of_panels<I: Isa, E: Element, const P: usize, const AHEAD: bool>(&self, isa: I, panel: usize) {
+    fn rows_of_panels<I: Isa, E: Element, const P: usize, const FETCH: u8>(&self, isa: I, panel: usize) {
         let tiles = self.c.rows().div_ceil(I::TILE_ROWS);
         let stored = self.stored::<E>(panel);
         if let Some(wide) = self.wide.as_ref().filter(|_| tiles > 1) {
             let place = wide.pointer(self.wide_row(panel), 0);
             let wide = (place.cast_const().cast(), wide.stride() * size_of::<f32>());
-            self.tiles_of_panels::<I, E, P, AHEAD, true>(isa, (panel, stored), 0..1, tiles);
-            self.tiles_of_panels::<I, F32, P, false, false>(isa, (panel, wide), 1..tiles, tiles);
+            self.tiles_of_panels::<I, E, P, FETCH, true>(isa, (panel, stored), 0..1, tiles);
+            self.tiles_of_panels::<I, F32, P, NOTHING, false>(isa, (panel, wide), 1..tiles, tiles);
             return;
         }
         // The panels of a later product are fetched once.
         let fetching = if matches!(self.prefetch, Some(Prefetch::Next { .. })) { 1 } else { tiles };
-        self.tiles_of_panels::<I, E, P, AHEAD, false>(isa, (panel, stored), 0..fetching, tiles);
-        self.tiles_of_panels::<I, E, P, false, false>(isa, (panel, stored), fetching..tiles, tiles);
+        self.tiles_of_panels::<I, E, P, FETCH, false>(isa, (panel, stored), 0..fetching, tiles);
+        if self.next_rows {
+            self.tiles_of_panels::<I, E, P, ROWS, false>(isa, (panel, stored), fetching..tiles, tiles);
+        } else {
+            self.tiles_of_panels::<I, E, P, NOTHING, false>(isa, (panel, stored), fetching..tiles, tiles);
+        }
     }
 
     /// Returns the row of [`Self::wide`] for a panel that is the first of a tile.
@@ -180,7 +188,7 @@ impl Gemm<'_> {
 
     /// Multiplies some of the tiles of rows, of `of` altogether, by `P` panels.
     #[inline(always)]
-    fn tiles_of_panels<I: Isa, E: Element, const P: usize, const AHEAD: bool, const WIDEN: bool>(
+    fn tiles_of_panels<I: Isa, E: Element, const P: usize, const FETCH: u8, const WIDEN: bool>(
         &self,
         isa: I,
         (panel, w): (usize, (*const u8, usize)),
@@ -193,14 +201,14 @@ impl Gemm<'_> {
             // SAFETY: inside the checked product; no tile is higher than `TILE_ROWS`.
             unsafe {
                 match end - row {
-                    1 => self.tile::<I, E, 1, P, AHEAD, WIDEN>(isa, row, panel, w),
-                    2 => self.tile::<I, E, 2, P, AHEAD, WIDEN>(isa, row, panel, w),
-                    3 => self.tile::<I, E, 3, P, AHEAD, WIDEN>(isa, row, panel, w),
-                    4 => self.tile::<I, E, 4, P, AHEAD, WIDEN>(isa, row, panel, w),
-                    5 if I::TILE_ROWS >= 5 => self.tile::<I, E, 5, P, AHEAD, WIDEN>(isa, row, panel, w),
-                    6 if I::TILE_ROWS >= 6 => self.tile::<I, E, 6, P, AHEAD, WIDEN>(isa, row, panel, w),
-                    7 if I::TILE_ROWS >= 7 => self.tile::<I, E, 7, P, AHEAD, WIDEN>(isa, row, panel, w),
-                    8 if I::TILE_ROWS >= 8 => self.tile::<I, E, 8, P, AHEAD, WIDEN>(isa, row, panel, w),
+                    1 => self.tile::<I, E, 1, P, FETCH, WIDEN>(isa, row, panel, w),
+                    2 => self.tile::<I, E, 2, P, FETCH, WIDEN>(isa, row, panel, w),
+                    3 => self.tile::<I, E, 3, P, FETCH, WIDEN>(isa, row, panel, w),
+                    4 => self.tile::<I, E, 4, P, FETCH, WIDEN>(isa, row, panel, w),
+                    5 if I::TILE_ROWS >= 5 => self.tile::<I, E, 5, P, FETCH, WIDEN>(isa, row, panel, w),
+                    6 if I::TILE_ROWS >= 6 => self.tile::<I, E, 6, P, FETCH, WIDEN>(isa, row, panel, w),
+                    7 if I::TILE_ROWS >= 7 => self.tile::<I, E, 7, P, FETCH, WIDEN>(isa, row, panel, w),
+                    8 if I::TILE_ROWS >= 8 => self.tile::<I, E, 8, P, FETCH, WIDEN>(isa, row, panel, w),
                     _ => {}
                 }
             }
@@ -208,20 +216,13 @@ impl Gemm<'_> {
     }
 
     /// Multiplies `M` rows by `P` panels, which begin at `w` and are a number of bytes apart. All sums stay in registers over
-    /// the whole of `k`. With `AHEAD`, it prefetches what [`Prefetch`] says. With `WIDEN`, it writes the panels to
+    /// the whole of `k`. It prefetches what `FETCH` says. With `WIDEN`, it writes the panels to
     /// [`Self::wide`].
     ///
     /// # Safety
     /// Rows `row..row + M` and panels `panel..panel + P` must lie inside the product, which was [checked](Self::check).
     #[inline(always)]
-    unsafe fn tile<
-        I: Isa,
-        E: Element,
-        const M: usize,
-        const P: usize,
-        const AHEAD: bool,
-        const WIDEN: bool,
-    >(
+    unsafe fn tile<I: Isa, E: Element, const M: usize, const P: usize, const FETCH: u8, const WIDEN: bool>(
         &self,
         isa: I,
         row: usize,
@@ -245,11 +246,11 @@ impl Gemm<'_> {
             };
             // The first-level cache is full of this product.
             let is_later = matches!(self.prefetch, Some(Prefetch::Next { .. }));
-            // Steps per cache line of what is prefetched, a power of two, less one; and steps per round of the loop.
-            let in_line = LINE_BYTES / (PANEL * bytes) - 1;
+            // Steps per cache line of a panel, and steps per round of the loop.
+            let line = const { LINE_BYTES / (PANEL * E::BYTES) };
             let round = match I::TILE_PANELS {
                 1 => UNROLLED,
-                _ if M * P <= UNROLLED_SUMS => const { LINE_BYTES / (PANEL * E::BYTES) },
+                _ if M * P <= UNROLLED_SUMS => line,
                 _ => 1,
             };
             let wide = match &self.wide {
@@ -259,12 +260,12 @@ impl Gemm<'_> {
             let mut k = 0;
             while k + round <= self.k {
                 for i in 0..round {
-                    if M >= NEXT_ROWS && self.next_rows && (k + i) % PANEL == 0 {
+                    if FETCH == ROWS && (k + i) % PANEL == 0 {
                         for m in M..2 * M {
                             prefetch_line(a.wrapping_add(m * self.a_stride + k + i).cast());
                         }
                     }
-                    if AHEAD && (k + i) & in_line == 0 {
+                    if FETCH == PANELS && (k + i) % line == 0 {
                         for p in 0..P {
                             let line = ahead.wrapping_add(p * stride + (k + i) * PANEL * bytes);
                             if is_later { prefetch_to_l2(line) } else { prefetch_line(line) }
