@@ -373,10 +373,9 @@ mod tests {
                     });
                     // More than eight rows have several tiles.
                     if kept == 9 && rows > 8 {
-                        let kept = wide.chunks((k + 1) * PANEL).zip(w.chunks(k * PANEL));
-                        kept.for_each(|(wide, w)| {
-                            assert_eq!(wide[..w.len()], *w, "{set:?} {rows} x {panels}")
-                        });
+                        for (wide, w) in wide.chunks((k + 1) * PANEL).zip(w.chunks(k * PANEL)) {
+                            assert_eq!(wide[..w.len()], *w, "{set:?} {rows} x {panels}");
+                        }
                     }
                     for (i, (sum, start)) in c.iter().zip(&start).enumerate() {
                         let (row, column) = (i / c_stride, i % c_stride);
