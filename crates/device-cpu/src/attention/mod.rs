@@ -42,6 +42,9 @@ pub(crate) use self::kv::KvCache;
 const CHUNK_ROWS: usize = 32;
 /// Maximum rows per item with vectors. The chunks of an item share the work that is done once per block.
 const VECTOR_ITEM_ROWS: usize = 4 * CHUNK_ROWS;
+/// Maximum tokens per item of several chunks with vectors. All rows of an item are multiplied with all tokens that the last one
+/// sees, and few query heads per KV head would make that a large part of the work.
+const VECTOR_ITEM_TOKENS: usize = 16;
 /// Maximum rows per item with tiles.
 const TILE_ITEM_ROWS: usize = 8 * CHUNK_ROWS;
 /// Tokens of context that are summed separately before they are added to the earlier context.
@@ -107,8 +110,11 @@ impl Workspace {
         vectors: Vectors,
     ) -> Result<Self, DeviceError> {
         let group = shape.heads / shape.kv_heads;
-        let most_rows = if matches!(cache, CacheKernels::Vector) { VECTOR_ITEM_ROWS } else { TILE_ITEM_ROWS };
-        let item_tokens = (most_rows / group).max(1);
+        let item_tokens = match cache {
+            CacheKernels::Vector => VECTOR_ITEM_TOKENS.min(VECTOR_ITEM_ROWS / group).max(CHUNK_ROWS / group),
+            _ => TILE_ITEM_ROWS / group,
+        };
+        let item_tokens = item_tokens.max(1);
         let rows = item_tokens * group;
         let scratch = || {
             let products: Box<dyn Products> = match cache {

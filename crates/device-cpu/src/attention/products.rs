@@ -43,7 +43,8 @@ impl Chunk {
     }
 }
 
-/// An implementation of the products, with the workspace of a thread.
+/// An implementation of the products, with the workspace of a thread. Of an item and a block, the chunks come in their order: the
+/// first one may leave the block in another form for the others.
 pub(super) trait Products: Debug + Send {
     /// Returns the layout of the scores of a chunk of `rows` rows.
     fn score_strips(&self, rows: usize) -> Strips;

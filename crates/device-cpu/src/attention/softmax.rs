@@ -1,7 +1,7 @@
 //! The online softmax of attention, one block of the context at a time.
 //!
 //! The state of a row is relative to its largest score so far. If a block has a larger score, earlier results are
-//! scaled down by the factor that [`Online`] returns. Scores are therefore stored for one block only, however long the
+//! scaled down by the factors of [`Online`]. Scores are therefore stored for one block only, however long the
 //! context.
 //!
 //! Cycle count for 128 scores with AVX-512: a row takes eight registers with some 24 arithmetic instructions each. At

@@ -333,6 +333,8 @@ fn threads_chunks_and_company_do_not_move_a_bit() {
     let int8 = Precision { kv: KvForm::Int8, ..DType::Fp16.into() };
     for (set, precision, tokens) in [
         (InstructionSet::best_vector(), DType::Fp16.into(), LONGER),
+        (InstructionSet::best_vector(), int8, LONG),
+        (InstructionSet::best_vector(), Precision { kv: KvForm::C8, ..int8 }, LONG),
         (InstructionSet::AmxPortable, DType::Fp16.into(), LONG),
         (InstructionSet::AmxPortable, DType::Bf16.into(), LONG),
         (InstructionSet::AmxPortable, int8, LONG),
@@ -363,10 +365,12 @@ fn chunks_of_rows_do_not_know_of_each_other() {
     const CHANNELS: usize = 40;
     const TOKENS: usize = 50;
     let int8 = Precision { kv: KvForm::Int8, ..DType::Fp16.into() };
-    for precision in [DType::Fp16.into(), DType::Bf16.into(), int8] {
+    let sets = [InstructionSet::AmxPortable, InstructionSet::best_vector()];
+    let types = [DType::Fp16.into(), DType::Bf16.into(), int8];
+    for (set, precision) in sets.into_iter().flat_map(|set| types.map(|precision| (set, precision))) {
         let of = |heads: usize| Setup {
             shape: AttentionShape { heads, kv_heads: 1, channels: CHANNELS },
-            ..Setup::new(InstructionSet::AmxPortable, precision)
+            ..Setup::new(set, precision)
         };
         let (many, one) = (of(45), of(1));
         let rows = many.rows(4, TOKENS);

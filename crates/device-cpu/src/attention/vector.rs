@@ -23,7 +23,7 @@ pub(super) struct Vector {
     vectors: Vectors,
     channels: usize,
     queries: Buffer<f32>,
-    /// Keys of a block in fp32, if they are stored in another form.
+    /// Keys of a block in fp32, if they are stored in another form: all of them, or the panels that a tile reads side by side.
     keys: Buffer<f32>,
     /// Values of a block, likewise.
     values: Buffer<f32>,
@@ -160,8 +160,10 @@ impl Product<'_> {
         let kept = if self.chunk.is_only() { vectors.tile_panels().min(self.panels) } else { self.panels };
         let wide = widens.then(|| Strided::new(wide, kept, widened, widened));
         let bytes = vectors.dtype().bytes();
+        let next = next.filter(|_| self.chunk.is_first());
         let next = next.map(|panels| Prefetch::Next { panels, stride: numbers, bytes });
-        let gemm = self.gemm(stored, numbers, out, next.or(Some(Prefetch::Same)));
+        let same = self.chunk.is_first().then_some(Prefetch::Same);
+        let gemm = self.gemm(stored, numbers, out, next.or(same));
         vectors.run(Gemm { wide, ..gemm });
     }
 

@@ -26,7 +26,8 @@ pub(crate) struct Gemm<'a> {
     pub(crate) c: Strided<'a, f32>,
     /// What is prefetched while panels are read, if anything.
     pub(crate) prefetch: Option<Prefetch<'a>>,
-    /// Whether a tile prefetches the rows of the next one, because the rows do not fit the first-level cache.
+    /// Whether tiles prefetch the rows of the next one, because the rows do not fit the first-level cache. A tile that prefetches
+    /// panels does not.
     pub(crate) next_rows: bool,
     /// Room for panels in fp32: a row for each panel, either of all panels or of those that a tile reads side by side. The
     /// first tile of rows writes them there, and the others read them, which saves widening. `None` if every tile widens.
@@ -170,7 +171,7 @@ impl Gemm<'_> {
             return;
         }
         // The panels of a later product are fetched once.
-        let fetching = if matches!(self.prefetch, Some(Prefetch::Next { .. })) { 1 } else { tiles };
+        let fetching = if matches!(self.prefetch, Some(Prefetch::Same)) { tiles } else { 1 };
         self.tiles_of_panels::<I, E, P, FETCH, false>(isa, (panel, stored), 0..fetching, tiles);
         if self.next_rows {
             self.tiles_of_panels::<I, E, P, ROWS, false>(isa, (panel, stored), fetching..tiles, tiles);
@@ -186,7 +187,7 @@ impl Gemm<'_> {
         if of_all { panel } else { 0 }
     }
 
-    /// Multiplies some of the tiles of rows, of `of` altogether, by `P` panels.
+    /// Multiplies some of the tiles of rows, of `of` altogether, by `P` panels. With `WIDEN`, there is a [`Self::wide`].
     #[inline(always)]
     fn tiles_of_panels<I: Isa, E: Element, const P: usize, const FETCH: u8, const WIDEN: bool>(
         &self,
@@ -196,6 +197,7 @@ impl Gemm<'_> {
         of: usize,
     ) {
         let rows = self.c.rows();
+        assert!(!WIDEN || self.wide.is_some(), "invariant: panels are widened to a place");
         for i in tiles {
             let (row, end) = (rows * i / of, rows * (i + 1) / of);
             // SAFETY: inside the checked product; no tile is higher than `TILE_ROWS`.
@@ -290,7 +292,7 @@ impl Gemm<'_> {
     /// in fp32 begin at `wide`, a number of numbers apart.
     ///
     /// # Safety
-    /// As [`Self::tile`]; `k` must be below the depth.
+    /// As [`Self::tile`]; `k` must be below the depth, and with `WIDEN`, `wide` must hold `P` panels.
     #[inline(always)]
     unsafe fn step<I: Isa, E: Element, const M: usize, const P: usize, const WIDEN: bool>(
         &self,

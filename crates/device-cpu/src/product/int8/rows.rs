@@ -29,7 +29,7 @@ const FEW: (usize, usize) = (usize::MAX, 32);
 /// Pieces of the panels per thread, so that threads finish together even if one was delayed.
 const PIECES_A_THREAD: usize = 4;
 
-/// Returns the distance between rows, in numbers. It is an odd number of blocks of depth, which spreads a block of
+/// Returns the distance between rows, in numbers. It is an odd number of the largest blocks of depth, which spreads a block of
 /// several rows over the sets of a cache.
 pub(crate) fn row_stride(k: usize) -> usize {
     (k.div_ceil(BLOCK_K) | 1) * BLOCK_K
