@@ -5,10 +5,8 @@
 //! context.
 //!
 //! Cycle count for 128 scores with AVX-512: a row takes eight registers with some 24 arithmetic instructions each. At
-//! two per cycle, that is about 100 cycles. Tiles take 64 cycles for the row's products in bf16. Everything else is
-//! kept off
-//! the critical path: the largest score is found without stores, and maxima and sums across a register stay in
-//! registers.
+//! two per cycle, that is about 100 cycles. Tiles take 64 cycles for the row's products in bf16. The largest score is found
+//! without stores, and maxima and sums across a register stay in registers.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -84,22 +82,9 @@ impl Kernel for Online<'_, '_> {
         let Self { scores, strips, scale, seen, padded, mut to, states, factors, ahead } = self;
         let rows = seen.len();
         assert!(rows <= PANEL && states.len() == rows, "invariant: a state for each of at most sixteen rows");
-        let strip = |strip: usize, row: usize| {
-            let first = strip * strips.distance() + row * strips.width;
-            first..first + strips.width
-        };
         let mut largest = [f32::NEG_INFINITY; PANEL];
-        for row in 0..rows {
-            let mut max = isa.splat(f32::NEG_INFINITY);
-            for first in 0..seen[row].div_ceil(strips.width) {
-                let mut left = seen[row] - first * strips.width;
-                for x in scores[strip(first, row)].as_chunks().0.iter().take(left.div_ceil(PANEL)) {
-                    let x = isa.load(x);
-                    max = max.max(if left < PANEL { x.first(left, f32::NEG_INFINITY) } else { x });
-                    left = left.saturating_sub(PANEL);
-                }
-            }
-            largest[row] = max.max_lane();
+        for (row, seen) in seen.iter().enumerate() {
+            largest[row] = max_score(isa, scores, (strips, row), *seen);
         }
         let mut decays = [0.0; PANEL];
         for (row, state) in states.iter_mut().enumerate() {
@@ -116,7 +101,7 @@ impl Kernel for Online<'_, '_> {
             let mut sum = isa.splat(0.0);
             for first in 0..padded.div_ceil(strips.width) {
                 let mut left = seen[row].saturating_sub(first * strips.width);
-                let strip = scores[strip(first, row)].as_chunks_mut().0;
+                let strip = scores[strips.range(first, row)].as_chunks_mut().0;
                 let first = first * strips.width / PANEL;
                 for (i, x) in (first..padded / PANEL).zip(strip) {
                     let e = exp(isa, isa.load(x).mul(scale).sub(shift));
@@ -140,6 +125,21 @@ impl Kernel for Online<'_, '_> {
             state.total = state.total * factors[row] + sums[row];
         }
     }
+}
+
+/// Returns the largest of the first `seen` scores of a row.
+#[inline(always)]
+fn max_score<I: Isa>(isa: I, scores: &[f32], (strips, row): (Strips, usize), seen: usize) -> f32 {
+    let mut max = isa.splat(f32::NEG_INFINITY);
+    for strip in 0..seen.div_ceil(strips.width) {
+        let mut left = seen - strip * strips.width;
+        for x in scores[strips.range(strip, row)].as_chunks().0.iter().take(left.div_ceil(PANEL)) {
+            let x = isa.load(x);
+            max = max.max(if left < PANEL { x.first(left, f32::NEG_INFINITY) } else { x });
+            left = left.saturating_sub(PANEL);
+        }
+    }
+    max.max_lane()
 }
 
 /// Returns the logarithm of the factor that rescales numbers from maximum `before` to the larger maximum `now`. Returns zero if

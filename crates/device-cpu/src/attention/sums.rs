@@ -18,8 +18,16 @@ pub(super) struct Strips {
 
 impl Strips {
     /// Returns the distance between strips of a row, in numbers.
+    #[inline(always)]
     pub(super) fn distance(self) -> usize {
         self.rows * self.width
+    }
+
+    /// Returns where the numbers of a row are in a strip.
+    #[inline(always)]
+    pub(super) fn range(self, strip: usize, row: usize) -> Range<usize> {
+        let first = strip * self.distance() + row * self.width;
+        first..first + self.width
     }
 }
 

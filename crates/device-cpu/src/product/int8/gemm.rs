@@ -148,6 +148,16 @@ impl Int8Gemm {
         }
     }
 
+    /// Returns the number of rows below which blocks of half the depth are faster. Two panels side by side come from L2 less
+    /// often then, and the sums of few rows are a small part of the work.
+    pub(super) fn shallow_below(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(_) => 256,
+            _ => 0,
+        }
+    }
+
     /// Computes the product with weights to which [`Self::offset`] was added.
     pub(super) fn run(self, product: &Product<'_>) {
         if product.rows() == 0 || product.panels() == 0 {

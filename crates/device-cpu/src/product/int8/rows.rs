@@ -19,10 +19,8 @@ pub(super) const MANY_ROWS: usize = 24;
 const BLOCK_K: usize = 1024;
 /// Tiles per block of depth, and panels that share its rows. Rows and sums of 512 rows fit 1 MiB of L2.
 const MANY: (usize, usize) = (BLOCK_K / TILE_K, 12);
-/// The same for fewer rows: their sums are a smaller part of the work, and panels come from L2 less often.
-const SOME: (usize, usize) = (BLOCK_K / 2 / TILE_K, 12);
-/// From this number of rows on, blocks are [`MANY`] deep.
-const SOME_ROWS: usize = 256;
+/// The same with half the depth ([`Int8Gemm::shallow_below`]).
+const SHALLOW: (usize, usize) = (MANY.0 / 2, MANY.1);
 /// The weights of few rows stream from memory once. Their sums stay in L1.
 const FEW: (usize, usize) = (usize::MAX, 32);
 
@@ -63,8 +61,8 @@ pub(super) fn quantise(
 pub(super) fn multiply(layer: &Int8Layer<'_>, gemm: Int8Gemm, pool: &mut Pool) {
     let (depth, group) = match layer.rows {
         ..MANY_ROWS => FEW,
-        MANY_ROWS..SOME_ROWS => SOME,
-        SOME_ROWS.. => MANY,
+        rows if rows < gemm.shallow_below() => SHALLOW,
+        _ => MANY,
     };
     let (outputs, group) = (layer.outputs(), group / layer.halves());
     let pieces = (pool.threads() * PIECES_A_THREAD).min(outputs);

@@ -312,7 +312,7 @@ impl<Q: Integers> GroupGemm<'_, Q> {
                     }
                 }
                 if FROM == WIDENED && (line * LINE).is_multiple_of(PANEL) {
-                    // The rows of the next tile, which do not fit the first-level cache.
+                    // The rows of the next tile, which many rows push out of the first-level cache.
                     for m in M..2 * M {
                         prefetch_line(a.wrapping_add(m * self.a_stride + line * LINE).cast());
                     }
