@@ -16,6 +16,9 @@
 //! sum loses by its own rounding. It is about a hundredth of what rounding the result to fp16 loses. (fp16's infinities
 //! become NaN: `low` is infinity minus infinity.)
 //!
+//! A few rows wait for memory, which vectors read faster than tiles. They are multiplied by vectors, with the same bits
+//! ([`mod@few_rows`]).
+//!
 //! [`mod@reference`] computes the same bits in plain Rust. The tests of both families use it on machines without their
 //! instructions.
 
@@ -25,6 +28,8 @@ mod amx;
 mod amx_int8;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx_loops;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod few_rows;
 mod integers;
 mod layer;
 mod macro_kernel;
@@ -38,7 +43,7 @@ use glmbench_device::DType;
 use crate::pack::{TILE_BYTES, TILE_ROWS};
 use crate::simd::amx::Amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::simd::{Avx512, Avx512Bf16, amx::found};
+use crate::simd::{Avx512, Avx512Bf16, Avx512Vnni, amx::found};
 
 pub(crate) use self::integers::{INTEGER_BYTES, WEIGHT_PARTS};
 pub(crate) use self::layer::TileLayers;
@@ -139,6 +144,15 @@ impl Configured {
 /// its workspace.
 type FromStored<C> = unsafe fn(&TileProduct<C>, &mut [u8]);
 
+/// A product of few rows by vectors, with the same bits. It takes panels as stored.
+#[derive(Debug, Clone, Copy)]
+struct FewRows<C> {
+    /// The largest number of rows.
+    most: usize,
+    /// The product of a [`Shape::Narrow`].
+    multiply: unsafe fn(&TileProduct<C>),
+}
+
 /// A product in the tile registers, for one kind of numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TileUnit<C = f32> {
@@ -149,25 +163,34 @@ pub(crate) struct TileUnit<C = f32> {
     multiply: unsafe fn(&TileProduct<C>),
     /// The product of few rows with stored panels, for numbers in several parts.
     from_stored: Option<FromStored<C>>,
+    few_rows: Option<FewRows<C>>,
 }
 
 impl<C> TileUnit<C> {
-    /// Creates a unit that uses the tile registers if there are some, and has no product with stored panels.
+    /// Creates a unit that uses the tile registers if there are some, for any number of rows.
     const fn new(registers: Option<Amx>, parts: [usize; 2], multiply: unsafe fn(&TileProduct<C>)) -> Self {
-        Self { registers, parts, multiply, from_stored: None }
+        Self { registers, parts, multiply, from_stored: None, few_rows: None }
+    }
+
+    /// Returns the product by vectors, if a product of a shape has as few rows.
+    fn few_rows(&self, shape: Shape) -> Option<unsafe fn(&TileProduct<C>)> {
+        let few =
+            self.few_rows.as_ref().filter(|few| matches!(shape, Shape::Narrow { rows } if rows <= few.most));
+        few.map(|few| few.multiply)
     }
 
     /// Returns whether a product of a shape covers the whole depth, because it prefetches its panels, or the next ones.
     pub(crate) fn takes_whole_depth(&self, shape: Shape, rows: usize) -> bool {
         match shape {
-            Shape::Narrow { .. } => self.parts == [1; 2] || self.from_stored.is_some(),
+            Shape::Narrow { .. } => self.parts == [1; 2] || self.takes_stored(shape),
             Shape::Wide => self.parts == [1; 2] && self.registers.is_some() && rows <= STREAMED_ROWS,
         }
     }
 
     /// Returns whether a product of a shape takes its panels as stored, and converts them on the way.
     pub(crate) fn takes_stored(&self, shape: Shape) -> bool {
-        shape != Shape::Wide && self.from_stored.is_some()
+        let in_parts = self.parts != [1; 2] && shape != Shape::Wide;
+        in_parts && (self.from_stored.is_some() || self.few_rows(shape).is_some())
     }
 
     /// Returns the size of a tile of rows with its parts, in bytes.
@@ -205,8 +228,9 @@ impl<C> TileUnit<C> {
     pub(crate) unsafe fn multiply(&self, configured: &Configured, product: &TileProduct<C>) {
         let ready = configured.registers || self.registers.is_none();
         assert!(ready && configured.serves(product.shape), "invariant: the registers hold the shape");
-        // SAFETY: the caller's promise; the instructions are present, by `self.registers`.
-        unsafe { (self.multiply)(product) };
+        let few_rows = self.few_rows(product.shape).filter(|_| self.parts == [1; 2]);
+        // SAFETY: the caller's promise; the instructions are present, by `self.registers` or `self.few_rows`.
+        unsafe { few_rows.unwrap_or(self.multiply)(product) };
     }
 
     /// Computes a product of few rows, from zero, with panels as stored. `workspace` holds a tile of each panel.
@@ -222,10 +246,12 @@ impl<C> TileUnit<C> {
         product: &TileProduct<C>,
         workspace: &mut [u8],
     ) {
-        assert!(
-            configured.registers && configured.serves(product.shape),
-            "invariant: the registers hold the shape"
-        );
+        let ready = configured.registers || self.registers.is_none();
+        assert!(ready && configured.serves(product.shape), "invariant: the registers hold the shape");
+        if let Some(multiply) = self.few_rows(product.shape) {
+            // SAFETY: the caller's promise; the instructions are present, by `self.few_rows`.
+            return unsafe { multiply(product) };
+        }
         assert!(workspace.len() >= NARROW * self.panel_bytes(), "invariant: a tile of each panel fits");
         let multiply = self.from_stored.expect("invariant: the unit multiplies stored panels");
         // SAFETY: the caller's promise; the instructions are present, by `self.registers`.
@@ -282,7 +308,8 @@ impl TileKernels {
         let registers = Some(registers);
         let weighted_integers = Some(TileUnit::new(registers, [WEIGHT_PARTS, 1], integers::AMX_PRODUCT));
         let unit = TileUnit::new(registers, [parts; 2], amx::product(parts));
-        let unit = TileUnit { from_stored: amx::from_stored(isa, parts), ..unit };
+        let few_rows = Some(FewRows::numbers(isa, parts));
+        let unit = TileUnit { from_stored: amx::from_stored(isa, parts), few_rows, ..unit };
         Some(Self { parts, unit, weighted_integers, around: Around::Avx512(isa) })
     }
 
@@ -369,7 +396,8 @@ pub(crate) fn amx_int8() -> Option<TileUnit<i32>> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     {
         let registers = found().ok().filter(|amx| amx.has_int8())?;
-        Some(TileUnit::new(Some(registers), [1; 2], amx_int8::multiply))
+        let unit = TileUnit::new(Some(registers), [1; 2], amx_int8::multiply);
+        Some(TileUnit { few_rows: Avx512Vnni::detect().map(FewRows::integers), ..unit })
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     None

@@ -158,15 +158,39 @@ impl Summation for PairSummation {
     }
 }
 
-/// Adds the products of one number with its number in each column, by fused multiply-adds.
+/// Adds the products of one number with its number in each column, by fused multiply-adds. Results that are subnormal
+/// become zero.
 #[inline(always)]
 fn add_products(a: u16, row: &[u8; 2 * ROW], odd: usize, sums: &mut [f32; TILE_ROWS]) {
     let x = widen(a);
-    for (column, sum) in sums.iter_mut().enumerate() {
+    let of_column = |column: usize| {
         let at = 4 * column + 2 * odd;
-        let w = widen(u16::from_le_bytes([row[at], row[at + 1]]));
-        *sum = flush(x.mul_add(w, *sum));
+        widen(u16::from_le_bytes([row[at], row[at + 1]]))
+    };
+    let (before, mut smallest) = (*sums, false);
+    for (column, sum) in sums.iter_mut().enumerate() {
+        *sum = flush(x.mul_add(of_column(column), *sum));
+        smallest |= sum.abs() == f32::MIN_POSITIVE;
     }
+    if smallest {
+        for (column, sum) in sums.iter_mut().enumerate() {
+            if is_rounded_up(x, of_column(column), before[column], *sum) {
+                *sum = 0.0f32.copysign(*sum);
+            }
+        }
+    }
+}
+
+/// Returns whether `sum`, the smallest normal number, is `x * w + c` only because a subnormal result has fewer bits. The
+/// processor rounds to 24 bits before it decides whether a result is subnormal (Intel 64 and IA-32 Architectures
+/// Software Developer's Manual, volume 1, Numeric Underflow Exception).
+#[cold]
+fn is_rounded_up(x: f32, w: f32, c: f32, sum: f32) -> bool {
+    /// Brings the result into the range where it has 24 bits.
+    const SCALE: f32 = (1 << 24) as f32;
+    let (small, large) = if x.abs() < w.abs() { (x, w) } else { (w, x) };
+    sum.abs() == f32::MIN_POSITIVE
+        && (small * SCALE).mul_add(large, c * SCALE).abs() < f32::MIN_POSITIVE * SCALE
 }
 
 /// Widens a bf16 to fp32. Subnormal numbers become zero.

@@ -269,6 +269,9 @@ fn pairs_are_summed_as_the_manual_says() {
         ([1.0, 1.0], [-16777216.0, 16777216.0], 1.0, 0.0),
         ([1.0, 1.0], [16777216.0, 1.0], 1.0, 16777218.0),
         ([tiny, 2.0], [3e38, 4.0], 0.5, 8.5),
+        // Rounded to 24 bits, the sum is below the smallest normal number, so it is subnormal.
+        ([-1.5 * 2f32.powi(-75), 0.0], [2f32.powi(-76), 0.0], f32::MIN_POSITIVE, 0.0),
+        ([2f32.powi(-75), 0.0], [-2f32.powi(-76), 0.0], f32::MIN_POSITIVE, f32::MIN_POSITIVE),
     ];
     for (a, b, start, expected) in cases {
         let bits = |x: f32| (x.to_bits() >> 16) as u16;
@@ -296,5 +299,134 @@ fn pairs_are_summed_as_the_manual_says() {
             unit.release(configured);
             assert_eq!(c[0], expected, "{a:?} {b:?} {}", set.name());
         }
+    }
+}
+
+/// Returns the unit with a product of few rows instead of its own.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn by_vectors<C: Copy>(unit: &TileUnit<C>, few_rows: FewRows<C>) -> TileUnit<C> {
+    TileUnit { few_rows: Some(few_rows), ..*unit }
+}
+
+/// Returns the sums of a narrow product, which begin at `before`. `stored` says whether panels are as stored.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn sums<C: Clone>(
+    unit: &TileUnit<C>,
+    rows: usize,
+    (a, b): (&[u8], &[Vec<u8>; NARROW]),
+    (before, fresh): (&[C], bool),
+    stored: bool,
+) -> Vec<C> {
+    let shape = Shape::Narrow { rows };
+    let mut c = before.to_vec();
+    let product = TileProduct {
+        shape,
+        a: [a.as_ptr(); WIDE],
+        b: b.each_ref().map(|panel| panel.as_ptr()),
+        ahead_lines: 0,
+        tiles: a.len() / unit.row_bytes(),
+        fresh,
+        c: c.as_mut_ptr(),
+    };
+    let configured = unit.configure(shape);
+    let mut workspace = vec![0; NARROW * unit.panel_bytes()];
+    // SAFETY: rows, panels and sums hold the shape.
+    unsafe {
+        if stored {
+            unit.multiply_stored(&configured, &product, &mut workspace);
+        } else {
+            unit.multiply(&configured, &product);
+        }
+    }
+    unit.release(configured);
+    c
+}
+
+/// Generates bytes from a seed.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn bytes(seed: u64, n: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let byte = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(byte).take(n).collect()
+}
+
+/// Generates bf16 numbers of sixteen adjacent exponents, of which `first` is the first; exponent 0 is of subnormal numbers.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn of_exponents(seed: u64, n: usize, first: u16) -> Vec<f32> {
+    let bytes = bytes(seed, 2 * n);
+    let number = |bits: u16| {
+        let bits = bits & 0x807f | (first + (bits >> 7 & 0xf)) << 7;
+        f32::from_bits(u32::from(bits) << 16)
+    };
+    bytes.as_chunks().0.iter().map(|bits| number(u16::from_le_bytes(*bits))).collect()
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Few rows by vectors have the bits of the tiles, and other rows keep theirs. In bf16, with numbers of all
+    /// exponents: products and sums are subnormal, or overflow.
+    #[test]
+    fn few_rows_by_vectors_have_the_bits_of_tiles(
+        rows in 1usize..=4, tiles in 1usize..8, fresh: bool, exponents in (0u16..=240, 0u16..=240), near: bool, seed: u64,
+    ) {
+        let Some(isa) = Avx512::detect() else { return Ok(()) };
+        // Products near the smallest normal number: the exponents of their factors add up to that.
+        let exponents = if near { (exponents.0 / 2, 120 - exponents.0 / 2) } else { exponents };
+        for dtype in [DType::Bf16, DType::Fp16] {
+            let kernels = TileKernels::reference(dtype).unwrap();
+            let few = FewRows::numbers(isa, kernels.parts);
+            let (rows, unit) = (rows.min(few.most), by_vectors(&kernels.unit, few));
+            let of_type = |seed, n, exponent| match dtype {
+                DType::Bf16 => of_exponents(seed, n, exponent),
+                _ => numbers(seed, n, dtype),
+            };
+            let stored: [Vec<u8>; NARROW] = std::array::from_fn(|panel| {
+                let bits = |x: f32| match dtype {
+                    DType::Fp16 => half::f16::from_f32(x).to_bits(),
+                    _ => (x.to_bits() >> 16) as u16,
+                };
+                let numbers = of_type(seed ^ (panel as u64 + 1), tiles * TILE_BYTES / 2, exponents.0);
+                numbers.into_iter().flat_map(|x| bits(x).to_le_bytes()).collect()
+            });
+            let panels = stored.clone().map(|panel| match kernels.unpack() {
+                Some(unpack) => {
+                    let mut parts = vec![0; panel.len() * kernels.parts];
+                    unpack.run(&panel, &mut parts);
+                    parts
+                }
+                None => panel,
+            });
+            let mut a = vec![0; tiles * unit.row_bytes()];
+            for row in 0..TILE_ROWS {
+                let x = of_type(seed ^ (row as u64 + 100), tiles * TILE_DEPTH, exponents.1);
+                kernels.pack_row(&x, &mut a, row);
+            }
+            let before = of_type(!seed, TILE_ROWS * NARROW * 16, 0);
+            let of = |unit: &TileUnit, panels, stored| {
+                let sums = sums(unit, rows, (&a, panels), (&before, fresh), stored);
+                sums.into_iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect::<Vec<_>>()
+            };
+            let expected = of(&kernels.unit, &panels, false);
+            prop_assert_eq!(of(&unit, &stored, unit.takes_stored(Shape::Narrow { rows })), expected);
+        }
+    }
+
+    /// The same for integers, of all values and with sums that wrap.
+    #[test]
+    fn few_rows_of_integers_by_vectors_have_the_bits_of_tiles(
+        rows in 1usize..=8, tiles in 1usize..8, fresh: bool, seed: u64,
+    ) {
+        let Some(isa) = Avx512Vnni::detect() else { return Ok(()) };
+        let few = FewRows::integers(isa);
+        let a = bytes(seed, tiles * TILE_BYTES);
+        let b = std::array::from_fn(|panel| bytes(seed ^ (panel as u64 + 1), tiles * TILE_BYTES));
+        let before: Vec<i32> = bytes(seed, TILE_ROWS * NARROW * 16 * 4).as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+        let of = |unit: &TileUnit<i32>| sums(unit, rows.min(few.most), (&a, &b), (&before, fresh), false);
+        prop_assert_eq!(of(&by_vectors(&reference_int8(), few)), of(&reference_int8()));
     }
 }
