@@ -277,7 +277,7 @@ impl KvCache {
             }
             if layout.tiles {
                 let values = &mut self.values[to * value_bytes..(to + layout.shape.kv_heads) * value_bytes];
-                values.chunks_exact_mut(value_bytes).for_each(|head| layout.clear_after(head, tokens));
+                values.chunks_exact_mut(value_bytes).for_each(|head| clear_after(head, tokens));
             }
         }
     }
@@ -324,7 +324,9 @@ impl Writer<'_> {
     ///
     /// Tiles multiply values 32 tokens at a time. Another sequence may have left NaN or infinity in the places of later
     /// tokens, which a weight of zero would not cancel. The first token of each 32 therefore clears the places of the
-    /// others. Integers are always finite. If a value contains NaN or infinity, the key scale of the token becomes NaN instead.
+    /// others. Attention would find the NaN, but compute the rows again for every token of a new sequence.
+    ///
+    /// Integers are always finite. If a value contains NaN or infinity, the key scale of the token becomes NaN instead.
     /// Every row that sees the token then has a NaN score, and other rows are not affected.
     ///
     /// # Safety
@@ -409,26 +411,6 @@ impl Writer<'_> {
 }
 
 impl Layout {
-    /// Clears the values of one block and head that share a tile with the first `tokens` tokens, but come after them.
-    fn clear_after(&self, values: &mut [u8], tokens: usize) {
-        for place in tokens..tokens.next_multiple_of(TILE_DEPTH) {
-            match self.bytes {
-                2 => self.put_value::<2>(
-                    values.as_chunks_mut().0,
-                    place,
-                    0,
-                    &vec![[0; 2]; self.shape.channels],
-                ),
-                _ => self.put_value::<4>(
-                    values.as_chunks_mut().0,
-                    place,
-                    0,
-                    &vec![[0; 4]; self.shape.channels],
-                ),
-            }
-        }
-    }
-
     /// Writes a token's key, starting at channel `first`.
     fn put_key<const BYTES: usize>(
         &self,
@@ -455,6 +437,19 @@ impl Layout {
         for (numbers, panel) in numbers.chunks(PANEL).zip(panels) {
             for (i, number) in numbers.iter().enumerate() {
                 panel[self.values.at(place, i)] = *number;
+            }
+        }
+    }
+}
+
+/// Clears the values of one block and head that share a tile with the first `tokens` tokens, but come after them. The tiles
+/// hold numbers of two bytes.
+pub(super) fn clear_after(values: &mut [u8], tokens: usize) {
+    let order = Order::tiles(KV_BLOCK_TOKENS);
+    for panel in values.as_chunks_mut::<2>().0.chunks_exact_mut(order.numbers()) {
+        for place in tokens..tokens.next_multiple_of(TILE_DEPTH) {
+            for channel in 0..PANEL {
+                panel[order.at(place, channel)] = [0; 2];
             }
         }
     }

@@ -7,6 +7,11 @@
 //!
 //! Blocks are summed to runs of [`RUN_TOKENS`] tokens, and runs to the context, always from token 0 and in order. A
 //! row's numbers therefore depend on its own context only, and threads may split a context by runs.
+//!
+//! A row is also multiplied with values after its context: those of later rows of its item, and earlier contents of a
+//! tile. They have the weight zero. Zero times infinity or NaN is NaN, which every later sum keeps. An item with such
+//! results is computed again, one token at a time ([`Attention::each_alone`]). Of other values, only the sign of zero
+//! reaches a sum ([`Divide`]). Scores after the context are replaced before they are used.
 
 mod channel_cache;
 mod int8;
@@ -67,6 +72,8 @@ struct Item {
     head: usize,
     first: usize,
     tokens: usize,
+    /// Whether values after the context count as zeros, whatever the cache holds there.
+    alone: bool,
 }
 
 /// Returns the width of a row of weighted values, padded to whole strips.
@@ -203,12 +210,14 @@ impl Attention<'_> {
         });
         let first_unit = |i: usize| items[..i].iter().map(|item| self.runs(item)).sum::<usize>();
         pool.each(items.len(), units.len() * self.group() * self.shape.channels, &|thread, i| {
-            let (item, first, products) = (&items[i], first_unit(i), &*lock(thread).products);
+            let (item, first, scratch) = (&items[i], first_unit(i), &mut *lock(thread));
             let whole = sums(first);
             for run in 1..self.runs(item) {
-                self.merge(item, products, whole, sums(first + run));
+                self.merge(item, &*scratch.products, whole, sums(first + run));
             }
-            self.write_out(item, products, whole);
+            if !self.write_out(item, &*scratch.products, whole) {
+                self.each_alone(item, scratch);
+            }
         });
     }
 
@@ -224,7 +233,7 @@ impl Attention<'_> {
                 let left_in_block = KV_BLOCK_TOKENS - (sequence.visible(first) - 1) % KV_BLOCK_TOKENS;
                 let tokens = most.min(sequence.rows.len() - first).min(left_in_block);
                 let heads = 0..self.shape.kv_heads;
-                out.extend(heads.map(|head| Item { sequence: index, head, first, tokens }));
+                out.extend(heads.map(|head| Item { sequence: index, head, first, tokens, alone: false }));
                 first += tokens;
             }
         }
@@ -266,6 +275,24 @@ impl Attention<'_> {
 
     /// Processes one item.
     fn whole_item(&self, item: &Item, scratch: &mut Scratch) {
+        if !self.compute(item, scratch) {
+            self.each_alone(item, scratch);
+        }
+    }
+
+    /// Computes an item with infinite or NaN results again, one token at a time, with zeros after each context. The results of
+    /// rows that were right before do not change.
+    fn each_alone(&self, item: &Item, scratch: &mut Scratch) {
+        if item.tokens == 1 && !scratch.products.reads_after(self.longest(item)) {
+            return;
+        }
+        for token in 0..item.tokens {
+            self.compute(&Item { first: item.first + token, tokens: 1, alone: true, ..*item }, scratch);
+        }
+    }
+
+    /// Computes the results of an item, and returns whether all are finite.
+    fn compute(&self, item: &Item, scratch: &mut Scratch) -> bool {
         let Scratch { products, scores, whole, run: next } = scratch;
         let products = &mut **products;
         self.take_queries(item, products);
@@ -275,7 +302,7 @@ impl Attention<'_> {
             self.merge(item, products, whole, next);
         }
         products.end();
-        self.write_out(item, products, whole);
+        self.write_out(item, products, whole)
     }
 
     fn take_queries(&self, item: &Item, products: &mut dyn Products) {
@@ -321,7 +348,7 @@ impl Attention<'_> {
         let block = self.sequences[item.sequence].blocks[begin / KV_BLOCK_TOKENS] as usize;
         let at = self.cache.index(self.layer, block, item.head);
         let tokens = KV_BLOCK_TOKENS.min(end - begin);
-        Block { keys: self.cache.keys(at), values: self.cache.values(at), tokens }
+        Block { keys: self.cache.keys(at), values: self.cache.values(at), tokens, alone: item.alone }
     }
 
     /// Returns what to prefetch while a block is computed: one share per row, and some between products.
@@ -379,27 +406,38 @@ impl Attention<'_> {
         }
     }
 
-    fn write_out(&self, item: &Item, products: &dyn Products, sums: &mut [f32]) {
+    /// Writes the results of an item, and returns whether all are finite.
+    fn write_out(&self, item: &Item, products: &dyn Products, sums: &mut [f32]) -> bool {
+        let mut finite = true;
         for chunk in self.chunks(item) {
             let sums = self.sums(chunk, products, sums);
             for row in 0..chunk.rows {
-                self.write_row(item, chunk.first + row, sums.state(row).total, sums.row(row));
+                finite &= self.write_row(item, chunk.first + row, sums.state(row).total, sums.row(row));
             }
         }
+        finite
     }
 
-    /// Writes a row's weighted values, divided by their total, to the output.
-    fn write_row<'a>(&self, item: &Item, row: usize, total: f32, values: impl Iterator<Item = &'a [f32]>) {
+    /// Writes a row's weighted values, divided by their total, to the output. Returns whether all are finite.
+    fn write_row<'a>(
+        &self,
+        item: &Item,
+        row: usize,
+        total: f32,
+        values: impl Iterator<Item = &'a [f32]>,
+    ) -> bool {
         let (group, channels) = (self.group(), self.shape.channels);
         let token = self.sequences[item.sequence].rows.start + item.first + row / group;
         let begin = token * self.out_stride + (item.head * group + row % group) * channels;
         // SAFETY: a head's channels of a token belong to one item.
         let mut out = unsafe { self.out.range(begin..begin + channels) };
+        let mut finite = true;
         for values in values {
             let (strip, rest) = out.split_at_mut(values.len().min(out.len()));
-            self.vectors.run(Divide { x: values, divisor: total, out: strip });
+            finite &= self.vectors.run(Divide { x: values, divisor: total, out: strip });
             out = rest;
         }
+        finite
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Block<'a> {
     pub values: Panels<'a>,
     /// Tokens of the block that the last row of the item sees, at least one.
     pub tokens: usize,
+    /// Whether values after the tokens count as zeros, whatever the block holds there.
+    pub alone: bool,
 }
 
 /// Rows of an item that are processed together, at most [`super::CHUNK_ROWS`].
@@ -73,6 +75,11 @@ pub(super) trait Products: Debug + Send {
         sums: &mut [f32],
         ahead: &mut Ahead<'_>,
     );
+
+    /// Returns whether values after the first `tokens` tokens are multiplied too, by the weight zero, and need not be finite.
+    fn reads_after(&self, _tokens: usize) -> bool {
+        false
+    }
 
     /// Ends the item.
     fn end(&mut self);

@@ -10,6 +10,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::pack::quantise::largest;
 use crate::pack::{PANEL, TILE_BYTES, TILE_DEPTH, TILE_ROWS};
 use crate::simd::{Element, Isa, Kernel, Simd16, exp};
 
@@ -184,7 +185,9 @@ impl Kernel for Mix<'_> {
     }
 }
 
-/// `out = round(x / divisor)`. `x` has as many numbers as `out`, padded to sixteen.
+/// `out = round(x / divisor)`. `x` has as many numbers as `out`, padded to sixteen. Returns whether all of `out` are finite.
+///
+/// A sum of minus zero counts as zero. Its sign depends on the values after a row's context, which have a weight of zero.
 pub(super) struct Divide<'a> {
     pub(super) x: &'a [f32],
     pub(super) divisor: f32,
@@ -192,18 +195,20 @@ pub(super) struct Divide<'a> {
 }
 
 impl Kernel for Divide<'_> {
-    type Output = ();
+    type Output = bool;
 
     #[inline(always)]
-    fn run<I: Isa, E: Element>(self, isa: I) {
-        let divisor = isa.splat(self.divisor);
+    fn run<I: Isa, E: Element>(self, isa: I) -> bool {
+        let (zero, divisor) = (isa.splat(0.0), isa.splat(self.divisor));
         for (x, out) in self.x.as_chunks().0.iter().zip(self.out.chunks_mut(PANEL)) {
-            let quotients = E::round(isa.load(x).div(divisor));
+            // The addition changes only minus zero.
+            let quotients = E::round(isa.load(x).add(zero).div(divisor));
             match out.as_mut_array() {
                 Some(out) => quotients.store(out),
                 None => out.copy_from_slice(&quotients.lanes()[..out.len()]),
             }
         }
+        largest(self.out).is_finite()
     }
 }
 

@@ -100,34 +100,49 @@ impl Bench {
     /// Feeds the sequences side by side, one step of each at a time. Returns the attention output for every row of each
     /// sequence.
     fn attend(&mut self, fed: &[Fed<'_>]) -> Vec<Vec<f32>> {
-        let (width, q_width) = (self.setup.width(), self.setup.q_width());
-        // The last sequence's blocks come first.
-        let table = |i: usize| (0..self.blocks).map(|b| (i * self.blocks + b) as u32).collect::<Vec<_>>();
-        let tables: Vec<Vec<u32>> = (0..fed.len()).rev().map(table).collect();
+        let width = self.setup.width();
         let mut results = vec![Vec::new(); fed.len()];
         for step in 0..fed.iter().map(|f| f.steps.len()).max().unwrap_or(0) {
-            let mut input = Vec::new();
-            let (mut owners, mut views) = (Vec::new(), Vec::new());
-            for (i, f) in fed.iter().enumerate() {
+            let mut parts = vec![(0, &[][..]); fed.len()];
+            for (f, part) in fed.iter().zip(&mut parts) {
                 let Some(&tokens) = f.steps.get(step) else { continue };
-                let before: usize = f.steps[..step].iter().sum();
-                let first = input.len() / width;
-                input.extend_from_slice(&f.rows[before * width..(before + tokens) * width]);
-                let (rows, context) = (first..first + tokens, before + tokens);
-                owners.push(i);
-                views.push(SequenceView { rows, context, blocks: &tables[i] });
+                let before = f.steps[..step].iter().sum();
+                *part = (before, &f.rows[before * width..(before + tokens) * width]);
             }
-            let Self { cpu, cache, qkv, out, setup, .. } = self;
-            cpu.upload(&input, qkv).unwrap();
-            cpu.write_kv(qkv, cache, 0, &views, setup.shape).unwrap();
-            cpu.attention(qkv, cache, 0, &views, setup.shape, out).unwrap();
-            let mut all = Vec::new();
-            cpu.download(out, &mut all).unwrap();
-            for (owner, view) in owners.into_iter().zip(&views) {
-                results[owner].extend_from_slice(&all[view.rows.start * q_width..view.rows.end * q_width]);
+            for (result, out) in results.iter_mut().zip(self.step(&parts)) {
+                result.extend(out);
             }
         }
         results
+    }
+
+    /// Feeds some rows of each sequence, after its first tokens. Tokens that follow them in the cache are taken back.
+    /// Returns the attention output for the rows.
+    fn step(&mut self, parts: &[(usize, &[f32])]) -> Vec<Vec<f32>> {
+        let (width, q_width) = (self.setup.width(), self.setup.q_width());
+        // The last sequence's blocks come first.
+        let table = |i: usize| (0..self.blocks).map(|b| (i * self.blocks + b) as u32).collect::<Vec<_>>();
+        let tables: Vec<Vec<u32>> = (0..parts.len()).rev().map(table).collect();
+        let mut input = Vec::new();
+        let mut views = Vec::new();
+        for ((before, rows), blocks) in parts.iter().zip(&tables).filter(|((_, rows), _)| !rows.is_empty()) {
+            let (first, tokens) = (input.len() / width, rows.len() / width);
+            input.extend_from_slice(rows);
+            views.push(SequenceView { rows: first..first + tokens, context: before + tokens, blocks });
+        }
+        let Self { cpu, cache, qkv, out, setup, .. } = self;
+        cpu.upload(&input, qkv).unwrap();
+        cpu.write_kv(qkv, cache, 0, &views, setup.shape).unwrap();
+        cpu.attention(qkv, cache, 0, &views, setup.shape, out).unwrap();
+        let mut all = Vec::new();
+        cpu.download(out, &mut all).unwrap();
+        let mut rest = &all[..];
+        let mut of = |(_, rows): &(usize, &[f32])| {
+            let (out, later) = rest.split_at(rows.len() / width * q_width);
+            rest = later;
+            out.to_vec()
+        };
+        parts.iter().map(&mut of).collect()
     }
 }
 
@@ -139,6 +154,21 @@ fn attend(setup: Setup, fed: &[Fed<'_>]) -> Vec<Vec<f32>> {
 
 fn bits(rows: &[f32]) -> Vec<u32> {
     rows.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Returns the bits of numbers, the same for every NaN: its sign and payload depend on the processor.
+fn bits_but_nan(rows: &[f32]) -> Vec<u32> {
+    rows.iter().map(|x| if x.is_nan() { f32::NAN } else { *x }.to_bits()).collect()
+}
+
+/// Returns every set of this machine with every type and every form of KV cache.
+fn all_setups() -> impl Iterator<Item = Setup> {
+    let types = [DType::Fp32, DType::Fp16, DType::Bf16];
+    let precisions = move || {
+        KvForm::ALL.into_iter().flat_map(move |kv| types.map(|dtype| Precision { kv, ..dtype.into() }))
+    };
+    let sets = Family::ALL.into_iter().flat_map(Family::sets);
+    sets.flat_map(move |set| precisions().map(move |precision| Setup::new(set, precision)))
 }
 
 /// Returns this machine's instruction sets, of all families.
@@ -389,22 +419,87 @@ fn chunks_of_rows_do_not_know_of_each_other() {
 /// Blocks keep the data of earlier sequences, which must not affect later ones.
 #[test]
 fn what_a_block_held_before_reaches_nobody() {
-    for set in sets() {
-        for kv in KvForm::ALL {
-            for dtype in [DType::Fp32, DType::Fp16, DType::Bf16] {
-                let shape = AttentionShape { heads: 2, ..SMALL };
-                let setup = Setup { shape, ..Setup::new(set, Precision { kv, ..dtype.into() }) };
-                let steps = [1, 30, 2, 63, 5, 1, 31, 1, 1];
-                let tokens = steps.iter().sum();
-                let rows = setup.rows(5, tokens);
-                let mine = [Fed { rows: &rows, steps: &steps }];
-                let expected = attend(setup, &mine).remove(0);
-                let mut bench = Bench::new(setup, 1, 2 * KV_BLOCK_TOKENS);
-                let spoilt = vec![f32::NAN; 2 * KV_BLOCK_TOKENS * setup.width()];
-                bench.attend(&[Fed { rows: &spoilt, steps: &[2 * KV_BLOCK_TOKENS] }]);
-                let after = bench.attend(&mine).remove(0);
-                assert!(after.iter().all(|x| x.is_finite()), "{setup:?}");
-                assert_eq!(bits(&after), bits(&expected), "{setup:?}");
+    for setup in all_setups() {
+        let setup = Setup { shape: AttentionShape { heads: 2, ..SMALL }, ..setup };
+        let steps = [1, 30, 2, 63, 5, 1, 31, 1, 1];
+        let tokens = steps.iter().sum();
+        let rows = setup.rows(5, tokens);
+        let mine = [Fed { rows: &rows, steps: &steps }];
+        let expected = attend(setup, &mine).remove(0);
+        let mut bench = Bench::new(setup, 1, 2 * KV_BLOCK_TOKENS);
+        let spoilt = vec![f32::NAN; 2 * KV_BLOCK_TOKENS * setup.width()];
+        bench.attend(&[Fed { rows: &spoilt, steps: &[2 * KV_BLOCK_TOKENS] }]);
+        let after = bench.attend(&mine).remove(0);
+        assert!(after.iter().all(|x| x.is_finite()), "{setup:?}");
+        assert_eq!(bits(&after), bits(&expected), "{setup:?}");
+    }
+}
+
+/// Guesses that the model rejects stay in the cache after the sequence, and must not affect its next rows. The threads
+/// split the runs of the long context.
+#[test]
+fn tokens_that_were_taken_back_reach_nobody() {
+    let split = all_setups().filter(|setup| setup.set == setup.set.family().best());
+    let split = split.map(|setup| (Setup { shape: ONE_GROUP, threads: 16, ..setup }, super::RUN_TOKENS + 35));
+    for (setup, kept) in all_setups().map(|setup| (setup, 35)).chain(split) {
+        const STEPS: [usize; 7] = [1, 1, 3, 1, 20, 1, 1];
+        const GUESSES: usize = 12;
+        let tokens = kept + STEPS.iter().sum::<usize>();
+        let (width, rows) = (setup.width(), setup.rows(7, tokens));
+        let steps = [&[kept][..], &STEPS].concat();
+        let expected = attend(setup, &[Fed { rows: &rows, steps: &steps }]).remove(0);
+        for number in [f32::INFINITY, f32::NAN] {
+            let mut bench = Bench::new(setup, 1, tokens + GUESSES);
+            let mut ours = bench.step(&[(0, &rows[..kept * width])]).remove(0);
+            let mut before = kept;
+            for step in STEPS {
+                let mine = &rows[before * width..(before + step) * width];
+                let with_guesses = [mine, &vec![number; GUESSES * width]].concat();
+                bench.step(&[(before, &with_guesses)]);
+                ours.extend(bench.step(&[(before, mine)]).remove(0));
+                before += step;
+            }
+            assert!(bits(&ours) == bits(&expected), "{setup:?} {number}");
+        }
+    }
+}
+
+/// A row that is alone in its step finds no later tokens in the cache. Its numbers are those of the same row in a chunk,
+/// where later keys and values are infinite, NaN, or so large that int8 numbers or scores overflow.
+#[test]
+fn later_tokens_that_are_not_finite_move_no_bit() {
+    const TOKENS: usize = 60;
+    let nan_of_ones = f32::from_bits(u32::MAX >> 1);
+    for setup in all_setups() {
+        let clean = setup.rows(8, TOKENS);
+        let large = match setup.precision.dtype {
+            DType::Fp32 => f32::MAX,
+            DType::Fp16 => 65_504.0,
+            DType::Bf16 => f32::from_bits(f32::MAX.to_bits() & 0xFFFF_0000),
+        };
+        let AttentionShape { kv_heads, channels, .. } = setup.shape;
+        for (number, is_value) in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, nan_of_ones, large, -large]
+            .into_iter()
+            .flat_map(|number| [(number, false), (number, true)])
+        {
+            let mut rows = clean.clone();
+            // Two tokens of one head: the second one spoils another channel.
+            for (token, channel) in [(20, 3), (45, 17)] {
+                let at = channel + if is_value { kv_heads * channels } else { 0 };
+                rows[token * setup.width() + setup.q_width() + at] = number;
+            }
+            let of = |threads, chunk: usize| {
+                let steps: Vec<_> = (0..TOKENS).step_by(chunk).map(|at| chunk.min(TOKENS - at)).collect();
+                let fed = Fed { rows: &rows, steps: &steps };
+                bits_but_nan(&attend(Setup { threads, ..setup }, &[fed]).remove(0))
+            };
+            let expected = of(1, 1);
+            assert!(expected[..20 * setup.q_width()].iter().all(|x| f32::from_bits(*x).is_finite()));
+            for (threads, chunk) in [(1, 13), (1, TOKENS), (4, TOKENS)] {
+                let what = || format!("{setup:?}: {number} as a value: {is_value}, chunks of {chunk}");
+                let found = of(threads, chunk);
+                let wrong = found.iter().zip(&expected).position(|(x, expected)| x != expected);
+                assert!(wrong.is_none(), "{}: number {wrong:?}", what());
             }
         }
     }
@@ -431,5 +526,21 @@ fn integers_that_are_spoilt_are_seen_by_those_who_see_the_token() {
                 assert!(right, "{setup:?} token {token}: {x} at {i}");
             }
         }
+    }
+}
+
+/// A sum of minus zero stays so if nothing is added, and becomes zero if a later value is added with a weight of zero. Both
+/// are zero in the results.
+#[test]
+fn later_tokens_do_not_move_the_sign_of_zero() {
+    for setup in all_setups() {
+        let shape = AttentionShape { heads: 1, kv_heads: 1, channels: 16 };
+        let setup = Setup { shape, threads: 1, ..setup };
+        // The weight of the first token is so small that its product with the value rounds to minus zero. The first item
+        // has half the tokens.
+        let tokens = [(0.0, -1e-30), (400.0, -0.0), (0.0, 5.0), (0.0, 5.0), (0.0, 5.0), (0.0, 5.0)];
+        let rows = tokens.map(|(key, value)| [[1.0; 16], [key; 16], [value; 16]].concat()).concat();
+        let of = |steps: &[usize]| bits(&attend(setup, &[Fed { rows: &rows, steps }]).remove(0));
+        assert_eq!(of(&[6]), of(&[1; 6]), "{setup:?}");
     }
 }

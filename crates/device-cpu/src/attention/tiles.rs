@@ -18,6 +18,7 @@ use crate::buffer::Buffer;
 use crate::pack::{PANEL, TILE_BYTES, TILE_DEPTH, TILE_ROWS};
 use crate::product::tiles::{Configured, Shape, TileKernels, TileProduct, TileUnit, Unpack};
 
+use super::kv::clear_after;
 use super::products::{Ahead, Block, Chunk, Products};
 use super::softmax::Weights;
 use super::sums::Strips;
@@ -41,6 +42,8 @@ pub(super) struct Tiles {
     keys: Buffer<u8>,
     /// Values of a block, split into parts.
     values: Buffer<u8>,
+    /// Values of a block, with zeros after its tokens.
+    cleared: Buffer<u8>,
     /// The configuration of the tile registers, if they are configured.
     configured: Option<Configured>,
 }
@@ -60,6 +63,7 @@ impl Tiles {
             weight_parts: cut(CHUNK_ROWS / TILE_ROWS * TOKEN_TILES)?,
             keys: cut(KV_BLOCK_TOKENS / PANEL * depth)?,
             values: cut(shape.channels.div_ceil(PANEL) * TOKEN_TILES)?,
+            cleared: Buffer::zeroed(shape.channels.div_ceil(PANEL) * TOKEN_TILES * TILE_BYTES, WHAT)?,
             configured: None,
         })
     }
@@ -133,17 +137,26 @@ impl Products for Tiles {
             let tiles = chunk.rows.div_ceil(TILE_ROWS) * TOKEN_TILES;
             unpack.run(&self.weights[..tiles * TILE_BYTES], &mut self.weight_parts);
         }
+        let clears = block.alone && self.reads_after(block.tokens);
+        if clears && chunk.is_first() {
+            self.cleared.copy_from_slice(block.values.stored());
+            clear_after(&mut self.cleared, block.tokens);
+        }
         let product = Product {
             by: Arithmetic::of_type(&self.tiles),
             shape,
             chunk,
             rows: if self.tiles.unpack().is_some() { &self.weight_parts } else { &self.weights },
-            stored: block.values.stored(),
+            stored: if clears { &self.cleared } else { block.values.stored() },
             depth: TOKEN_TILES,
             used: block.tokens.div_ceil(TILE_DEPTH),
             panels: self.channels.div_ceil(PANEL),
         };
         product.add_to(self.configured.as_ref(), sums, false, &mut self.values, ahead);
+    }
+
+    fn reads_after(&self, tokens: usize) -> bool {
+        !tokens.is_multiple_of(TILE_DEPTH)
     }
 
     fn end(&mut self) {
