@@ -16,7 +16,7 @@ use crate::pack::quantise::{Quantise, QuantiseTiles, TileRow};
 use crate::pack::{PANEL, QUAD, Rows, RowsMut, TILE_BYTES, TILE_K, TILE_ROWS};
 use crate::packs::Packs;
 use crate::pool::Pool;
-use crate::product::tiles::{Shape, TileProduct, amx_int8, reference_int8};
+use crate::product::tiles::{Shape, TileProduct, amx_int8, few_rows_int8, reference_int8};
 use crate::product::{Epilogue, Scratch, WeightKernels};
 use crate::simd::{InstructionSet, Vectors};
 
@@ -29,7 +29,11 @@ fn kernels() -> impl Iterator<Item = Int8Kernels> {
         })
     };
     let best = vectors(InstructionSet::best_vector()).next().unwrap();
-    let tiles = [(Some(reference_int8()), "reference"), (amx_int8(), "amx")];
+    let tiles = [
+        (Some(reference_int8()), "reference"),
+        (few_rows_int8(), "reference, few rows by vectors"),
+        (amx_int8(), "amx"),
+    ];
     let tiles = tiles
         .into_iter()
         .filter_map(move |(unit, name)| Some(Int8Kernels { multiply: Multiply::Tiles(unit?), name, ..best }));

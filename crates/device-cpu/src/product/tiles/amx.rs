@@ -157,9 +157,6 @@ macro_rules! narrow_parts {
 /// # Safety
 /// As [`TileUnit::multiply`](super::TileUnit::multiply).
 unsafe fn multiply_bf16(t: &TileProduct) {
-    if t.tiles == 0 {
-        return;
-    }
     // SAFETY: the tiles are configured for the shape, and its blocks, panels and sums are valid.
     unsafe { tile_product!(t, "tdpbf16ps") }
 }
@@ -167,9 +164,6 @@ unsafe fn multiply_bf16(t: &TileProduct) {
 /// # Safety
 /// As [`TileUnit::multiply`](super::TileUnit::multiply).
 unsafe fn multiply_fp16(t: &TileProduct) {
-    if t.tiles == 0 {
-        return;
-    }
     // SAFETY: as in `multiply_bf16`. The parts of a tile are 1 KiB apart.
     unsafe {
         match t.shape {
@@ -246,9 +240,6 @@ macro_rules! split_line {
 /// As [`TileUnit::multiply_stored`](super::TileUnit::multiply_stored).
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn multiply_stored_fp16(t: &TileProduct, workspace: &mut [u8]) {
-    if t.tiles == 0 {
-        return;
-    }
     // SAFETY: the tiles are configured for the shape, and its blocks, panels and sums are valid. The workspace has a tile
     // in two parts, 1 KiB apart, for each of the four panels.
     unsafe {

@@ -6,9 +6,6 @@ use super::{Shape, TileProduct};
 /// # Safety
 /// As [`TileUnit::multiply`](super::TileUnit::multiply).
 pub(super) unsafe fn multiply(t: &TileProduct<i32>) {
-    if t.tiles == 0 {
-        return;
-    }
     // SAFETY: the tiles are configured for the shape, and its rows, panels and sums are valid.
     unsafe { tile_product!(t, "tdpbssd") }
 }

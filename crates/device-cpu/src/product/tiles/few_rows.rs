@@ -1,10 +1,11 @@
-//! Products of few rows by vectors, with the bits of the tile registers. Loads of tiles keep less of memory in flight
-//! than vectors and prefetches do, and few rows wait for memory (`docs/SPEED.md`).
+//! Products of few rows by vectors, with the bits of the tile registers. Few rows wait for memory. On an Intel Xeon with
+//! AMX, vectors read it 1.1 to 1.3 times as fast as the loops over tiles (`docs/SPEED.md`).
 //!
-//! Integers are exact in any order. Floating-point numbers follow `TDPBF16PS`: for each tile, one chain of fused
-//! multiply-adds over the even `k`, one over the odd `k`, and then both are added to each other and to the sum. The
-//! control register makes subnormal numbers zero meanwhile. It belongs to the compiler between two blocks of `asm!`, so
-//! one block holds a whole product.
+//! Integers are exact in any order. Floating-point numbers follow `TDPBF16PS`. For each tile, one chain of fused
+//! multiply-adds goes over the even `k`, another one over the odd `k`. Then both are added to each other and to the sum.
+//!
+//! Meanwhile, the control register makes subnormal numbers zero. The compiler relies on that register outside `asm!`, so
+//! one block of assembly holds a whole product, and restores it.
 
 use std::arch::x86_64::{
     _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32,
@@ -18,19 +19,26 @@ use crate::simd::{Avx512, Avx512Vnni};
 use super::amx::AHEAD_BYTES;
 use super::{FewRows, HALF, HIGH, NARROW, Shape, TileProduct};
 
+/// Rows of integers. Vectors of so many still read memory as fast as vectors of one.
+const INTEGER_ROWS: usize = 8;
+/// Rows of bf16: with four panels and two sums for each row, more do not fit the registers.
+const BF16_ROWS: usize = 4;
+/// Rows of fp16. With two, the arithmetic of three products for one takes longer than memory.
+const FP16_ROWS: usize = 1;
+
 impl FewRows<i32> {
     /// Returns the product of integers.
     pub(super) fn integers(_: Avx512Vnni) -> Self {
-        Self { most: 8, multiply: multiply_integers }
+        Self { most: INTEGER_ROWS, multiply: multiply_integers }
     }
 }
 
 impl FewRows<f32> {
-    /// Returns the product of numbers whose rows have `parts` parts.
+    /// Returns the product of numbers in `parts` parts.
     pub(super) fn numbers(_: Avx512, parts: usize) -> Self {
         match parts {
-            1 => Self { most: 4, multiply: multiply_bf16 },
-            _ => Self { most: 2, multiply: multiply_fp16 },
+            1 => Self { most: BF16_ROWS, multiply: multiply_bf16 },
+            _ => Self { most: FP16_ROWS, multiply: multiply_fp16 },
         }
     }
 }
@@ -46,7 +54,7 @@ fn rows_of<C>(t: &TileProduct<C>) -> usize {
 /// # Safety
 /// As [`TileUnit::multiply`](super::TileUnit::multiply); AVX-512 VNNI must be present.
 unsafe fn multiply_integers(t: &TileProduct<i32>) {
-    // SAFETY: the caller's promise. More than six rows by four panels do not fit the registers.
+    // SAFETY: the caller's promise. Seven rows by four panels would not fit the registers.
     unsafe {
         match rows_of(t) {
             1 => integers::<1, NARROW>(t, 0),
@@ -56,13 +64,14 @@ unsafe fn multiply_integers(t: &TileProduct<i32>) {
             5 => integers::<5, NARROW>(t, 0),
             6 => integers::<6, NARROW>(t, 0),
             7 => [0, 2].into_iter().for_each(|first| integers::<7, 2>(t, first)),
-            _ => [0, 2].into_iter().for_each(|first| integers::<8, 2>(t, first)),
+            INTEGER_ROWS => [0, 2].into_iter().for_each(|first| integers::<8, 2>(t, first)),
+            rows => unreachable!("invariant: {rows} rows are few"),
         }
     }
 }
 
-/// Multiplies `M` rows by `P` panels from `first` on. `VPDPBUSD` multiplies unsigned by signed numbers, so each weight
-/// gets 128 added on the way, and each sum loses 128 times the sum of its row.
+/// Multiplies `M` rows by `P` panels from `first` on. `VPDPBUSD` multiplies unsigned by signed numbers. So 128 is added
+/// to each weight on the way, and 128 times the sum of its row is taken from each sum.
 ///
 /// # Safety
 /// As [`multiply_integers`]. The product must have the rows and panels.
@@ -113,12 +122,11 @@ unsafe fn integers<const M: usize, const P: usize>(t: &TileProduct<i32>, first: 
     }
 }
 
-/// Sets the sums to zero if the product begins there.
+/// Zeroes the sums of a fresh product.
 ///
 /// # Safety
 /// The product must have the sums.
 unsafe fn begin(t: &TileProduct) {
-    assert!(t.tiles > 0, "invariant: a product has a tile of depth");
     if t.fresh {
         // SAFETY: the caller's promise.
         unsafe { t.c.write_bytes(0, rows_of(t) * NARROW * PANEL) };
@@ -131,12 +139,16 @@ static CONTROL: u32 = 0x9fc0;
 
 /// The numbers of a tile's rows in fp32, with all parts of each row.
 #[repr(align(64))]
-struct Rows([[f32; 2 * TILE_ROWS]; 4]);
+struct Widened([[f32; 2 * TILE_ROWS]; BF16_ROWS]);
 
 /// The assembly of a product: what it begins with, a tile of depth, and what it ends with. A tile of rows has `$bytes` bytes.
+///
+/// # Safety
+/// The product must have the rows, the panels, the sums and a tile. The assembly ends with the control register that it
+/// found. A prefetch may name any address.
 macro_rules! product {
     ($t:ident, $bytes:literal, [$($begin:expr,)+], [$($tile:expr,)+], [$($end:expr,)+], $($operand:tt)+) => {{
-        let mut rows = Rows([[0.0; 2 * TILE_ROWS]; 4]);
+        let mut widened = Widened([[0.0; 2 * TILE_ROWS]; BF16_ROWS]);
         let mut control = 0u32;
         ::std::arch::asm!(
             "stmxcsr [{old}]",
@@ -155,7 +167,7 @@ macro_rules! product {
             "ldmxcsr [{old}]",
             old = in(reg) &raw mut control,
             new = in(reg) &raw const CONTROL,
-            x = in(reg) &raw mut rows.0,
+            x = in(reg) &raw mut widened.0,
             ahead = const AHEAD_BYTES,
             c = in(reg) $t.c,
             n = inout(reg) $t.tiles => _,
@@ -256,7 +268,7 @@ macro_rules! bf16_rows {
 /// As [`TileUnit::multiply`](super::TileUnit::multiply); AVX-512 must be present.
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply_bf16(t: &TileProduct) {
-    // SAFETY: the product has the rows, the panels, the tiles and the sums; a prefetch may name any address.
+    // SAFETY: the product has the rows, the panels, the sums and a tile.
     unsafe {
         begin(t);
         match rows_of(t) {
@@ -272,19 +284,20 @@ unsafe fn multiply_bf16(t: &TileProduct) {
                 ["zmm4" "zmm5" "zmm6" "zmm7", "zmm18" "zmm19", "256" "64" "128"]
                 ["zmm8" "zmm9" "zmm10" "zmm11", "zmm20" "zmm21", "512" "128" "256"]
             ),
-            _ => bf16_rows!(
+            BF16_ROWS => bf16_rows!(
                 t,
                 ["zmm0" "zmm1" "zmm2" "zmm3", "zmm16" "zmm17", "0" "0" "0"]
                 ["zmm4" "zmm5" "zmm6" "zmm7", "zmm18" "zmm19", "256" "64" "128"]
                 ["zmm8" "zmm9" "zmm10" "zmm11", "zmm20" "zmm21", "512" "128" "256"]
                 ["zmm12" "zmm13" "zmm14" "zmm15", "zmm22" "zmm23", "768" "192" "384"]
             ),
+            rows => unreachable!("invariant: {rows} rows are few"),
         }
     }
 }
 
 /// Indices of every second lane of two registers, the even and the odd ones.
-static LANES: [[u32; 16]; 2] = {
+static EVEN_ODD: [[u32; 16]; 2] = {
     let mut index = [[0; 16]; 2];
     let mut i = 0;
     while i < 16 {
@@ -300,25 +313,24 @@ static LANES: [[u32; 16]; 2] = {
 macro_rules! join {
     ($c:literal, $first:literal $second:literal) => {
         concat!(
-            "vmovdqa64 zmm24, {even}\n",
-            "vpermi2ps zmm24, ", $first, ", ", $second, "\n",
+            "vmovdqa64 zmm20, {even}\n",
+            "vpermi2ps zmm20, ", $first, ", ", $second, "\n",
             "vpermt2ps ", $first, ", {odd}, ", $second, "\n",
-            "vaddps ", $first, ", ", $first, ", zmm24\n",
+            "vaddps ", $first, ", ", $first, ", zmm20\n",
             "vaddps ", $c, ", ", $c, ", ", $first, "\n",
         )
     };
 }
 
-/// Multiplies rows in two parts by a tile of a panel of fp16. A line is split as [`parts`](super::amx::parts) does, but
-/// stays in fp32. Each row has two registers for each of the products high by high, low by high and high by low.
+/// Multiplies a row in two parts by a tile of a panel of fp16. A line is split as [`parts`](super::amx::parts) does, but
+/// stays in fp32. Registers 8 and 9 sum high by high, 10 and 11 low by high, 12 and 13 high by low.
+#[rustfmt::skip]
 macro_rules! fp16_panel {
-    ($b:literal, $([$c:literal $hh0:literal $hh1:literal $lh0:literal $lh1:literal $hl0:literal $hl1:literal, $x:literal])+) => {
+    ($b:literal, $c:literal) => {
         concat!(
-            $(
-                "vpxord ", $hh0, ", ", $hh0, ", ", $hh0, "\n", "vpxord ", $hh1, ", ", $hh1, ", ", $hh1, "\n",
-                "vpxord ", $lh0, ", ", $lh0, ", ", $lh0, "\n", "vpxord ", $lh1, ", ", $lh1, ", ", $lh1, "\n",
-                "vpxord ", $hl0, ", ", $hl0, ", ", $hl0, "\n", "vpxord ", $hl1, ", ", $hl1, ", ", $hl1, "\n",
-            )+
+            ".irp sum, 8, 9, 10, 11, 12, 13\n",
+            "vpxord zmm\\sum, zmm\\sum, zmm\\sum\n",
+            ".endr\n",
             ".irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n",
             "prefetcht0 [{", $b, "} + 64*\\line + {ahead}]\n",
             "vcvtph2ps zmm20, ymmword ptr [{", $b, "} + 64*\\line]\n",
@@ -329,41 +341,18 @@ macro_rules! fp16_panel {
             "vpandd zmm23, zmm23, {high}\n",
             "vsubps zmm20, zmm20, zmm22\n",
             "vsubps zmm21, zmm21, zmm23\n",
-            $(
-                "vbroadcastsd zmm24, qword ptr [{x} + ", $x, " + 8*\\line]\n",
-                "vbroadcastsd zmm25, qword ptr [{x} + ", $x, " + 8*\\line + 128]\n",
-                "vfmadd231ps ", $hh0, ", zmm22, zmm24\n",
-                "vfmadd231ps ", $hh1, ", zmm23, zmm24\n",
-                "vfmadd231ps ", $lh0, ", zmm22, zmm25\n",
-                "vfmadd231ps ", $lh1, ", zmm23, zmm25\n",
-                "vfmadd231ps ", $hl0, ", zmm20, zmm24\n",
-                "vfmadd231ps ", $hl1, ", zmm21, zmm24\n",
-            )+
+            "vbroadcastsd zmm24, qword ptr [{x} + 8*\\line]\n",
+            "vbroadcastsd zmm25, qword ptr [{x} + 8*\\line + 128]\n",
+            "vfmadd231ps zmm8, zmm22, zmm24\n",
+            "vfmadd231ps zmm9, zmm23, zmm24\n",
+            "vfmadd231ps zmm10, zmm22, zmm25\n",
+            "vfmadd231ps zmm11, zmm23, zmm25\n",
+            "vfmadd231ps zmm12, zmm20, zmm24\n",
+            "vfmadd231ps zmm13, zmm21, zmm24\n",
             ".endr\n",
-            $(join!($c, $hh0 $hh1), join!($c, $lh0 $lh1), join!($c, $hl0 $hl1),)+
-        )
-    };
-}
-
-/// A product of rows in two parts with panels of fp16, as [`bf16_rows`].
-macro_rules! fp16_rows {
-    ($t:ident, $([$c0:literal $c1:literal $c2:literal $c3:literal, $($of_tile:literal)+, $c:literal $a:literal $low:literal $x:literal $x_low:literal])+) => {
-        product!(
-            $t,
-            "2048",
-            [$(sums!(load $c0 $c1 $c2 $c3, $c),)+],
-            [
-                $(widen!($a, $x), widen!($low, $x_low),)+
-                fp16_panel!("b0", $([$c0 $($of_tile)+, $x])+),
-                fp16_panel!("b1", $([$c1 $($of_tile)+, $x])+),
-                fp16_panel!("b2", $([$c2 $($of_tile)+, $x])+),
-                fp16_panel!("b3", $([$c3 $($of_tile)+, $x])+),
-            ],
-            [$(sums!(store $c0 $c1 $c2 $c3, $c),)+],
-            half = in(zmm_reg) _mm512_set1_epi32(HALF as i32),
-            high = in(zmm_reg) _mm512_set1_epi32(HIGH as i32),
-            even = in(zmm_reg) _mm512_loadu_si512(LANES[0].as_ptr().cast()),
-            odd = in(zmm_reg) _mm512_loadu_si512(LANES[1].as_ptr().cast()),
+            join!($c, "zmm8" "zmm9"),
+            join!($c, "zmm10" "zmm11"),
+            join!($c, "zmm12" "zmm13"),
         )
     };
 }
@@ -372,20 +361,27 @@ macro_rules! fp16_rows {
 /// As [`TileUnit::multiply_stored`](super::TileUnit::multiply_stored); AVX-512 must be present.
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply_fp16(t: &TileProduct) {
-    // SAFETY: the product has the rows, the panels, the tiles and the sums; a prefetch may name any address.
+    assert_eq!(rows_of(t), FP16_ROWS, "invariant: one row is few");
+    // SAFETY: the product has the row, the panels, the sums and a tile.
     unsafe {
         begin(t);
-        if rows_of(t) == 1 {
-            fp16_rows!(
-                t,
-                ["zmm0" "zmm1" "zmm2" "zmm3", "zmm8" "zmm9" "zmm10" "zmm11" "zmm12" "zmm13", "0" "0" "1024" "0" "128"]
-            );
-        } else {
-            fp16_rows!(
-                t,
-                ["zmm0" "zmm1" "zmm2" "zmm3", "zmm8" "zmm9" "zmm10" "zmm11" "zmm12" "zmm13", "0" "0" "1024" "0" "128"]
-                ["zmm4" "zmm5" "zmm6" "zmm7", "zmm14" "zmm15" "zmm16" "zmm17" "zmm18" "zmm19", "256" "64" "1088" "256" "384"]
-            );
-        }
+        product!(
+            t,
+            "2048",
+            [sums!(load "zmm0" "zmm1" "zmm2" "zmm3", "0"),],
+            [
+                widen!("0", "0"),
+                widen!("1024", "128"),
+                fp16_panel!("b0", "zmm0"),
+                fp16_panel!("b1", "zmm1"),
+                fp16_panel!("b2", "zmm2"),
+                fp16_panel!("b3", "zmm3"),
+            ],
+            [sums!(store "zmm0" "zmm1" "zmm2" "zmm3", "0"),],
+            half = in(zmm_reg) _mm512_set1_epi32(HALF as i32),
+            high = in(zmm_reg) _mm512_set1_epi32(HIGH as i32),
+            even = in(zmm_reg) _mm512_loadu_si512(EVEN_ODD[0].as_ptr().cast()),
+            odd = in(zmm_reg) _mm512_loadu_si512(EVEN_ODD[1].as_ptr().cast()),
+        );
     }
 }

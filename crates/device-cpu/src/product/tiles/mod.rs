@@ -16,8 +16,8 @@
 //! sum loses by its own rounding. It is about a hundredth of what rounding the result to fp16 loses. (fp16's infinities
 //! become NaN: `low` is infinity minus infinity.)
 //!
-//! A few rows wait for memory, which vectors read faster than tiles. They are multiplied by vectors, with the same bits
-//! ([`mod@few_rows`]).
+//! Few rows wait for memory, and vectors read it faster than these tile loops. So vectors multiply them, with the same
+//! bits ([`mod@few_rows`]).
 //!
 //! [`mod@reference`] computes the same bits in plain Rust. The tests of both families use it on machines without their
 //! instructions.
@@ -149,7 +149,8 @@ type FromStored<C> = unsafe fn(&TileProduct<C>, &mut [u8]);
 struct FewRows<C> {
     /// The largest number of rows.
     most: usize,
-    /// The product of a [`Shape::Narrow`].
+    /// The product of a [`Shape::Narrow`]. Its contract is that of [`TileUnit::multiply`], or of
+    /// [`TileUnit::multiply_stored`] for numbers in parts.
     multiply: unsafe fn(&TileProduct<C>),
 }
 
@@ -163,6 +164,7 @@ pub(crate) struct TileUnit<C = f32> {
     multiply: unsafe fn(&TileProduct<C>),
     /// The product of few rows with stored panels, for numbers in several parts.
     from_stored: Option<FromStored<C>>,
+    /// The product by vectors, if they are faster for few rows.
     few_rows: Option<FewRows<C>>,
 }
 
@@ -172,7 +174,7 @@ impl<C> TileUnit<C> {
         Self { registers, parts, multiply, from_stored: None, few_rows: None }
     }
 
-    /// Returns the product by vectors, if a product of a shape has as few rows.
+    /// Returns the product by vectors if the shape has few enough rows.
     fn few_rows(&self, shape: Shape) -> Option<unsafe fn(&TileProduct<C>)> {
         let few =
             self.few_rows.as_ref().filter(|few| matches!(shape, Shape::Narrow { rows } if rows <= few.most));
@@ -220,14 +222,16 @@ impl<C> TileUnit<C> {
     /// Computes a product.
     ///
     /// # Panics
-    /// If the registers are configured for another shape, or not at all although this unit needs them.
+    /// If the registers are configured for another shape, or not at all although this unit needs them; if there is no
+    /// tile of depth.
     ///
     /// # Safety
-    /// This thread must have made the configuration. The product must have a tile of depth, and its pointers must be
-    /// valid for the shape, the depth, and the sizes [`Self::row_bytes`] and [`Self::panel_bytes`].
+    /// This thread must have made the configuration. The product's pointers must be valid for the shape, the depth, and
+    /// the sizes [`Self::row_bytes`] and [`Self::panel_bytes`].
     pub(crate) unsafe fn multiply(&self, configured: &Configured, product: &TileProduct<C>) {
         let ready = configured.registers || self.registers.is_none();
         assert!(ready && configured.serves(product.shape), "invariant: the registers hold the shape");
+        assert!(product.tiles > 0, "invariant: a product has a tile of depth");
         let few_rows = self.few_rows(product.shape).filter(|_| self.parts == [1; 2]);
         // SAFETY: the caller's promise; the instructions are present, by `self.registers` or `self.few_rows`.
         unsafe { few_rows.unwrap_or(self.multiply)(product) };
@@ -236,7 +240,7 @@ impl<C> TileUnit<C> {
     /// Computes a product of few rows, from zero, with panels as stored. `workspace` holds a tile of each panel.
     ///
     /// # Panics
-    /// As [`Self::multiply`]; also if the unit has no such product.
+    /// As [`Self::multiply`]; also if the unit has no such product, or the sums do not begin at zero.
     ///
     /// # Safety
     /// As [`Self::multiply`], with the size of a stored tile for the panels.
@@ -248,6 +252,7 @@ impl<C> TileUnit<C> {
     ) {
         let ready = configured.registers || self.registers.is_none();
         assert!(ready && configured.serves(product.shape), "invariant: the registers hold the shape");
+        assert!(product.tiles > 0 && product.fresh, "invariant: the sums begin at zero, and there is a tile");
         if let Some(multiply) = self.few_rows(product.shape) {
             // SAFETY: the caller's promise; the instructions are present, by `self.few_rows`.
             return unsafe { multiply(product) };
@@ -389,6 +394,18 @@ fn parts_of(dtype: DType) -> Option<usize> {
 /// Returns the integer product of tiles in plain Rust.
 pub(crate) fn reference_int8() -> TileUnit<i32> {
     TileUnit::new(None, [1; 2], reference_int8::multiply)
+}
+
+/// Returns the reference with the vectors that multiply few rows on AMX; `None` if this machine does not have them.
+#[cfg(test)]
+pub(crate) fn few_rows_int8() -> Option<TileUnit<i32>> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    {
+        let few_rows = Some(FewRows::integers(Avx512Vnni::detect()?));
+        Some(TileUnit { few_rows, ..reference_int8() })
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    None
 }
 
 /// Returns the integer product on AMX; `None` if this machine does not have it.

@@ -181,9 +181,9 @@ fn add_products(a: u16, row: &[u8; 2 * ROW], odd: usize, sums: &mut [f32; TILE_R
     }
 }
 
-/// Returns whether `sum`, the smallest normal number, is `x * w + c` only because a subnormal result has fewer bits. The
-/// processor rounds to 24 bits before it decides whether a result is subnormal (Intel 64 and IA-32 Architectures
-/// Software Developer's Manual, volume 1, Numeric Underflow Exception).
+/// Returns whether `sum` is the smallest normal number, but `x * w + c` rounded to 24 bits is below it. The processor
+/// flushes such a result, because it rounds first (Intel 64 and IA-32 Architectures Software Developer's Manual, volume
+/// 1, Numeric Underflow Exception).
 #[cold]
 fn is_rounded_up(x: f32, w: f32, c: f32, sum: f32) -> bool {
     /// Brings the result into the range where it has 24 bits.

@@ -48,10 +48,20 @@ fn ended(
     set: InstructionSet,
     dtype: DType,
     x: &[f32],
+    weights: (&[f32], &[f32], usize),
+) -> Vec<f32> {
+    multiplied(&layers(set, dtype).unwrap(), epilogue, columns, x, weights)
+}
+
+/// Computes the same with the given kernels.
+fn multiplied(
+    kernels: &TileLayers,
+    epilogue: Epilogue,
+    columns: usize,
+    x: &[f32],
     (weight, bias, k): (&[f32], &[f32], usize),
 ) -> Vec<f32> {
     let (rows, n) = (x.len() / k, weight.len() / k);
-    let kernels = layers(set, dtype).unwrap();
     let mut pool = Pool::new(2);
     let (weight, bias) = (little_endian(weight), little_endian(bias));
     let tensor = |data, rows, width| HostTensor { dtype: DType::Fp32, rows, width, data };
@@ -271,7 +281,7 @@ fn pairs_are_summed_as_the_manual_says() {
         ([tiny, 2.0], [3e38, 4.0], 0.5, 8.5),
         // Rounded to 24 bits, the sum is below the smallest normal number, so it is subnormal.
         ([-1.5 * 2f32.powi(-75), 0.0], [2f32.powi(-76), 0.0], f32::MIN_POSITIVE, 0.0),
-        ([2f32.powi(-75), 0.0], [-2f32.powi(-76), 0.0], f32::MIN_POSITIVE, f32::MIN_POSITIVE),
+        ([-(2f32.powi(-75)), 0.0], [2f32.powi(-76), 0.0], f32::MIN_POSITIVE, f32::MIN_POSITIVE),
     ];
     for (a, b, start, expected) in cases {
         let bits = |x: f32| (x.to_bits() >> 16) as u16;
@@ -302,10 +312,79 @@ fn pairs_are_summed_as_the_manual_says() {
     }
 }
 
-/// Returns the unit with a product of few rows instead of its own.
+/// Returns the reference kernels with the vectors that multiply few rows on AMX; `None` if this machine does not have
+/// them.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-fn by_vectors<C: Copy>(unit: &TileUnit<C>, few_rows: FewRows<C>) -> TileUnit<C> {
-    TileUnit { few_rows: Some(few_rows), ..*unit }
+fn by_vectors(dtype: DType) -> Option<TileKernels> {
+    let kernels = TileKernels::reference(dtype).unwrap();
+    let few_rows = Some(FewRows::numbers(Avx512::detect()?, kernels.parts));
+    Some(TileKernels { unit: TileUnit { few_rows, ..kernels.unit }, ..kernels })
+}
+
+/// Vectors multiply up to so many rows, and no more.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn few_rows_are_so_many() {
+    fn check<C>(unit: &TileUnit<C>, most: usize, takes_stored: bool) {
+        for rows in 1..=TILE_ROWS {
+            let shape = Shape::Narrow { rows };
+            assert_eq!(unit.few_rows(shape).is_some(), rows <= most, "{rows}");
+            assert_eq!(unit.takes_stored(shape), takes_stored && rows <= most, "{rows}");
+        }
+        assert!(unit.few_rows(Shape::Wide).is_none() && !unit.takes_stored(Shape::Wide));
+    }
+    for (dtype, most) in [(DType::Bf16, 4), (DType::Fp16, 1)] {
+        let Some(kernels) = by_vectors(dtype) else { return };
+        check(&kernels.unit, most, dtype == DType::Fp16);
+    }
+    let Some(unit) = few_rows_int8() else { return };
+    check(&unit, 8, false);
+}
+
+/// In a whole layer, few rows by vectors and the others have the bits of the reference.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn layers_that_multiply_few_rows_by_vectors_have_the_bits_of_the_reference() {
+    let (n, k) = (75, 683);
+    for dtype in [DType::Bf16, DType::Fp16] {
+        let Some(tiles) = by_vectors(dtype) else { return };
+        let reference = layers(InstructionSet::AmxPortable, dtype).unwrap();
+        let kernels = TileLayers { tiles, ..reference };
+        let x = numbers(21, 33 * k, dtype);
+        let (weight, bias) = (numbers(22, n * k, dtype), numbers(23, n, dtype));
+        let of = |kernels, x| multiplied(kernels, Epilogue::Bias, n, x, (&weight, &bias, k));
+        let all = of(&reference, &x);
+        for rows in (1..=17).chain([33]) {
+            assert!(of(&kernels, &x[..rows * k]) == all[..rows * n], "{dtype} {rows}");
+        }
+    }
+}
+
+/// A sum just below the smallest normal number is zero, and one that rounds to it stays: for even and odd `k`, by the
+/// reference, the vectors and the registers, if present.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn sums_are_rounded_before_they_are_flushed() {
+    let bits = |x: f32| (x.to_bits() >> 16) as u16;
+    let power = |exponent: i32| 2f32.powi(exponent);
+    let vectors = by_vectors(DType::Bf16);
+    let amx = TileKernels::amx(DType::Bf16);
+    let tiles = amx.map(|kernels| TileUnit { few_rows: None, ..kernels.unit });
+    let reference = TileKernels::reference(DType::Bf16).unwrap().unit;
+    for unit in [Some(reference), vectors.map(|kernels| kernels.unit), tiles].into_iter().flatten() {
+        for (factor, expected) in [(-1.5, 0.0), (-1.0, f32::MIN_POSITIVE)] {
+            for odd in [0, 1] {
+                let (mut row, mut panel) = (vec![0u16; TILE_BYTES / 2], vec![0u16; TILE_BYTES / 2]);
+                // Pairs of the row are side by side; those of a panel are a line apart.
+                (row[odd], panel[odd]) = (bits(power(-63)), bits(power(-63)));
+                (row[2 + odd], panel[32 + odd]) = (bits(factor * power(-75)), bits(power(-76)));
+                let b = std::array::from_fn(|_| bytemuck::cast_slice(&panel).to_vec());
+                let before = vec![0.0; TILE_ROWS * NARROW * 16];
+                let found = sums(&unit, 1, (bytemuck::cast_slice(&row), &b), (&before, true), false);
+                assert_eq!(found[0].to_bits(), expected.to_bits(), "{factor} {odd}");
+            }
+        }
+    }
 }
 
 /// Returns the sums of a narrow product, which begin at `before`. `stored` says whether panels are as stored.
@@ -353,7 +432,7 @@ fn bytes(seed: u64, n: usize) -> Vec<u8> {
     std::iter::repeat_with(byte).take(n).collect()
 }
 
-/// Generates bf16 numbers of sixteen adjacent exponents, of which `first` is the first; exponent 0 is of subnormal numbers.
+/// Generates bf16 numbers of sixteen exponents, from `first` on. Those of exponent 0 are subnormal.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn of_exponents(seed: u64, n: usize, first: u16) -> Vec<f32> {
     let bytes = bytes(seed, 2 * n);
@@ -368,32 +447,43 @@ fn of_exponents(seed: u64, n: usize, first: u16) -> Vec<f32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Few rows by vectors have the bits of the tiles, and other rows keep theirs. In bf16, with numbers of all
-    /// exponents: products and sums are subnormal, or overflow.
+    /// Few rows by vectors have the bits of the tiles, and other rows keep theirs: by the reference, and by the registers
+    /// if present. Numbers of bf16 have all exponents, so that products and sums are subnormal, or overflow. Some
+    /// numbers of fp16 are infinite or NaN.
     #[test]
     fn few_rows_by_vectors_have_the_bits_of_tiles(
-        rows in 1usize..=4, tiles in 1usize..8, fresh: bool, exponents in (0u16..=240, 0u16..=240), near: bool, seed: u64,
+        rows in 1usize..=4, tiles in 1usize..8, fresh: bool,
+        exponents in (0u16..=240, 0u16..=240, 0u16..=240), near: bool, special: bool, seed: u64,
     ) {
-        let Some(isa) = Avx512::detect() else { return Ok(()) };
         // Products near the smallest normal number: the exponents of their factors add up to that.
-        let exponents = if near { (exponents.0 / 2, 120 - exponents.0 / 2) } else { exponents };
+        let (of_rows, of_panels, of_sums) = exponents;
+        let (of_panels, of_sums) = if near { (120 - of_rows / 2, 0) } else { (of_panels, of_sums) };
+        let of_rows = if near { of_rows / 2 } else { of_rows };
         for dtype in [DType::Bf16, DType::Fp16] {
-            let kernels = TileKernels::reference(dtype).unwrap();
-            let few = FewRows::numbers(isa, kernels.parts);
-            let (rows, unit) = (rows.min(few.most), by_vectors(&kernels.unit, few));
-            let of_type = |seed, n, exponent| match dtype {
-                DType::Bf16 => of_exponents(seed, n, exponent),
-                _ => numbers(seed, n, dtype),
+            let Some(kernels) = by_vectors(dtype) else { return Ok(()) };
+            let unit = &kernels.unit;
+            let rows = rows.min(unit.few_rows.unwrap().most);
+            let stored = unit.takes_stored(Shape::Narrow { rows });
+            let fresh = fresh || stored;
+            let of_type = |seed, n, exponent| {
+                if dtype == DType::Bf16 {
+                    return of_exponents(seed, n, exponent);
+                }
+                let mut numbers = numbers(seed, n, dtype);
+                if special {
+                    numbers[seed as usize % n] = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN][seed as usize % 3];
+                }
+                numbers
             };
-            let stored: [Vec<u8>; NARROW] = std::array::from_fn(|panel| {
+            let as_stored: [Vec<u8>; NARROW] = std::array::from_fn(|panel| {
                 let bits = |x: f32| match dtype {
                     DType::Fp16 => half::f16::from_f32(x).to_bits(),
                     _ => (x.to_bits() >> 16) as u16,
                 };
-                let numbers = of_type(seed ^ (panel as u64 + 1), tiles * TILE_BYTES / 2, exponents.0);
+                let numbers = of_type(seed ^ (panel as u64 + 1), tiles * TILE_BYTES / 2, of_panels);
                 numbers.into_iter().flat_map(|x| bits(x).to_le_bytes()).collect()
             });
-            let panels = stored.clone().map(|panel| match kernels.unpack() {
+            let panels = as_stored.clone().map(|panel| match kernels.unpack() {
                 Some(unpack) => {
                     let mut parts = vec![0; panel.len() * kernels.parts];
                     unpack.run(&panel, &mut parts);
@@ -403,16 +493,19 @@ proptest! {
             });
             let mut a = vec![0; tiles * unit.row_bytes()];
             for row in 0..TILE_ROWS {
-                let x = of_type(seed ^ (row as u64 + 100), tiles * TILE_DEPTH, exponents.1);
+                let x = of_type(seed ^ (row as u64 + 100), tiles * TILE_DEPTH, of_rows);
                 kernels.pack_row(&x, &mut a, row);
             }
-            let before = of_type(!seed, TILE_ROWS * NARROW * 16, 0);
+            let before = of_type(!seed, TILE_ROWS * NARROW * 16, of_sums);
             let of = |unit: &TileUnit, panels, stored| {
                 let sums = sums(unit, rows, (&a, panels), (&before, fresh), stored);
                 sums.into_iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect::<Vec<_>>()
             };
-            let expected = of(&kernels.unit, &panels, false);
-            prop_assert_eq!(of(&unit, &stored, unit.takes_stored(Shape::Narrow { rows })), expected);
+            let found = of(unit, &as_stored, stored);
+            let tiles = [TileKernels::reference(dtype), TileKernels::amx(dtype)].into_iter().flatten();
+            for tiles in tiles.map(|kernels| TileUnit { few_rows: None, ..kernels.unit }) {
+                prop_assert_eq!(&found, &of(&tiles, &panels, false));
+            }
         }
     }
 
@@ -421,12 +514,15 @@ proptest! {
     fn few_rows_of_integers_by_vectors_have_the_bits_of_tiles(
         rows in 1usize..=8, tiles in 1usize..8, fresh: bool, seed: u64,
     ) {
-        let Some(isa) = Avx512Vnni::detect() else { return Ok(()) };
-        let few = FewRows::integers(isa);
+        let Some(unit) = few_rows_int8() else { return Ok(()) };
         let a = bytes(seed, tiles * TILE_BYTES);
         let b = std::array::from_fn(|panel| bytes(seed ^ (panel as u64 + 1), tiles * TILE_BYTES));
-        let before: Vec<i32> = bytes(seed, TILE_ROWS * NARROW * 16 * 4).as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
-        let of = |unit: &TileUnit<i32>| sums(unit, rows.min(few.most), (&a, &b), (&before, fresh), false);
-        prop_assert_eq!(of(&by_vectors(&reference_int8(), few)), of(&reference_int8()));
+        let before = bytes(!seed, TILE_ROWS * NARROW * 16 * 4);
+        let before: Vec<i32> = before.as_chunks().0.iter().map(|sum| i32::from_le_bytes(*sum)).collect();
+        let of = |unit: &TileUnit<i32>| sums(unit, rows, (&a, &b), (&before, fresh), false);
+        let found = of(&unit);
+        for unit in [Some(reference_int8()), amx_int8()].into_iter().flatten() {
+            prop_assert_eq!(&found, &of(&TileUnit { few_rows: None, ..unit }));
+        }
     }
 }

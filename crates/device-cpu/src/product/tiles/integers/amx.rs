@@ -79,9 +79,6 @@ fn sixteen(from: &[u8]) -> __m512i {
 /// # Safety
 /// As [`TileUnit::multiply`](crate::product::tiles::TileUnit::multiply).
 unsafe fn multiply(t: &TileProduct) {
-    if t.tiles == 0 {
-        return;
-    }
     // SAFETY: the tiles are configured for the shape, and its blocks, panels and sums are valid. The parts of a tile
     // are 1 KiB apart.
     unsafe {
