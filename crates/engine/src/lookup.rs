@@ -4,10 +4,13 @@
 //! are verified in one step, which chooses the same tokens as step after step does.
 
 /// Numbers of last tokens to look for, in this order. A longer match is a better guess.
-const MATCHES: [usize; 2] = [3, 2];
+const MATCHES: [usize; 3] = [3, 2, 1];
 
 /// The most tokens to guess at once.
 const MOST: usize = 8;
+
+/// The fewest tokens to guess at once: the next place may be a better one.
+const FEWEST: usize = 2;
 
 /// Returns up to `most` tokens that followed the last earlier place where the sequence had its last tokens.
 pub(super) fn guesses(tokens: &[u32], most: usize) -> &[u32] {
@@ -44,7 +47,7 @@ impl GuessLength {
         match guessed {
             0 => {}
             _ if right == guessed => self.0 = (2 * self.0).min(MOST),
-            _ => self.0 = right + 1,
+            _ => self.0 = (right + 1).max(FEWEST),
         }
     }
 }
@@ -59,6 +62,8 @@ mod tests {
         assert_eq!(guesses(&[4, 2, 3, 9, 9, 1, 2, 3], 5), [9, 9, 1, 2, 3]);
         // Places may overlap.
         assert_eq!(guesses(&[6, 6, 6, 6], 4), [6]);
+        // One token is enough.
+        assert_eq!(guesses(&[5, 3, 8, 9, 3], 2), [8, 9]);
         for none in [&[][..], &[1], &[1, 2], &[1, 2, 3, 4]] {
             assert_eq!(guesses(none, 4), [0; 0]);
         }
@@ -71,10 +76,12 @@ mod tests {
         length.note(4, 4);
         length.note(8, 8);
         assert_eq!(length.get(), 8);
-        length.note(8, 0);
-        assert_eq!(length.get(), 1);
-        length.note(0, 0);
-        length.note(1, 1);
+        length.note(8, 4);
+        assert_eq!(length.get(), 5);
+        length.note(5, 0);
         assert_eq!(length.get(), 2);
+        length.note(0, 0);
+        length.note(2, 2);
+        assert_eq!(length.get(), 4);
     }
 }
