@@ -119,7 +119,10 @@ impl Ascend {
 mod tests {
     use glmbench_device::{AttentionShape, DType, WeightForm};
 
+    use super::super::super::ops;
+    use super::super::super::probe::{probe, survey};
     use super::super::super::settings::{Chip, Emulation, GroupSettings};
+    use super::super::super::tensor::View;
     use super::super::super::{AscendGroup, Forced};
     use super::*;
 
@@ -173,6 +176,34 @@ mod tests {
         }
         let error = rank(Chip::Duo300i, KvForm::C8, "", "").err().unwrap().to_string();
         assert!(error.contains("its attention operators take no int8 KV cache"), "{error}");
+    }
+
+    /// Who is refused gives up, and frees memory that the calls before still use. Streams run only when somebody waits, so without
+    /// a wait those calls would find their memory freed, and the device would be lost.
+    #[test]
+    fn probing_goes_on_after_a_refused_call() {
+        let chip = Chip::A2800i;
+        // The model's operator is not probed, so it is refused when it is first called.
+        let device = rank(chip, KvForm::Auto, "fault = refused:SwiGlu", "").unwrap();
+        let core = &device.core;
+        let before = survey(core, chip, device.layout).unwrap();
+        let gives_up = || {
+            // Large enough for an allocation of its own, which ends with this function.
+            let memory = core.slab.take(1 << 20, "a test")?;
+            memory.clear()?;
+            let [x, half] = [256, 128].map(|width| View::new(memory.at(0), core.element(), &[1, width]));
+            core.run(ops::scale(core.api(), x, 1.0, x))?;
+            core.run(ops::swiglu(core.api(), x, half))
+        };
+        for _ in 0..2 {
+            let refused = gives_up().unwrap_err();
+            assert!(refused.to_string().contains("aclnnSwiGlu"), "{refused}");
+            assert_eq!(survey(core, chip, device.layout).unwrap(), before);
+            let kv = device.kv;
+            let probed = probe(core, chip, device.layout, kv, device.settings.forced, &[]).unwrap();
+            assert_eq!(probed.choices.words(), device.choices.words());
+            core.stream.synchronize().unwrap();
+        }
     }
 
     /// The cache of one form is refused by a device whose operators were chosen for another.
