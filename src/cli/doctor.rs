@@ -21,6 +21,7 @@ use crate::compute::{Compute, ComputeSpec};
 use crate::record::{MeasuredLimits, MeasuredRate, Noise, Word, rfc3339_utc};
 use crate::run::environment::{Reader, VARIABLES, environment, variable};
 use crate::run::found::FoundModel;
+use crate::run::huge_pages;
 use crate::run::machine::Machine;
 use crate::run::noise::{PhaseTime, between, times};
 use crate::run::plan::ordinary_tokens;
@@ -91,6 +92,8 @@ struct Findings {
     kernels: Vec<&'static str>,
     governor: Option<String>,
     huge_pages: Option<String>,
+    free_bytes: Option<u64>,
+    huge_free_bytes: Option<u64>,
     memory_bytes: Option<u64>,
     available_bytes: Option<u64>,
     cann: Option<String>,
@@ -272,8 +275,9 @@ fn between_processes(args: &Args) -> anyhow::Result<Noise> {
 
 fn findings(machine: Machine) -> Findings {
     let cann = cann();
+    let huge_free_bytes = huge_pages::free_bytes();
     Findings {
-        advice: advice(&machine, cann.is_some()),
+        advice: advice(&machine, huge_free_bytes, cann.is_some()),
         os: machine.os,
         cpu: machine.cpu_model,
         cores: machine.cores,
@@ -286,6 +290,8 @@ fn findings(machine: Machine) -> Findings {
             .collect(),
         governor: machine.governor,
         huge_pages: machine.huge_pages,
+        free_bytes: machine.free_bytes,
+        huge_free_bytes,
         memory_bytes: machine.memory_bytes,
         available_bytes: machine.available_bytes,
         cann: cann.map(|path| path.display().to_string()),
@@ -306,7 +312,10 @@ fn cann() -> Option<PathBuf> {
     named.chain(usual).find(|path| path.is_dir())
 }
 
-fn advice(machine: &Machine, has_cann: bool) -> Vec<String> {
+/// Share of free memory in huge pieces under which [`advice`] is to join pieces.
+const MOSTLY_HUGE: f64 = 0.5;
+
+fn advice(machine: &Machine, huge_free_bytes: Option<u64>, has_cann: bool) -> Vec<String> {
     let mut advice = Vec::new();
     match machine.governor.as_deref() {
         Some("performance") => {}
@@ -321,6 +330,15 @@ fn advice(machine: &Machine, has_cann: bool) -> Vec<String> {
     }
     if machine.huge_pages.as_deref() == Some("never") {
         advice.push("transparent huge pages are off: `madvise` or `always` speeds up reading weights".into());
+    } else if let Some((free, huge)) = machine.free_bytes.zip(huge_free_bytes)
+        && (huge as f64) < MOSTLY_HUGE * free as f64
+    {
+        advice.push(format!(
+            "free memory is in pieces, and {:.1} of {:.1} GB can become huge pages: as root, `sync; echo 3 > \
+             /proc/sys/vm/drop_caches; echo 1 > /proc/sys/vm/compact_memory`",
+            huge as f64 / 1e9,
+            free as f64 / 1e9
+        ));
     }
     let six_b = 14_500_000_000;
     if let Some(available) = machine.available_bytes.filter(|a| *a < six_b) {
@@ -348,7 +366,7 @@ fn words(f: &Findings) -> String {
         or_unknown(f.numa_nodes.map(|n| n.to_string())),
         f.kernels.join(", "),
         or_unknown(f.governor.clone()),
-        or_unknown(f.huge_pages.clone()),
+        huge_words(f),
         gb(f.memory_bytes),
         gb(f.available_bytes),
         f.cann.clone().unwrap_or_else(|| "not found".into()),
@@ -373,6 +391,21 @@ fn words(f: &Findings) -> String {
         text += &format!("advice        {line}\n");
     }
     text
+}
+
+/// Formats the mode of huge pages, and how much free memory could become such pages.
+fn huge_words(f: &Findings) -> String {
+    let Some(mode) = &f.huge_pages else { return "not told by the system".into() };
+    match f.free_bytes.zip(f.huge_free_bytes) {
+        Some((free, huge)) => {
+            format!(
+                "{mode}; {:.1} of {:.1} GB of free memory can become such pages at once",
+                huge as f64 / 1e9,
+                free as f64 / 1e9
+            )
+        }
+        None => mode.clone(),
+    }
 }
 
 /// Formats the measured limits as a table with one line per rate.

@@ -105,7 +105,7 @@ pub use run::{ChoiceToken, FirstPrompt, Group, JournalSeal, Provenance, RunRecor
 pub use sample::{ProgramRecord, SampleKey, SampleRecord, SampleState};
 pub use shard::{ALIKE_SHARE, MOST_SHARDS, Places, ShardCase, ShardOrigin, ShardPart, Shards, numbers};
 pub use summary::{AccuracyRow, AnswerRow, PerfRow, Phase};
-pub use target::{Figure, LimitRow, LoadFacts, Target};
+pub use target::{Figure, HugePages, LimitRow, LoadFacts, Target};
 pub use telemetry::{ServerMetricRow, TelemetryRow};
 pub use time::{compact_utc, rfc3339_utc, unix_seconds};
 pub use wire::SCHEMA;

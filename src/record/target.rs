@@ -100,6 +100,31 @@ pub struct LoadFacts {
     /// records older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pack_cache: Option<String>,
+    /// Where the weights lie after loading. `None` if the system does not tell or nothing asked for huge pages, and in
+    /// records older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub huge_pages: Option<HugePages>,
+}
+
+/// How much of the memory that the engine streams lies on huge pages.
+///
+/// It has the buffers that asked for huge pages and were written, such as packed weights, and a mapped cache of packed
+/// weights. Memory that never asked, such as the program's heap, does not count. Nor do the ends of a mapping, which no
+/// whole huge page fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HugePages {
+    /// Bytes in memory that huge pages could hold.
+    pub possible_bytes: u64,
+    /// Bytes of these that huge pages hold.
+    pub huge_bytes: u64,
+}
+
+impl HugePages {
+    /// The share that huge pages hold. `None` if there is nothing to hold.
+    pub fn share(self) -> Option<f64> {
+        let held = self.huge_bytes.min(self.possible_bytes);
+        (self.possible_bytes > 0).then(|| held as f64 / self.possible_bytes as f64)
+    }
 }
 
 /// A row of `limits.csv`.
@@ -155,5 +180,25 @@ mod tests {
         for figure in Figure::ALL {
             assert_eq!(serde_json::to_value(figure).unwrap(), figure.as_str());
         }
+    }
+
+    #[test]
+    fn facts_of_loading_are_read_without_later_fields_and_written_as_they_were() {
+        let old = r#"{"load_ns":1,"peak_rss_bytes":null,"weight_bytes":2,"kv_bytes":3,"working_bytes":4,"made":false}"#;
+        let facts: LoadFacts = serde_json::from_str(old).unwrap();
+        assert_eq!((&facts.pack_cache, facts.huge_pages), (&None, None));
+        assert_eq!(serde_json::to_string(&facts).unwrap(), old);
+        let told = HugePages { possible_bytes: 8, huge_bytes: 6 };
+        let facts = LoadFacts { huge_pages: Some(told), ..facts };
+        let new = serde_json::to_string(&facts).unwrap();
+        assert!(new.ends_with(r#""huge_pages":{"possible_bytes":8,"huge_bytes":6}}"#), "{new}");
+        assert_eq!(serde_json::from_str::<LoadFacts>(&new).unwrap(), facts);
+    }
+
+    #[test]
+    fn a_share_is_one_at_most_and_nothing_has_none() {
+        let share = |possible_bytes, huge_bytes| HugePages { possible_bytes, huge_bytes }.share();
+        assert_eq!((share(8, 6), share(8, 0), share(8, u64::MAX)), (Some(0.75), Some(0.0), Some(1.0)));
+        assert_eq!(share(0, 6), None);
     }
 }

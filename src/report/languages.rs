@@ -51,6 +51,7 @@ fn profiled() -> fixture::Records {
         working_bytes: 1,
         made: true,
         pack_cache: None,
+        huge_pages: None,
     });
     let case = run.plan.performance[0].case_id.clone();
     let target = |figure, unit: Option<&str>| Target {
@@ -210,6 +211,7 @@ fn three_forms(root: &Path, language: Language) -> Comparison {
             working_bytes: 1,
             made: false,
             pack_cache: None,
+            huge_pages: None,
         });
         let text = run.plan.accuracy[0].task.clone();
         run.plan.accuracy[0].keyless = true;

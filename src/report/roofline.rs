@@ -4,12 +4,14 @@ mod reached;
 mod tables;
 
 use self::reached::{Reached, Trial};
+use super::format::fixed;
 use super::modelled;
 use super::performance::{good_repetitions, phase_cost, phase_ns, scaled};
+use super::validity::ON_HUGE_PAGES;
 use crate::language::{Text, joined, text};
 use crate::record::{
-    Cost, Figure, LimitRow, OperatorRecord, PerfRow, PerformanceCase, Phase, RequestRecord, Roofline,
-    RooflineSample, RunRecord, SCHEMA, Target,
+    Cost, Figure, HugePages, LimitRow, OperatorRecord, PerfRow, PerformanceCase, Phase, RequestRecord,
+    Roofline, RooflineSample, RunRecord, SCHEMA, Target,
 };
 
 pub(super) use self::tables::{machine, phases, table};
@@ -199,7 +201,7 @@ impl<'a> Measured<'a> {
                 .peak_rss_bytes
                 .map(|peak| (peak as f64 - load.weight_bytes as f64 - load.kv_bytes as f64) / 1e9),
         };
-        let note = match (value, load.pack_cache.as_deref()) {
+        let mut note = match (value, load.pack_cache.as_deref()) {
             (None, _) => Some(text!("the system does not tell")),
             _ if target.figure != Figure::LoadTime => None,
             _ if load.made => Some(text!("random weights, made while loading instead of read")),
@@ -207,6 +209,12 @@ impl<'a> Measured<'a> {
             (_, Some("written")) => Some(text!("with writing the cache of packed weights")),
             _ => None,
         };
+        let share = load.huge_pages.and_then(HugePages::share).filter(|share| *share < ON_HUGE_PAGES);
+        if let (Some(share), Figure::LoadTime) = (share, target.figure) {
+            let pages =
+                text!("{share} % of the weights on huge pages", share = fixed(Some(100.0 * share), 1));
+            note = Some(joined(note.into_iter().chain([pages]), "; "));
+        }
         Reached { value, note, ..Reached::default() }
     }
 }
@@ -295,6 +303,7 @@ mod tests {
             working_bytes: 1,
             made: true,
             pack_cache: None,
+            huge_pages: None,
         });
         let ids: Vec<String> = run.plan.performance.iter().map(|case| case.case_id.clone()).collect();
         let case = Some(ids[0].as_str());
@@ -335,6 +344,15 @@ mod tests {
         assert!(
             rows[6].note.as_ref().map(ToString::to_string).as_deref().unwrap().starts_with("random weights")
         );
+        // Above the bound, huge pages are no remark.
+        for (huge_bytes, says) in [(90, ""), (89, "; 89.0 % of the weights on huge pages")] {
+            let told = HugePages { possible_bytes: 100, huge_bytes };
+            run.provenance.load.as_mut().unwrap().huge_pages = Some(told);
+            let row = &limit_rows(&run, &performance, &requests)[6];
+            let wanted = format!("random weights, made while loading instead of read{says}");
+            assert_eq!(row.note.as_ref().map(ToString::to_string), Some(wanted));
+        }
+        run.provenance.load.as_mut().unwrap().huge_pages = None;
         assert_eq!((rows[7].value, rows[7].met, &rows[7].note), (Some(1.0), Some(true), &None));
         let sample = RooflineSample {
             bandwidth_bytes_per_s: Some(1_000_000_000),

@@ -6,6 +6,7 @@ use self::repetitions::of_repetitions;
 use super::answers;
 use super::check::{Check, Outcome, Verdict, yes_if};
 use super::failures::{Failure, of_task};
+use super::format::{bytes, fixed};
 use super::machines;
 use crate::language::{Text, joined, text};
 use crate::record::{Clock, RequestRecord, RunRecord, SampleRecord, SampleState, Status, UNTOLD};
@@ -40,6 +41,7 @@ pub fn checks(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestReco
     if !run.plan.performance.is_empty() {
         checks.extend(of_repetitions(run, requests));
         checks.push(governor(run));
+        checks.extend(huge_pages(run));
         checks.extend(machines::check(run));
     }
     checks
@@ -203,6 +205,47 @@ fn governor(run: &RunRecord) -> Check {
     }
 }
 
+/// Share of the weights on huge pages from which they count as there. The rest may be the last pages of many weights.
+pub(super) const ON_HUGE_PAGES: f64 = 0.9;
+
+/// Size of weights, in bytes, from which huge pages matter. A processor keeps the addresses of some MiB of small pages.
+const LARGE_BYTES: u64 = 64 << 20;
+
+/// Checks that the weights lie on huge pages. `None` if the records do not tell, or the weights are small.
+///
+/// All ranks on a CPU are one process, so its figure covers them. Of the shards of a merged run, the worst counts.
+fn huge_pages(run: &RunRecord) -> Option<Check> {
+    let parts = run.shards.iter().flat_map(|shards| &shards.parts);
+    let of_shards = parts.filter_map(|part| part.origin.as_ref()?.load.as_ref());
+    let all = run.provenance.load.iter().chain(of_shards);
+    let told = all.filter_map(|load| {
+        let pages = load.huge_pages.filter(|pages| pages.possible_bytes >= LARGE_BYTES)?;
+        Some((pages.share()?, pages, load.pack_cache.as_deref() == Some("mapped")))
+    });
+    let (share, pages, is_mapped) = told.min_by(|(a, ..), (b, ..)| a.total_cmp(b))?;
+    Some(Check {
+        name: text!("huge pages"),
+        condition: text!("The weights lie on huge pages"),
+        outcome: yes_if(share >= ON_HUGE_PAGES),
+        found: text!(
+            "{share} % of {size}, after loading",
+            share = fixed(Some(100.0 * share), 1),
+            size = bytes(pages.possible_bytes)
+        ),
+        advice: if is_mapped {
+            text!(
+                "Run without --pack-cache: its file lies on small pages here, and weights in memory ask for huge ones."
+            )
+        } else {
+            text!(
+                "See `glmbench doctor`; if memory is in pieces, run `sync; echo 3 > /proc/sys/vm/drop_caches; echo 1 > \
+                 /proc/sys/vm/compact_memory` as root."
+            )
+        },
+        required: false,
+    })
+}
+
 /// The verdict alone, for a table.
 pub fn short(run: &RunRecord, checks: &[Check]) -> Text {
     match verdict(run, checks) {
@@ -257,6 +300,7 @@ pub fn sentence(run: &RunRecord, checks: &[Check]) -> Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{HugePages, LoadFacts, ShardPart, Shards};
     use crate::report::fixture;
 
     fn outcome_of(checks: &[Check], starts: &str) -> Outcome {
@@ -309,6 +353,56 @@ mod tests {
         assert_eq!(verdict(&run, &found), Verdict::Invalid);
         let said = sentence(&run, &found);
         assert!(said.starts_with("INVALID: output differs between repetitions: "), "{said}");
+    }
+
+    #[test]
+    fn weights_on_small_pages_are_a_reservation_with_what_to_do() {
+        let fixture::Records { mut run, samples, requests } = fixture::quiet();
+        let pages = |possible_bytes, huge_bytes| Some(HugePages { possible_bytes, huge_bytes });
+        let load = |huge_pages, pack_cache: Option<&str>| LoadFacts {
+            load_ns: 1,
+            peak_rss_bytes: None,
+            weight_bytes: 1,
+            kv_bytes: 1,
+            working_bytes: 1,
+            made: false,
+            pack_cache: pack_cache.map(str::to_owned),
+            huge_pages,
+        };
+        let check_of = |run: &RunRecord| {
+            checks(run, &samples, &requests).into_iter().find(|check| check.name == "huge pages")
+        };
+        let mut with = |facts| {
+            run.provenance.load = facts;
+            check_of(&run)
+        };
+        // No figure, and too little for it to matter.
+        for facts in [None, Some(load(None, None)), Some(load(pages((64 << 20) - 1, 0), None))] {
+            assert_eq!(with(facts), None);
+        }
+        let outcome = |check: Option<Check>| check.unwrap().outcome;
+        assert_eq!(outcome(with(Some(load(pages(10_000_000_000, 9_000_000_000), None)))), Outcome::Yes);
+        let low = with(Some(load(pages(10_000_000_000, 8_900_000_000), None))).unwrap();
+        assert_eq!((low.outcome, low.required), (Outcome::No, false));
+        assert_eq!(low.found, "89.0 % of 9.31 GiB, after loading");
+        assert!(low.advice.to_string().contains("compact_memory"), "{}", low.advice);
+        let mapped = with(Some(load(pages(10_000_000_000, 0), Some("mapped")))).unwrap();
+        assert_eq!(mapped.outcome, Outcome::No);
+        assert!(mapped.advice.starts_with("Run without --pack-cache"), "{}", mapped.advice);
+        let said = sentence(&run, &checks(&run, &samples, &requests));
+        assert_eq!(said, "valid with reservations; not met: huge pages");
+
+        // Of shards, the worst counts.
+        let part = |(index, huge_bytes)| {
+            run.provenance.load = Some(load(pages(1 << 30, huge_bytes), None));
+            let origin = Some(run.origin(true));
+            ShardPart { index, origin, ..ShardPart::default() }
+        };
+        let parts: Vec<ShardPart> = [(1, 1 << 30), (2, 1 << 29)].map(part).into();
+        run.provenance.load = None;
+        let plan_hash = String::new();
+        run.shards = Some(Box::new(Shards { count: 2, plan_hash, whole: None, parts }));
+        assert_eq!(check_of(&run).unwrap().found, "50.0 % of 1.00 GiB, after loading");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Machine {
     pub memory_bytes: Option<u64>,
     /// Memory available without swapping, in bytes.
     pub available_bytes: Option<u64>,
+    /// Free memory, in bytes.
+    pub free_bytes: Option<u64>,
     /// Active mode of transparent huge pages.
     pub huge_pages: Option<String>,
 }
@@ -39,6 +41,7 @@ impl Machine {
             governor: file("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             memory_bytes: memory.get("MemTotal").copied(),
             available_bytes: memory.get("MemAvailable").copied(),
+            free_bytes: memory.get("MemFree").copied(),
             huge_pages: file("/sys/kernel/mm/transparent_hugepage/enabled").and_then(|modes| {
                 let chosen = modes.split(['[', ']']).nth(1)?;
                 Some(chosen.to_owned())
@@ -63,7 +66,7 @@ pub fn rss_bytes() -> Option<u64> {
     status_field("VmRSS:")
 }
 
-fn file(path: &str) -> Option<String> {
+pub(super) fn file(path: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
@@ -108,6 +111,6 @@ fn status_field(key: &str) -> Option<u64> {
 }
 
 /// Parses `  1234 kB` into bytes.
-fn kibibytes(text: &str) -> Option<u64> {
+pub(super) fn kibibytes(text: &str) -> Option<u64> {
     text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

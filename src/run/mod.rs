@@ -51,6 +51,7 @@ pub mod environment;
 mod error;
 mod execute;
 pub mod found;
+pub mod huge_pages;
 pub mod interleave;
 mod lifecycle;
 pub mod machine;

@@ -10,6 +10,7 @@ use glmbench_engine::memory::MemoryEstimate;
 use crate::record::{self, LoadFacts, MeasuredRate, MeasuredUnit};
 use crate::suite::{self, Suite};
 
+use super::huge_pages::of_process;
 use super::machine::{peak_rss_bytes, reset_peak_rss};
 
 /// Converts the limits to a record, with its peak for `precision`.
@@ -71,6 +72,7 @@ pub fn timed_load<T, E>(
         working_bytes: estimate.activation_bytes,
         made,
         pack_cache: None,
+        huge_pages: of_process(),
     };
     Ok((loaded, facts))
 }

@@ -7,7 +7,7 @@ use glmbench_cpu::{Packs, SharedBytes};
 
 use super::On;
 use crate::weights::WeightSource;
-use crate::weights::packed::{Hollow, PackCache, PackFile, PackUse, PackedWeights, Writer};
+use crate::weights::packed::{EXTENSION, Hollow, PackCache, PackFile, PackUse, PackedWeights, Writer};
 use crate::{Engine, EngineError};
 
 /// Loads a model with the cache in `folder`.
@@ -64,7 +64,7 @@ impl Made {
         let (kernels, layout) = on.cpu().pack_layout().unwrap_or_default();
         // With a prefix over a base model, the folder serves both.
         let prefix = if on.config.pre_seq_len.is_some() { "-prefix" } else { "" };
-        let name = format!("glmbench-{}{prefix}-tp{ranks}-{kernels}.packs", precision.type_name());
+        let name = format!("glmbench-{}{prefix}-tp{ranks}-{kernels}.{EXTENSION}", precision.type_name());
         Self { path: folder.join(name), words: format!("{layout}\0{:?}", on.config), ranks }
     }
 }

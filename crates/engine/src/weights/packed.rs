@@ -24,6 +24,8 @@ use super::output::{sweep, sync_folder};
 use super::watch::WeightFault;
 use super::{Part, RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout};
 
+/// Extension of the file's name.
+pub const EXTENSION: &str = "packs";
 /// The first bytes of the file.
 const MAGIC: [u8; 8] = *b"glmpacks";
 /// The layout of the file, and the order in which a model is loaded: that of the parts.
