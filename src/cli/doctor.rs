@@ -28,6 +28,7 @@ use crate::run::plan::ordinary_tokens;
 use crate::run::roofline::limits_record;
 
 use super::bars::Bars;
+use super::engine::ROPE_SCALING;
 use super::{emit, emit_json};
 
 /// Report what this machine can do, and what to fix before measuring
@@ -55,8 +56,7 @@ pub struct Args {
     /// With --noise: model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
     #[arg(long, value_name = "DIR|demo|dummy:…", default_value = "demo", requires = "noise")]
     model: OsString,
-    /// With --noise: what the model's rope_ratio does, where its folder does not say: divide `positions`, or multiply the `base`
-    #[arg(long, value_name = "WHAT", requires = "noise")]
+    #[arg(long, value_name = "WHAT", requires = "noise", help = format!("With --noise: {ROPE_SCALING}"))]
     rope_scaling: Option<RopeScaling>,
     /// With --noise: shapes as BATCHxINPUTxOUTPUT
     #[arg(long, value_name = "BxIxO", default_values = ["1x64x32", "8x256x32"], requires = "noise", value_parser = shape)]

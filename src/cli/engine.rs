@@ -43,15 +43,18 @@ impl EngineArgs {
     }
 }
 
+/// Help of `--rope-scaling`. Three sets of flags have it.
+pub const ROPE_SCALING: &str = "rope_ratio, where the model's folder does not say what it does: divide `positions`, as in ChatGLM2-6B-32k, or \
+     multiply the `base`, as in ChatGLM3 and later";
+
 /// Flags that change a model of a folder.
 #[derive(Debug, Clone, Args)]
 pub struct OverModel {
     /// Folder of a P-tuning v2 prefix for the model: its config.json and the prefix tensors
     #[arg(long, value_name = "DIR")]
     pub ptuning: Option<PathBuf>,
-    /// What the model's rope_ratio does, where its folder does not say: divide `positions`, as in ChatGLM2-6B-32k, or multiply the
-    /// `base`, as in ChatGLM3 and later
-    #[arg(long, value_name = "WHAT")]
+    /// What the model's `rope_ratio` does.
+    #[arg(long, value_name = "WHAT", help = ROPE_SCALING)]
     pub rope_scaling: Option<RopeScaling>,
 }
 

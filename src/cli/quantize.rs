@@ -22,6 +22,7 @@ use crate::run::found::FoundModel;
 use crate::run::observer::BYTES;
 use crate::task::{self, Evaluation};
 
+use super::engine::ROPE_SCALING;
 use super::progress::{self, Bar};
 use super::signals::{self, Watch};
 
@@ -76,9 +77,7 @@ pub struct Args {
     /// Moves outliers of activations into the weights (SmoothQuant) with this strength, 0 to 1; w8a8 and w8a8_dynamic
     #[arg(long, value_name = "ALPHA")]
     smooth: Option<f32>,
-    /// What the model's rope_ratio does, where its folder does not say: divide `positions`, as in ChatGLM2-6B-32k, or multiply the
-    /// `base`, as in ChatGLM3 and later
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, value_name = "WHAT", help = ROPE_SCALING)]
     rope_scaling: Option<RopeScaling>,
     /// Prints what the export takes, and writes nothing
     #[arg(long)]

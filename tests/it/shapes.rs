@@ -12,7 +12,7 @@ use glmbench_engine::model::Capacity;
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
 
-use crate::support::Loud;
+use crate::support::loud;
 
 /// Keys of `config.json` that differ from [`config`].
 struct Shape {
@@ -78,7 +78,7 @@ fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
         threads: Some(2),
         ..LoadOptions::plain(device, dtype.into(), capacity)
     };
-    let source = Loud(Dummy::new(config.clone(), StorageType::F32, 5), 10.0);
+    let source = loud(Dummy::new(config.clone(), StorageType::F32, 5), 10.0);
     let mut engine = load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap();
     let vocab = config.padded_vocab_size as u32;
     let prompt: Vec<u32> = (0..shape.prompt as u32).map(|i| (i * i + 7 * i + 3) % vocab).collect();

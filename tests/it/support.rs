@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 
 use glmbench_engine::weights::dummy::Dummy;
-use glmbench_engine::weights::{StorageType, StoredTensor, TensorView, WeightError, WeightSource};
+use glmbench_engine::weights::{RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 
 pub(crate) use crate::skip::skipped;
 
@@ -103,34 +104,54 @@ pub(crate) fn answer_to<S: AsRef<OsStr>>(args: &[S], input: &[u8]) -> Answer {
     wait(child)
 }
 
-/// [`Dummy`] with everything but the norms scaled by a factor. At its own 0.02, attention is nearly uniform.
-pub(crate) struct Loud(pub Dummy, pub f32);
+/// Weights of which `change` changes some, by the tensor's name, and says whether it did. A changed tensor is fp32.
+pub(crate) struct Changed<F> {
+    pub source: Arc<dyn WeightSource>,
+    pub change: F,
+}
 
-impl WeightSource for Loud {
+impl<F: Fn(&str, &mut [f32]) -> bool + Send + Sync> WeightSource for Changed<F> {
     fn place(&self) -> String {
-        self.0.place()
+        self.source.place()
     }
 
     fn stored(&self) -> Vec<StoredTensor> {
-        self.0.stored()
+        self.source.stored()
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
-        let view = self.0.tensor(name, shape)?;
-        let gain = if name.contains("layernorm") { 1.0 } else { self.1 };
-        let data = view.to_f32().iter().flat_map(|x| (gain * x).to_le_bytes()).collect();
-        Ok(TensorView { data: Cow::Owned(data), ..view })
+        let view = self.source.tensor(name, shape)?;
+        let mut numbers = view.to_f32();
+        if !(self.change)(name, &mut numbers) {
+            return Ok(view);
+        }
+        let data = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Ok(TensorView { data: Cow::Owned(data), dtype: StorageType::F32, ..view })
+    }
+
+    fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        self.source.raw(name)
     }
 
     fn release(&self, name: &str) {
-        self.0.release(name);
+        self.source.release(name);
     }
 
     fn dtype(&self) -> StorageType {
-        self.0.dtype()
+        self.source.dtype()
     }
 
     fn fingerprint(&self, hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
-        self.0.fingerprint(hashed)
+        self.source.fingerprint(hashed)
     }
+}
+
+/// [`Dummy`] with everything but the norms scaled by a factor. At its own 0.02, attention is nearly uniform.
+pub(crate) fn loud(dummy: Dummy, gain: f32) -> impl WeightSource + 'static {
+    let change = move |name: &str, numbers: &mut [f32]| {
+        let is_scaled = !name.contains("layernorm");
+        numbers.iter_mut().filter(|_| is_scaled).for_each(|x| *x *= gain);
+        is_scaled
+    };
+    Changed { source: Arc::new(dummy), change }
 }

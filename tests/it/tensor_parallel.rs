@@ -15,7 +15,7 @@ use glmbench_engine::model::Capacity;
 use glmbench_engine::weights::dummy::Dummy;
 use glmbench_engine::weights::{StorageType, WeightSource, open_checkpoint};
 
-use crate::support::{Loud, answer, glmbench, shared};
+use crate::support::{answer, glmbench, loud, shared};
 
 /// Returns a small model that 1, 2, 4 and 8 ranks can share, with `keys` overridden.
 fn config(keys: &str) -> ModelConfig {
@@ -71,7 +71,7 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
 }
 
 fn random(config: &ModelConfig, setup: Setup) -> Engine {
-    engine(config, Arc::new(Loud(Dummy::new(config.clone(), StorageType::F32, 5), 10.0)), setup)
+    engine(config, Arc::new(loud(Dummy::new(config.clone(), StorageType::F32, 5), 10.0)), setup)
 }
 
 /// Returns the logits of every position of a prompt.
@@ -173,7 +173,7 @@ fn held(config: &ModelConfig, source: &Arc<dyn WeightSource>, device: DeviceKind
 fn checkpoints() -> Vec<(ModelConfig, Arc<dyn WeightSource>)> {
     let small = config("{}");
     let dummy = Dummy::new(small.clone(), StorageType::F32, 5);
-    let mut all: Vec<(_, Arc<dyn WeightSource>)> = vec![(small, Arc::new(Loud(dummy, 10.0)))];
+    let mut all: Vec<(_, Arc<dyn WeightSource>)> = vec![(small, Arc::new(loud(dummy, 10.0)))];
     let goldens = ["goldens/tiny-g2", "goldens/prefix-g2"].iter().filter_map(|name| shared(name));
     for dir in std::iter::once(demo()).chain(goldens) {
         let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();

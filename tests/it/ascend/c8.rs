@@ -1,6 +1,5 @@
 //! An int8 KV cache by the scales of a checkpoint on the 800I A2, and its refusal on the 300I DUO.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +15,12 @@ use glmbench_engine::parallel::{Cut, Ranks};
 use glmbench_engine::quantise::{ActMethod, Control, Job, Settings};
 use glmbench_engine::weights::layout::LinearId;
 use glmbench_engine::weights::unread::Unread;
-use glmbench_engine::weights::{RawTensor, StorageType, StoredTensor, TensorView, WeightError, WeightSource};
+use glmbench_engine::weights::{StorageType, WeightSource};
 use glmbench_engine::{Engine, EngineError};
 
 use super::{capacity, greedy, settings};
 use crate::goldens::Seen;
-use crate::support::answer;
+use crate::support::{Changed, answer};
 
 fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
@@ -288,55 +287,19 @@ fn a_card_without_int8_caches_refuses_before_anything_is_read() {
     assert!(matches!(&error, DeviceError::Unsupported { problem, .. } if problem.contains(why)), "{error}");
 }
 
-/// A checkpoint with one scale of the cache replaced.
-struct Hostile {
-    source: Arc<dyn WeightSource>,
-    scale: f32,
-}
-
-impl WeightSource for Hostile {
-    fn place(&self) -> String {
-        self.source.place()
-    }
-
-    fn stored(&self) -> Vec<StoredTensor> {
-        self.source.stored()
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
-        let view = self.source.tensor(name, shape)?;
-        if !name.ends_with("layers.1.self_attention.query_key_value.v_proj.kv_cache_scale") {
-            return Ok(view);
-        }
-        let mut numbers = view.to_f32();
-        numbers[3] = self.scale;
-        let data: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
-        Ok(TensorView { data: Cow::Owned(data), dtype: StorageType::F32, ..view })
-    }
-
-    fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
-        self.source.raw(name)
-    }
-
-    fn release(&self, name: &str) {
-        self.source.release(name);
-    }
-
-    fn dtype(&self) -> StorageType {
-        self.source.dtype()
-    }
-
-    fn fingerprint(&self, hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
-        self.source.fingerprint(hashed)
-    }
-}
-
 #[test]
 fn hostile_scales_are_refused_by_name_or_harmless() {
     let dir = tempfile::tempdir().unwrap();
     let (config, source) = opened(&checkpoint(dir.path(), Weights::Float));
     let with = |scale| -> (ModelConfig, Arc<dyn WeightSource>) {
-        (config.clone(), Arc::new(Hostile { source: Arc::clone(&source), scale }))
+        let change = move |name: &str, numbers: &mut [f32]| {
+            let is_it = name.ends_with("layers.1.self_attention.query_key_value.v_proj.kv_cache_scale");
+            if is_it {
+                numbers[3] = scale;
+            }
+            is_it
+        };
+        (config.clone(), Arc::new(Changed { source: Arc::clone(&source), change }))
     };
     for scale in [0.0, f32::NAN, f32::INFINITY, -1.0] {
         let [cpu, a2] = [DeviceKind::Cpu, DeviceKind::A2800i]

@@ -15,7 +15,7 @@ use glmbench_engine::weights::dummy::Dummy;
 
 use super::{CHIPS, assert_gate, capacity, compare, compare_in, config, engine, settings};
 use crate::goldens::Seen;
-use crate::support::{Loud, answer, shared};
+use crate::support::{answer, loud, shared};
 
 #[test]
 fn the_goldens_fp16_gate_is_met_on_both_chips() {
@@ -104,7 +104,7 @@ fn a_bias_within_the_sums_keeps_the_gate_and_an_added_one_is_farther_off() {
         "num_attention_heads":8,"multi_query_attention":true,"multi_query_group_num":4,"padded_vocab_size":512,
         "seq_length":1024,"add_qkv_bias":true}"#;
     let config = ModelConfig::from_json(text, Path::new("config.json")).unwrap();
-    let source = || Loud(Dummy::new(config.clone(), StorageType::F32, 5), 7.5);
+    let source = || loud(Dummy::new(config.clone(), StorageType::F32, 5), 7.5);
     let prompts: Vec<Vec<u32>> = [60usize, 200, 350]
         .iter()
         .map(|n| (0..*n as u32).map(|i| (i * 193 + *n as u32) % 509).collect())
