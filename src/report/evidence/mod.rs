@@ -119,7 +119,8 @@ fn time_of<'a>(row: &published::Row, rows: &'a [PerfRow]) -> Option<(f64, &'a Pe
                 of.find_map(|of| Some((of.median_ns? as f64 / 1e6, of)))?
             }
             PublishedPhase::Decode => {
-                let middle = |of: &&PerfRow| (of.input_tokens + of.output_tokens / 2) as usize == tokens;
+                let middle =
+                    |of: &&PerfRow| of.input_tokens as usize + of.output_tokens as usize / 2 == tokens;
                 let mut of = of.filter(|of| of.phase == Phase::Decode).filter(middle);
                 of.find_map(|of| Some((per_token_ns(of)? / 1e6, of)))?
             }

@@ -196,11 +196,12 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
     let interval = median_interval(&ns, 0.95, RESAMPLES, BOOTSTRAP_SEED);
     let median_ns = whole(median(&ns));
     let seconds = median_ns.filter(|&t| t > 0).map(|t| t as f64 / 1e9);
-    let all_tokens: u64 = repetitions.good.iter().map(|r| tokens_of(case, phase, r)).sum();
+    // A damaged plan may claim counts with a sum above the type.
+    let all_tokens = repetitions.good.iter().map(|r| tokens_of(case, phase, r)).fold(0, u64::saturating_add);
     // The rounded mean for real prompts.
     let tokens = match repetitions.good.len() as u64 {
         0 => phase_tokens(case, phase),
-        n => (all_tokens + n / 2) / n,
+        n => all_tokens.saturating_add(n / 2) / n,
     };
     let cost = phase_cost(case, phase);
     let absent = phase == Phase::Decode && case.output_tokens < 2;

@@ -8,6 +8,7 @@ mod files;
 mod mutate;
 mod readers;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +17,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use glmbench::stats::Rng;
+use serde_json::Value;
 
 use self::mutate::mutated;
 use self::readers::{Reader, readers};
@@ -83,15 +85,84 @@ fn every_reader_answers_ten_thousand_mutated_inputs() {
     supervise(count);
 }
 
-/// Starts the worker on a fresh run and checks that it finishes.
+/// Counts of a plan say how much there should be. Nothing may loop or take memory by them.
+#[test]
+fn a_plan_may_claim_the_largest_counts() {
+    let out = start("hostile::largest", 0, SLOWEST + LONGEST_EACH * 200);
+    assert!(out.contains(" numbers of run.json"), "{out}");
+}
+
+/// Puts the largest numbers in the place of each number of a plan, and does with the run what commands do.
+#[test]
+#[ignore = "started by the others, in a process of its own"]
+fn largest() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+    let place = folder.join("run");
+    copy_tree(&folder.join("base"), &place);
+    let text = fs::read_to_string(place.join("run.json")).unwrap();
+    let good: Value = serde_json::from_str(&text).unwrap();
+    let mut places = Vec::new();
+    numbers(&good["plan"], "/plan", &mut places);
+    let (mut faults, mut kinds) = (Vec::new(), BTreeSet::new());
+    for at in places {
+        // One case of a kind stands for the others.
+        if !kinds.insert(at.replace(|c: char| c.is_ascii_digit(), "")) {
+            continue;
+        }
+        let mut answered = 0;
+        for number in [u64::MAX, u64::from(u32::MAX), u64::from(u32::MAX) - 1] {
+            let mut bad = good.clone();
+            *bad.pointer_mut(&at).unwrap() = number.into();
+            fs::write(place.join("run.json"), bad.to_string()).unwrap();
+            fs::write(folder.join("at"), format!("{at} = {number}")).unwrap();
+            let begin = Instant::now();
+            match catch_unwind(AssertUnwindSafe(|| readers::read_whole_run(&place))) {
+                Ok(Ok(())) => answered += 1,
+                Ok(Err(message)) if message.contains("run.json") => {}
+                Ok(Err(message)) => faults.push(format!("{at} = {number} does not name run.json: {message}")),
+                Err(_) => faults.push(format!("{at} = {number} panics")),
+            }
+            if begin.elapsed() > SLOWEST {
+                faults.push(format!("{at} = {number} takes {:?}", begin.elapsed()));
+            }
+            // The others are for fields of a smaller type.
+            if answered > 0 {
+                break;
+            }
+        }
+    }
+    println!("{} numbers of run.json", kinds.len());
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    assert!(kinds.contains("/plan/accuracy//items"), "{kinds:?}");
+}
+
+/// Collects the places of all counts.
+fn numbers(value: &Value, at: &str, places: &mut Vec<String>) {
+    match value {
+        Value::Number(number) if number.is_u64() => places.push(at.to_owned()),
+        Value::Array(all) => (0..).zip(all).for_each(|(i, one)| numbers(one, &format!("{at}/{i}"), places)),
+        Value::Object(all) => all.iter().for_each(|(key, one)| numbers(one, &format!("{at}/{key}"), places)),
+        _ => {}
+    }
+}
+
+/// Gives mutated inputs to all readers.
 fn supervise(each: usize) {
+    let all = readers().len() * each;
+    let out = start("hostile::worker", each, SLOWEST + LONGEST_EACH * u32::try_from(all).unwrap());
+    println!("{}", out.lines().filter(|line| line.contains("inputs")).collect::<Vec<_>>().join("\n"));
+    assert!(out.contains(&format!("{all} inputs in all")), "{out}");
+}
+
+/// Starts a test on a fresh run, with a memory limit, and checks that it finishes in time. Returns its output.
+fn start(test: &str, each: usize, longest: Duration) -> String {
     let folder = tempfile::tempdir().unwrap();
     make_run(folder.path());
     let limited = format!("ulimit -v {MEMORY_KIB} 2>/dev/null; exec \"$@\"");
     let mut worker = Command::new("sh")
         .args(["-c", &limited, "sh"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "hostile::worker", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
         .env(FOLDER, folder.path())
         .env(COUNT, each.to_string())
         .stdout(Stdio::piped())
@@ -99,8 +170,6 @@ fn supervise(each: usize) {
         .spawn()
         .unwrap();
     let at = || fs::read_to_string(folder.path().join("at")).unwrap_or_default();
-    let all = readers().len() * each;
-    let longest = SLOWEST + LONGEST_EACH * u32::try_from(all).unwrap();
     let begin = Instant::now();
     while worker.try_wait().unwrap().is_none() {
         if begin.elapsed() > longest {
@@ -113,8 +182,7 @@ fn supervise(each: usize) {
     worker.stdout.take().unwrap().read_to_string(&mut out).unwrap();
     let status = worker.wait().unwrap();
     assert!(status.success(), "{status} at {}\n{out}", at());
-    println!("{}", out.lines().filter(|line| line.contains("inputs")).collect::<Vec<_>>().join("\n"));
-    assert!(out.contains(&format!("{all} inputs in all")), "{out}");
+    out
 }
 
 /// Makes a finished run of [`SUITE`] in `base`.

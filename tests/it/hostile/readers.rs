@@ -394,8 +394,17 @@ fn lay_run(dir: &Path, runs: &Path) -> Vec<Vec<u8>> {
     vec![fs::read(dir.join(file)).unwrap()]
 }
 
-/// Reads a run and does what the commands do with it.
+/// Reads a run and does what the commands do with it. Pages take longer, so only one run in eight gets them, chosen by its bytes.
 fn read_run(dir: &Path) -> Result<(), String> {
+    use_run(dir, |sink| sink.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).is_multiple_of(8))
+}
+
+/// Does the same, with pages.
+pub(super) fn read_whole_run(dir: &Path) -> Result<(), String> {
+    use_run(dir, |_| true)
+}
+
+fn use_run(dir: &Path, has_pages: impl Fn(&[u8]) -> bool) -> Result<(), String> {
     // Report files and locks are left over from the previous input.
     let run = RunDir::open(dir).map_err(|e| e.to_string())?;
     let mut records = Records::read(&run).map_err(|e| e.to_string())?;
@@ -405,8 +414,7 @@ fn read_run(dir: &Path) -> Result<(), String> {
     let exported = EXPORTS.iter().filter_map(|export| export::files(*export, &records).ok()).flatten();
     let sink: Vec<u8> = exported.flat_map(|file| file.bytes).collect();
     drop(rescore(&records.run, &records.samples, None, std::time::SystemTime::UNIX_EPOCH));
-    // Pages take longer, so only one run in eight gets them, chosen by its bytes.
-    if sink.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).is_multiple_of(8) {
+    if has_pages(&sink) {
         let _ = render(dir, Language::En);
         let options = Options { allow_mismatch: true, out: Some(dir.join("compared")), ..Options::default() };
         drop(glmbench::report::render_comparison(

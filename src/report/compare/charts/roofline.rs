@@ -107,7 +107,7 @@ fn title(comparison: &Comparison, all: &[Vec<Reached>]) -> Text {
 /// What a point's intensity depends on: in decode the batch, in prefill the tokens of the batch. Of the points with equal letters the
 /// highest has them.
 fn letters(point: &Reached, all: &[Reached], is_decode: bool) -> String {
-    let number = |of: &Reached| if is_decode { of.batch } else { of.batch * of.input_tokens };
+    let number = |of: &Reached| u64::from(of.batch) * if is_decode { 1 } else { u64::from(of.input_tokens) };
     let own = all.iter().filter(|other| number(other) == number(point));
     let highest = own.map(|other| other.rate).fold(0.0, f64::max);
     if point.rate >= highest { number(point).to_string() } else { String::new() }
