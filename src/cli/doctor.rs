@@ -18,10 +18,10 @@ use glmbench_engine::model::Capacity;
 
 use crate::bench::Shape;
 use crate::compute::{Compute, ComputeSpec};
-use crate::record::{MeasuredLimits, MeasuredRate, Noise, Word, rfc3339_utc};
+use crate::record::{HugePages, MeasuredLimits, MeasuredRate, Noise, Word, rfc3339_utc};
 use crate::run::environment::{Reader, VARIABLES, environment, variable};
 use crate::run::found::FoundModel;
-use crate::run::huge_pages;
+use crate::run::huge_pages::{self, FreeMemory};
 use crate::run::machine::Machine;
 use crate::run::noise::{PhaseTime, between, times};
 use crate::run::plan::ordinary_tokens;
@@ -275,9 +275,9 @@ fn between_processes(args: &Args) -> anyhow::Result<Noise> {
 
 fn findings(machine: Machine) -> Findings {
     let cann = cann();
-    let huge_free_bytes = huge_pages::free_bytes();
+    let free = huge_pages::free_memory();
     Findings {
-        advice: advice(&machine, huge_free_bytes, cann.is_some()),
+        advice: advice(&machine, free, cann.is_some()),
         os: machine.os,
         cpu: machine.cpu_model,
         cores: machine.cores,
@@ -290,8 +290,8 @@ fn findings(machine: Machine) -> Findings {
             .collect(),
         governor: machine.governor,
         huge_pages: machine.huge_pages,
-        free_bytes: machine.free_bytes,
-        huge_free_bytes,
+        free_bytes: free.map(|free| free.bytes),
+        huge_free_bytes: free.map(|free| free.huge_bytes),
         memory_bytes: machine.memory_bytes,
         available_bytes: machine.available_bytes,
         cann: cann.map(|path| path.display().to_string()),
@@ -312,10 +312,10 @@ fn cann() -> Option<PathBuf> {
     named.chain(usual).find(|path| path.is_dir())
 }
 
-/// Share of free memory in huge pieces under which [`advice`] is to join pieces.
+/// Below this share of free memory in huge pieces, [`advice`] says how to join pieces.
 const MOSTLY_HUGE: f64 = 0.5;
 
-fn advice(machine: &Machine, huge_free_bytes: Option<u64>, has_cann: bool) -> Vec<String> {
+fn advice(machine: &Machine, free: Option<FreeMemory>, has_cann: bool) -> Vec<String> {
     let mut advice = Vec::new();
     match machine.governor.as_deref() {
         Some("performance") => {}
@@ -330,14 +330,14 @@ fn advice(machine: &Machine, huge_free_bytes: Option<u64>, has_cann: bool) -> Ve
     }
     if machine.huge_pages.as_deref() == Some("never") {
         advice.push("transparent huge pages are off: `madvise` or `always` speeds up reading weights".into());
-    } else if let Some((free, huge)) = machine.free_bytes.zip(huge_free_bytes)
-        && (huge as f64) < MOSTLY_HUGE * free as f64
+    } else if let Some(free) = free
+        && (free.huge_bytes as f64) < MOSTLY_HUGE * free.bytes as f64
     {
         advice.push(format!(
-            "free memory is in pieces, and {:.1} of {:.1} GB can become huge pages: as root, `sync; echo 3 > \
-             /proc/sys/vm/drop_caches; echo 1 > /proc/sys/vm/compact_memory`",
-            huge as f64 / 1e9,
-            free as f64 / 1e9
+            "free memory is in pieces, and {:.1} of {:.1} GB can become huge pages: as root, `{}`",
+            free.huge_bytes as f64 / 1e9,
+            free.bytes as f64 / 1e9,
+            HugePages::JOIN_PIECES
         ));
     }
     let six_b = 14_500_000_000;
@@ -397,14 +397,14 @@ fn words(f: &Findings) -> String {
 fn huge_words(f: &Findings) -> String {
     let Some(mode) = &f.huge_pages else { return "not told by the system".into() };
     match f.free_bytes.zip(f.huge_free_bytes) {
-        Some((free, huge)) => {
+        Some((free, huge)) if mode != "never" => {
             format!(
                 "{mode}; {:.1} of {:.1} GB of free memory can become such pages at once",
                 huge as f64 / 1e9,
                 free as f64 / 1e9
             )
         }
-        None => mode.clone(),
+        _ => mode.clone(),
     }
 }
 

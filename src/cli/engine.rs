@@ -44,8 +44,8 @@ impl EngineArgs {
 }
 
 /// Help of `--rope-scaling`. Three sets of flags have it.
-pub const ROPE_SCALING: &str = "rope_ratio, where the model's folder does not say what it does: divide `positions`, as in ChatGLM2-6B-32k, or \
-     multiply the `base`, as in ChatGLM3 and later";
+pub const ROPE_SCALING: &str = "What rope_ratio does if the model's folder does not say: `positions` divides positions (ChatGLM2-6B-32k), \
+     `base` multiplies the base (ChatGLM3 and later)";
 
 /// Flags that change a model of a folder.
 #[derive(Debug, Clone, Args)]

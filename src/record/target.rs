@@ -120,6 +120,10 @@ pub struct HugePages {
 }
 
 impl HugePages {
+    /// Command, for root, after which more free memory can become huge pages.
+    pub const JOIN_PIECES: &str =
+        "sync; echo 3 > /proc/sys/vm/drop_caches; echo 1 > /proc/sys/vm/compact_memory";
+
     /// The share that huge pages hold. `None` if there is nothing to hold.
     pub fn share(self) -> Option<f64> {
         let held = self.huge_bytes.min(self.possible_bytes);

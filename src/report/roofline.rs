@@ -4,14 +4,13 @@ mod reached;
 mod tables;
 
 use self::reached::{Reached, Trial};
-use super::format::fixed;
 use super::modelled;
 use super::performance::{good_repetitions, phase_cost, phase_ns, scaled};
-use super::validity::ON_HUGE_PAGES;
+use super::validity::{ON_HUGE_PAGES, on_huge_pages, percent_below};
 use crate::language::{Text, joined, text};
 use crate::record::{
-    Cost, Figure, HugePages, LimitRow, OperatorRecord, PerfRow, PerformanceCase, Phase, RequestRecord,
-    Roofline, RooflineSample, RunRecord, SCHEMA, Target,
+    Cost, Figure, LimitRow, OperatorRecord, PerfRow, PerformanceCase, Phase, RequestRecord, Roofline,
+    RooflineSample, RunRecord, SCHEMA, Target,
 };
 
 pub(super) use self::tables::{machine, phases, table};
@@ -209,10 +208,9 @@ impl<'a> Measured<'a> {
             (_, Some("written")) => Some(text!("with writing the cache of packed weights")),
             _ => None,
         };
-        let share = load.huge_pages.and_then(HugePages::share).filter(|share| *share < ON_HUGE_PAGES);
+        let share = on_huge_pages(load).map(|(share, _)| share).filter(|share| *share < ON_HUGE_PAGES);
         if let (Some(share), Figure::LoadTime) = (share, target.figure) {
-            let pages =
-                text!("{share} % of the weights on huge pages", share = fixed(Some(100.0 * share), 1));
+            let pages = text!("{share} % of the weights on huge pages", share = percent_below(share));
             note = Some(joined(note.into_iter().chain([pages]), "; "));
         }
         Reached { value, note, ..Reached::default() }
@@ -253,7 +251,9 @@ fn unit(figure: Figure) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Clock, LoadFacts, MeasuredLimits, MeasuredRate, MeasuredUnit, RooflineSamples};
+    use crate::record::{
+        Clock, HugePages, LoadFacts, MeasuredLimits, MeasuredRate, MeasuredUnit, RooflineSamples,
+    };
     use crate::report::{fixture, perf_rows};
     use std::collections::BTreeMap;
 
@@ -344,9 +344,14 @@ mod tests {
         assert!(
             rows[6].note.as_ref().map(ToString::to_string).as_deref().unwrap().starts_with("random weights")
         );
-        // Above the bound, huge pages are no remark.
-        for (huge_bytes, says) in [(90, ""), (89, "; 89.0 % of the weights on huge pages")] {
-            let told = HugePages { possible_bytes: 100, huge_bytes };
+        // From the bound on, and for small weights, huge pages are no remark.
+        let large = 100 << 20;
+        for (possible_bytes, huge_bytes, says) in [
+            (large, 90 << 20, ""),
+            (large, 89 << 20, "; 89.0 % of the weights on huge pages"),
+            (1 << 20, 0, ""),
+        ] {
+            let told = HugePages { possible_bytes, huge_bytes };
             run.provenance.load.as_mut().unwrap().huge_pages = Some(told);
             let row = &limit_rows(&run, &performance, &requests)[6];
             let wanted = format!("random weights, made while loading instead of read{says}");

@@ -20,8 +20,18 @@ pub fn page_bytes() -> Option<u64> {
     file("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")?.parse().ok()
 }
 
-/// Returns the free memory in pieces of at least a huge page. `None` if the system does not tell.
-pub fn free_bytes() -> Option<u64> {
+/// Free memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FreeMemory {
+    /// All of it, in bytes.
+    pub bytes: u64,
+    /// Bytes in pieces of at least a huge page.
+    pub huge_bytes: u64,
+}
+
+/// Returns the free memory. `None` if the system does not tell.
+pub fn free_memory() -> Option<FreeMemory> {
+    // Ordinary mappings have the system's page size, and the first one is the program's.
     let mappings = mappings()?;
     let small = mappings.lines().find_map(|line| line.strip_prefix("KernelPageSize:")).and_then(kibibytes)?;
     of_pieces(&file("/proc/buddyinfo")?, small, page_bytes()?)
@@ -41,7 +51,7 @@ struct Mapping {
     is_packs: bool,
     resident: u64,
     anonymous: u64,
-    /// Bytes on huge pages: anonymous, and of the file.
+    /// Bytes on huge pages: anonymous, and of the file, which may be in shared memory.
     huge: [u64; 2],
 }
 
@@ -75,7 +85,7 @@ fn of_mappings(text: &str, page_bytes: u64) -> Option<HugePages> {
             "Rss:" => at.resident = kibibytes(value)?,
             "Anonymous:" => at.anonymous = kibibytes(value)?,
             "AnonHugePages:" => at.huge[0] = kibibytes(value)?,
-            "FilePmdMapped:" => at.huge[1] = kibibytes(value)?,
+            "ShmemPmdMapped:" | "FilePmdMapped:" => at.huge[1] += kibibytes(value)?,
             // The last line of a mapping. `hg` is MADV_HUGEPAGE.
             "VmFlags:" => {
                 let asked = value.split_whitespace().any(|flag| flag == "hg");
@@ -95,16 +105,21 @@ fn of_mappings(text: &str, page_bytes: u64) -> Option<HugePages> {
 }
 
 /// Reads the text of `/proc/buddyinfo`: for each zone the number of free pieces of 1, 2, 4, … pages.
-fn of_pieces(text: &str, small: u64, huge: u64) -> Option<u64> {
-    let mut sum = 0_u64;
+fn of_pieces(text: &str, small: u64, huge: u64) -> Option<FreeMemory> {
+    let mut free = FreeMemory { bytes: 0, huge_bytes: 0 };
     for line in text.lines() {
         let (_, zone) = line.split_once("zone")?;
         let sizes = iter::successors(Some(small), |size| size.checked_mul(2));
-        for (count, size) in zone.split_whitespace().skip(1).zip(sizes).filter(|(_, size)| *size >= huge) {
-            sum = sum.checked_add(count.parse::<u64>().ok()?.checked_mul(size)?)?;
+        for (count, size) in zone.split_whitespace().skip(1).zip(sizes) {
+            let bytes = count.parse::<u64>().ok()?.checked_mul(size)?;
+            free.bytes = free.bytes.checked_add(bytes)?;
+            if size >= huge {
+                // No more than all, which did not overflow.
+                free.huge_bytes += bytes;
+            }
         }
     }
-    Some(sum)
+    Some(free)
 }
 
 #[cfg(test)]
@@ -147,6 +162,9 @@ mod tests {
         assert_eq!(of_mappings(&packs("safetensors", 0), HUGE), None);
         assert_eq!(of_mappings(&packs("packs", 0), HUGE).unwrap().share(), Some(0.0));
         assert_eq!(of_mappings(&packs("packs (deleted)", 32768), HUGE).unwrap().share(), Some(0.5));
+        // On tmpfs.
+        let shared = packs("packs", 32768).replace("FilePmdMapped", "ShmemPmdMapped");
+        assert_eq!(of_mappings(&shared, HUGE).unwrap().share(), Some(0.5));
     }
 
     #[test]
@@ -168,10 +186,12 @@ mod tests {
     fn free_pieces_count_from_a_huge_page_on() {
         let text = "Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3 \n\
                     Node 0, zone   Normal    220    145    274    344    250    342    331    156     62      5   1671 ";
-        let huge = (1 + 5) * HUGE + (3 + 1671) * 2 * HUGE;
-        assert_eq!(of_pieces(text, 4096, HUGE), Some(huge));
-        assert_eq!(of_pieces("Node 0, zone  DMA  1 2 x", 4096, HUGE), Some(0), "small ones are not read");
-        assert_eq!(of_pieces("Node 0, zone  DMA  1 2 x", 4096, 16384), None);
+        let huge_bytes = (1 + 5) * HUGE + (3 + 1671) * 2 * HUGE;
+        // Counts of pieces of 1, 2, 4, … small pages.
+        let small = [220, 145, 274, 344, 250, 342, 331, 156, 62 + 1];
+        let small: u64 = small.iter().zip(0..).map(|(count, order)| (count << order) * 4096).sum();
+        assert_eq!(of_pieces(text, 4096, HUGE), Some(FreeMemory { bytes: small + huge_bytes, huge_bytes }));
+        assert_eq!(of_pieces("Node 0, zone  DMA  1 2 x", 4096, HUGE), None);
         assert_eq!(of_pieces("another text", 4096, HUGE), None);
     }
 

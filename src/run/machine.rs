@@ -22,8 +22,6 @@ pub struct Machine {
     pub memory_bytes: Option<u64>,
     /// Memory available without swapping, in bytes.
     pub available_bytes: Option<u64>,
-    /// Free memory, in bytes.
-    pub free_bytes: Option<u64>,
     /// Active mode of transparent huge pages.
     pub huge_pages: Option<String>,
 }
@@ -41,7 +39,6 @@ impl Machine {
             governor: file("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             memory_bytes: memory.get("MemTotal").copied(),
             available_bytes: memory.get("MemAvailable").copied(),
-            free_bytes: memory.get("MemFree").copied(),
             huge_pages: file("/sys/kernel/mm/transparent_hugepage/enabled").and_then(|modes| {
                 let chosen = modes.split(['[', ']']).nth(1)?;
                 Some(chosen.to_owned())

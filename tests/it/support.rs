@@ -104,7 +104,8 @@ pub(crate) fn answer_to<S: AsRef<OsStr>>(args: &[S], input: &[u8]) -> Answer {
     wait(child)
 }
 
-/// Weights of which `change` changes some, by the tensor's name, and says whether it did. A changed tensor is fp32.
+/// Weights that `change` may change, by the tensor's name. It returns whether it did. A changed tensor is fp32, and bytes as
+/// stored are not changed.
 pub(crate) struct Changed<F> {
     pub source: Arc<dyn WeightSource>,
     pub change: F,

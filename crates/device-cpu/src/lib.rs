@@ -7,9 +7,10 @@
 //!
 //! There are three families of kernels, each with its own order of summation. The vector kernels (portable, NEON, AVX2,
 //! AVX-512) all give the same bits. On machines with AMX, bf16 and fp16 products, both with weights and in attention,
-//! use AMX tiles. Where AVX-512 BF16 is faster than the fp32 unit, bf16 products use its pairs ([`InstructionSet::best_for`]).
-//! The reference kernels of both in plain Rust (`amx-portable`, `avx512-bf16-portable`) give the same bits on any
-//! machine. Products of integers with integers (`int8`) give the same bits everywhere. With an int8 cache, attention
+//! use AMX tiles, and for few rows vectors with the same bits. Where AVX-512 BF16 is faster than the fp32 unit, bf16
+//! products use its pairs ([`InstructionSet::best_for`]). The reference kernels of both in plain Rust (`amx-portable`,
+//! `avx512-bf16-portable`) give the same bits on any machine. Products of integers with integers (`int8`) give the same
+//! bits everywhere. With an int8 cache, attention
 //! uses the tiles in the tile family too. In fp32 everything uses the vector kernels.
 //!
 //! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), and the arithmetic of its memory ([`CpuMemory`]).

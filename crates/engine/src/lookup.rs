@@ -9,10 +9,11 @@ const MATCHES: [usize; 3] = [3, 2, 1];
 /// The most tokens to guess at once.
 const MOST: usize = 8;
 
-/// The fewest tokens to guess at once: the next place may be a better one.
+/// Lower bound of [`GuessLength`]. After a wrong guess, the next match is often at another place.
 const FEWEST: usize = 2;
 
-/// Returns up to `most` tokens that followed the last earlier place where the sequence had its last tokens.
+/// Returns up to `most` tokens that followed the last earlier place where the sequence had its last three tokens, or two, or
+/// one.
 pub(super) fn guesses(tokens: &[u32], most: usize) -> &[u32] {
     for length in MATCHES {
         let Some(earlier) = tokens.len().checked_sub(length + 1) else { continue };

@@ -178,8 +178,8 @@ mod tests {
         assert!(error.contains("its attention operators take no int8 KV cache"), "{error}");
     }
 
-    /// Who is refused gives up, and frees memory that the calls before still use. Streams run only when somebody waits, so without
-    /// a wait those calls would find their memory freed, and the device would be lost.
+    /// A caller gives up after a refused call, and frees memory that earlier calls still use. Streams run only when somebody
+    /// waits. Without a wait, those calls would find their memory freed, and the device would be lost.
     #[test]
     fn probing_goes_on_after_a_refused_call() {
         let chip = Chip::A2800i;

@@ -10,8 +10,9 @@
 //!
 //! A row is also multiplied with values after its context: those of later rows of its item, and earlier contents of a
 //! tile. They have the weight zero. Zero times infinity or NaN is NaN, which every later sum keeps. An item with such
-//! results is computed again, one token at a time ([`Attention::each_alone`]). Of other values, only the sign of zero
-//! reaches a sum ([`Divide`]). Scores after the context are replaced before they are used.
+//! results is computed again, one token at a time ([`Attention::each_alone`]). So a sequence whose own numbers are NaN
+//! takes twice as long. Of other values, only the sign of zero reaches a sum ([`Divide`]). Scores after the context are
+//! replaced before they are used.
 
 mod channel_cache;
 mod int8;
@@ -73,7 +74,7 @@ struct Item {
     first: usize,
     tokens: usize,
     /// Whether values after the context count as zeros, whatever the cache holds there.
-    alone: bool,
+    clears_after: bool,
 }
 
 /// Returns the width of a row of weighted values, padded to whole strips.
@@ -233,7 +234,13 @@ impl Attention<'_> {
                 let left_in_block = KV_BLOCK_TOKENS - (sequence.visible(first) - 1) % KV_BLOCK_TOKENS;
                 let tokens = most.min(sequence.rows.len() - first).min(left_in_block);
                 let heads = 0..self.shape.kv_heads;
-                out.extend(heads.map(|head| Item { sequence: index, head, first, tokens, alone: false }));
+                out.extend(heads.map(|head| Item {
+                    sequence: index,
+                    head,
+                    first,
+                    tokens,
+                    clears_after: false,
+                }));
                 first += tokens;
             }
         }
@@ -287,7 +294,10 @@ impl Attention<'_> {
             return;
         }
         for token in 0..item.tokens {
-            self.compute(&Item { first: item.first + token, tokens: 1, alone: true, ..*item }, scratch);
+            self.compute(
+                &Item { first: item.first + token, tokens: 1, clears_after: true, ..*item },
+                scratch,
+            );
         }
     }
 
@@ -348,7 +358,12 @@ impl Attention<'_> {
         let block = self.sequences[item.sequence].blocks[begin / KV_BLOCK_TOKENS] as usize;
         let at = self.cache.index(self.layer, block, item.head);
         let tokens = KV_BLOCK_TOKENS.min(end - begin);
-        Block { keys: self.cache.keys(at), values: self.cache.values(at), tokens, alone: item.alone }
+        Block {
+            keys: self.cache.keys(at),
+            values: self.cache.values(at),
+            tokens,
+            clears_after: item.clears_after,
+        }
     }
 
     /// Returns what to prefetch while a block is computed: one share per row, and some between products.

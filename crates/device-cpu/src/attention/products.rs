@@ -19,7 +19,7 @@ pub(super) struct Block<'a> {
     /// Tokens of the block that the last row of the item sees, at least one.
     pub tokens: usize,
     /// Whether values after the tokens count as zeros, whatever the block holds there.
-    pub alone: bool,
+    pub clears_after: bool,
 }
 
 /// Rows of an item that are processed together, at most [`super::CHUNK_ROWS`].

@@ -137,7 +137,7 @@ impl Products for Tiles {
             let tiles = chunk.rows.div_ceil(TILE_ROWS) * TOKEN_TILES;
             unpack.run(&self.weights[..tiles * TILE_BYTES], &mut self.weight_parts);
         }
-        let clears = block.alone && self.reads_after(block.tokens);
+        let clears = block.clears_after && self.reads_after(block.tokens);
         if clears && chunk.is_first() {
             self.cleared.copy_from_slice(block.values.stored());
             clear_after(&mut self.cleared, block.tokens);
