@@ -210,7 +210,7 @@ impl<'a> Measured<'a> {
         };
         let share = on_huge_pages(load).map(|(share, _)| share).filter(|share| *share < ON_HUGE_PAGES);
         if let (Some(share), Figure::LoadTime) = (share, target.figure) {
-            let pages = text!("{share} % of the weights on huge pages", share = percent_below(share));
+            let pages = text!("{share} % of the large weights on huge pages", share = percent_below(share));
             note = Some(joined(note.into_iter().chain([pages]), "; "));
         }
         Reached { value, note, ..Reached::default() }
@@ -345,10 +345,10 @@ mod tests {
             rows[6].note.as_ref().map(ToString::to_string).as_deref().unwrap().starts_with("random weights")
         );
         // From the bound on, and for small weights, huge pages are no remark.
-        let large = 100 << 20;
+        let large = 100 << 30;
         for (possible_bytes, huge_bytes, says) in [
-            (large, 90 << 20, ""),
-            (large, 89 << 20, "; 89.0 % of the weights on huge pages"),
+            (large, 80 << 30, ""),
+            (large, 79 << 30, "; 79.0 % of the large weights on huge pages"),
             (1 << 20, 0, ""),
         ] {
             let told = HugePages { possible_bytes, huge_bytes };

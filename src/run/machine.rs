@@ -39,10 +39,7 @@ impl Machine {
             governor: file("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             memory_bytes: memory.get("MemTotal").copied(),
             available_bytes: memory.get("MemAvailable").copied(),
-            huge_pages: file("/sys/kernel/mm/transparent_hugepage/enabled").and_then(|modes| {
-                let chosen = modes.split(['[', ']']).nth(1)?;
-                Some(chosen.to_owned())
-            }),
+            huge_pages: huge_pages(),
         }
     }
 }
@@ -103,8 +100,22 @@ fn meminfo() -> BTreeMap<String, u64> {
 }
 
 fn status_field(key: &str) -> Option<u64> {
+    kibibytes(&status_words(key)?)
+}
+
+/// What follows a key in the status of this process.
+fn status_words(key: &str) -> Option<String> {
     let text = file("/proc/self/status")?;
-    kibibytes(text.lines().find_map(|l| l.strip_prefix(key))?)
+    text.lines().find_map(|line| line.strip_prefix(key)).map(|words| words.trim().to_owned())
+}
+
+/// Returns the active mode of transparent huge pages: `never` if this process must not have any (`PR_SET_THP_DISABLE`).
+fn huge_pages() -> Option<String> {
+    if status_words("THP_enabled:").as_deref() == Some("0") {
+        return Some("never".to_owned());
+    }
+    let modes = file("/sys/kernel/mm/transparent_hugepage/enabled")?;
+    Some(modes.split(['[', ']']).nth(1)?.to_owned())
 }
 
 /// Parses `  1234 kB` into bytes.
