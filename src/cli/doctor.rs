@@ -329,7 +329,11 @@ fn advice(machine: &Machine, free: Option<FreeMemory>, has_cann: bool) -> Vec<St
         ),
     }
     if machine.huge_pages.as_deref() == Some("never") {
-        advice.push("transparent huge pages are off, for the system or for this process (PR_SET_THP_DISABLE): `madvise` or `always` speeds up reading weights".into());
+        advice.push(
+            "transparent huge pages are off, for the system or for this process (PR_SET_THP_DISABLE): `madvise` or \
+             `always` speeds up reading weights"
+                .into(),
+        );
     } else if let Some(free) = free
         && (free.huge_bytes as f64) < MOSTLY_HUGE * free.bytes as f64
     {

@@ -85,7 +85,7 @@ fn of_mappings(text: &str, page_bytes: u64) -> Option<HugePages> {
             "Rss:" => at.resident = kibibytes(value)?,
             "Anonymous:" => at.anonymous = kibibytes(value)?,
             "AnonHugePages:" => at.huge[0] = kibibytes(value)?,
-            "ShmemPmdMapped:" | "FilePmdMapped:" => at.huge[1] += kibibytes(value)?,
+            "ShmemPmdMapped:" | "FilePmdMapped:" => at.huge[1] = at.huge[1].checked_add(kibibytes(value)?)?,
             // The last line of a mapping. `hg` is MADV_HUGEPAGE.
             "VmFlags:" => {
                 let asked = value.split_whitespace().any(|flag| flag == "hg");
